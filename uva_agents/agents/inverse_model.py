@@ -1,0 +1,63 @@
+"""InverseModel: frames to the actions that happened between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from uva_agents.agents.core import UVA
+from uva_agents.agents.observations import check_pixels
+from uva_agents.model import Context, SamplerConfig, Task, sample_actions
+
+
+class InverseModel:
+    """Reads actions off video (paper section VII-C); frames alone are enough, no proprioception.
+
+    Args:
+        uva: shared weights.
+        steps: denoising steps.
+        seed: of the sampling noise; the same frames give the same actions.
+    """
+
+    def __init__(self, uva: UVA, *, steps: int = 16, seed: int = 0) -> None:
+        self.uva = uva
+        self.sampler = SamplerConfig(action_steps=steps)
+        self.seed = seed
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, *, device: str | torch.device = "auto", **options: Any) -> Self:
+        """A shipped name or a weights folder; ``options`` go to the constructor."""
+        return cls(UVA.from_pretrained(name_or_path, device=device), **options)
+
+    @torch.no_grad()
+    def infer(self, frames: Any) -> np.ndarray:
+        """The action chunk that led through the frames.
+
+        Args:
+            frames: uint8 (F, H, W, 3) or (B, F, H, W, 3) at the model's frame stride (every 4th control step). The last 4
+                are used; the first of those is 4 control steps after the first inferred action.
+
+        Returns:
+            (16, A) or (B, 16, A), environment units.
+
+        Raises:
+            ValueError: wrong shape or dtype, or fewer frames than the network takes.
+        """
+        pixels = check_pixels(frames, self.uva.bundle.spec.image_shape, video=True)
+        batched = pixels.ndim == 5
+        pixels = pixels if batched else pixels[None]
+        c = self.uva.bundle.model.config
+        if pixels.shape[1] < c.n_frames:
+            raise ValueError(f"the inverse model takes {c.n_frames} frames, {c.frame_stride} control steps apart, got {pixels.shape[1]}")
+        pixels = pixels[:, -c.n_frames :]
+        tokens = self.uva.encode(pixels.reshape(-1, *pixels.shape[2:])).unflatten(0, pixels.shape[:2])
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = torch.randn(len(tokens), c.action_steps, c.action_dim, generator=generator).to(self.uva.device)
+        chunk = sample_actions(
+            self.uva.bundle.model, Context(future=tokens), task=Task.INVERSE, sampler=self.sampler, noise=noise
+        )
+        actions = self.uva.environment_actions(chunk)
+        return actions if batched else actions[0]

@@ -1,0 +1,76 @@
+"""What an agent remembers of one environment, as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One environment's memory. Updates make new values; nothing is changed in place.
+
+    Attributes:
+        seed: of this episode's random stream.
+        decisions: chunks sampled so far; (seed, decisions) determines the next chunk's noise.
+        frames: the newest frames, oldest first, each uint8 (H, W, 3).
+        proprio: the rows that go with them, float32 (P,).
+        tokens: the frames' latent tokens (S, C) where they have been computed already: a frame is encoded once.
+        queue: (k, A) actions of the current chunk still to execute.
+    """
+
+    seed: int
+    decisions: int = 0
+    frames: tuple[np.ndarray, ...] = ()
+    proprio: tuple[np.ndarray, ...] = ()
+    tokens: tuple[Tensor | None, ...] = ()
+    queue: np.ndarray | None = None
+
+    def observed(self, frame: np.ndarray, proprio: np.ndarray | None, keep: int) -> Memory:
+        """With one more observation, keeping the newest ``keep``."""
+        rows = self.proprio if proprio is None else (*self.proprio, proprio)
+        return replace(
+            self,
+            frames=(*self.frames, frame)[-keep:],
+            proprio=rows[-keep:],
+            tokens=(*self.tokens, None)[-keep:],
+        )
+
+    def with_tokens(self, index: Sequence[int], tokens: Sequence[Tensor]) -> Memory:
+        """With the tokens of some frames filled in."""
+        filled = list(self.tokens)
+        for i, value in zip(index, tokens, strict=True):
+            filled[i] = value
+        return replace(self, tokens=tuple(filled))
+
+
+@dataclass(frozen=True)
+class PolicyState:
+    """State of a policy over several environments: an :class:`~uva_agents.agents.base.AgentState`."""
+
+    rows: tuple[Memory, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Memory:
+        return self.rows[index]
+
+    def restarted(self, mask: np.ndarray, seeds: Sequence[int] | None = None) -> PolicyState:
+        """Rows where ``mask`` is true start a new episode; without ``seeds`` they continue from their own seed plus 1."""
+        mask = np.asarray(mask, dtype=bool).reshape(-1)
+        if len(mask) != len(self.rows):
+            raise ValueError(f"mask has {len(mask)} entries for {len(self.rows)} environments")
+        rows = []
+        for i, (row, restart) in enumerate(zip(self.rows, mask, strict=True)):
+            if not restart:
+                rows.append(row)
+            elif seeds is not None:
+                rows.append(Memory(int(seeds[i])))
+            else:
+                # Untouched rows keep their seed: SB3 marks the very first observation as an episode start too.
+                rows.append(Memory(row.seed + 1) if row.frames else row)
+        return PolicyState(tuple(rows))

@@ -1,0 +1,117 @@
+"""WorldModel: what the camera will see, given actions or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uva_agents.agents.context import context, memories_from
+from uva_agents.agents.core import UVA
+from uva_agents.model import Context, SamplerConfig, Task, sample_video
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Imagined futures of S candidates.
+
+    Attributes:
+        frames: uint8 (S, F, H, W, 3).
+        latents: (S, F, tokens, channels), network units.
+        frame_steps: (F,) control steps from now at which the frames lie.
+        actions: (S, 16, A) sampled along with the frames, environment units; only from :meth:`WorldModel.imagine`.
+    """
+
+    frames: np.ndarray
+    latents: Tensor
+    frame_steps: np.ndarray
+    actions: np.ndarray | None = None
+
+
+class WorldModel:
+    """Predicts frames with the forward-dynamics and video tasks (paper sections IV-C, VII-B).
+
+    Args:
+        uva: shared weights.
+        sampler: denoising steps and reveal iterations.
+        seed: of the sampling noise.
+    """
+
+    def __init__(self, uva: UVA, *, sampler: SamplerConfig | None = None, seed: int = 0) -> None:
+        self.uva = uva
+        self.sampler = sampler or SamplerConfig()
+        self.seed = seed
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, *, device: str | torch.device = "auto", **options: Any) -> Self:
+        """A shipped name or a weights folder; ``options`` go to the constructor."""
+        return cls(UVA.from_pretrained(name_or_path, device=device), **options)
+
+    def rollout(self, obs: Any, actions: Any, *, history: Any | None = None, seed: int | None = None) -> Rollout:
+        """What happens if these actions are taken.
+
+        Args:
+            obs: one observation.
+            actions: (S, T, A) or (T, A) in environment units; T a multiple of 16. Beyond 16 the predicted frames become history.
+            history: earlier observations with a leading time axis, oldest first.
+            seed: of the noise; the model's own when absent.
+
+        Raises:
+            ValueError: T is not a multiple of 16, or the actions are not finite or of the wrong size.
+        """
+        c = self.uva.bundle.model.config
+        plans = torch.as_tensor(np.asarray(actions, dtype=np.float32))
+        plans = plans[None] if plans.ndim == 2 else plans
+        if plans.ndim != 3 or plans.shape[-1] != c.action_dim or plans.shape[1] % c.action_steps or not plans.shape[1]:
+            raise ValueError(
+                f"actions must be (S, T, {c.action_dim}) with T a multiple of {c.action_steps}, got {tuple(plans.shape)}"
+            )
+        if not torch.isfinite(plans).all():
+            raise ValueError("actions have NaN or infinity")
+        return self._run(obs, history, Task.FORWARD, len(plans), self.uva.normalize_actions(plans), seed)
+
+    def generate(self, obs: Any, *, n: int = 1, history: Any | None = None, seed: int | None = None) -> Rollout:
+        """Plausible futures without actions: the video model. ``n`` samples of 16 steps."""
+        return self._run(obs, history, Task.VIDEO, n, None, seed)
+
+    def imagine(self, obs: Any, *, n: int = 1, history: Any | None = None, seed: int | None = None) -> Rollout:
+        """Futures and the actions that go with them, sampled jointly (policy + video task)."""
+        return self._run(obs, history, Task.POLICY_VIDEO, n, None, seed)
+
+    @torch.no_grad()
+    def _run(
+        self, obs: Any, history: Any | None, task: Task, n: int, actions: Tensor | None, seed: int | None
+    ) -> Rollout:
+        c = self.uva.bundle.model.config
+        memories, batched = memories_from(self.uva, obs, history)
+        if batched:
+            raise ValueError("the world model takes one observation at a time (candidates are its batch)")
+        start, _ = context(self.uva, memories)
+        generator = torch.Generator(device=self.uva.device).manual_seed(self.seed if seed is None else seed)
+        inputs = Context(
+            history=_repeat(start.history, n), proprio=None if start.proprio is None else _repeat(start.proprio, n)
+        )
+        parts, sampled = [], None
+        for begin in range(0, c.action_steps if actions is None else actions.shape[1], c.action_steps):
+            if actions is not None:
+                inputs = replace(inputs, actions=actions[:, begin : begin + c.action_steps])
+            tokens, sampled = sample_video(self.uva.bundle.model, inputs, task=task, sampler=self.sampler, generator=generator)
+            parts.append(tokens)
+            # Predicted frames become the history of the next chunk; where the agent then is, nobody has measured.
+            inputs = Context(history=tokens)
+        latents = torch.cat(parts, dim=1)
+        return Rollout(
+            frames=self.uva.decode(latents),
+            latents=latents,
+            frame_steps=np.arange(1, latents.shape[1] + 1) * c.frame_stride,
+            actions=None if sampled is None else self.uva.environment_actions(sampled),
+        )
+
+
+def _repeat(x: Tensor | None, n: int) -> Tensor:
+    assert x is not None
+    return x.expand(n, *x.shape[1:])

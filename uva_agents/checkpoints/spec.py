@@ -1,0 +1,58 @@
+"""What weights expect from the outside: observation keys, image size, action bounds, timing. Saved beside the tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from uva_agents.data.windows import WindowSpec
+
+
+@dataclass(frozen=True)
+class InterfaceSpec:
+    """The declarative map between environment and network.
+
+    Args:
+        image_shape: (H, W) of the environment's ``pixels``.
+        action_low, action_high: bounds of an environment action, environment units.
+        proprio_key: observation key given as proprioception, or ``None``.
+        control_hz: control rate.
+        execute: actions of a chunk that are executed before the next decision.
+        action_offset: see :class:`~uva_agents.data.WindowSpec`.
+        env_id: environment that the weights were trained for.
+    """
+
+    image_shape: tuple[int, int]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    proprio_key: str | None = None
+    control_hz: float = 10.0
+    execute: int = 8
+    action_offset: int = 0
+    env_id: str | None = None
+
+    @property
+    def action_space(self) -> gym.spaces.Box:
+        """Of one environment action."""
+        return gym.spaces.Box(np.array(self.action_low, np.float32), np.array(self.action_high, np.float32))
+
+    def window(self, n_frames: int, stride: int, action_steps: int) -> WindowSpec:
+        """The training window that goes with these weights."""
+        return WindowSpec(n_frames, stride, action_steps, self.action_offset)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> InterfaceSpec:
+        """Inverse of :meth:`to_dict`."""
+        values = dict(values)
+        for key in ("image_shape", "action_low", "action_high"):
+            values[key] = tuple(values[key])
+        return cls(**values)

@@ -1,0 +1,29 @@
+"""Episodes on disk to training windows."""
+
+from uva_agents.data.augment import Variant, apply_variant, standard_variants
+from uva_agents.data.dataset import Batch, EpochOrder, LatentWindows
+from uva_agents.data.episodes import Episodes, held_out_split
+from uva_agents.data.latents import LatentCache, encode_frames
+from uva_agents.data.normalizer import LinearNormalizer
+from uva_agents.data.replay_buffer import PUSHT_FIELDS, Field, read_replay_buffer, write_replay_buffer
+from uva_agents.data.windows import WindowIndex, WindowSpec
+
+__all__ = [
+    "PUSHT_FIELDS",
+    "Batch",
+    "EpochOrder",
+    "Episodes",
+    "Field",
+    "LatentCache",
+    "LatentWindows",
+    "LinearNormalizer",
+    "Variant",
+    "WindowIndex",
+    "WindowSpec",
+    "apply_variant",
+    "encode_frames",
+    "held_out_split",
+    "read_replay_buffer",
+    "standard_variants",
+    "write_replay_buffer",
+]

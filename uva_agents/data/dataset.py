@@ -1,0 +1,157 @@
+"""Training batches: windows over cached latents, drawn in a reproducible, resumable order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uva_agents.data.augment import Variant, move_coordinates
+from uva_agents.data.episodes import Episodes
+from uva_agents.data.normalizer import LinearNormalizer
+from uva_agents.data.windows import WindowIndex, WindowSpec
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of windows, normalised. Shapes as in :class:`uva_agents.model.Context`.
+
+    Attributes:
+        history, future: (B, T, S, C) float32 tokens.
+        actions: (B, action_steps, A).
+        proprio: (B, T, P) at the history frames, or ``None``.
+        readout: (B, 2, T, R) low-dimensional state at history and future frames, or ``None``.
+    """
+
+    history: Tensor
+    future: Tensor
+    actions: Tensor
+    proprio: Tensor | None
+    readout: Tensor | None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """On a device."""
+        move = lambda x: None if x is None else x.to(device, non_blocking=True)  # noqa: E731
+        return Batch(
+            self.history.to(device), self.future.to(device), self.actions.to(device), move(self.proprio), move(self.readout)
+        )
+
+
+class LatentWindows:
+    """Windows over several cached variants of a dataset. A whole batch is one fancy-index per array, no worker processes.
+
+    Args:
+        episodes: the data (its pixels are not used).
+        tokens: float16 (N, S, C) per variant.
+        variants: what was done to each.
+        normalizer: has ``action``, and the proprioception and read-out keys.
+        spec: the window.
+        chosen: episode numbers to use.
+        proprio_key: low-dimensional key given as proprioception.
+        readout_keys: keys concatenated into the read-out target.
+        world_size: see :func:`~uva_agents.data.augment.apply_variant`.
+    """
+
+    def __init__(
+        self,
+        episodes: Episodes,
+        tokens: Sequence[np.ndarray],
+        variants: Sequence[Variant],
+        normalizer: LinearNormalizer,
+        spec: WindowSpec,
+        *,
+        chosen: np.ndarray | None = None,
+        proprio_key: str | None = "agent_pos",
+        readout_keys: Sequence[str] = (),
+        world_size: float = 512.0,
+    ) -> None:
+        if len(tokens) != len(variants):
+            raise ValueError(f"{len(tokens)} latent arrays for {len(variants)} variants")
+        self.index = WindowIndex(episodes, spec, chosen)
+        self.spec = spec
+        self.variants = len(variants)
+        self.rows_per_variant = episodes.steps
+        self.tokens = torch.from_numpy(np.concatenate(tokens))
+        low: dict[str, list[Tensor]] = {}
+        keys = ["action", *([proprio_key] if proprio_key else []), *readout_keys]
+        for variant in variants:
+            moved = move_coordinates(episodes, variant, world_size=world_size)
+            for key in set(keys):
+                low.setdefault(key, []).append(normalizer.normalize(key, torch.from_numpy(moved[key])))
+        joined = {key: torch.cat(parts) for key, parts in low.items()}
+        self.actions = joined["action"]
+        self.proprio = joined[proprio_key] if proprio_key else None
+        self.readout = torch.cat([joined[k] for k in readout_keys], dim=-1) if readout_keys else None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def batch(self, windows: np.ndarray, variant: np.ndarray | int = 0) -> Batch:
+        """The windows with these numbers (B,), each from its variant."""
+        base = (np.asarray(variant) * self.rows_per_variant).reshape(-1, 1)
+        rows = {
+            name: torch.from_numpy(self.index.steps(windows, offsets) + base)
+            for name, offsets in (
+                ("history", self.spec.history),
+                ("future", self.spec.future),
+                ("action", self.spec.actions),
+            )
+        }
+        readout = None
+        if self.readout is not None:
+            readout = torch.stack([self.readout[rows["history"]], self.readout[rows["future"]]], dim=1)
+        return Batch(
+            history=self.tokens[rows["history"]].float(),
+            future=self.tokens[rows["future"]].float(),
+            actions=self.actions[rows["action"]],
+            proprio=None if self.proprio is None else self.proprio[rows["history"]],
+            readout=readout,
+        )
+
+
+@lru_cache(maxsize=2)
+def _epoch(seed: int, epoch: int, windows: int, variants: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng([seed, epoch])
+    return rng.permutation(windows), rng.integers(0, variants, windows)
+
+
+@dataclass(frozen=True)
+class EpochOrder:
+    """Which window and variant each step of training sees: a pure function of (seed, step), so a resumed run repeats it.
+
+    Args:
+        windows: number of windows.
+        variants: number of variants.
+        batch_size: per process.
+        seed: of the order.
+        rank, world: this process, and how many share each step.
+    """
+
+    windows: int
+    variants: int
+    batch_size: int
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if self.windows < self.batch_size * self.world:
+            raise ValueError(
+                f"{self.windows} windows do not fill one batch of {self.batch_size} x {self.world}: lower batch_size"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.windows // (self.batch_size * self.world)
+
+    def at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Windows and variants (batch_size,) of a global step; the two change together with the epoch."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        order, variant = _epoch(self.seed, epoch, self.windows, self.variants)
+        begin = (within * self.world + self.rank) * self.batch_size
+        chosen = order[begin : begin + self.batch_size]
+        return chosen, variant[chosen]

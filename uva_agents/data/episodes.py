@@ -1,0 +1,100 @@
+"""Episodes in memory: what every reader produces and every window is cut from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Time-major arrays of many episodes, one after another.
+
+    Canonical keys: ``pixels`` uint8 (N, H, W, 3), ``action`` float32 (N, A), ``agent_pos`` float32 (N, P), and any other
+    float32 (N, ...) low-dimensional key.
+
+    Args:
+        arrays: arrays that share their first axis N.
+        ends: (E,) index one past each episode's last step, increasing; the last equals N.
+        source: where they came from, for messages.
+
+    Raises:
+        ValueError: no episode, unequal lengths, bad ends, non-finite numbers, pixels that are not uint8 (N, H, W, 3).
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    ends: np.ndarray
+    source: str = "data"
+
+    def __post_init__(self) -> None:
+        ends = np.asarray(self.ends, dtype=np.int64)
+        object.__setattr__(self, "ends", ends)
+        if not self.arrays or ends.size == 0:
+            raise ValueError(f"{self.source}: the dataset is empty (no episode in it)")
+        lengths = {key: len(value) for key, value in self.arrays.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"{self.source}: arrays have unequal lengths {lengths}; they must share the time axis")
+        n = next(iter(lengths.values()))
+        if n == 0:
+            raise ValueError(f"{self.source}: the dataset is empty (0 steps)")
+        if (np.diff(ends, prepend=0) <= 0).any() or ends[-1] != n:
+            raise ValueError(
+                f"{self.source}: episode_ends must increase and end at the number of steps ({n}), got {ends[:3]}...{ends[-1]}"
+            )
+        for key, value in self.arrays.items():
+            if key == "pixels":
+                if value.dtype != np.uint8 or value.ndim != 4 or value.shape[-1] != 3:
+                    raise ValueError(
+                        f"{self.source}: pixels must be uint8 (N, H, W, 3), got {value.dtype} {value.shape}"
+                    )
+            elif np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+                bad = int(np.argwhere(~np.isfinite(value).reshape(n, -1).all(1))[0, 0])
+                episode = int(np.searchsorted(ends, bad, side="right"))
+                raise ValueError(
+                    f"{self.source}: {key!r} has NaN or infinity, first at step {bad} (episode {episode}); "
+                    "drop that episode or repair the recording"
+                )
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @property
+    def steps(self) -> int:
+        """Number of time steps N."""
+        return int(self.ends[-1])
+
+    @property
+    def starts(self) -> np.ndarray:
+        """(E,) first step of each episode."""
+        return np.concatenate([[0], self.ends[:-1]])
+
+    def select(self, episodes: np.ndarray) -> Episodes:
+        """A copy with only these episodes, in this order."""
+        starts = self.starts
+        index = np.concatenate([np.arange(starts[e], self.ends[e]) for e in episodes])
+        ends = np.cumsum([self.ends[e] - starts[e] for e in episodes])
+        return Episodes({k: v[index] for k, v in self.arrays.items()}, ends, self.source)
+
+    def fingerprint(self) -> str:
+        """Hash of shapes and contents, to key caches by."""
+        digest = hashlib.sha256(self.ends.tobytes())
+        for key in sorted(self.arrays):
+            value = np.ascontiguousarray(self.arrays[key])
+            digest.update(f"{key}{value.dtype}{value.shape}".encode())
+            digest.update(value.data)
+        return digest.hexdigest()[:16]
+
+
+def held_out_split(n_episodes: int, held_out: int, seed: int = 42) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out episode numbers, both sorted.
+
+    Raises:
+        ValueError: nothing would be left to train on.
+    """
+    if not 0 <= held_out < n_episodes:
+        raise ValueError(f"cannot hold out {held_out} of {n_episodes} episodes: at least one must remain to train on")
+    order = np.random.default_rng(seed).permutation(n_episodes)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])

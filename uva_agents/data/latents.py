@@ -1,0 +1,111 @@
+"""VAE latents of a whole dataset, computed once, cached on disk and keyed by the weights and the data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from uva_agents.data.augment import Variant, apply_variant
+from uva_agents.data.episodes import Episodes
+from uva_agents.model.uva import patchify
+from uva_agents.model.vae import VAE
+
+Progress = Callable[[int, int], None]
+"""Called with (frames done, frames in all)."""
+
+
+def weights_fingerprint(module: torch.nn.Module) -> str:
+    """Hash of a module's tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@torch.no_grad()
+def encode_frames(
+    vae: VAE, frames: np.ndarray, *, patch_size: int, batch_size: int = 64, progress: Progress | None = None
+) -> np.ndarray:
+    """uint8 frames (N, H, W, 3) -> float16 tokens (N, S, C) of the posterior means."""
+    device = next(vae.parameters()).device
+    out: np.ndarray | None = None
+    for start in range(0, len(frames), batch_size):
+        chunk = torch.from_numpy(np.ascontiguousarray(frames[start : start + batch_size])).to(device)
+        images = chunk.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+        tokens = patchify(vae.encode(images), patch_size).half().cpu().numpy()
+        if out is None:
+            out = np.empty((len(frames), *tokens.shape[1:]), dtype=np.float16)
+        out[start : start + len(tokens)] = tokens
+        if progress is not None:
+            progress(min(start + batch_size, len(frames)), len(frames))
+    if out is None:
+        raise ValueError("no frames to encode")
+    return out
+
+
+class LatentCache:
+    """Tokens of dataset variants on disk: one ``.npy`` per variant under ``folder``, written atomically.
+
+    A cache made with other VAE weights, other data or another patch size has another name and is never picked up.
+
+    Args:
+        folder: where the files live.
+        vae: frozen autoencoder.
+        patch_size: token patch, latent pixels.
+        world_size: see :func:`~uva_agents.data.augment.apply_variant`.
+    """
+
+    def __init__(self, folder: str | Path, vae: VAE, *, patch_size: int, world_size: float) -> None:
+        self.folder = Path(folder)
+        self.vae = vae
+        self.patch_size = patch_size
+        self.world_size = world_size
+        self._weights = weights_fingerprint(vae)
+
+    def path(self, episodes: Episodes, variant: Variant) -> Path:
+        """Where this variant's tokens are, or will be."""
+        key = json.dumps([self._weights, episodes.fingerprint(), self.patch_size, vars(variant)], sort_keys=True)
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.npy"
+
+    def get(self, episodes: Episodes, variant: Variant, progress: Progress | None = None) -> np.ndarray:
+        """Tokens of a variant, float16 (N, S, C); encoded on the first call."""
+        path = self.path(episodes, variant)
+        if path.exists():
+            try:
+                tokens = np.load(path)
+                if len(tokens) == episodes.steps:
+                    return np.asarray(tokens)
+            except (ValueError, EOFError, OSError):
+                pass  # a damaged cache costs a new encoding, nothing else
+        moved = apply_variant(episodes, variant, world_size=self.world_size)
+        tokens = encode_frames(self.vae, moved.arrays["pixels"], patch_size=self.patch_size, progress=progress)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        with partial.open("wb") as file:
+            np.save(file, tokens)
+        partial.replace(path)
+        return tokens
+
+    def get_all(
+        self, episodes: Episodes, variants: Sequence[Variant], progress: Progress | None = None
+    ) -> list[np.ndarray]:
+        """:meth:`get` for several variants; progress counts over all of them."""
+        total = len(variants) * episodes.steps
+        done: list[np.ndarray] = []
+        for i, variant in enumerate(variants):
+            report = None if progress is None else _offset(progress, i * episodes.steps, total)
+            done.append(self.get(episodes, variant, report))
+            if progress is not None:
+                progress((i + 1) * episodes.steps, total)
+        return done
+
+
+def _offset(progress: Progress, base: int, total: int) -> Progress:
+    return lambda done, _: progress(base + done, total)

@@ -1,0 +1,69 @@
+"""Linear normalisation to [-1, 1], stored beside the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LinearNormalizer:
+    """``normalised = value * scale + offset``, per key and per dimension."""
+
+    scale: Mapping[str, np.ndarray]
+    offset: Mapping[str, np.ndarray]
+
+    @classmethod
+    def fit(cls, arrays: Mapping[str, np.ndarray], *, minimum_range: float = 1e-4) -> LinearNormalizer:
+        """Maps each dimension's smallest and largest value to -1 and 1; a constant dimension is centred."""
+        return cls.from_limits(
+            {key: (v.reshape(-1, v.shape[-1]).min(0), v.reshape(-1, v.shape[-1]).max(0)) for key, v in arrays.items()},
+            minimum_range=minimum_range,
+        )
+
+    @classmethod
+    def from_limits(
+        cls, limits: Mapping[str, tuple[np.ndarray, np.ndarray]], *, minimum_range: float = 1e-4
+    ) -> LinearNormalizer:
+        """From (low, high) per key, each (D,)."""
+        scale, offset = {}, {}
+        for key, (low, high) in limits.items():
+            low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+            span = high - low
+            constant = span < minimum_range
+            scale[key] = np.where(constant, 1.0, 2.0 / np.where(constant, 1.0, span))
+            offset[key] = np.where(constant, -(low + high) / 2, -1.0 - low * scale[key])
+        return cls(scale, offset)
+
+    def normalize(self, key: str, value: Tensor) -> Tensor:
+        """(..., D) in the data's units -> (..., D) in [-1, 1]."""
+        scale, offset = self._parameters(key, value)
+        return value * scale + offset
+
+    def unnormalize(self, key: str, value: Tensor) -> Tensor:
+        """Inverse of :meth:`normalize`."""
+        scale, offset = self._parameters(key, value)
+        return (value - offset) / scale
+
+    def _parameters(self, key: str, like: Tensor) -> tuple[Tensor, Tensor]:
+        if key not in self.scale:
+            raise KeyError(f"normaliser knows {sorted(self.scale)}, not {key!r}")
+        make = lambda a: torch.as_tensor(a, dtype=like.dtype, device=like.device)  # noqa: E731
+        return make(self.scale[key]), make(self.offset[key])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, ready for JSON."""
+        return {k: {"scale": self.scale[k].tolist(), "offset": self.offset[k].tolist()} for k in self.scale}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LinearNormalizer:
+        """Inverse of :meth:`to_dict`."""
+        return cls(
+            {k: np.asarray(v["scale"], np.float64) for k, v in values.items()},
+            {k: np.asarray(v["offset"], np.float64) for k, v in values.items()},
+        )

@@ -1,0 +1,61 @@
+"""Tensors in, tensors out: autoencoder, transformer, masking, diffusion heads, samplers.
+
+Nothing here knows an environment, a file or a numpy observation.
+"""
+
+from uva_agents.model.builders import (
+    CONFIGS,
+    uva_base,
+    uva_base_config,
+    uva_huge,
+    uva_huge_config,
+    uva_large,
+    uva_large_config,
+    uva_nano,
+    uva_nano_config,
+    uva_small,
+    uva_small_config,
+    uva_tiny,
+    uva_tiny_config,
+)
+from uva_agents.model.config import HeadConfig, Task, UVAConfig
+from uva_agents.model.losses import Draws, Losses, joint_loss
+from uva_agents.model.masking import Visibility, draw_mask, draw_tasks
+from uva_agents.model.sampling import SamplerConfig, sample_actions, sample_video
+from uva_agents.model.uva import UVA, Context, patchify, unpatchify
+from uva_agents.model.vae import VAE, VAEConfig, nano_vae_config
+
+__all__ = [
+    "CONFIGS",
+    "UVA",
+    "VAE",
+    "Context",
+    "Draws",
+    "HeadConfig",
+    "Losses",
+    "SamplerConfig",
+    "Task",
+    "UVAConfig",
+    "VAEConfig",
+    "Visibility",
+    "draw_mask",
+    "draw_tasks",
+    "joint_loss",
+    "nano_vae_config",
+    "patchify",
+    "sample_actions",
+    "sample_video",
+    "unpatchify",
+    "uva_base",
+    "uva_base_config",
+    "uva_huge",
+    "uva_huge_config",
+    "uva_large",
+    "uva_large_config",
+    "uva_nano",
+    "uva_nano_config",
+    "uva_small",
+    "uva_small_config",
+    "uva_tiny",
+    "uva_tiny_config",
+]

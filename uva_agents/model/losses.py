@@ -1,0 +1,124 @@
+"""The joint training objective (paper section IV-C): masked video loss plus action loss, per-sample tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from uva_agents.model.heads import ActionHead, DiffusionHead
+from uva_agents.model.masking import Visibility
+from uva_agents.model.uva import UVA, Context
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Fixed timesteps and noise for one head, instead of fresh draws; rows cover the whole batch."""
+
+    t: Tensor
+    noise: Tensor
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalars. ``total`` is what to minimise; absent parts are 0."""
+
+    total: Tensor
+    video: Tensor
+    action: Tensor
+    proprio: Tensor
+    readout: Tensor
+
+    def scalars(self) -> dict[str, float]:
+        """Detached parts by name, for logs."""
+        return {name: float(getattr(self, name).detach()) for name in ("total", "video", "action", "proprio", "readout")}
+
+
+def joint_loss(
+    model: UVA,
+    context: Context,
+    visibility: Visibility,
+    *,
+    proprio_target: Tensor | None = None,
+    readout_target: Tensor | None = None,
+    readout_weight: float = 1.0,
+    draws: Mapping[str, Draws] | None = None,
+) -> Losses:
+    """Losses of one batch in which every sample has its own task.
+
+    Each part is the mean over the samples that have it, weighted by their share of the batch, so that drawing tasks per
+    sample has the expected gradient of drawing one task per batch.
+
+    Args:
+        context: ``future`` and ``actions`` are both inputs (where visible) and targets.
+        proprio_target: (B, steps, P) future proprioception, for networks that predict it.
+        readout_target: (B, 2, T, readout_dim) state of history and future frames; NaN where unknown.
+        draws: fixed timesteps and noise by head name ("video", "wrist", "action", "proprio"), to repeat a recorded run.
+    """
+    draws = draws or {}
+    z = model.joint_latent(context, visibility)
+    zero = z.new_zeros(())
+    video = action = proprio = readout_loss = zero
+    rows = visibility.future_mask.flatten(1) * visibility.video_loss[:, None]
+    if bool(visibility.video_loss.any()):
+        if context.future is None:
+            raise ValueError("the video loss needs future frames in the context")
+        share = visibility.video_loss.float().mean()
+        video = share * _token_loss(model.video_head, z, context.future, rows, draws.get("video"))
+        if model.config.predict_wrist:
+            if context.wrist_future is None:
+                raise ValueError("the wrist video loss needs wrist_future in the context")
+            video = video + share * _token_loss(model.wrist_head, z, context.wrist_future, rows, draws.get("wrist"))
+    readout = None
+    if model.config.readout_dim:
+        readout = model.read_out(z)
+        if readout_target is not None:
+            readout_loss = _readout_loss(readout, readout_target, visibility)
+    if model.config.predict_actions and bool(visibility.action_loss.any()):
+        if context.actions is None:
+            raise ValueError("the action loss needs actions in the context")
+        chosen = visibility.action_loss
+        condition = model.action_condition(z[chosen], None if readout is None else readout[chosen])
+        losses = _sequence_losses(model.action_head, context.actions, condition, chosen, draws.get("action"))
+        action = chosen.float().mean() * losses.mean()
+    if model.config.predict_proprio_dim and proprio_target is not None:
+        everyone = torch.ones_like(visibility.action_loss)
+        condition = model.proprio_head.condition(z)
+        proprio = _sequence_losses(
+            model.proprio_head, proprio_target, condition, everyone, draws.get("proprio")
+        ).mean()
+    return Losses(video + action + proprio + readout_weight * readout_loss, video, action, proprio, readout_loss)
+
+
+def _token_loss(head: DiffusionHead, z: Tensor, target: Tensor, rows: Tensor, draws: Draws | None) -> Tensor:
+    """Mean loss of the masked tokens. Only they are computed: the others would be multiplied by zero."""
+    index = rows.flatten().nonzero().squeeze(1)
+    t = noise = None
+    if draws is not None:
+        t, noise = draws.t[index], draws.noise[index]
+    flat = target.flatten(0, 2)[index]
+    return head.row_losses(flat, z.flatten(0, 1)[index], t=t, noise=noise).mean()
+
+
+def _sequence_losses(
+    head: ActionHead, target: Tensor, condition: Tensor, chosen: Tensor, draws: Draws | None
+) -> Tensor:
+    t = noise = None
+    if draws is not None:
+        rows = torch.ones(len(target), 1 if head.chunked else head.steps, dtype=torch.bool, device=target.device)
+        index = (rows & chosen[:, None]).flatten()
+        t, noise = draws.t[index], draws.noise[index]
+    return head.row_losses(target[chosen], condition, t=t, noise=noise)
+
+
+def _readout_loss(readout: Tensor, target: Tensor, visibility: Visibility) -> Tensor:
+    """Absolute error of the state read-out where the target is known and the sample was shown what it depends on.
+
+    Absolute, so that the last few pixels of a position still pull as hard as the first.
+    """
+    known = torch.isfinite(target)
+    known[:, 0] &= visibility.history[:, None, None]
+    error = (readout - torch.where(known, target, readout.detach())).abs()
+    return error.sum() / known.sum().clamp(min=1)

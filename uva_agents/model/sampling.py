@@ -1,0 +1,124 @@
+"""Sampling from the network: one pass for actions, one or more reveal iterations for frames (after MAR and MaskGIT)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from uva_agents.model.config import Task
+from uva_agents.model.masking import reveal_counts
+from uva_agents.model.uva import UVA, Context
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How to sample.
+
+    Args:
+        action_steps, video_steps: denoising steps of the two heads.
+        iterations: reveal iterations of a video; 1 samples all tokens at once.
+        temperature: noise scale.
+        ancestral: the released 'exact' sampler (epsilon heads only) instead of a deterministic few-step one.
+    """
+
+    action_steps: int = 16
+    video_steps: int = 16
+    iterations: int = 1
+    temperature: float = 1.0
+    ancestral: bool = False
+
+
+def sample_actions(
+    model: UVA,
+    context: Context,
+    *,
+    task: Task = Task.POLICY,
+    sampler: SamplerConfig | None = None,
+    n: int = 1,
+    noise: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Action chunks for POLICY or INVERSE: (B * n, action_steps, A) normalised, a sample's n chunks side by side.
+
+    The joint latent is computed once per sample, whatever ``n``.
+    """
+    if task not in (Task.POLICY, Task.INVERSE):
+        raise ValueError(f"sample_actions covers POLICY and INVERSE, not {task}: use sample_video")
+    sampler = sampler or SamplerConfig()
+    z = model.joint_latent(context, model.visibility(task, context.batch_size))
+    condition = model.action_condition(z)
+    if n > 1:
+        rows = 1 if model.action_head.chunked else model.config.action_steps
+        condition = condition.view(-1, rows, condition.shape[-1]).repeat_interleave(n, 0).flatten(0, 1)
+    return model.action_head.sample(
+        condition,
+        steps=sampler.action_steps,
+        noise=noise,
+        generator=generator,
+        temperature=sampler.temperature,
+        ancestral=sampler.ancestral,
+    )
+
+
+def sample_video(
+    model: UVA,
+    context: Context,
+    *,
+    task: Task,
+    sampler: SamplerConfig | None = None,
+    generator: torch.Generator | None = None,
+    order: Tensor | None = None,
+    with_actions: bool | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Future frame tokens for VIDEO, FORWARD or POLICY_VIDEO.
+
+    Args:
+        context: history (and actions for FORWARD); ``future`` is ignored.
+        order: (B, S) the order in which positions are revealed; random when absent, shared by the frames.
+        with_actions: also sample actions in the last iteration; by default for POLICY_VIDEO.
+
+    Returns:
+        Tokens (B, T, S, C) and actions (B, action_steps, A) or ``None``.
+    """
+    if not task.predicts_video:
+        raise ValueError(f"sample_video covers VIDEO, FORWARD and POLICY_VIDEO, not {task}")
+    sampler = sampler or SamplerConfig()
+    c = model.config
+    b, s = context.batch_size, c.tokens_per_frame
+    device = model.frame_mask.device
+    if task is Task.FORWARD and context.actions is None:
+        raise ValueError("forward dynamics needs actions in the context")
+    if order is None:
+        order = torch.rand(b, s, generator=generator, device=device).argsort(1)
+    rank = order.argsort(1)
+    tokens = torch.zeros(b, c.n_frames, s, c.token_dim, device=device)
+    mask = torch.ones(b, s, device=device)
+    wants_actions = (task is Task.POLICY_VIDEO) if with_actions is None else with_actions
+    actions: Tensor | None = None
+    counts = reveal_counts(min(sampler.iterations, s), s)
+    for left in counts:
+        visibility = model.visibility(task, b, mask[:, None].expand(-1, c.n_frames, -1))
+        z = model.joint_latent(replace(context, future=tokens), visibility)
+        if wants_actions and left == 0:
+            actions = model.action_head.sample(
+                model.action_condition(z),
+                steps=sampler.action_steps,
+                generator=generator,
+                temperature=sampler.temperature,
+                ancestral=sampler.ancestral,
+            )
+        # Positions stay masked from the end of the order, so the first ones are revealed first.
+        following = (rank < left).float()
+        revealed = (mask - following).bool()[:, None].expand(-1, c.n_frames, -1)
+        sampled = model.video_head.sample(
+            z.view(b, c.n_frames, s, -1)[revealed],
+            steps=sampler.video_steps,
+            generator=generator,
+            temperature=sampler.temperature,
+            ancestral=sampler.ancestral,
+        )
+        tokens = tokens.masked_scatter(revealed[..., None], sampled)
+        mask = following
+    return tokens, actions

@@ -1,0 +1,319 @@
+"""The UVA network: history, future and actions to a joint video-action latent, and two diffusion heads on it.
+
+Notation: B samples, T = n_frames, S = tokens per frame, C = channels per token, D = width, A = action_dim.
+Frame tokens are (B, T, S, C); :func:`patchify` makes them from VAE latents. The joint latent is (B, T * S, D), frames first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from uva_agents.model.config import Task, UVAConfig
+from uva_agents.model.heads import ActionHead, DiffusionHead
+from uva_agents.model.layers import Block
+from uva_agents.model.masking import Visibility
+
+
+def patchify(latents: Tensor, patch_size: int) -> Tensor:
+    """VAE latents (..., C, h, w) -> tokens (..., S, C * p^2), rows first."""
+    *lead, c, h, w = latents.shape
+    p = patch_size
+    x = latents.reshape(*lead, c, h // p, p, w // p, p)
+    n = len(lead)
+    x = x.permute(*range(n), n + 1, n + 3, n, n + 2, n + 4)
+    return x.reshape(*lead, (h // p) * (w // p), c * p * p)
+
+
+def unpatchify(tokens: Tensor, patch_size: int) -> Tensor:
+    """Inverse of :func:`patchify` for square maps."""
+    *lead, s, cpp = tokens.shape
+    p, g = patch_size, round(s**0.5)
+    n = len(lead)
+    x = tokens.reshape(*lead, g, g, cpp // p**2, p, p)
+    x = x.permute(*range(n), n + 2, n, n + 3, n + 1, n + 4)
+    return x.reshape(*lead, cpp // p**2, g * p, g * p)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a sample conditions on. ``None`` means absent: the mask token stands in, where the network has one.
+
+    Attributes:
+        history: (B, T, S, C) frame tokens of the past, the last one being now.
+        future: (B, T, S, C) frame tokens of the future; ignored where masked.
+        actions: (B, action_steps, A), normalised.
+        proprio: (B, proprio_steps, P), normalised. Rows with NaN are missing (networks with ``proprio_maskable``).
+        text: (B, text_dim).
+        history_actions: (B, history_steps, A), normalised.
+        wrist_history, wrist_future: (B, T, S, C).
+    """
+
+    history: Tensor | None = None
+    future: Tensor | None = None
+    actions: Tensor | None = None
+    proprio: Tensor | None = None
+    text: Tensor | None = None
+    history_actions: Tensor | None = None
+    wrist_history: Tensor | None = None
+    wrist_future: Tensor | None = None
+
+    @property
+    def batch_size(self) -> int:
+        for value in (self.history, self.future, self.proprio, self.actions, self.text):
+            if value is not None:
+                return len(value)
+        raise ValueError("empty Context: give at least history or future frames")
+
+    def to(self, device: torch.device | str) -> Context:
+        """On a device."""
+        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if v is not None})
+
+
+def _embedding(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(*shape) * 0.02)
+
+
+class UVA(nn.Module):
+    """One network for every size; see :class:`~uva_agents.model.config.UVAConfig`.
+
+    ``joint_latent`` is the transformer (paper section IV-A), ``condition`` / ``video_head`` / ``action_head`` the decoupled
+    heads (IV-B). Sampling loops live in :mod:`uva_agents.model.sampling`, training losses in :mod:`uva_agents.model.losses`.
+    """
+
+    def __init__(self, config: UVAConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        d, t, s = c.width, c.n_frames, c.tokens_per_frame
+        self.gradient_checkpointing = False
+
+        self.history_proj = nn.Linear(c.token_dim, d)
+        self.future_proj = nn.Linear(c.token_dim, d)
+        self.action_proj = nn.Linear(c.action_dim, d)
+        # One token stands for everything missing: masked future frames and absent history.
+        self.frame_mask = _embedding(1, d)
+        self.action_mask = _embedding(1, d)
+        groups = 3
+        if c.wrist_image:
+            self.wrist_history_proj = nn.Linear(c.token_dim, d)
+            groups += 1
+        if c.predict_wrist:
+            self.wrist_future_proj = nn.Linear(c.token_dim, d)
+            self.wrist_mask = _embedding(1, d)
+            groups += 1
+        if c.history_actions:
+            self.history_action_proj = nn.Linear(c.action_dim, d)
+            self.history_action_mask = _embedding(1, d)
+            groups += 1
+        if c.proprio_dim:
+            self.proprio_proj = nn.Linear(c.proprio_dim, d)
+            if c.proprio_maskable:
+                self.proprio_mask = _embedding(1, d)
+            groups += 1
+        self.mix = nn.Linear(groups * d, d)
+        if c.text_dim:
+            self.text_proj = nn.Linear(c.text_dim, d)
+            self.text_mask = _embedding(1, d)
+            self.encoder_text_pos = _embedding(1, c.text_tokens, d)
+            self.decoder_text_pos = _embedding(1, c.text_tokens, d)
+
+        self.encoder_time_pos, self.encoder_space_pos = _embedding(1, t, d), _embedding(1, s, d)
+        self.decoder_time_pos, self.decoder_space_pos = _embedding(1, t, d), _embedding(1, s, d)
+        self.latent_time_pos, self.latent_space_pos = _embedding(1, t, d), _embedding(1, s, d)
+        self.input_norm = nn.LayerNorm(d, eps=1e-6)
+        self.encoder_blocks = self._blocks(c.encoder_depth)
+        self.encoder_norm = nn.LayerNorm(d, eps=1e-6)
+        self.decoder_embed = nn.Linear(d, d)
+        self.decoder_blocks = self._blocks(c.decoder_depth)
+        self.decoder_norm = nn.LayerNorm(d, eps=1e-6)
+
+        self.video_head = DiffusionHead(channels=c.token_dim, cond_channels=d, config=c.video_head)
+        if c.predict_wrist:
+            self.wrist_head = DiffusionHead(channels=c.token_dim, cond_channels=d, config=c.video_head)
+        if c.readout_dim:
+            self.readout_squeeze = nn.Linear(d, 48)
+            self.readout = nn.Sequential(nn.Linear(48 * s, 256), nn.GELU(), nn.Linear(256, 2 * c.readout_dim))
+        if c.predict_actions:
+            self.action_head = self._action_head(c.action_dim, extra=2 * t * c.readout_dim)
+        if c.predict_proprio_dim:
+            self.proprio_head = self._action_head(c.predict_proprio_dim)
+        self.apply(_init_linear)
+        self._zero_outputs()
+
+    def _blocks(self, depth: int) -> nn.ModuleList:
+        c = self.config
+        return nn.ModuleList(
+            [
+                Block(
+                    dim=c.width,
+                    heads=c.heads,
+                    mlp_ratio=c.mlp_ratio,
+                    attention_dropout=c.attention_dropout,
+                    dropout=c.dropout,
+                )
+                for _ in range(depth)
+            ]
+        )
+
+    def _action_head(self, channels: int, extra: int = 0) -> ActionHead:
+        c = self.config
+        return ActionHead(
+            dim=c.width,
+            grid=c.grid,
+            frames=c.n_frames,
+            steps=c.action_steps,
+            channels=channels,
+            aggregator=c.aggregator,
+            config=c.action_head,
+            extra=extra,
+            dropout=c.aggregator_dropout,
+        )
+
+    def _zero_outputs(self) -> None:
+        """Heads begin as the zero function: adaLN modulation and output layers start at zero."""
+        for module in self.modules():
+            if isinstance(module, DiffusionHead):
+                for block in module.net.res_blocks:
+                    nn.init.zeros_(cast(nn.Linear, cast(nn.Sequential, block.adaLN_modulation)[-1]).weight)
+                final = module.net.final_layer
+                nn.init.zeros_(cast(nn.Linear, final.adaLN_modulation[-1]).weight)
+                nn.init.zeros_(final.linear.weight)
+
+    # -- joint latent ------------------------------------------------------------------------------------------------
+
+    def joint_latent(self, context: Context, visibility: Visibility) -> Tensor:
+        """Joint video-action latent Z, (B, T * S, D)."""
+        c = self.config
+        b = context.batch_size
+        x = self.mix(torch.cat(self._groups(context, visibility, b), dim=-1))
+        x = x + self.encoder_time_pos[:, :, None] + self.encoder_space_pos[:, None]
+        x = x.flatten(1, 2)
+        if c.text_dim:
+            x = torch.cat([self._text_tokens(context.text, b) + self.encoder_text_pos, x], dim=1)
+        x = self.encoder_norm(self._run(self.encoder_blocks, self.input_norm(x)))
+        x = self.decoder_embed(x)
+        position = (self.decoder_time_pos[:, :, None] + self.decoder_space_pos[:, None]).flatten(1, 2)
+        if c.text_dim:
+            position = torch.cat([self.decoder_text_pos, position], dim=1)
+        x = self.decoder_norm(self._run(self.decoder_blocks, x + position))
+        if c.text_dim:
+            x = x[:, c.text_tokens :]
+        return cast(Tensor, x + (self.latent_time_pos[:, :, None] + self.latent_space_pos[:, None]).flatten(1, 2))
+
+    def _run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
+        for block in blocks:
+            if self.gradient_checkpointing and self.training:
+                x = cast(Tensor, checkpoint(block, x, use_reentrant=False))
+            else:
+                x = block(x)
+        return x
+
+    def _groups(self, context: Context, visibility: Visibility, b: int) -> list[Tensor]:
+        """The channel groups of every position, each (B, T, S, D), in the released order."""
+        c = self.config
+        shape = (b, c.n_frames, c.tokens_per_frame, c.width)
+        missing = self.frame_mask.view(1, 1, 1, -1)
+        hidden = visibility.future_mask[..., None]
+        groups = [self._future(context.future, self.future_proj, missing, hidden, shape)]
+        if c.predict_wrist:
+            wrist_missing = self.wrist_mask.view(1, 1, 1, -1)
+            groups.append(self._future(context.wrist_future, self.wrist_future_proj, wrist_missing, hidden, shape))
+        keep = visibility.history[:, None, None, None]
+        groups.append(_select(context.history, self.history_proj, missing, keep, shape))
+        if c.history_actions:
+            groups.append(self._history_actions(context.history_actions, b))
+        action_keep = visibility.actions[:, None, None]
+        actions = _select(
+            context.actions, self.action_proj, self.action_mask.view(1, 1, -1), action_keep, (b, c.action_steps, c.width)
+        )
+        groups.append(self._spread(actions))
+        if c.wrist_image:
+            if context.wrist_history is None:
+                raise ValueError("this network sees a wrist camera: give wrist_history")
+            groups.append(self.wrist_history_proj(context.wrist_history))
+        if c.proprio_dim:
+            groups.append(self._proprio(context.proprio, visibility, b))
+        return groups
+
+    def _future(
+        self, tokens: Tensor | None, proj: nn.Module, missing: Tensor, hidden: Tensor, shape: tuple[int, ...]
+    ) -> Tensor:
+        if tokens is None:
+            return missing.expand(shape)
+        return cast(Tensor, proj(tokens) * (1 - hidden) + missing * hidden)
+
+    def _history_actions(self, actions: Tensor | None, b: int) -> Tensor:
+        mask = self.history_action_mask.view(1, 1, -1)
+        if actions is None:
+            return self._spread(mask.expand(b, self.config.history_steps, -1))
+        return self._spread(self.history_action_proj(actions))
+
+    def _proprio(self, proprio: Tensor | None, visibility: Visibility, b: int) -> Tensor:
+        c = self.config
+        if not c.proprio_maskable:
+            if proprio is None:
+                raise ValueError("this network needs proprioception: give proprio")
+            return self._spread(self.proprio_proj(proprio))
+        keep = visibility.history[:, None, None]
+        shape = (b, c.proprio_steps, c.width)
+        if proprio is not None:
+            known = torch.isfinite(proprio).all(dim=-1, keepdim=True)
+            keep, proprio = keep & known, torch.where(known, proprio, 0.0)
+        return self._spread(_select(proprio, self.proprio_proj, self.proprio_mask.view(1, 1, -1), keep, shape))
+
+    def _spread(self, steps: Tensor) -> Tensor:
+        """Per-step features (B, K, D) -> one per position (B, T, S, D), each step covering T * S / K in a row.
+
+        With 16 steps, 4 frames and a 16x16 grid, each of a frame's 4 actions covers 4 rows. Where the grid does not divide
+        evenly, positions take the step they fall into.
+        """
+        c = self.config
+        b, k, d = steps.shape
+        positions = c.n_frames * c.tokens_per_frame
+        index = torch.arange(positions, device=steps.device) * k // positions
+        return steps[:, index].view(b, c.n_frames, c.tokens_per_frame, d)
+
+    def _text_tokens(self, text: Tensor | None, b: int) -> Tensor:
+        tokens = self.text_mask.expand(b, -1) if text is None else self.text_proj(text)
+        return tokens[:, None].expand(-1, self.config.text_tokens, -1)
+
+    # -- heads -------------------------------------------------------------------------------------------------------
+
+    def read_out(self, z: Tensor) -> Tensor:
+        """State of history and future frames read from the joint latent: (B, 2, T, readout_dim)."""
+        c = self.config
+        frames = self.readout_squeeze(z).view(len(z), c.n_frames, -1)
+        return cast(Tensor, self.readout(torch.nn.functional.gelu(frames))).unflatten(-1, (2, -1)).transpose(1, 2)
+
+    def action_condition(self, z: Tensor, readout: Tensor | None = None) -> Tensor:
+        """Condition of the action head from the joint latent (B, T * S, D)."""
+        if not self.config.readout_dim:
+            return self.action_head.condition(z)
+        readout = self.read_out(z) if readout is None else readout
+        return self.action_head.condition(z, readout.flatten(1))
+
+    def visibility(self, task: Task, batch_size: int, future_mask: Tensor | None = None) -> Visibility:
+        """Visibility of one task for a whole batch, as in inference: all future frames masked unless given."""
+        c = self.config
+        device = self.frame_mask.device
+        if future_mask is None:
+            future_mask = torch.ones(batch_size, c.n_frames, c.tokens_per_frame, device=device)
+        return Visibility.for_tasks([task] * batch_size, future_mask)
+
+
+def _select(tokens: Tensor | None, proj: nn.Module, missing: Tensor, keep: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Projected tokens where ``keep``, the mask token elsewhere."""
+    if tokens is None:
+        return missing.expand(shape)
+    return torch.where(keep, cast(Tensor, proj(tokens)), missing)
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

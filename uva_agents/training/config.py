@@ -1,0 +1,118 @@
+"""Recipes: everything that determines a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from uva_agents.data import PUSHT_FIELDS, Field
+from uva_agents.model import Task, UVAConfig, uva_nano_config
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """Optimisation of one stage.
+
+    Args:
+        steps: optimiser steps.
+        batch_size: per process.
+        lr: peak learning rate; linear warm-up, then cosine to ``lr * final_lr``.
+        warmup: steps.
+        weight_decay: on matrices only.
+        betas: AdamW.
+        clip: largest gradient norm.
+        ema_power, ema_max: decay ``min(ema_max, 1 - (1 + step) ** -ema_power)``.
+        validate_every: steps.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: int = 200
+    final_lr: float = 0.01
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    ema_power: float = 0.75
+    ema_max: float = 0.999
+    validate_every: int = 500
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named training run: data layout, network, and the three stages.
+
+    Args:
+        name: of the weights.
+        model: network; ``vae.scale`` is measured after the VAE stage.
+        fields: where the dataset keeps the canonical arrays.
+        limits: (low, high) of each coordinate-valued key; keys not named are fitted to the data.
+        world_size: side of the square world that an image spans, in coordinate units.
+        variants: cached augmented variants of the dataset (see :mod:`uva_agents.data.augment`).
+        max_shift, mirror: what the variants do.
+        held_out: episodes kept from training.
+        proprio_key, readout_keys: low-dimensional inputs and auxiliary targets.
+        task_weights: share of each task in the joint stage.
+        mask_minimum, mask_std: of the truncated normal that draws how much of a future frame is masked.
+        proprio_dropout: share of samples that get no proprioception.
+        latent_noise: standard deviation of noise on the latents in training (their own is 1).
+        readout_weight: of the auxiliary state loss.
+        kl_weight: of the autoencoder.
+        vae, video, joint: stages.
+        seed: of everything.
+    """
+
+    name: str
+    model: UVAConfig
+    vae: StageConfig
+    video: StageConfig
+    joint: StageConfig
+    fields: Mapping[str, Field] = field(default_factory=lambda: dict(PUSHT_FIELDS))
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    world_size: float = 512.0
+    variants: int = 8
+    max_shift: int = 4
+    mirror: bool = True
+    held_out: int = 10
+    proprio_key: str | None = "agent_pos"
+    readout_keys: tuple[str, ...] = ()
+    task_weights: Mapping[Task, float] = field(default_factory=dict)
+    mask_minimum: float = 0.2
+    mask_std: float = 0.5
+    proprio_dropout: float = 0.1
+    latent_noise: float = 0.0
+    readout_weight: float = 2.0
+    kl_weight: float = 0.01
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON and model cards."""
+        values = dataclasses.asdict(self)
+        values["fields"] = {k: f.key for k, f in self.fields.items()}
+        values["task_weights"] = {task.value: weight for task, weight in self.task_weights.items()}
+        return values
+
+
+def pusht_nano() -> Recipe:
+    """PushT from the 206 human demonstrations, on two CPU cores."""
+    return Recipe(
+        name="pusht-nano",
+        model=uva_nano_config(action_dim=2, proprio_dim=2, readout_dim=20),
+        limits={"action": (0.0, 512.0), "agent_pos": (0.0, 512.0), "keypoints": (0.0, 512.0)},
+        readout_keys=("agent_pos", "keypoints"),
+        task_weights={
+            Task.POLICY: 0.45,
+            Task.POLICY_VIDEO: 0.15,
+            Task.FORWARD: 0.15,
+            Task.INVERSE: 0.15,
+            Task.VIDEO: 0.1,
+        },
+        vae=StageConfig(steps=1700, batch_size=64, lr=2e-3, warmup=170, weight_decay=0.0, betas=(0.9, 0.99), clip=200.0),
+        video=StageConfig(steps=600, batch_size=128, lr=1e-3),
+        joint=StageConfig(steps=7000, batch_size=128, lr=1e-3, validate_every=700),
+    )
+
+
+RECIPES = {"pusht-nano": pusht_nano}

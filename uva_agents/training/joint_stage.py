@@ -1,0 +1,82 @@
+"""Stages 2 and 3: the network on cached latents. Video only first, then all five tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uva_agents.data import Batch, EpochOrder, LatentWindows
+from uva_agents.model import UVA, Context, Task, Visibility, draw_mask, draw_tasks, joint_loss
+from uva_agents.training.config import Recipe, StageConfig
+from uva_agents.training.report import Reporter
+from uva_agents.training.validation import Validator
+
+
+class JointModule(nn.Module):
+    """The joint objective as a module, so that DDP sees one forward."""
+
+    def __init__(self, model: UVA, readout_weight: float) -> None:
+        super().__init__()
+        self.model = model
+        self.readout_weight = readout_weight
+
+    def forward(self, context: Context, visibility: Visibility, readout: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        losses = joint_loss(
+            self.model, context, visibility, readout_target=readout, readout_weight=self.readout_weight
+        )
+        # A head that no sample of this batch used still takes part in the graph: DDP waits for every gradient.
+        unused = sum((p.sum() * 0.0 for p in self.model.parameters()), losses.total.new_zeros(()))
+        total = losses.total + unused if torch.distributed.is_initialized() else losses.total
+        return total, {"video": losses.video, "action": losses.action, "readout": losses.readout}
+
+
+class JointStage:
+    """Draws a task and a mask for every sample."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        config: StageConfig,
+        name: str,
+        model: UVA,
+        windows: LatentWindows,
+        task_weights: Mapping[Task, float],
+        validator: Validator | None,
+    ) -> None:
+        self.name = name
+        self.recipe, self.config = recipe, config
+        self.windows = windows
+        self.task_weights = task_weights
+        self.validator = validator
+        self.module: nn.Module = JointModule(model, recipe.readout_weight)
+
+    def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        recipe, n = self.recipe, self.config.batch_size
+        order = EpochOrder(len(self.windows), self.windows.variants, n, recipe.seed, rank, world)
+        batch = self.windows.batch(*order.at(step))
+        tasks = draw_tasks(n, self.task_weights)
+        c = recipe.model
+        mask = draw_mask(
+            n, frames=c.n_frames, tokens=c.tokens_per_frame, minimum=recipe.mask_minimum, std=recipe.mask_std
+        )
+        context = make_context(batch, latent_noise=recipe.latent_noise, proprio_dropout=recipe.proprio_dropout)
+        return {"context": context, "visibility": Visibility.for_tasks(tasks, mask), "readout": batch.readout}
+
+    def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
+        assert isinstance(module, JointModule)
+        return {} if self.validator is None else self.validator.run(module.model, reporter, step)
+
+
+def make_context(batch: Batch, *, latent_noise: float = 0.0, proprio_dropout: float = 0.0) -> Context:
+    """A training context: latents jittered, proprioception of some samples marked missing (NaN)."""
+    history, future, proprio = batch.history, batch.future, batch.proprio
+    if latent_noise:
+        history = history + latent_noise * torch.randn_like(history)
+        future = future + latent_noise * torch.randn_like(future)
+    if proprio is not None and proprio_dropout:
+        missing = torch.rand(len(proprio), 1, 1) < proprio_dropout
+        proprio = proprio.masked_fill(missing, float("nan"))
+    return Context(history=history, future=future, actions=batch.actions, proprio=proprio)

@@ -1,0 +1,168 @@
+"""A whole recipe: autoencoder, cached latents, video stage, joint stage, export. Every part resumes where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from rich.progress import Progress
+from torch import nn
+
+from uva_agents.checkpoints.spec import InterfaceSpec
+from uva_agents.checkpoints.store import Bundle, load_tensors, save_bundle
+from uva_agents.data import (
+    Episodes,
+    LatentCache,
+    LatentWindows,
+    LinearNormalizer,
+    Variant,
+    encode_frames,
+    held_out_split,
+    read_replay_buffer,
+    standard_variants,
+)
+from uva_agents.model import UVA, VAE, Task
+from uva_agents.training.config import Recipe, StageConfig
+from uva_agents.training.joint_stage import JointStage
+from uva_agents.training.loop import LoopOptions, Stage, run_stage
+from uva_agents.training.vae_stage import VAEStage
+from uva_agents.training.validation import Validator
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run reads and writes.
+
+    Args:
+        data: dataset folder.
+        out: run folder; its stages live in sub-folders, the finished weights in ``weights/``.
+        vae_weights: trained autoencoder (safetensors) instead of the first stage.
+        progress: show progress bars.
+        stop_after: stop each stage after so many steps in this process, for tests.
+    """
+
+    data: Path
+    out: Path
+    vae_weights: Path | None = None
+    progress: bool = True
+    stop_after: int | None = None
+
+
+def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
+    """Train a recipe to the end; returns the weights folder, or ``None`` when ``stop_after`` cut it short."""
+    state = PartialState(cpu=not torch.cuda.is_available())
+    episodes = read_replay_buffer(options.data, recipe.fields)
+    train, held_out = held_out_split(len(episodes), recipe.held_out, seed=42)
+    if state.is_main_process:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1, default=str))
+
+    vae = _autoencoder(recipe, options, episodes.select(train), episodes.select(held_out))
+    if vae is None:
+        return None
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, vae=vae.config))
+    vae.to(state.device)
+    cache = LatentCache(options.out / "latents", vae, patch_size=recipe.model.patch_size, world_size=recipe.world_size)
+    variants = standard_variants(recipe.variants, max_shift=recipe.max_shift, mirror=recipe.mirror)
+    with state.main_process_first():  # one process encodes, the others read its files
+        tokens = _with_progress(
+            options.progress and state.is_main_process,
+            "latents",
+            lambda report: cache.get_all(episodes, variants, report),
+        )
+    normalizer = make_normalizer(recipe, episodes)
+    spec = make_interface(recipe, episodes)
+
+    def windows(chosen: np.ndarray, some: tuple[Variant, ...]) -> LatentWindows:
+        c = recipe.model
+        return LatentWindows(
+            episodes,
+            tokens[: len(some)],
+            some,
+            normalizer,
+            spec.window(c.n_frames, c.frame_stride, c.action_steps),
+            chosen=chosen,
+            proprio_key=recipe.proprio_key,
+            readout_keys=recipe.readout_keys,
+            world_size=recipe.world_size,
+        )
+
+    validator = Validator(windows(held_out, variants[:1]), vae, normalizer, episodes.arrays["pixels"])
+    model = UVA(recipe.model)
+    stages: list[tuple[StageConfig, str, dict[Task, float], Validator]] = [
+        (recipe.video, "video", {Task.VIDEO: 1.0}, dataclasses.replace(validator, video_only=True)),
+        (recipe.joint, "joint", dict(recipe.task_weights), validator),
+    ]
+    train_windows = windows(train, variants)
+    for config, name, weights, check in stages:
+        if config.steps == 0:
+            continue
+        stage = JointStage(recipe, config, name, model, train_windows, weights, check)
+        if not _train(stage, stage.module, config, recipe, options):
+            return None
+    if not state.is_main_process:
+        return None
+    bundle = Bundle(model, vae, normalizer, spec, recipe.name)
+    return save_bundle(bundle, options.out / "weights", extra={"recipe": json.loads(json.dumps(recipe.to_dict(), default=str))})
+
+
+def make_normalizer(recipe: Recipe, episodes: Episodes) -> LinearNormalizer:
+    """From the recipe's limits where it has them, from the data elsewhere."""
+    limits = {}
+    for key in {"action", *([recipe.proprio_key] if recipe.proprio_key else []), *recipe.readout_keys}:
+        value = episodes.arrays[key]
+        dim = value.shape[-1]
+        low, high = recipe.limits.get(key, (value.min(0), value.max(0)))
+        limits[key] = (np.broadcast_to(low, dim).copy(), np.broadcast_to(high, dim).copy())
+    return LinearNormalizer.from_limits(limits)
+
+
+def make_interface(recipe: Recipe, episodes: Episodes) -> InterfaceSpec:
+    """What the trained weights will expect from an environment."""
+    actions = episodes.arrays["action"]
+    low, high = recipe.limits.get("action", (actions.min(0), actions.max(0)))
+    dim = actions.shape[-1]
+    return InterfaceSpec(
+        image_shape=(episodes.arrays["pixels"].shape[1], episodes.arrays["pixels"].shape[2]),
+        action_low=tuple(float(v) for v in np.broadcast_to(low, dim)),
+        action_high=tuple(float(v) for v in np.broadcast_to(high, dim)),
+        proprio_key=recipe.proprio_key,
+        env_id="uva/PushT-v0",
+    )
+
+
+def _autoencoder(recipe: Recipe, options: RunOptions, train: Episodes, held_out: Episodes) -> VAE | None:
+    """Trained (or loaded) autoencoder whose scale makes its latents' standard deviation 1."""
+    vae = VAE(dataclasses.replace(recipe.model.vae, scale=1.0))
+    if options.vae_weights is not None:
+        vae.load_state_dict({k: v.float() for k, v in load_tensors(options.vae_weights).items()})
+    elif not _train(VAEStage(recipe, vae, train, held_out), None, recipe.vae, recipe, options):
+        return None
+    vae.eval().requires_grad_(False)
+    some = train.arrays["pixels"][:: max(1, train.steps // 1024)]
+    std = float(encode_frames(vae, some, patch_size=1).astype(np.float32).std())
+    # Rounded: the scale goes into the cache key and must not depend on how a machine sums.
+    vae.config = dataclasses.replace(vae.config, scale=round(1.0 / std, 3))
+    return vae
+
+
+def _train(stage: Stage, target: nn.Module | None, config: StageConfig, recipe: Recipe, options: RunOptions) -> bool:
+    """Run a stage and put its averaged weights into its module; false when it was cut short."""
+    folder = options.out / stage.name
+    loop = LoopOptions(folder, seed=recipe.seed, progress=options.progress, stop_after=options.stop_after)
+    averaged, finished = run_stage(stage, config, loop)
+    module = target if target is not None else stage.module
+    module.load_state_dict(averaged)
+    return finished
+
+
+def _with_progress(show: bool, title: str, work: Callable[[Callable[[int, int], None]], list[np.ndarray]]) -> list[np.ndarray]:
+    with Progress(disable=not show) as bar:
+        task = bar.add_task(title, total=None)
+        return work(lambda done, total: bar.update(task, completed=done, total=total))

@@ -1,0 +1,112 @@
+"""What a run tells: a progress bar with time left, ``metrics.jsonl``, TensorBoard scalars and pictures."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Reporter:
+    """Collects a stage's numbers. Scalars are averaged over ``every`` steps before they are written.
+
+    On resume, lines of ``metrics.jsonl`` past the checkpoint are dropped: they will be written again.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, total: int, start: int, *, show: bool, write: bool, every: int = 25
+    ) -> None:
+        self.folder, self.name, self.every, self.write = folder, name, every, write
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self._last = time.monotonic()
+        self._line = ""
+        self._writer = _tensorboard(folder, start) if write else None
+        if write:
+            _drop_after(folder / "metrics.jsonl", start)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            disable=not show,
+        )
+        self._task = self._progress.add_task(name, total=total, completed=start, note="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+        if self._writer is not None:
+            self._writer.close()
+
+    def step(self, step: int, loss: float, lr: float, norm: float, scalars: dict[str, float]) -> None:
+        """One optimiser step."""
+        for key, value in {"loss": loss, "grad_norm": norm, **scalars}.items():
+            self._sums[key] = self._sums.get(key, 0.0) + value
+        self._count += 1
+        if step % self.every == 0:
+            means = {key: value / self._count for key, value in self._sums.items()}
+            now = time.monotonic()
+            rate = self._count / (now - self._last)
+            self._record("train", step, {**means, "lr": lr, "steps_per_s": rate})
+            self._line = f"loss {means['loss']:.4g}  {rate:.2f} steps/s"
+            self._sums, self._count, self._last = {}, 0, now
+        self._progress.update(self._task, completed=step, note=self._line)
+
+    def validation(self, step: int, metrics: dict[str, float]) -> None:
+        """Held-out metrics."""
+        self._record("val", step, metrics)
+        self._progress.console.print(f"{self.name} {step}: " + "  ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+        self._last = time.monotonic()
+
+    def picture(self, name: str, image: np.ndarray, step: int) -> None:
+        """uint8 (H, W, 3): to TensorBoard, and the latest one as a PNG in the folder."""
+        if not self.write:
+            return
+        import imageio.v3 as iio
+
+        iio.imwrite(self.folder / f"{name}.png", image)
+        if self._writer is not None:
+            self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def _record(self, kind: str, step: int, values: dict[str, float]) -> None:
+        if not self.write:
+            return
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        if self._writer is not None:
+            for key, value in values.items():
+                self._writer.add_scalar(f"{kind}/{key}", value, step)
+
+
+def _tensorboard(folder: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None  # metrics.jsonl has the same numbers; the extra 'train' brings TensorBoard
+    return SummaryWriter(str(folder), purge_step=start)  # type: ignore[no-untyped-call]
+
+
+def _drop_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError):
+            continue  # a line cut short by a kill
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(kept))
+    partial.replace(path)

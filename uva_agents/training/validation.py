@@ -1,0 +1,129 @@
+"""Held-out metrics of every task, in units a person can judge: pixels for actions and positions, decibels for frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uva_agents.data import Batch, LatentWindows, LinearNormalizer
+from uva_agents.model import UVA, VAE, Context, SamplerConfig, Task, sample_actions, sample_video, unpatchify
+from uva_agents.training.report import Reporter
+from uva_agents.training.vae_stage import psnr, to_frames
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Runs the network on evenly spaced held-out windows with a fixed random stream.
+
+    Args:
+        windows: of the held-out episodes, unaugmented.
+        vae: decodes frames.
+        normalizer: back to action units.
+        frames: true uint8 frames (N, H, W, 3) of the same rows as ``windows``' latents.
+        n_actions, n_videos: windows for the two kinds of metric.
+        video_only: skip actions (for the video stage).
+    """
+
+    windows: LatentWindows
+    vae: VAE
+    normalizer: LinearNormalizer
+    frames: np.ndarray
+    n_actions: int = 384
+    n_videos: int = 64
+    video_only: bool = False
+
+    @torch.no_grad()
+    def run(self, model: UVA, reporter: Reporter | None = None, step: int = 0) -> dict[str, float]:
+        """All metrics; pictures go to the reporter."""
+        device = next(model.parameters()).device
+        generator = torch.Generator(device=device).manual_seed(0)
+        metrics = {} if self.video_only else self._actions(model, generator, device)
+        metrics.update(self._videos(model, generator, device, reporter, step))
+        return metrics
+
+    def _some(self, n: int) -> np.ndarray:
+        return np.linspace(0, len(self.windows) - 1, min(n, len(self.windows))).astype(np.int64)
+
+    def _actions(self, model: UVA, generator: torch.Generator, device: torch.device) -> dict[str, float]:
+        batch = self.windows.batch(self._some(self.n_actions)).to(device)
+        sampler = SamplerConfig()
+        truth = self.normalizer.unnormalize("action", batch.actions)
+        metrics = {}
+        for name, task in (("policy", Task.POLICY), ("inverse", Task.INVERSE)):
+            context = context_for(batch, task)
+            chunk = sample_actions(model, context, task=task, sampler=sampler, generator=generator)
+            error = (self.normalizer.unnormalize("action", chunk) - truth).norm(dim=-1)
+            metrics[f"{name}_error_px"] = float(error.mean())
+            if task is Task.POLICY:
+                metrics["policy_error8_px"] = float(error[:, :8].mean())
+        if batch.readout is not None:
+            metrics.update(self._readout(model, batch))
+        return metrics
+
+    def _readout(self, model: UVA, batch: Batch) -> dict[str, float]:
+        """Position error of the state read from the current frame, pixels, with and without proprioception."""
+        assert batch.readout is not None
+        unit = float(1.0 / self.normalizer.scale["action"][0])
+        out = {}
+        for name, proprio in (("readout_px", batch.proprio), ("readout_blind_px", None)):
+            context = Context(history=batch.history, proprio=proprio)
+            z = model.joint_latent(context, model.visibility(Task.POLICY, len(batch.history)))
+            error = (model.read_out(z)[:, 0, -1] - batch.readout[:, 0, -1]).unflatten(-1, (-1, 2)).norm(dim=-1) * unit
+            out[name] = float(error.mean())
+        return out
+
+    def _videos(
+        self, model: UVA, generator: torch.Generator, device: torch.device, reporter: Reporter | None, step: int
+    ) -> dict[str, float]:
+        chosen = self._some(self.n_videos)
+        batch = self.windows.batch(chosen).to(device)
+        truth = self._pixels(chosen, self.windows.spec.future, device)
+        now = self._pixels(chosen, np.zeros(1, np.int64), device)[:, 0]
+        metrics = {"copy_psnr_db": float(psnr(now, truth[:, -1]).mean())}
+        strips = [truth]
+        jobs = [("forward", Task.FORWARD, 1), ("video", Task.VIDEO, 1), ("video8", Task.VIDEO, 8)]
+        for name, task, iterations in jobs[1:2] if self.video_only else jobs:
+            tokens, _ = sample_video(
+                model,
+                context_for(batch, task),
+                task=task,
+                sampler=SamplerConfig(iterations=iterations),
+                generator=generator,
+            )
+            images = self._decode(model, tokens)
+            metrics[f"{name}_psnr_db"] = float(psnr(images[:, -1], truth[:, -1]).mean())
+            strips.append(images)
+        if reporter is not None:
+            reporter.picture("futures", contact_strips(now, strips), step)
+        return metrics
+
+    def _pixels(self, chosen: np.ndarray, offsets: np.ndarray, device: torch.device) -> Tensor:
+        rows = self.windows.index.steps(chosen, offsets)
+        frames = torch.from_numpy(self.frames[rows]).to(device)
+        return frames.permute(0, 1, 4, 2, 3).float().div(127.5).sub(1.0)
+
+    def _decode(self, model: UVA, tokens: Tensor) -> Tensor:
+        maps = unpatchify(tokens, model.config.patch_size)
+        return self.vae.decode(maps.flatten(0, 1)).clamp(-1, 1).unflatten(0, maps.shape[:2])
+
+
+def context_for(batch: Batch, task: Task) -> Context:
+    """What inference may see for a task: the future only for INVERSE, actions only for FORWARD."""
+    return Context(
+        history=None if task is Task.INVERSE else batch.history,
+        future=batch.future if task is Task.INVERSE else None,
+        actions=batch.actions if task is Task.FORWARD else None,
+        proprio=None if task is Task.INVERSE else batch.proprio,
+    )
+
+
+def contact_strips(now: Tensor, strips: list[Tensor], rows: int = 4) -> np.ndarray:
+    """Per sample: the current frame, then each strip's frames under one another; uint8 (H, W, 3)."""
+    lines = []
+    for i in np.linspace(0, len(now) - 1, rows).astype(int):
+        for strip in strips:
+            lines.append(np.concatenate(list(to_frames(torch.cat([now[i : i + 1], strip[i]]))), axis=1))
+    return np.concatenate(lines, axis=0)
