@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -78,6 +79,7 @@ class Episodes:
         ends = np.cumsum([self.ends[e] - starts[e] for e in episodes])
         return Episodes({k: v[index] for k, v in self.arrays.items()}, ends, self.source)
 
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of shapes and contents, to key caches by."""
         digest = hashlib.sha256(self.ends.tobytes())

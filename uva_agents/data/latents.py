@@ -71,7 +71,7 @@ class LatentCache:
 
     def path(self, episodes: Episodes, variant: Variant) -> Path:
         """Where this variant's tokens are, or will be."""
-        key = json.dumps([self._weights, episodes.fingerprint(), self.patch_size, vars(variant)], sort_keys=True)
+        key = json.dumps([self._weights, episodes.fingerprint, self.patch_size, vars(variant)], sort_keys=True)
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.npy"
 
     def get(self, episodes: Episodes, variant: Variant, progress: Progress | None = None) -> np.ndarray:

@@ -43,6 +43,7 @@ def joint_loss(
     *,
     proprio_target: Tensor | None = None,
     readout_target: Tensor | None = None,
+    action_weight: float = 1.0,
     readout_weight: float = 1.0,
     draws: Mapping[str, Draws] | None = None,
 ) -> Losses:
@@ -55,6 +56,7 @@ def joint_loss(
         context: ``future`` and ``actions`` are both inputs (where visible) and targets.
         proprio_target: (B, steps, P) future proprioception, for networks that predict it.
         readout_target: (B, 2, T, readout_dim) state of history and future frames; NaN where unknown.
+        action_weight, readout_weight: of those losses in the total; the released code weighs everything 1.
         draws: fixed timesteps and noise by head name ("video", "wrist", "action", "proprio"), to repeat a recorded run.
     """
     draws = draws or {}
@@ -89,7 +91,8 @@ def joint_loss(
         proprio = _sequence_losses(
             model.proprio_head, proprio_target, condition, everyone, draws.get("proprio")
         ).mean()
-    return Losses(video + action + proprio + readout_weight * readout_loss, video, action, proprio, readout_loss)
+    total = video + action_weight * action + proprio + readout_weight * readout_loss
+    return Losses(total, video, action, proprio, readout_loss)
 
 
 def _token_loss(head: DiffusionHead, z: Tensor, target: Tensor, rows: Tensor, draws: Draws | None) -> Tensor:

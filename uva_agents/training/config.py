@@ -56,9 +56,10 @@ class Recipe:
         proprio_key, readout_keys: low-dimensional inputs and auxiliary targets.
         task_weights: share of each task in the joint stage.
         mask_minimum, mask_std: of the truncated normal that draws how much of a future frame is masked.
+        history_dropout: share of samples whose history is the current frame repeated, as at the start of an episode.
         proprio_dropout: share of samples that get no proprioception.
         latent_noise: standard deviation of noise on the latents in training (their own is 1).
-        readout_weight: of the auxiliary state loss.
+        action_weight, readout_weight: of the action loss and the auxiliary state loss.
         kl_weight: of the autoencoder.
         vae, video, joint: stages.
         seed: of everything.
@@ -82,7 +83,9 @@ class Recipe:
     mask_minimum: float = 0.2
     mask_std: float = 0.5
     proprio_dropout: float = 0.1
+    history_dropout: float = 0.0
     latent_noise: float = 0.0
+    action_weight: float = 1.0
     readout_weight: float = 2.0
     kl_weight: float = 0.01
     seed: int = 0
@@ -102,6 +105,9 @@ def pusht_nano() -> Recipe:
         model=uva_nano_config(action_dim=2, proprio_dim=2, readout_dim=20),
         limits={"action": (0.0, 512.0), "agent_pos": (0.0, 512.0), "keypoints": (0.0, 512.0)},
         readout_keys=("agent_pos", "keypoints"),
+        history_dropout=0.3,
+        latent_noise=0.1,
+        action_weight=2.0,
         task_weights={
             Task.POLICY: 0.45,
             Task.POLICY_VIDEO: 0.15,

@@ -18,14 +18,19 @@ from uva_agents.training.validation import Validator
 class JointModule(nn.Module):
     """The joint objective as a module, so that DDP sees one forward."""
 
-    def __init__(self, model: UVA, readout_weight: float) -> None:
+    def __init__(self, model: UVA, recipe: Recipe) -> None:
         super().__init__()
         self.model = model
-        self.readout_weight = readout_weight
+        self.recipe = recipe
 
     def forward(self, context: Context, visibility: Visibility, readout: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         losses = joint_loss(
-            self.model, context, visibility, readout_target=readout, readout_weight=self.readout_weight
+            self.model,
+            context,
+            visibility,
+            readout_target=readout,
+            action_weight=self.recipe.action_weight,
+            readout_weight=self.recipe.readout_weight,
         )
         # A head that no sample of this batch used still takes part in the graph: DDP waits for every gradient.
         unused = sum((p.sum() * 0.0 for p in self.model.parameters()), losses.total.new_zeros(()))
@@ -51,7 +56,7 @@ class JointStage:
         self.windows = windows
         self.task_weights = task_weights
         self.validator = validator
-        self.module: nn.Module = JointModule(model, recipe.readout_weight)
+        self.module: nn.Module = JointModule(model, recipe)
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         recipe, n = self.recipe, self.config.batch_size
@@ -62,21 +67,27 @@ class JointStage:
         mask = draw_mask(
             n, frames=c.n_frames, tokens=c.tokens_per_frame, minimum=recipe.mask_minimum, std=recipe.mask_std
         )
-        context = make_context(batch, latent_noise=recipe.latent_noise, proprio_dropout=recipe.proprio_dropout)
-        return {"context": context, "visibility": Visibility.for_tasks(tasks, mask), "readout": batch.readout}
+        context, readout = make_context(batch, recipe)
+        return {"context": context, "visibility": Visibility.for_tasks(tasks, mask), "readout": readout}
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
         assert isinstance(module, JointModule)
         return {} if self.validator is None else self.validator.run(module.model, reporter, step)
 
 
-def make_context(batch: Batch, *, latent_noise: float = 0.0, proprio_dropout: float = 0.0) -> Context:
-    """A training context: latents jittered, proprioception of some samples marked missing (NaN)."""
-    history, future, proprio = batch.history, batch.future, batch.proprio
-    if latent_noise:
-        history = history + latent_noise * torch.randn_like(history)
-        future = future + latent_noise * torch.randn_like(future)
-    if proprio is not None and proprio_dropout:
-        missing = torch.rand(len(proprio), 1, 1) < proprio_dropout
+def make_context(batch: Batch, recipe: Recipe) -> tuple[Context, Tensor | None]:
+    """A training context (latents jittered, some histories collapsed, some proprioception missing) and its read-out target."""
+    history, future, proprio, readout = batch.history, batch.future, batch.proprio, batch.readout
+    n = len(history)
+    frozen = torch.rand(n) < recipe.history_dropout
+    history = torch.where(frozen[:, None, None, None], history[:, -1:], history)
+    if proprio is not None:
+        proprio = torch.where(frozen[:, None, None], proprio[:, -1:], proprio)
+        missing = torch.rand(n, 1, 1) < recipe.proprio_dropout
         proprio = proprio.masked_fill(missing, float("nan"))
-    return Context(history=history, future=future, actions=batch.actions, proprio=proprio)
+    if readout is not None:
+        past = torch.where(frozen[:, None, None], readout[:, 0, -1:], readout[:, 0])
+        readout = torch.stack([past, readout[:, 1]], dim=1)
+    history = history + recipe.latent_noise * torch.randn_like(history)
+    future = future + recipe.latent_noise * torch.randn_like(future)
+    return Context(history=history, future=future, actions=batch.actions, proprio=proprio), readout

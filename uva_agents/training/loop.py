@@ -47,12 +47,14 @@ class LoopOptions:
 
     Args:
         folder: of this stage: ``checkpoint.pt``, ``metrics.jsonl``, TensorBoard events.
+        key: text that identifies everything else the run depends on; a checkpoint of another key is refused.
         checkpoint_every_s: seconds between checkpoints; the most that a kill can lose.
         progress: show a progress bar.
         stop_after: stop (with a checkpoint) after this many steps in this process; for tests and short leases.
     """
 
     folder: Path
+    key: str = ""
     seed: int = 0
     checkpoint_every_s: float = 45.0
     progress: bool = True
@@ -91,7 +93,7 @@ def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[
     ema = EMA(module, power=config.ema_power, maximum=config.ema_max)
     options.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = options.folder / "checkpoint.pt"
-    signature = json.dumps([stage.name, vars(config), options.seed], sort_keys=True)
+    signature = json.dumps([stage.name, vars(config), options.seed, options.key], sort_keys=True)
     step = _restore(checkpoint, signature, module, optimizer, ema)
     prepared, optimizer = accelerator.prepare(module, optimizer)
     reporter = Reporter(options.folder, stage.name, config.steps, step, show=options.progress and rank == 0, write=rank == 0)

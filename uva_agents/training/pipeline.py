@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -155,7 +156,9 @@ def _autoencoder(recipe: Recipe, options: RunOptions, train: Episodes, held_out:
 def _train(stage: Stage, target: nn.Module | None, config: StageConfig, recipe: Recipe, options: RunOptions) -> bool:
     """Run a stage and put its averaged weights into its module; false when it was cut short."""
     folder = options.out / stage.name
-    loop = LoopOptions(folder, seed=recipe.seed, progress=options.progress, stop_after=options.stop_after)
+    rest = {k: v for k, v in recipe.to_dict().items() if k not in ("vae", "video", "joint")}
+    key = hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    loop = LoopOptions(folder, key=key, seed=recipe.seed, progress=options.progress, stop_after=options.stop_after)
     averaged, finished = run_stage(stage, config, loop)
     module = target if target is not None else stage.module
     module.load_state_dict(averaged)
