@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def read_replay_buffer(path: str | Path, fields: Mapping[str, Field] = PUSHT_FIE
         if field.columns is not None:
             value = value[..., field.columns]
         if field.flatten:
-            value = value.reshape(len(value), -1)
+            value = value.reshape(len(value), math.prod(value.shape[1:]))
         arrays[name] = _as_pixels(value, str(path)) if name == "pixels" else value.astype(np.float32)
     ends = _read(root["meta/episode_ends"], f"{path}/meta/episode_ends")
     return Episodes(arrays, ends, source=str(path))
@@ -92,10 +93,31 @@ def _read(array: object, name: str) -> np.ndarray:
     if missing:
         # zarr would silently fill absent chunks with zeros.
         raise ValueError(f"{name} is incomplete: {missing} of {array.nchunks} chunks are missing; copy the dataset again")
+    _check_blosc_chunks(array, name)
     try:
         return np.asarray(array[:])
     except Exception as error:  # codecs raise their own types on damaged chunks
         raise ValueError(f"{name} cannot be read, a chunk is damaged: {error}") from error
+
+
+def _check_blosc_chunks(array: zarr.Array, name: str) -> None:
+    """Blosc decodes a truncated chunk without complaint, from whatever memory follows it; its header knows better."""
+    if not any("blosc" in type(codec).__name__.lower() for codec in array.compressors):
+        return
+    root = getattr(array.store, "root", None)
+    if root is None:
+        return  # not a folder on disk
+    for path in (Path(root) / array.path).rglob("*"):
+        if not path.is_file() or path.name.startswith(".") or path.name == "zarr.json":
+            continue
+        with path.open("rb") as file:
+            header = file.read(16)
+        size = int.from_bytes(header[12:16], "little") if len(header) == 16 else -1
+        if size != path.stat().st_size:
+            raise ValueError(
+                f"{name} is damaged: chunk {path.name} has {path.stat().st_size} bytes, its header says {size}; "
+                "copy the dataset again"
+            )
 
 
 def _as_pixels(value: np.ndarray, source: str) -> np.ndarray:

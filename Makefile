@@ -1,0 +1,50 @@
+# make demo | test | check | clean. Each needs python3 (3.11 or newer) and make, and sets up .venv by itself, once.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INPUTS := setup.cfg pyproject.toml constraints.txt
+
+# Busy-waiting threads lose to any other process on a small machine; and there is no window or sound anywhere here.
+export OMP_WAIT_POLICY ?= passive
+export SDL_VIDEODRIVER ?= dummy
+export SDL_AUDIODRIVER ?= dummy
+
+.PHONY: help demo test check clean no-torchvision
+
+help:
+	@echo "make demo   run the shipped policy, write a video and a picture of what it saw and imagined"
+	@echo "make test   the tests"
+	@echo "make check  ruff and mypy"
+	@echo "make clean  remove .venv and caches"
+
+demo: $(VENV)/.core no-torchvision
+	$(BIN)/uva demo
+
+test: $(VENV)/.dev no-torchvision
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev no-torchvision
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p uva_agents
+	$(BIN)/mypy tests
+
+no-torchvision: | $(VENV)/.core
+	@$(BIN)/python -c "import importlib.util as u; raise SystemExit('torchvision is installed in $(VENV) and may break torch: $(BIN)/pip uninstall torchvision' if u.find_spec('torchvision') else 0)"
+
+$(BIN)/python:
+	@$(PYTHON) -c "import sys; raise SystemExit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed: make PYTHON=python3.11 ...')"
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and alone: the rest then fits itself to it.
+$(VENV)/.core: $(INPUTS) | $(BIN)/python
+	$(PIP) install -c constraints.txt torch==2.13.0
+	$(PIP) install -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,249 @@
+"""Run an agent for a number of episodes and report what it achieved.
+
+Episode ``i`` always has environment seed ``seed + i`` and agent seed ``seed + i``, whichever row runs it: the result
+depends on neither the number of environments nor the order in which episodes end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+from uva_agents.benchmarks.driver import Driver, Films
+from uva_agents.benchmarks.journal import Journal
+from uva_agents.benchmarks.machine import hardware, versions
+from uva_agents.benchmarks.protocols import EvalProtocol, get_protocol
+from uva_agents.benchmarks.report import EpisodeFailure, EpisodeRecord, EvalReport, EvaluationError, Latency
+from uva_agents.benchmarks.slots import Broken, EnvFacts, Request, Slot, open_slots
+
+
+def evaluate(
+    agent: Any,
+    env_id: str,
+    n_episodes: int = 50,
+    *,
+    seed: int = 100_000,
+    protocol: str | EvalProtocol = "dp-pusht",
+    n_envs: int = 1,
+    env_kwargs: Mapping[str, Any] | None = None,
+    vectorization: str = "sync",
+    deterministic: bool = False,
+    video_dir: str | Path | None = None,
+    n_videos: int = 0,
+    json_path: str | Path | None = None,
+    progress: bool = True,
+    label: str | None = None,
+) -> EvalReport:
+    """Evaluate ``agent``.
+
+    An agent may tell more about itself: ``name`` for the report; ``identity``, a JSON value that changes with its
+    weights and options (only the same identity continues a killed evaluation); and, on its state, ``decisions``, (n,)
+    ints, chunks sampled so far, which separates the latency of new chunks from that of queued actions.
+
+    Args:
+        agent: an :class:`~uva_agents.agents.base.Agent`, or anything with stable-baselines3's ``predict``.
+        env_id: a registered gymnasium id, with ``module:`` in front if a module has to be imported first.
+        n_episodes: episode i has seed ``seed + i``, in the environment and in the agent.
+        protocol: step limit and score, by name or as an :class:`EvalProtocol`.
+        n_envs: environments that share a batch.
+        env_kwargs: given to ``gymnasium.make``.
+        vectorization: ``"sync"`` runs them in this process, ``"async"`` in one process each.
+        deterministic: passed to ``predict``.
+        video_dir, n_videos: where to put MP4 files of the first ``n_videos`` episodes.
+        json_path: writes the report there; while it runs, a journal beside it lets a killed evaluation continue.
+        progress: a progress bar with the mean score so far.
+        label: what the report calls the agent; the default is its ``name`` or its class.
+
+    An error inside the environment ends that episode only and is listed in ``report.failures``; an error in the agent
+    ends the evaluation.
+
+    Raises:
+        ValueError: unknown environment or protocol, an action space that does not match, an ``info`` without the
+            progress that the protocol scores, or an action of the wrong shape or with NaN.
+        TypeError: ``agent`` has no ``predict``.
+        EvaluationError: the environment cannot be made, or no episode finished.
+    """
+    rules = get_protocol(protocol)
+    _check_arguments(agent, n_episodes, n_envs, n_videos, video_dir)
+    _check_env_id(env_id)
+    kwargs = dict(env_kwargs or {})
+    label = label or str(getattr(agent, "name", None) or type(agent).__name__)
+    settings = {
+        "agent": label,
+        # Other weights under the same name must not continue a killed evaluation: an agent may say what it is.
+        "identity": getattr(agent, "identity", None),
+        "env_id": env_id,
+        "protocol": dataclasses.asdict(rules),
+        "seed": seed,
+        "env_kwargs": kwargs,
+        "deterministic": deterministic,
+        "versions": versions(),
+    }
+    if rules.max_steps is not None:
+        kwargs.setdefault("max_episode_steps", rules.max_steps)
+    if n_videos:
+        kwargs.setdefault("render_mode", "rgb_array")
+
+    began = time.perf_counter()
+    slots = open_slots(max(1, min(n_envs, n_episodes)), env_id, kwargs, vectorization)
+    journal: Journal | None = None
+    report: EvalReport | None = None
+    try:
+        facts = _facts(slots[0], env_id)
+        _check_action_space(agent, facts.action_space, env_id)
+        if not hasattr(agent, "initial_state") and hasattr(agent, "set_random_seed"):
+            agent.set_random_seed(seed)  # stable-baselines3 draws from one global stream
+        journal = Journal(json_path, settings)
+        done = [r for r in journal.resumed if r.index < n_episodes]
+        resumed = len(done)
+        failures: list[EpisodeFailure] = []
+        pending = sorted(set(range(n_episodes)) - {r.index for r in done})
+        with _progress(progress, n_episodes, done) as tick:
+
+            def finished(record: EpisodeRecord) -> None:
+                journal.add(record)
+                done.append(record)
+                tick()
+
+            def failed(failure: EpisodeFailure) -> None:
+                failures.append(failure)
+                tick()
+
+            driver = Driver(
+                agent,
+                slots,
+                rules,
+                seed=seed,
+                deterministic=deterministic,
+                films=Films(None if video_dir is None else Path(video_dir), n_videos, facts.fps),
+                on_episode=finished,
+                on_failure=failed,
+            )
+            timing = driver.run(pending)
+        report = EvalReport.of(
+            done,
+            failures,
+            protocol=rules.name,
+            env_id=env_id,
+            agent=label,
+            seed=seed,
+            latency=Latency.of(timing.seconds, timing.replanned, len(slots)),
+            n_envs=len(slots),
+            deterministic=deterministic,
+            env_kwargs=dict(env_kwargs or {}),
+            resumed=resumed,
+            wall_time_s=time.perf_counter() - began,
+            versions=versions(),
+            hardware=hardware(),
+            notes=_notes(agent, rules, env_id),
+        )
+        if json_path is not None:
+            report.to_json(json_path)
+        return report
+    finally:
+        if journal is not None:
+            journal.close(finished=report is not None)
+        for slot in slots:
+            slot.close()
+
+
+def _check_arguments(agent: Any, n_episodes: int, n_envs: int, n_videos: int, video_dir: str | Path | None) -> None:
+    if not callable(getattr(agent, "predict", None)):
+        raise TypeError(
+            f"{type(agent).__name__} cannot be evaluated: it has no "
+            "predict(observation, state, episode_start, deterministic)"
+        )
+    for name, value in (("n_episodes", n_episodes), ("n_envs", n_envs)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: at least 1 is needed")
+    if n_videos > 0 and video_dir is None:
+        raise ValueError(f"n_videos={n_videos} without video_dir: say where the files should go")
+
+
+def _check_env_id(env_id: str) -> None:
+    module, _, name = env_id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    try:
+        gym.spec(name)
+    except gym.error.Error as error:
+        close = difflib.get_close_matches(name, gym.registry, n=2)
+        hint = f"did you mean {' or '.join(close)}?" if close else "import the package that registers it first"
+        raise ValueError(f"no environment called {name!r}; {hint}") from error
+
+
+def _facts(slot: Slot, env_id: str) -> EnvFacts:
+    slot.send(Request("facts"))
+    reply = slot.receive()
+    if isinstance(reply, Broken):
+        raise EvaluationError(f"{env_id} cannot be made: {reply.message}")
+    assert isinstance(reply, EnvFacts)
+    return reply
+
+
+def _check_action_space(agent: Any, space: gym.Space[Any], env_id: str) -> None:
+    own = getattr(agent, "action_space", None)
+    if own is None:
+        return
+    same = own.shape == space.shape
+    if same and isinstance(own, gym.spaces.Box) and isinstance(space, gym.spaces.Box):
+        same = np.allclose(own.low, space.low) and np.allclose(own.high, space.high)
+    if not same:
+        raise ValueError(f"the agent acts in {own}, but {env_id} takes {space}: it was made for another environment")
+
+
+def _notes(agent: Any, rules: EvalProtocol, env_id: str) -> tuple[str, ...]:
+    """Deviations from the protocol that a reader of the number must know."""
+    notes = []
+    if rules.env_id is not None and env_id.rpartition(":")[2] != rules.env_id:
+        notes.append(f"protocol {rules.name} is defined for {rules.env_id}")
+    execute = getattr(agent, "execute", None)
+    if rules.executes is not None and execute is not None and execute != rules.executes:
+        notes.append(f"the agent executes {execute} actions of a chunk, the protocol {rules.executes}")
+    return tuple(notes)
+
+
+class _Tick(Protocol):
+    def __call__(self) -> None: ...
+
+
+@contextlib.contextmanager
+def _progress(show: bool, total: int, done: list[EpisodeRecord]) -> Iterator[_Tick]:
+    """A bar on stderr; the tick that it yields is called once per ended episode."""
+    if not show:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("episodes"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("mean score {task.fields[score]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+
+    def mean() -> str:
+        return f"{np.mean([r.score for r in done]):.3f}" if done else "-"
+
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total, completed=len(done), score=mean())
+        yield lambda: bar.update(task, advance=1, score=mean())

@@ -1,0 +1,62 @@
+"""Finished episodes on disk while an evaluation runs, so that a killed one loses the running episodes only."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from uva_agents.benchmarks.report import EpisodeRecord
+
+
+class Journal:
+    """``NAME.partial.jsonl`` beside ``NAME.json``: a line of settings, then a line per finished episode.
+
+    Args:
+        json_path: of the report; ``None`` keeps no journal.
+        settings: JSON values; only a journal with exactly these is continued, any other is begun anew.
+    """
+
+    def __init__(self, json_path: str | Path | None, settings: Mapping[str, Any]) -> None:
+        self.path = None if json_path is None else Path(json_path).with_suffix(".partial.jsonl")
+        # Through JSON and back: tuples become lists, as they will be when read from the file.
+        self._settings = json.loads(json.dumps(settings, default=str))
+        self.resumed = self._read()
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Rewritten rather than appended to: a torn last line must not swallow the next one.
+            self._file = self.path.open("w")
+            self._write(self._settings)
+            for record in self.resumed:
+                self._write(dataclasses.asdict(record))
+
+    def _read(self) -> list[EpisodeRecord]:
+        if self.path is None or not self.path.exists():
+            return []
+        values = []
+        for line in self.path.read_text(errors="replace").splitlines():
+            try:
+                values.append(json.loads(line))
+            except json.JSONDecodeError:
+                break  # the run was killed while it wrote this line
+        if not values or values[0] != self._settings:
+            return []
+        return [EpisodeRecord(**value) for value in values[1:]]
+
+    def add(self, record: EpisodeRecord) -> None:
+        """Append a finished episode."""
+        if self.path is not None:
+            self._write(dataclasses.asdict(record))
+
+    def _write(self, value: Any) -> None:
+        self._file.write(json.dumps(value) + "\n")
+        self._file.flush()
+
+    def close(self, *, finished: bool) -> None:
+        """Close the file; a finished evaluation has its report and needs the journal no more."""
+        if self.path is not None:
+            self._file.close()
+            if finished:
+                self.path.unlink(missing_ok=True)

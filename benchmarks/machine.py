@@ -1,0 +1,41 @@
+"""What a measurement ran on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+
+_PACKAGES = ("torch", "numpy", "gymnasium", "gym-pusht", "pymunk", "diffusers", "stable-baselines3")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and what its numbers depend on, where installed."""
+    from uva_agents import __version__
+
+    found = {"python": platform.python_version(), "uva_agents": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> str:
+    """CPU, usable cores and, if torch has been imported, the GPU."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text().splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parts = [f"{cpu}, {cores} cores"]
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        parts.append(f"{torch.get_num_threads()} torch threads")
+        if torch.cuda.is_available():
+            parts.append(torch.cuda.get_device_name())
+    return ", ".join(parts)

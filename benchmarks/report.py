@@ -1,0 +1,192 @@
+"""The result of an evaluation: every episode, the numbers people quote with their intervals, and what it ran on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uva_agents.benchmarks.intervals import Interval, bootstrap_interval, wilson_interval
+
+
+class EvaluationError(RuntimeError):
+    """The environment could not be made, or no episode survived it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeRecord:
+    """One finished episode.
+
+    Attributes:
+        index: position in the evaluation; ``seed`` is the evaluation's seed plus this.
+        seed: of the environment's reset and of the agent's random stream.
+        length: control steps.
+        score: in [0, 1], as the protocol defines it.
+        success: ``info["is_success"]`` was true after some step.
+        solved_at_start: it was true before the first step already.
+        best_progress, final_progress: of the protocol's ``progress_key``, over all steps and after the last one.
+        total_reward: sum over the steps.
+    """
+
+    index: int
+    seed: int
+    length: int
+    score: float
+    success: bool
+    solved_at_start: bool
+    best_progress: float
+    final_progress: float
+    total_reward: float
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeFailure:
+    """An episode that the environment did not survive. It counts in no score."""
+
+    index: int
+    seed: int
+    step: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Wall-clock seconds of ``predict`` calls, each for ``batch_size`` environments at once.
+
+    ``replan_*`` covers the calls in which at least one environment got a new chunk of actions; the other calls only
+    take the next action from a queue. ``None`` where the agent's state does not tell (no ``decisions``).
+    """
+
+    batch_size: int
+    calls: int
+    p50_s: float
+    p95_s: float
+    replan_calls: int | None = None
+    replan_p50_s: float | None = None
+    replan_p95_s: float | None = None
+
+    @classmethod
+    def of(cls, seconds: list[float], replanned: list[bool] | None, batch_size: int) -> Latency | None:
+        """``None`` when nothing was timed, for example because every episode was resumed."""
+        if not seconds:
+            return None
+        p50, p95 = (float(q) for q in np.quantile(seconds, (0.5, 0.95)))
+        if replanned is None or not any(replanned):
+            return cls(batch_size, len(seconds), p50, p95)
+        slow = np.asarray(seconds)[np.asarray(replanned)]
+        r50, r95 = (float(q) for q in np.quantile(slow, (0.5, 0.95)))
+        return cls(batch_size, len(seconds), p50, p95, len(slow), r50, r95)
+
+
+@dataclass(frozen=True, slots=True)
+class EvalReport:
+    """What :func:`uva_agents.evaluate` returns. Rates and scores are in [0, 1], times in seconds.
+
+    Attributes:
+        n: finished episodes; the means are over these.
+        final_coverage: mean progress at the end of the episodes (coverage, in PushT).
+        resumed: episodes taken over from an earlier run that was killed.
+    """
+
+    protocol: str
+    env_id: str
+    agent: str
+    seed: int
+    n: int
+    score: float
+    score_ci95: Interval
+    success_rate: float
+    success_ci95: Interval
+    final_coverage: float
+    already_solved: int
+    episodes: tuple[EpisodeRecord, ...]
+    failures: tuple[EpisodeFailure, ...]
+    latency: Latency | None
+    n_envs: int
+    deterministic: bool
+    env_kwargs: dict[str, Any]
+    resumed: int
+    wall_time_s: float
+    versions: dict[str, str]
+    hardware: str
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, episodes: list[EpisodeRecord], failures: list[EpisodeFailure], **facts: Any) -> EvalReport:
+        """Means and intervals of the episodes; ``facts`` are the remaining fields.
+
+        Raises:
+            EvaluationError: no episode finished.
+        """
+        if not episodes:
+            first = f"; the first error: {failures[0].error}" if failures else ""
+            raise EvaluationError(f"no episode finished{first}")
+        ordered = tuple(sorted(episodes, key=lambda e: e.index))
+        scores = [e.score for e in ordered]
+        successes = sum(e.success for e in ordered)
+        return cls(
+            n=len(ordered),
+            score=float(np.mean(scores)),
+            score_ci95=bootstrap_interval(scores),
+            success_rate=successes / len(ordered),
+            success_ci95=wilson_interval(successes, len(ordered)),
+            final_coverage=float(np.mean([e.final_progress for e in ordered])),
+            already_solved=sum(e.solved_at_start for e in ordered),
+            episodes=ordered,
+            failures=tuple(sorted(failures, key=lambda f: f.index)),
+            **facts,
+        )
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """The whole report as JSON; written to ``path`` too if given, completely or not at all."""
+        text = json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False, default=str) + "\n"
+        if path is not None:
+            write_atomic(Path(path), text)
+        return text
+
+    def summary(self) -> str:
+        """A few lines for people."""
+        lines = [
+            f"{self.agent} in {self.env_id}, protocol {self.protocol}: {self.n} episodes from seed {self.seed}",
+            f"  score           {self.score:.3f}  [{self.score_ci95[0]:.3f}, {self.score_ci95[1]:.3f}] 95 %",
+            f"  success rate    {self.success_rate:.3f}  [{self.success_ci95[0]:.3f}, {self.success_ci95[1]:.3f}] 95 %",
+            f"  final coverage  {self.final_coverage:.3f}",
+        ]
+        if self.already_solved:
+            lines.append(f"  {self.already_solved} episodes began solved")
+        if self.latency is not None:
+            t = self.latency
+            lines.append(f"  predict         p50 {_ms(t.p50_s)}, p95 {_ms(t.p95_s)}, batch {t.batch_size}")
+            if t.replan_p50_s is not None and t.replan_p95_s is not None:
+                lines.append(f"  with new chunk  p50 {_ms(t.replan_p50_s)}, p95 {_ms(t.replan_p95_s)}")
+        lines.append(f"  wall time       {self.wall_time_s:.1f} s on {self.hardware}")
+        if self.resumed:
+            lines.append(f"  {self.resumed} episodes were taken over from an interrupted run")
+        lines += [f"  FAILED episode {f.index} (seed {f.seed}) at step {f.step}: {f.error}" for f in self.failures]
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f} ms"
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write ``path`` completely or not at all: a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,175 @@
+"""Environments that run side by side, each reset exactly when and with the seed it is told.
+
+Gymnasium's vector environments step all rows or none: an error in one row loses the others, and a row without an
+episode has to be kept alive. An evaluation needs neither, so a slot is one environment with send and receive, in this
+process or in its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing as mp
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What an environment answers. After a reset ``reward`` is 0 and both flags are false."""
+
+    observation: Any
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any]
+    frame: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An environment raised: ``message`` names the error in one line, ``details`` holds the traceback."""
+
+    message: str
+    details: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnvFacts:
+    """What has to be known about an environment before the first episode."""
+
+    action_space: gym.Space[Any]
+    fps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """``facts``, ``reset`` (value: seed) or ``step`` (value: action); ``draw`` asks for a rendered frame as well."""
+
+    kind: str
+    value: Any = None
+    draw: bool = False
+
+
+class Slot(Protocol):
+    """One environment. Every ``send`` is followed by one ``receive``."""
+
+    def send(self, request: Request) -> None: ...
+
+    def receive(self) -> Any:
+        """An :class:`EnvFacts`, a :class:`Moment` or a :class:`Broken`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class _Host:
+    """Owns the environment. After an error it is thrown away and the next reset builds a new one."""
+
+    def __init__(self, env_id: str, kwargs: Mapping[str, Any]) -> None:
+        self._env_id, self._kwargs = env_id, dict(kwargs)
+        self._env: gym.Env[Any, Any] | None = None
+
+    def answer(self, request: Request) -> Moment | EnvFacts | Broken:
+        try:
+            if self._env is None:
+                self._env = gym.make(self._env_id, disable_env_checker=True, **self._kwargs)
+            env = self._env
+            if request.kind == "facts":
+                return EnvFacts(env.action_space, float(env.metadata.get("render_fps") or 10))
+            if request.kind == "reset":
+                observation, info = env.reset(seed=request.value)
+                result = (observation, 0.0, False, False, info)
+            else:
+                observation, reward, terminated, truncated, info = env.step(request.value)
+                result = (observation, float(reward), bool(terminated), bool(truncated), info)
+            frame = np.asarray(env.render()) if request.draw else None
+            return Moment(*result, frame)
+        except Exception as error:
+            details = traceback.format_exc()
+            self.close()
+            return Broken(f"{type(error).__name__}: {error}", details)
+
+    def close(self) -> None:
+        env, self._env = self._env, None
+        if env is not None:
+            with contextlib.suppress(Exception):  # it is thrown away, often because it is broken already
+                env.close()
+
+
+class LocalSlot:
+    """Runs in this process."""
+
+    def __init__(self, env_id: str, kwargs: Mapping[str, Any]) -> None:
+        self._host = _Host(env_id, kwargs)
+        self._reply: Any = None
+
+    def send(self, request: Request) -> None:
+        self._reply = self._host.answer(request)
+
+    def receive(self) -> Any:
+        return self._reply
+
+    def close(self) -> None:
+        self._host.close()
+
+
+def _serve(connection: Any, env_id: str, kwargs: Mapping[str, Any]) -> None:
+    host = _Host(env_id, kwargs)
+    with contextlib.suppress(EOFError, KeyboardInterrupt):  # the evaluation was interrupted: its process reports that
+        while (request := connection.recv()) is not None:
+            connection.send(host.answer(request))
+    host.close()
+
+
+class ProcessSlot:
+    """Runs in a process of its own; a crash of that process breaks the current episode only."""
+
+    def __init__(self, env_id: str, kwargs: Mapping[str, Any]) -> None:
+        self._args = (env_id, dict(kwargs))
+        self._start()
+
+    def _start(self) -> None:
+        # The platform's default start method, as in gymnasium: forked children know what the caller registered.
+        self._connection, theirs = mp.Pipe()
+        self._process = mp.Process(target=_serve, args=(theirs, *self._args), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def send(self, request: Request) -> None:
+        with contextlib.suppress(OSError):  # the process is gone: receive() finds out and starts another
+            self._connection.send(request)
+
+    def receive(self) -> Any:
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join(timeout=5)
+            message = f"the environment's process died (exit code {self._process.exitcode})"
+            self._connection.close()
+            self._start()
+            return Broken(message, message)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.send(None)
+        self._process.join(timeout=5)
+        if self._process.is_alive():
+            self._process.terminate()
+        self._connection.close()
+
+
+def open_slots(n: int, env_id: str, kwargs: Mapping[str, Any], vectorization: str) -> list[Slot]:
+    """``n`` slots of the same environment; ``vectorization`` is ``"sync"`` (this process) or ``"async"`` (one each).
+
+    Raises:
+        ValueError: unknown ``vectorization``.
+    """
+    kinds: dict[str, type[LocalSlot] | type[ProcessSlot]] = {"sync": LocalSlot, "async": ProcessSlot}
+    if vectorization not in kinds:
+        raise ValueError(f'vectorization={vectorization!r}: choose "sync" or "async" (a process per environment)')
+    return [kinds[vectorization](env_id, kwargs) for _ in range(n)]

@@ -1,0 +1,231 @@
+"""PushT: a round finger pushes a T-shaped block onto a T-shaped mark, seen from above.
+
+Physics, drawing and reward are gym-pusht's. Added here: the initial states that the published PushT numbers were
+measured on, ``is_success`` and coverage in every ``info``, saving and restoring the simulation exactly, and errors that
+name the mistake.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+# SDL reads these when pygame starts: without them a machine with no display or sound card fails or fills stderr.
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+
+import gymnasium as gym
+import numpy as np
+from gym_pusht.envs.pusht import PushTEnv as GymPushT
+
+SIZE = 512.0
+"""Side of the square workspace, in pixels of the simulator. Positions and actions are in this unit."""
+
+PhysicsOptions = Mapping[str, Any]
+_Pair = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PushTState:
+    """A moment of an episode, as where it began and what was done since. Hashable, picklable, small.
+
+    The physics engine keeps contact impulses, overlap corrections and the order in which it visits contacts to itself,
+    so copied positions and velocities drift away from the original within a few pushes. Replaying does not.
+
+    Attributes:
+        start: agent x, agent y, block x, block y, block angle, as given to ``reset_to_state``.
+        actions: the (x, y) targets executed since, in order.
+        max_coverage: best coverage seen since the reset, in [0, 1].
+    """
+
+    start: tuple[float, float, float, float, float]
+    actions: tuple[_Pair, ...]
+    max_coverage: float
+
+
+class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type information
+    """``uva/PushT-v0``.
+
+    Observation: ``pixels`` uint8 (96, 96, 3) RGB and ``agent_pos`` float32 (2,) in [0, 512].
+    Action: float32 (2,), the point in [0, 512]^2 that the finger moves towards for 0.1 s; values outside are clipped.
+    Reward: coverage of the mark by the block, divided by 0.95 and clipped to [0, 1].
+    Terminates when coverage exceeds 0.95.
+
+    ``reset(seed=s)`` gives the initial state that the original Diffusion Policy environment gives for seed ``s``.
+    ``reset(options={"reset_to_state": [agent_x, agent_y, block_x, block_y, block_angle]})`` places both. The block
+    turns about its centre of mass *after* it was placed, as in the original: its final position is not the one given.
+
+    Args:
+        render_mode: ``"rgb_array"`` or ``None``; pictures are available in both cases.
+        render_size: side in pixels of the square pictures of :meth:`render`.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    task = "pusht"
+    task_description = "push the T-shaped block onto the T-shaped mark"
+    _max_episode_steps = 300
+
+    def __init__(self, render_mode: str | None = "rgb_array", render_size: int = 512) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(
+                f'render_mode={render_mode!r} is not offered: pass "rgb_array" and show or save what render() returns'
+            )
+        super().__init__(
+            obs_type="pixels_agent_pos",
+            # The observation itself is a rendered picture, so the simulator's own mode is never None.
+            render_mode="rgb_array",
+            visualization_width=render_size,
+            visualization_height=render_size,
+        )
+        self.observation_space = gym.spaces.Dict(
+            {
+                "pixels": gym.spaces.Box(0, 255, (self.observation_height, self.observation_width, 3), np.uint8),
+                # The finger is an overdamped follower of a target inside the workspace: it never leaves it.
+                "agent_pos": gym.spaces.Box(0.0, SIZE, (2,), np.float32),
+            }
+        )
+        self.action_space = gym.spaces.Box(0.0, SIZE, (2,), np.float32)
+        self._start: tuple[float, float, float, float, float] | None = None
+        self._actions: list[_Pair] = []
+        self._max_coverage = 0.0
+        self._last_action: _Pair | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: PhysicsOptions | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start an episode.
+
+        Args:
+            seed: below 2**32; the same seed always gives the same initial state. ``None`` draws the next one.
+            options: ``reset_to_state``, see the class.
+
+        Raises:
+            ValueError: an unknown option, a malformed state or a seed out of range.
+        """
+        unknown = sorted(set(options or {}) - {"reset_to_state"})
+        if unknown:
+            raise ValueError(f"unknown reset option {unknown[0]!r}: uva/PushT-v0 knows 'reset_to_state' only")
+        wanted = (options or {}).get("reset_to_state")
+        if seed is not None and not 0 <= seed < 2**32:
+            raise ValueError(f"seed={seed} is out of range: PushT seeds go from 0 to 2**32 - 1")
+        # Seeds the generator that later resets without a seed draw from; gym-pusht's reset would render in vain.
+        gym.Env.reset(self, seed=seed)
+        if wanted is not None:
+            start = _checked_start(wanted)
+        else:
+            start = initial_state(int(self.np_random.integers(2**31)) if seed is None else seed)
+        self._place(start)
+        self._max_coverage = 0.0
+        observation, info = self.get_obs(), self._get_info()
+        self._max_coverage = info["max_coverage"]
+        return observation, info
+
+    def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Move the finger towards ``action`` for 0.1 s.
+
+        Raises:
+            ValueError: ``action`` has the wrong shape or is not finite.
+            RuntimeError: the environment has not been reset.
+        """
+        if self._start is None:
+            raise RuntimeError("step() before reset(): call env.reset() first")
+        self._advance(_checked_action(action))
+        info = self._get_info()
+        self._max_coverage = info["max_coverage"]
+        reward = float(np.clip(info["coverage"] / self.success_threshold, 0.0, 1.0))
+        return self.get_obs(), reward, info["is_success"], False, info
+
+    def get_obs(self) -> dict[str, np.ndarray]:
+        """The observation of the present moment; draws, changes nothing."""
+        observation = super().get_obs()
+        # float32(-1e-15) is still negative, hence outside the space.
+        position = np.clip(np.asarray(observation["agent_pos"], np.float32), 0.0, SIZE)
+        return {"pixels": observation["pixels"], "agent_pos": position}
+
+    def get_state(self) -> PushTState:
+        """The present moment, for :meth:`set_state` of this or any other PushT environment.
+
+        Raises:
+            RuntimeError: the environment has not been reset.
+        """
+        if self._start is None:
+            raise RuntimeError("get_state() before reset(): call env.reset() first")
+        return PushTState(self._start, tuple(self._actions), self._max_coverage)
+
+    def set_state(self, state: PushTState) -> None:
+        """Go to ``state``; what follows equals what followed there, bit for bit.
+
+        Costs one physics step (about 0.2 ms) per action since the reset, or since the present moment if ``state`` lies
+        in its future. The step limit of ``gymnasium.make`` is a wrapper and keeps its own count.
+        """
+        if not isinstance(state, PushTState):
+            raise TypeError(f"set_state() takes what get_state() returned, a PushTState, not {type(state).__name__}")
+        done = len(self._actions)
+        if self._start != state.start or tuple(self._actions) != state.actions[:done]:
+            self._place(state.start)
+            done = 0
+        for action in state.actions[done:]:
+            self._advance(action)
+        self._max_coverage = state.max_coverage
+
+    def _place(self, start: tuple[float, float, float, float, float]) -> None:
+        self._setup()
+        self._set_state(np.array(start))
+        self._start, self._actions, self._last_action = start, [], None
+
+    def _advance(self, action: _Pair) -> None:
+        """The PD controller of gym-pusht in plain floats: the same operations in the same order, without drawing."""
+        self.n_contact_points = 0
+        agent, space, k_p, k_v, dt = self.agent, self.space, self.k_p, self.k_v, self.dt
+        for _ in range(int(1 / (dt * self.control_hz))):
+            (x, y), (vx, vy) = agent.position, agent.velocity
+            ax = k_p * (action[0] - x) + k_v * (0.0 - vx)
+            ay = k_p * (action[1] - y) + k_v * (0.0 - vy)
+            agent.velocity = (vx + ax * dt, vy + ay * dt)
+            space.step(dt)
+        self._actions.append(action)
+        self._last_action = action
+
+    def _get_info(self) -> dict[str, Any]:
+        info: dict[str, Any] = super()._get_info()
+        coverage = float(self._get_coverage())
+        info["coverage"] = coverage
+        info["max_coverage"] = max(self._max_coverage, coverage)
+        info["is_success"] = coverage > self.success_threshold
+        return info
+
+
+def initial_state(seed: int) -> tuple[float, float, float, float, float]:
+    """Agent x, y, block x, y, block angle of the published evaluation for ``seed``: the order of the draws matters."""
+    rs = np.random.RandomState(seed)
+    agent_x, agent_y = rs.randint(50, 450), rs.randint(50, 450)
+    block_x, block_y = rs.randint(100, 400), rs.randint(100, 400)
+    angle = rs.randn() * 2 * np.pi - np.pi
+    return float(agent_x), float(agent_y), float(block_x), float(block_y), float(angle)
+
+
+def _checked_start(value: Any) -> tuple[float, float, float, float, float]:
+    start = np.asarray(value, dtype=np.float64)
+    if start.shape != (5,) or not np.isfinite(start).all():
+        raise ValueError(
+            "reset_to_state takes five finite numbers [agent_x, agent_y, block_x, block_y, block_angle], "
+            f"got shape {start.shape}: {value!r}"
+        )
+    if (start[:4] < 0).any() or (start[:4] > SIZE).any():
+        raise ValueError(f"reset_to_state: positions are in [0, {SIZE:.0f}] pixels, got {start[:4].tolist()}")
+    agent_x, agent_y, block_x, block_y, angle = start.tolist()
+    return agent_x, agent_y, block_x, block_y, angle
+
+
+def _checked_action(action: Any) -> _Pair:
+    value = np.asarray(action, dtype=np.float64)
+    if value.shape != (2,):
+        hint = "; a chunk of actions is executed one step at a time" if value.ndim > 1 else ""
+        raise ValueError(f"PushT takes one action of shape (2,), a target (x, y) in pixels, got {value.shape}{hint}")
+    if not np.isfinite(value).all():
+        raise ValueError(f"action {value.tolist()} contains NaN or infinity: check the policy that produced it")
+    x, y = np.clip(value, 0.0, SIZE).tolist()
+    return x, y

@@ -1,0 +1,250 @@
+"""Policy, WorldModel, InverseModel: the contract, state as a value, and errors that name the mistake."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.tiny import observation, tiny_bundle, tiny_weights
+
+import uva_agents as uva
+from uva_agents.agents import Agent, AgentState, Policy
+from uva_agents.agents.core import UVA
+
+
+@pytest.fixture(scope="module")
+def model() -> UVA:
+    return UVA(tiny_bundle())
+
+
+def test_weights_round_trip_and_the_three_agents_share_them(tmp_path: Path) -> None:
+    folder = tiny_weights(tmp_path / "w")
+    loaded = uva.UVA.from_pretrained(folder)
+    policy, world, inverse = loaded.policy(), loaded.world_model(), loaded.inverse_model()
+    assert policy.uva.bundle.model is world.uva.bundle.model is inverse.uva.bundle.model
+    original, again = tiny_bundle().model.state_dict(), loaded.bundle.model.state_dict()
+    for name, tensor in original.items():
+        torch.testing.assert_close(again[name], tensor, atol=1e-3, rtol=1e-3)
+    assert isinstance(uva.Policy.from_pretrained(folder), Agent)
+
+
+def test_act_gives_one_action_inside_the_action_space(model: UVA) -> None:
+    policy = model.policy()
+    policy.reset(seed=0)
+    for i in range(20):
+        action = policy.act(observation(i))
+        assert action.shape == (2,) and action.dtype == np.float32 and policy.action_space.contains(action)
+
+
+def test_unbatched_in_unbatched_out_and_torch_observations_are_accepted(model: UVA) -> None:
+    policy = model.policy()
+    one, _ = policy.predict(observation(0), policy.initial_state(1, seed=3))
+    batch = {k: torch.from_numpy(v)[None] for k, v in observation(0).items()}
+    many, state = policy.predict(batch, policy.initial_state(1, seed=3))
+    assert one.shape == (2,) and many.shape == (1, 2)
+    np.testing.assert_array_equal(one, many[0])
+    assert isinstance(state, AgentState) and len(state) == 1
+
+
+def test_predict_is_a_function_of_its_state_and_changes_nothing(model: UVA) -> None:
+    policy = model.policy()
+    state = policy.initial_state(1, seed=5)
+    for i in range(3):
+        _, state = policy.predict(observation(i), state)
+    first, after = policy.predict(observation(9), state)
+    again, after_again = policy.predict(observation(9), state)
+    np.testing.assert_array_equal(first, again)
+    assert len(after[0].frames) == len(after_again[0].frames) == 4 and len(state[0].frames) == 3
+
+
+def test_a_batch_equals_the_single_runs_bit_for_bit_whatever_resets_when(model: UVA) -> None:
+    policy = model.policy()
+    seeds, steps = [11, 22, 33], 30
+    restarts = {(7, 0): 44, (19, 1): 55, (20, 0): 66}  # (step, row): seed of the next episode
+    together = []
+    state = policy.initial_state(3, seed=seeds)
+    for t in range(steps):
+        mask = np.array([(t, row) in restarts for row in range(3)])
+        state = state.restarted(mask, [restarts.get((t, row), 0) for row in range(3)])
+        rows = [observation(100 * row + t) for row in range(3)]
+        action, state = policy.predict({k: np.stack([r[k] for r in rows]) for k in rows[0]}, state)
+        together.append(action)
+    for row in range(3):
+        single = policy.initial_state(1, seed=seeds[row])
+        for t in range(steps):
+            if (t, row) in restarts:
+                single = policy.initial_state(1, seed=restarts[t, row])
+            action, single = policy.predict(observation(100 * row + t), single)
+            np.testing.assert_array_equal(action, together[t][row])
+
+
+def test_episode_start_empties_the_queue_and_the_history_of_that_row_only(model: UVA) -> None:
+    policy = model.policy()
+    state = policy.initial_state(2, seed=0)
+    for t in range(3):
+        _, state = policy.predict(observation(t, 2), state)
+    _, state = policy.predict(observation(9, 2), state, episode_start=np.array([True, False]))
+    assert len(state[0].frames) == 1 and len(state[1].frames) == 4
+    assert state[0].decisions == 1 and len(state[0].queue) == policy.execute - 1
+
+
+def test_reset_forgets_history_and_queued_actions(model: UVA) -> None:
+    policy = model.policy()
+    policy.reset(seed=4)
+    first = policy.act(observation(0))
+    policy.act(observation(1))
+    policy.reset(seed=4)
+    np.testing.assert_array_equal(policy.act(observation(0)), first)
+
+
+def test_deterministic_prediction_ignores_the_seed(model: UVA) -> None:
+    policy = model.policy()
+    runs = [policy.predict(observation(0), policy.initial_state(1, seed=s), deterministic=d)[0] for d in (True, False) for s in (1, 2)]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert not np.array_equal(runs[2], runs[3])
+
+
+def test_a_new_decision_comes_after_execute_actions(model: UVA) -> None:
+    policy = Policy(model, execute=5)
+    state = policy.initial_state(1, seed=0)
+    decisions = []
+    for t in range(11):
+        _, state = policy.predict(observation(t), state)
+        decisions.append(state[0].decisions)
+    assert decisions == [1] * 5 + [2] * 5 + [3]
+    with pytest.raises(ValueError, match="between 1 and the chunk length 16"):
+        Policy(model, execute=17)
+
+
+def test_a_frame_is_encoded_once(model: UVA, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[int] = []
+    original = UVA.encode
+    monkeypatch.setattr(UVA, "encode", lambda self, frames: encoded.append(len(frames)) or original(self, frames))
+    policy = model.policy()
+    state = policy.initial_state(1, seed=0)
+    for t in range(33):
+        _, state = policy.predict(observation(t), state)
+    # Decisions at 0, 8, 16, 24, 32; frames 0, 4, 8, ... 32 are looked at.
+    assert sum(encoded) == 9
+
+
+def test_history_changes_the_sample_and_padding_repeats_the_first_frame(model: UVA) -> None:
+    policy = model.policy()
+    now = observation(0)
+    past = {k: np.stack([observation(i)[k] for i in range(1, 13)]) for k in now}
+    alone = policy.sample(now, n=2, seed=0)
+    assert alone.shape == (2, 16, 2)
+    assert not np.allclose(alone, policy.sample(now, n=2, seed=0, history=past))
+    repeated = {k: np.stack([now[k]] * 12) for k in now}
+    np.testing.assert_array_equal(alone, policy.sample(now, n=2, seed=0, history=repeated))
+    assert policy.sample(observation(0, 3), n=4).shape == (3, 4, 16, 2)
+
+
+def test_world_model_rolls_out_multiples_of_the_chunk(model: UVA) -> None:
+    world = model.world_model()
+    actions = np.random.default_rng(0).uniform(0, 512, (3, 32, 2))
+    roll = world.rollout(observation(0), actions)
+    assert roll.frames.shape == (3, 8, 96, 96, 3) and roll.frames.dtype == np.uint8
+    assert roll.frame_steps.tolist() == [4, 8, 12, 16, 20, 24, 28, 32]
+    assert world.generate(observation(0), n=2).frames.shape == (2, 4, 96, 96, 3)
+    joint = world.imagine(observation(0), n=2)
+    assert joint.actions is not None and joint.actions.shape == (2, 16, 2)
+    for wrong in (actions[:, :15], actions[..., :1], np.full((1, 16, 2), np.nan)):
+        with pytest.raises(ValueError, match="actions"):
+            world.rollout(observation(0), wrong)
+
+
+def test_inverse_model_takes_frames_alone(model: UVA) -> None:
+    inverse = model.inverse_model()
+    frames = np.random.default_rng(0).integers(0, 256, (2, 4, 96, 96, 3), dtype=np.uint8)
+    both = inverse.infer(frames)
+    assert both.shape == (2, 16, 2)
+    assert inverse.infer(frames[0]).shape == (16, 2)
+    np.testing.assert_array_equal(inverse.infer(frames), both)
+    with pytest.raises(ValueError, match="4 frames"):
+        inverse.infer(frames[0, :3])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        (lambda o: (o, {}), TypeError, r"\(obs, info\)"),
+        (lambda o: o["pixels"], TypeError, "dict"),
+        (lambda o: {"agent_pos": o["agent_pos"]}, KeyError, "no 'pixels'"),
+        (lambda o: {"pixels": o["pixels"]}, KeyError, "no 'agent_pos'"),
+        (lambda o: {**o, "pixels": o["pixels"] / 255}, ValueError, r"uint8 in \[0, 255\].*scaled"),
+        (lambda o: {**o, "pixels": o["pixels"].transpose(2, 0, 1)}, ValueError, "channels-first"),
+        (lambda o: {**o, "pixels": o["pixels"][:80]}, ValueError, "96x96"),
+        (lambda o: {**o, "pixels": o["pixels"][..., :1]}, ValueError, "3 channels"),
+        (lambda o: {**o, "agent_pos": np.zeros(3)}, ValueError, "agent_pos"),
+        (lambda o: {**o, "agent_pos": np.array([np.nan, 0])}, ValueError, "NaN"),
+    ],
+)
+def test_a_wrong_observation_is_named(model: UVA, change: object, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        model.policy().predict(change(observation(0)))  # type: ignore[operator]
+
+
+def test_a_state_of_another_batch_is_refused(model: UVA) -> None:
+    policy = model.policy()
+    with pytest.raises(ValueError, match="2 environments, the observation has 3"):
+        policy.predict(observation(0, 3), policy.initial_state(2, seed=0))
+
+
+def test_a_foreign_action_space_is_refused(model: UVA) -> None:
+    import gymnasium as gym
+
+    with pytest.raises(ValueError, match="use weights trained for it"):
+        model.policy().check_env(gym.make("Pendulum-v1"))
+    model.policy().check_env(gym.make("uva/PushT-v0"))
+
+
+def test_unknown_and_damaged_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no weights called 'pusht-mano'"):
+        uva.Policy.from_pretrained("pusht-mano")
+    folder = tiny_weights(tmp_path / "w")
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged or truncated"):
+        uva.Policy.from_pretrained(folder)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing"):
+        uva.Policy.from_pretrained(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        uva.Policy.from_pretrained(folder)
+
+
+def test_a_renamed_tensor_is_named_with_the_closest(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_weights(tmp_path / "w")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["mixx.weight"] = tensors.pop("mix.weight")
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"'mix\.weight'.*mixx\.weight"):
+        uva.Policy.from_pretrained(folder)
+
+
+def test_stable_baselines3_evaluates_the_policy(model: UVA) -> None:
+    import gymnasium as gym
+    from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    make = lambda: gym.make("uva/PushT-v0", max_episode_steps=20)  # noqa: E731
+    rewards, lengths = evaluate_policy(
+        model.policy(), DummyVecEnv([make, make]), n_eval_episodes=3, return_episode_rewards=True, warn=False
+    )
+    assert len(rewards) == 3 and all(n <= 20 for n in lengths)
+    mean, _ = evaluate_policy(model.policy(), make(), n_eval_episodes=1, warn=False)
+    assert np.isfinite(mean)
+
+
+def test_a_vectorised_evaluation_equals_the_single_runs_bit_for_bit(model: UVA) -> None:
+    """Three rows, seven episodes of unequal length (some start next to the goal and end early)."""
+    reports = [
+        uva.evaluate(model.policy(), "uva/PushT-v0", 5, n_envs=n, env_kwargs={"max_episode_steps": 24}, progress=False)
+        for n in (1, 3)
+    ]
+    assert [vars(e) for e in reports[0].episodes] == [vars(e) for e in reports[1].episodes]

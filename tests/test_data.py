@@ -1,0 +1,229 @@
+"""Episodes, readers, windows, augmentation and the latent cache."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from uva_agents.data import (
+    EpochOrder,
+    Episodes,
+    LatentCache,
+    LatentWindows,
+    LinearNormalizer,
+    Variant,
+    WindowIndex,
+    WindowSpec,
+    apply_variant,
+    held_out_split,
+    read_replay_buffer,
+    standard_variants,
+    write_replay_buffer,
+)
+from uva_agents.model import VAE, nano_vae_config
+
+
+def arrays(steps: int = 30, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "img": rng.integers(0, 256, (steps, 32, 32, 3), dtype=np.uint8),
+        "state": rng.uniform(0, 512, (steps, 5)).astype(np.float32),
+        "action": rng.uniform(0, 512, (steps, 2)).astype(np.float32),
+        "keypoint": rng.uniform(0, 512, (steps, 9, 2)).astype(np.float32),
+    }
+
+
+def episodes(ends: tuple[int, ...] = (12, 30)) -> Episodes:
+    a = arrays(ends[-1])
+    return Episodes(
+        {"pixels": a["img"], "action": a["action"], "agent_pos": a["state"][:, :2], "keypoints": a["keypoint"].reshape(-1, 18)},
+        np.array(ends),
+    )
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_replay_buffers_of_both_zarr_formats_read_back(tmp_path: Path, zarr_format: int) -> None:
+    a = arrays()
+    write_replay_buffer(tmp_path / "d.zarr", a, np.array([12, 30]), zarr_format=zarr_format)
+    read = read_replay_buffer(tmp_path / "d.zarr")
+    np.testing.assert_array_equal(read.arrays["pixels"], a["img"])
+    np.testing.assert_array_equal(read.arrays["agent_pos"], a["state"][:, :2])
+    assert read.arrays["keypoints"].shape == (30, 18) and len(read) == 2
+
+
+def test_float_pixels_are_accepted_in_0_255_only(tmp_path: Path) -> None:
+    a = arrays()
+    write_replay_buffer(tmp_path / "f.zarr", {**a, "img": a["img"].astype(np.float32)}, np.array([30]))
+    np.testing.assert_array_equal(read_replay_buffer(tmp_path / "f.zarr").arrays["pixels"], a["img"])
+    write_replay_buffer(tmp_path / "g.zarr", {**a, "img": a["img"].astype(np.float32) / 255}, np.array([30]))
+    with pytest.raises(ValueError, match=r"\[0, 255\]"):
+        read_replay_buffer(tmp_path / "g.zarr")
+
+
+def test_a_dataset_with_nan_names_key_step_and_episode(tmp_path: Path) -> None:
+    a = arrays()
+    a["action"][20, 1] = np.nan
+    write_replay_buffer(tmp_path / "d.zarr", a, np.array([12, 30]))
+    with pytest.raises(ValueError, match=r"'action' has NaN.*step 20 \(episode 1\)"):
+        read_replay_buffer(tmp_path / "d.zarr")
+
+
+def test_empty_missing_foreign_and_incomplete_datasets_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no dataset at"):
+        read_replay_buffer(tmp_path / "nowhere.zarr")
+    (tmp_path / "plain").mkdir()
+    with pytest.raises(ValueError, match="not a zarr group"):
+        read_replay_buffer(tmp_path / "plain")
+    a = arrays(0)
+    write_replay_buffer(tmp_path / "empty.zarr", a, np.zeros(0, np.int64))
+    with pytest.raises(ValueError, match="empty"):
+        read_replay_buffer(tmp_path / "empty.zarr")
+    a = arrays()
+    del a["action"]
+    a["actions"] = arrays()["action"]
+    write_replay_buffer(tmp_path / "other.zarr", a, np.array([30]))
+    with pytest.raises(ValueError, match="no data/action .*actions"):
+        read_replay_buffer(tmp_path / "other.zarr")
+
+
+def test_missing_and_damaged_chunks_are_errors_not_zeros(tmp_path: Path) -> None:
+    for kind in ("missing", "damaged"):
+        path = tmp_path / f"{kind}.zarr"
+        write_replay_buffer(path, arrays(), np.array([30]), zarr_format=2)
+        chunk = path / "data" / "img" / "0.0.0.0"
+        if kind == "missing":
+            chunk.unlink()
+        else:
+            chunk.write_bytes(chunk.read_bytes()[:100])
+        with pytest.raises(ValueError, match="img"):
+            read_replay_buffer(path)
+
+
+def test_bad_episode_ends_are_refused() -> None:
+    a = {"action": np.zeros((10, 2), np.float32)}
+    for ends in ([5, 5, 10], [4, 9], [12]):
+        with pytest.raises(ValueError, match="episode_ends"):
+            Episodes(a, np.array(ends))
+
+
+def test_windows_replicate_edges_and_never_cross_episodes() -> None:
+    data = episodes((12, 30))
+    spec = WindowSpec()
+    index = WindowIndex(data, spec)
+    assert len(index) == 30
+    everything = np.arange(30)
+    for offsets in (spec.history, spec.future, spec.actions):
+        rows = index.steps(everything, offsets)
+        assert (rows[:12] < 12).all() and (rows[12:] >= 12).all() and (rows < 30).all()
+    assert index.steps(np.array([13]), spec.history).tolist() == [[12, 12, 12, 13]]
+    assert index.steps(np.array([20]), spec.history).tolist() == [[12, 12, 16, 20]]
+    assert index.steps(np.array([20]), spec.future).tolist() == [[24, 28, 29, 29]]
+    # The first action of a chunk is the one taken at the current observation.
+    assert index.steps(np.array([0]), spec.actions)[0, :3].tolist() == [0, 1, 2]
+
+
+def test_held_out_episodes_depend_on_the_seed_alone() -> None:
+    train, held = held_out_split(206, 10, seed=42)
+    assert len(set(train) | set(held)) == 206 and len(held) == 10
+    assert held.tolist() == held_out_split(206, 10, seed=42)[1].tolist()
+    assert held.tolist() != held_out_split(206, 10, seed=43)[1].tolist()
+    with pytest.raises(ValueError, match="at least one"):
+        held_out_split(5, 5)
+
+
+def test_the_mirror_is_its_own_inverse_and_keeps_pixels_and_points_together() -> None:
+    data = episodes()
+    image = np.zeros((30, 32, 32, 3), np.uint8)
+    image[:, 5, 20] = 255  # row 5, column 20: the point (20.5, 5.5) * 16 in a 512 world
+    point = np.tile(np.array([[20.5 * 16, 5.5 * 16]], np.float32), (30, 1))
+    data = Episodes({**data.arrays, "pixels": image, "agent_pos": point}, data.ends)
+    once = apply_variant(data, Variant(mirror=True), world_size=512)
+    x, y = once.arrays["agent_pos"][0] / 16
+    assert once.arrays["pixels"][0, int(y), int(x)].tolist() == [255] * 3
+    twice = apply_variant(once, Variant(mirror=True), world_size=512)
+    np.testing.assert_array_equal(twice.arrays["pixels"], image)
+    np.testing.assert_allclose(twice.arrays["action"], data.arrays["action"], rtol=1e-5)
+
+
+def test_shifts_move_frames_positions_and_actions_together() -> None:
+    data = episodes()
+    variant = Variant(max_shift=3, seed=7)
+    moved = apply_variant(data, variant, world_size=512)
+    (dx, dy) = variant.shifts(2)[0]
+    assert (dx, dy) != (0, 0)
+    np.testing.assert_allclose(moved.arrays["action"][0] - data.arrays["action"][0], np.array([dx, dy]) * 16, atol=1e-3)
+    inside = moved.arrays["pixels"][0, 8:24, 8:24]
+    np.testing.assert_array_equal(inside, data.arrays["pixels"][0, 8 - dy : 24 - dy, 8 - dx : 24 - dx])
+
+
+def test_the_mirror_maps_the_pusht_world_onto_itself(shared: Path) -> None:
+    """Rendering a mirrored state gives the mirrored picture, goal and all."""
+    import gymnasium as gym
+
+    import uva_agents  # noqa: F401
+
+    env = gym.make("uva/PushT-v0")
+    state = np.array([120.0, 300.0, 330.0, 200.0, 0.7])
+    mirrored = np.array([512 - 300, 512 - 120, 512 - 200, 512 - 330, np.pi / 2 - 0.7])
+    a = env.reset(seed=0, options={"reset_to_state": state})[0]["pixels"].astype(int)
+    b = env.reset(seed=0, options={"reset_to_state": mirrored})[0]["pixels"].astype(int)
+    difference = np.abs(a[::-1, ::-1].transpose(1, 0, 2) - b)
+    # Rasterisation rounds edges differently on the two sides; nothing else may change.
+    assert (difference.max(-1) > 40).mean() < 0.03
+    env.close()
+
+
+def test_the_latent_cache_is_reused_and_keyed_by_weights_and_data(tmp_path: Path) -> None:
+    data = episodes()
+    vae = VAE(nano_vae_config()).eval()
+    cache = LatentCache(tmp_path, vae, patch_size=2, world_size=512)
+    calls: list[int] = []
+    first = cache.get(data, Variant(), lambda done, total: calls.append(done))
+    assert first.shape == (30, 1, 64) and calls
+    calls.clear()
+    np.testing.assert_array_equal(cache.get(data, Variant(), lambda done, total: calls.append(done)), first)
+    assert not calls
+    other = VAE(nano_vae_config()).eval()
+    assert LatentCache(tmp_path, other, patch_size=2, world_size=512).path(data, Variant()) != cache.path(data, Variant())
+    assert cache.path(data, Variant(mirror=True)) != cache.path(data, Variant())
+    assert cache.path(episodes((15, 30)), Variant()) != cache.path(data, Variant())
+    path = cache.path(data, Variant())
+    path.write_bytes(path.read_bytes()[:200])
+    np.testing.assert_array_equal(cache.get(data, Variant()), first)
+
+
+def test_batches_are_normalised_windows_of_the_right_variant() -> None:
+    data = episodes()
+    tokens = [np.full((30, 1, 64), i, np.float16) for i in range(2)]
+    limits = {k: (np.zeros(d), np.full(d, 512.0)) for k, d in (("action", 2), ("agent_pos", 2), ("keypoints", 18))}
+    windows = LatentWindows(
+        data, tokens, standard_variants(2), LinearNormalizer.from_limits(limits), WindowSpec(), readout_keys=("agent_pos", "keypoints")
+    )
+    batch = windows.batch(np.array([3, 3]), np.array([0, 1]))
+    assert batch.history.shape == (2, 4, 1, 64) and batch.readout is not None and batch.readout.shape == (2, 2, 4, 20)
+    assert (batch.history[0] == 0).all() and (batch.future[1] == 1).all()
+    expected = data.arrays["action"][3:12] / 256 - 1
+    np.testing.assert_allclose(batch.actions[0, :9].numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(batch.actions[1, :9].numpy(), -expected[:, ::-1], atol=1e-5)  # mirrored
+    torch.testing.assert_close(batch.actions[0, 9:], batch.actions[0, 8].expand(7, 2))  # the end repeats
+
+
+def test_normalisation_matches_the_recorded_one(shared: Path) -> None:
+    recorded = np.load(shared / "golden" / "misc.npz")
+    normalizer = LinearNormalizer.fit({"action": recorded["norm/action_data"]})
+    np.testing.assert_allclose(normalizer.scale["action"], recorded["norm/pusht_state/params_dict.action.scale"], rtol=1e-5)
+    np.testing.assert_allclose(normalizer.offset["action"], recorded["norm/pusht_state/params_dict.action.offset"], rtol=1e-5, atol=1e-6)
+    value = torch.rand(5, 2) * 400
+    torch.testing.assert_close(normalizer.unnormalize("action", normalizer.normalize("action", value)), value, atol=1e-3, rtol=0)
+    constant = LinearNormalizer.fit({"x": np.full((4, 1), 3.0)})
+    assert float(constant.normalize("x", torch.tensor([3.0]))) == 0.0
+
+
+def test_epoch_order_covers_every_window_once_and_splits_between_ranks() -> None:
+    ranks = [EpochOrder(64, 3, 8, seed=1, rank=r, world=2) for r in range(2)]
+    seen = np.concatenate([o.at(step)[0] for o in ranks for step in range(4)])
+    assert sorted(seen) == list(range(64))
+    assert ranks[0].at(1)[0].tolist() == EpochOrder(64, 3, 8, seed=1, rank=0, world=2).at(1)[0].tolist()
+    with pytest.raises(ValueError, match="lower batch_size"):
+        EpochOrder(4, 1, 8)

@@ -1,0 +1,275 @@
+"""Network behaviour: shapes, what each task may see, samplers that do not explode."""
+
+import numpy as np
+import pytest
+import torch
+
+from uva_agents.model import (
+    CONFIGS,
+    UVA,
+    VAE,
+    Context,
+    HeadConfig,
+    SamplerConfig,
+    Task,
+    UVAConfig,
+    Visibility,
+    draw_mask,
+    draw_tasks,
+    joint_loss,
+    nano_vae_config,
+    patchify,
+    sample_actions,
+    sample_video,
+    unpatchify,
+    uva_nano,
+    uva_nano_config,
+)
+from uva_agents.model.diffusion import ddim_timesteps, respaced_timesteps, sample_few_steps
+from uva_agents.model.heads import DiffusionHead
+from uva_agents.model.masking import reveal_counts
+
+EVERYTHING = dict(
+    width=32, heads=2, encoder_depth=1, decoder_depth=1, proprio_dim=2, readout_dim=3, text_dim=8, text_tokens=2,
+    history_actions=True, wrist_image=True, predict_wrist=True, predict_proprio_dim=4,
+)  # fmt: skip
+
+
+def nano(**overrides: object) -> UVA:
+    torch.manual_seed(0)
+    model = uva_nano(**{"width": 32, "heads": 2, "encoder_depth": 1, "decoder_depth": 1, "proprio_dim": 2, **overrides})
+    # The zero-initialised output layers would hide what reaches them.
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    return model.eval()
+
+
+def context(model: UVA, batch: int = 2) -> Context:
+    c = model.config
+    g = torch.Generator().manual_seed(1)
+    frames = (batch, c.n_frames, c.tokens_per_frame, c.token_dim)
+    r = lambda *shape: torch.randn(*shape, generator=g)  # noqa: E731
+    return Context(
+        history=r(*frames),
+        future=r(*frames),
+        actions=r(batch, c.action_steps, c.action_dim),
+        proprio=r(batch, c.proprio_steps, c.proprio_dim) if c.proprio_dim else None,
+        text=r(batch, c.text_dim) if c.text_dim else None,
+        history_actions=r(batch, c.history_steps, c.action_dim) if c.history_actions else None,
+        wrist_history=r(*frames) if c.wrist_image else None,
+        wrist_future=r(*frames) if c.predict_wrist else None,
+    )
+
+
+def changed(model: UVA, task: Task, **swap: torch.Tensor | None) -> bool:
+    from dataclasses import replace
+
+    base = context(model)
+    visibility = model.visibility(task, 2)
+    with torch.no_grad():
+        return not torch.equal(
+            model.joint_latent(base, visibility), model.joint_latent(replace(base, **swap), visibility)
+        )
+
+
+@pytest.mark.parametrize(
+    ("task", "sees"),
+    [
+        (Task.VIDEO, {"history"}),
+        (Task.FORWARD, {"history", "actions"}),
+        (Task.POLICY, {"history"}),
+        (Task.INVERSE, {"future"}),
+        (Task.POLICY_VIDEO, {"history"}),
+    ],
+)
+def test_each_task_sees_exactly_what_it_is_given(task: Task, sees: set[str]) -> None:
+    model = nano()
+    other = context(model, 2)
+    for name in ("history", "future", "actions"):
+        value = getattr(other, name) + 1.0
+        assert changed(model, task, **{name: value}) == (name in sees), name
+
+
+def test_inverse_dynamics_needs_neither_history_nor_proprioception() -> None:
+    model = nano()
+    assert not changed(model, Task.INVERSE, history=None)
+    assert not changed(model, Task.INVERSE, proprio=None)
+    assert changed(model, Task.POLICY, proprio=None)
+
+
+def test_missing_proprioception_rows_equal_absent_proprioception() -> None:
+    model = nano()
+    from dataclasses import replace
+
+    base = context(model)
+    gone = replace(base, proprio=torch.full_like(base.proprio, float("nan")))
+    absent = replace(base, proprio=None)
+    visibility = model.visibility(Task.POLICY, 2)
+    torch.testing.assert_close(model.joint_latent(gone, visibility), model.joint_latent(absent, visibility))
+
+
+def test_a_mixed_batch_gives_every_sample_what_it_gets_alone() -> None:
+    model = nano()
+    mask = draw_mask(5, frames=4, tokens=9, generator=torch.Generator().manual_seed(3))
+    tasks = list(Task)
+    base = context(model, 5)
+    with torch.no_grad():
+        together = model.joint_latent(base, Visibility.for_tasks(tasks, mask))
+        for i, task in enumerate(tasks):
+            one = Context(**{k: None if v is None else v[i : i + 1] for k, v in vars(base).items()})
+            alone = model.joint_latent(one, Visibility.for_tasks([task], mask[i : i + 1]))
+            torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=1e-4)
+
+
+def test_every_optional_input_trains_and_every_parameter_gets_a_gradient() -> None:
+    model = UVA(_everything_config())
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    base = context(model, 10)
+    mask = draw_mask(10, frames=4, tokens=9)
+    losses = joint_loss(
+        model,
+        base,
+        Visibility.for_tasks(list(Task) * 2, mask),
+        proprio_target=torch.randn(10, 16, 4),
+        readout_target=torch.randn(10, 2, 4, 3),
+    )
+    losses.total.backward()
+    # The text mask stands in for absent text, the history-action mask for absent actions: neither is absent here.
+    idle = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()}
+    assert idle == {"text_mask", "history_action_mask"}
+
+
+def _everything_config() -> UVAConfig:
+    return uva_nano_config(**EVERYTHING, aggregator="flatten")
+
+
+def test_the_loss_averages_to_the_single_task_losses() -> None:
+    model = nano()
+    base = context(model, 4)
+    mask = torch.ones(4, 4, 9)
+    torch.manual_seed(0)
+    losses = joint_loss(model, base, Visibility.for_tasks([Task.POLICY] * 4, mask))
+    assert float(losses.video) == 0 and float(losses.action) > 0
+    losses = joint_loss(model, base, Visibility.for_tasks([Task.VIDEO] * 4, mask))
+    assert float(losses.action) == 0 and float(losses.video) > 0
+
+
+def test_few_step_epsilon_sampling_refuses_to_explode() -> None:
+    """From the zero-signal end of the cosine schedule an unbounded clean sample is an epsilon error times ~1e4."""
+    torch.manual_seed(0)
+    noise = torch.randn(64, 8)
+    wrong = lambda x, t: 0.9 * x  # noqa: E731  a network that is 10% off
+    with pytest.raises(ValueError, match="clip"):
+        sample_few_steps(wrong, noise, prediction="epsilon", steps=4)
+    bounded = sample_few_steps(wrong, noise, prediction="epsilon", steps=4, clip=1.0)
+    assert bounded.abs().max() < 3
+    head = DiffusionHead(channels=8, cond_channels=4, config=HeadConfig(width=16, depth=1, prediction="epsilon"))
+    for p in head.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    assert head.sample(torch.randn(64, 4), steps=4).abs().max() < 20
+
+
+@pytest.mark.parametrize("prediction", ["flow", "v", "epsilon"])
+@pytest.mark.parametrize("steps", [1, 4, 16])
+def test_few_step_samplers_recover_a_known_target(prediction: str, steps: int) -> None:
+    """With a perfect prediction of one fixed clean sample, every sampler must arrive at it."""
+    target = torch.tensor([[0.5, -0.25]])
+    torch.manual_seed(0)
+    noise = torch.randn(1, 2)
+    from uva_agents.model.diffusion import cosine_betas
+
+    bars = np.cumprod(1 - cosine_betas())
+
+    def oracle(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        if prediction == "flow":
+            sigma = t[0] / 1000
+            return (x - target) / sigma
+        bar = torch.tensor(bars[int(t[0])], dtype=torch.float32)
+        eps = (x - bar.sqrt() * target) / (1 - bar).sqrt()
+        return eps if prediction == "epsilon" else bar.sqrt() * eps - (1 - bar).sqrt() * target
+
+    out = sample_few_steps(oracle, noise, prediction=prediction, steps=steps, clip=1.0)
+    torch.testing.assert_close(out, target, atol=2e-2, rtol=0)
+
+
+def test_respaced_timesteps_match_the_recorded_tables(shared) -> None:  # type: ignore[no-untyped-def]
+    from uva_agents.model.diffusion import GaussianDiffusion
+
+    recorded = np.load(shared / "golden" / "misc.npz")
+    for count in (1000, 100, 16, 10):
+        process = GaussianDiffusion(respaced_timesteps(count))
+        np.testing.assert_array_equal(process.timestep_map, recorded[f"diffusion{count}/timestep_map"])
+        for name in ("betas", "alphas_cumprod", "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2"):
+            np.testing.assert_allclose(getattr(process, name), recorded[f"diffusion{count}/{name}"], rtol=1e-10)
+    np.testing.assert_array_equal(ddim_timesteps(50), recorded["diffusionddim50/timestep_map"])
+
+
+def test_mask_shares_match_the_recorded_distribution(shared) -> None:  # type: ignore[no-untyped-def]
+    recorded = np.load(shared / "golden" / "misc.npz")
+    mask = draw_mask(20000, frames=1, tokens=256, generator=torch.Generator().manual_seed(0))
+    share = mask.mean((1, 2)).numpy()
+    np.testing.assert_allclose(np.quantile(share, recorded["mask/quantiles_p"]), recorded["mask/quantiles"], atol=0.01)
+    assert (mask[:, 0] == mask[:, -1]).all()
+
+
+def test_reveal_schedule_matches_the_recording_and_always_progresses(shared) -> None:  # type: ignore[no-untyped-def]
+    recorded = np.load(shared / "golden" / "misc.npz")
+    assert reveal_counts(8, 256)[:-1] == recorded["mask/len_after_step_8"].astype(int).tolist()[:-1]
+    assert reveal_counts(8, 9)[-1] == 0
+    assert all(a > b for a, b in zip([9, *reveal_counts(8, 9)], reveal_counts(8, 9), strict=False))
+
+
+def test_video_sampling_shapes_and_joint_actions() -> None:
+    model = nano(readout_dim=4)
+    base = context(model)
+    tokens, actions = sample_video(model, base, task=Task.POLICY_VIDEO, sampler=SamplerConfig(iterations=8, video_steps=2))
+    assert tokens.shape == (2, 4, 9, 64) and actions is not None and actions.shape == (2, 16, 2)
+    assert (tokens != 0).all()
+    assert sample_actions(model, base, n=3).shape == (6, 16, 2)
+    with pytest.raises(ValueError, match="sample_video"):
+        sample_actions(model, base, task=Task.VIDEO)
+
+
+def test_patches_go_there_and_back() -> None:
+    x = torch.randn(2, 4, 16, 6, 6)
+    assert torch.equal(unpatchify(patchify(x, 2), 2), x)
+    # The first token is the top-left patch.
+    assert torch.equal(patchify(x, 2)[0, 0, 0].view(16, 2, 2), x[0, 0, :, :2, :2])
+
+
+def test_draw_tasks_follows_the_weights_and_refuses_nonsense() -> None:
+    drawn = draw_tasks(2000, {Task.POLICY: 3, Task.VIDEO: 1}, torch.Generator().manual_seed(0))
+    assert set(drawn) == {Task.POLICY, Task.VIDEO} and abs(drawn.count(Task.POLICY) / 2000 - 0.75) < 0.05
+    with pytest.raises(ValueError, match="not all zero"):
+        draw_tasks(3, {})
+
+
+def test_base_has_the_released_number_of_parameters() -> None:
+    with torch.device("meta"):
+        model = UVA(CONFIGS["base"]())
+    assert sum(p.numel() for p in model.parameters()) == 261_079_156
+
+
+def test_official_autoencoder_has_the_released_number_of_parameters() -> None:
+    from uva_agents.model import VAEConfig
+
+    with torch.device("meta"):
+        vae = VAE(VAEConfig())
+    assert sum(p.numel() for p in vae.parameters()) == 66_456_019
+
+
+def test_nano_autoencoder_halves_16_times_and_names_bad_input() -> None:
+    vae = VAE(nano_vae_config())
+    images = torch.rand(2, 3, 96, 96) * 2 - 1
+    assert vae.encode(images).shape == (2, 16, 6, 6)
+    assert vae.decode(vae.encode(images)).shape == images.shape
+    with pytest.raises(ValueError, match="multiples of 16"):
+        vae.encode(torch.rand(2, 3, 90, 96))
+
+
+def test_configuration_round_trips_and_names_unknown_fields() -> None:
+    config = _everything_config()
+    assert UVAConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match="wdith"):
+        UVAConfig.from_dict({"wdith": 3})

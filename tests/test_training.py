@@ -1,0 +1,163 @@
+"""The trainer: stages run end to end, learn, resume after a kill with the same curve, and refuse foreign checkpoints."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.tiny import tiny_dataset
+
+from uva_agents.checkpoints import load_bundle
+from uva_agents.training.config import Recipe, StageConfig, pusht_nano
+from uva_agents.training.ema import EMA
+from uva_agents.training.loop import learning_rate
+from uva_agents.training.pipeline import RunOptions, run_recipe
+
+
+def tiny_recipe(**changes: object) -> Recipe:
+    recipe = pusht_nano()
+    model = replace(recipe.model, width=32, heads=2, encoder_depth=1, decoder_depth=1)
+    stage = StageConfig(steps=6, batch_size=16, lr=2e-3, warmup=2, validate_every=3)
+    return replace(
+        recipe, model=model, held_out=1, variants=2, vae=stage, video=replace(stage, steps=4), joint=replace(stage, steps=8), **changes
+    )
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "steps_per_s"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_dataset(tmp_path_factory.mktemp("data") / "d.zarr")
+
+
+def test_a_recipe_runs_end_to_end_and_its_weights_load(data: Path, tmp_path: Path) -> None:
+    folder = run_recipe(tiny_recipe(), RunOptions(data, tmp_path / "run", progress=False))
+    assert folder is not None
+    bundle = load_bundle(folder)
+    assert bundle.name == "pusht-nano" and bundle.spec.action_high == (512.0, 512.0)
+    last = curve(tmp_path / "run" / "joint")[-1]
+    for name in ("policy_error_px", "inverse_error_px", "forward_psnr_db", "copy_psnr_db", "video_psnr_db", "video8_psnr_db"):
+        assert np.isfinite(last[name]), name
+    assert (tmp_path / "run" / "joint" / "futures.png").exists()
+    # A finished run is not trained again.
+    again = run_recipe(tiny_recipe(), RunOptions(data, tmp_path / "run", progress=False))
+    assert again == folder
+
+
+def test_an_interrupted_run_continues_the_same_curve(data: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe()
+    straight = run_recipe(recipe, RunOptions(data, tmp_path / "straight", progress=False))
+    folder = None
+    for _ in range(20):
+        folder = run_recipe(recipe, RunOptions(data, tmp_path / "pieces", progress=False, stop_after=3))
+        if folder is not None:
+            break
+    assert straight is not None and folder is not None
+    for stage in ("vae", "video", "joint"):
+        a = torch.load(tmp_path / "straight" / stage / "checkpoint.pt", weights_only=True)
+        b = torch.load(tmp_path / "pieces" / stage / "checkpoint.pt", weights_only=True)
+        for name, value in a["model"].items():
+            assert torch.equal(value, b["model"][name]), f"{stage} {name}"
+        kinds = [[line for line in curve(tmp_path / run / stage) if line["kind"] == "val"] for run in ("straight", "pieces")]
+        assert kinds[0] == kinds[1]
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_loses_at_most_the_last_checkpoint_interval(data: Path, tmp_path: Path) -> None:
+    """A real process, killed without warning, twice; the curve it leaves equals that of an undisturbed run."""
+    script = (
+        "import sys; sys.path.insert(0, {root!r})\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from dataclasses import replace\n"
+        "from pathlib import Path\n"
+        "from tests.test_training import tiny_recipe\n"
+        "import uva_agents.training.pipeline as p\n"
+        "from uva_agents.training.loop import LoopOptions\n"
+        "p.LoopOptions = lambda *a, **k: replace(LoopOptions(*a, **k), checkpoint_every_s=0.3)\n"
+        "recipe = tiny_recipe()\n"
+        "recipe = replace(recipe, joint=replace(recipe.joint, steps=300, validate_every=300))\n"
+        "p.run_recipe(recipe, p.RunOptions(Path({data!r}), Path(sys.argv[1]), progress=False))\n"
+    ).format(root=str(Path(__file__).parent.parent), data=str(data))
+
+    def start(out: Path) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-c", script, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    straight = start(tmp_path / "straight")
+    assert straight.wait(timeout=240) == 0
+    for kill_at in (60, 160):
+        process = start(tmp_path / "killed")
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            log = tmp_path / "killed" / "joint" / "metrics.jsonl"
+            if log.exists() and any(line.get("step", 0) >= kill_at for line in curve(tmp_path / "killed" / "joint")):
+                break
+            time.sleep(0.05)
+        assert process.poll() is None, "the run ended before it could be killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert (tmp_path / "killed" / "joint" / "checkpoint.pt").exists()
+    assert start(tmp_path / "killed").wait(timeout=240) == 0
+    # Means over 25 steps that a kill cut through cover fewer steps; the steps themselves are identical.
+    final = [torch.load(tmp_path / run / "joint" / "checkpoint.pt", weights_only=True) for run in ("straight", "killed")]
+    assert final[0]["step"] == final[1]["step"] == 300
+    assert all(torch.equal(v, final[1]["model"][k]) for k, v in final[0]["model"].items())
+    curves = [{line["step"]: line["loss"] for line in curve(tmp_path / run / "joint") if "loss" in line} for run in ("straight", "killed")]
+    assert curves[0].keys() == curves[1].keys()
+    assert sum(curves[0][s] == curves[1][s] for s in curves[0]) >= len(curves[0]) - 2
+
+
+def test_training_overfits_one_batch(data: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe()
+    recipe = replace(recipe, joint=replace(recipe.joint, steps=150, warmup=10, batch_size=32, validate_every=1000))
+    run_recipe(recipe, RunOptions(data, tmp_path / "run", progress=False))
+    losses = [line["action"] for line in curve(tmp_path / "run" / "joint") if line["kind"] == "train"]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_a_checkpoint_of_another_configuration_or_a_damaged_one_is_refused(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run_recipe(tiny_recipe(), RunOptions(data, out, progress=False, stop_after=2))
+    with pytest.raises(ValueError, match="another configuration"):
+        run_recipe(tiny_recipe(kl_weight=0.5), RunOptions(data, out, progress=False, stop_after=2))
+    path = out / "vae" / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="damaged"):
+        run_recipe(tiny_recipe(), RunOptions(data, out, progress=False, stop_after=2))
+
+
+def test_the_learning_rate_warms_up_and_ends_low() -> None:
+    config = StageConfig(steps=100, batch_size=1, lr=1.0, warmup=10, final_lr=0.01)
+    rates = [learning_rate(config, s) for s in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[10] == pytest.approx(1.0) and rates[100] == pytest.approx(0.01)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_ema_decay_matches_the_recorded_schedule(shared: Path) -> None:
+    recorded = np.load(shared / "golden" / "misc.npz")
+    ema = EMA(torch.nn.Linear(1, 1), power=0.75, maximum=0.9999)
+    # Recorded per 0-based update n as min(max, 1 - n ** -0.75), 0 for n <= 1: ours counts updates done before.
+    for n, decay in zip(recorded["ema/step"], recorded["ema/decay"], strict=True):
+        if n > 1:
+            assert ema.decay(int(n) - 1) == pytest.approx(float(decay), abs=1e-6)
+
+
+def test_unknown_recipes_name_the_close_ones() -> None:
+    from uva_agents.training.cli import add_arguments, configure
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(ValueError, match="pusht-nano"):
+        configure(parser.parse_args(["pusht-nan", "--data", "x"]))
+    changed = configure(parser.parse_args(["pusht-nano", "--data", "x", "--joint-steps", "7", "--batch-size", "9"]))
+    assert changed.joint.steps == 7 and changed.joint.batch_size == 9 and changed.vae.batch_size == 64

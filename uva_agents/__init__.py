@@ -1,0 +1,39 @@
+"""Unified Video Action model: one network, one set of weights, three agents.
+
+Importing this registers the environments and loads no torch; the agents are imported when they are first named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import uva_agents.envs  # noqa: F401  (registers the environments)
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "UVA": "uva_agents.agents",
+    "Policy": "uva_agents.agents",
+    "WorldModel": "uva_agents.agents",
+    "InverseModel": "uva_agents.agents",
+    "evaluate": "uva_agents.benchmarks",
+}
+
+if TYPE_CHECKING:
+    from uva_agents.agents import UVA, InverseModel, Policy, WorldModel
+    from uva_agents.benchmarks import evaluate
+
+__all__ = ["UVA", "InverseModel", "Policy", "WorldModel", "__version__", "evaluate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_LAZY))

@@ -1,0 +1,142 @@
+"""``uva doctor``: tries everything that the package relies on, and says what to do about what fails."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import gymnasium as gym
+
+_EXTRAS = {
+    "tensorboard": ("tensorboard", "training curves: pip install 'uva-agents[train]'"),
+    "stable_baselines3": ("stable-baselines3", "its agents and checkers: pip install 'uva-agents[sb3]'"),
+    "mujoco": ("mujoco", "robosuite and LIBERO environments"),
+    "robosuite": ("robosuite", "tool hanging"),
+}
+_CORE_ENVS = ("uva/PushT-v0",)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. ``status`` is ``ok``, ``note`` (optional, or only informs) or ``FAIL`` (core)."""
+
+    status: str
+    name: str
+    text: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """``uva doctor`` takes none."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the findings; 1 if something that the core needs does not work."""
+    failed = 0
+    for finding in diagnose():
+        print(f"{finding.status:>4}  {finding.name:<22}{finding.text}")
+        failed += finding.status == "FAIL"
+    print("everything that the core needs works" if not failed else f"{failed} problems: see the lines marked FAIL")
+    return 1 if failed else 0
+
+
+def diagnose() -> Iterator[Finding]:
+    """All checks, each reported as soon as it is done."""
+    yield _python()
+    yield _tried("torch", _torch)
+    yield _torchvision()
+    yield _tried("diffusers", _diffusers)
+    yield _threads()
+    yield Finding("ok", "display", f"SDL_VIDEODRIVER={os.environ.get('SDL_VIDEODRIVER', 'unset (PushT sets dummy)')}")
+    yield Finding("note", "MuJoCo rendering", f"MUJOCO_GL={os.environ.get('MUJOCO_GL', 'unset (headless: egl)')}")
+    yield _tried("ffmpeg", _ffmpeg)
+    for env_id in sorted(name for name in gym.registry if name.startswith("uva/")):
+        yield _tried(env_id, functools.partial(_step, env_id), core=env_id in _CORE_ENVS)
+    for module, (distribution, purpose) in _EXTRAS.items():
+        if importlib.util.find_spec(module) is None:
+            yield Finding("note", distribution, f"not installed (optional; {purpose})")
+        else:
+            yield Finding("ok", distribution, importlib.metadata.version(distribution))
+    yield _tried("shipped weights", _weights)
+
+
+def _tried(name: str, check: Callable[[], str], *, core: bool = True) -> Finding:
+    try:
+        return Finding("ok", name, check())
+    except Exception as error:  # whatever it is, it is the finding
+        return Finding("FAIL" if core else "note", name, f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _python() -> Finding:
+    good = sys.version_info >= (3, 11)
+    return Finding("ok" if good else "FAIL", "python", platform.python_version() + ("" if good else ": 3.11 is needed"))
+
+
+def _torch() -> str:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x = torch.ones(8, 8, device=device)
+    if float((x @ x).sum()) != 512.0:
+        raise RuntimeError(f"a matrix product on {device} gives a wrong result")
+    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    return f"{torch.__version__} on {name}, {torch.get_num_threads()} threads"
+
+
+def _torchvision() -> Finding:
+    if importlib.util.find_spec("torchvision") is None:
+        return Finding("ok", "torchvision", "absent, as it should be")
+    return Finding(
+        "note", "torchvision", "installed but not used; if torch or diffusers fail above or below, uninstall it"
+    )
+
+
+def _diffusers() -> str:
+    import diffusers
+    from diffusers import AutoencoderKL, DDIMScheduler  # the imports are the check: they are resolved lazily
+
+    return f"{diffusers.__version__} ({AutoencoderKL.__name__}, {DDIMScheduler.__name__})"
+
+
+def _threads() -> Finding:
+    policy, threads = os.environ.get("OMP_WAIT_POLICY"), os.environ.get("OMP_NUM_THREADS", "unset")
+    text = f"OMP_NUM_THREADS={threads}, OMP_WAIT_POLICY={policy or 'unset'}"
+    if (policy or "").lower() != "passive":
+        text += "; with other busy processes on the machine, OMP_WAIT_POLICY=passive is several times faster"
+    return Finding("ok", "threads", text)
+
+
+def _ffmpeg() -> str:
+    import imageio_ffmpeg
+
+    executable = imageio_ffmpeg.get_ffmpeg_exe()
+    output = subprocess.run([executable, "-version"], capture_output=True, text=True, check=True, timeout=30).stdout
+    return output.splitlines()[0]
+
+
+def _step(env_id: str) -> str:
+    env = gym.make(env_id)
+    try:
+        observation, _ = env.reset(seed=0)
+        env.step(env.action_space.sample())
+        shapes = (
+            ", ".join(f"{key} {value.shape}" for key, value in observation.items())
+            if isinstance(observation, dict)
+            else str(getattr(observation, "shape", ""))
+        )
+        return f"made, reset and stepped: {shapes}"
+    finally:
+        env.close()
+
+
+def _weights() -> str:
+    from uva_agents import checkpoints
+
+    return ", ".join(checkpoints.shipped_names()) or "none"

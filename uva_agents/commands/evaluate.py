@@ -1,0 +1,101 @@
+"""``uva eval``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from uva_agents.benchmarks import PROTOCOLS, evaluate
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``uva eval``."""
+    parser.add_argument(
+        "agent",
+        metavar="AGENT",
+        help="a shipped name (see `uva info`), a weights folder, or package.module:factory, a function without "
+        "arguments that returns anything with stable-baselines3's predict()",
+    )
+    parser.add_argument("env", metavar="ENV", help="gymnasium id, for example uva/PushT-v0")
+    parser.add_argument("--episodes", type=int, default=50, metavar="N", help="default %(default)s")
+    parser.add_argument("--seed", type=int, default=None, help="of episode 0; default: the protocol's first seed")
+    parser.add_argument(
+        "--protocol",
+        default="dp-pusht",
+        metavar="NAME",
+        help="; ".join(f"{p.name}: {p.description}" for p in PROTOCOLS.values()).replace("%", "%%")
+        + "; default dp-pusht",
+    )
+    parser.add_argument("--n-envs", type=int, default=1, metavar="N", help="environments side by side (default 1)")
+    parser.add_argument("--async", dest="asynchronous", action="store_true", help="one process per environment")
+    parser.add_argument("--deterministic", action="store_true", help="ask the agent for its deterministic action")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report; a killed run continues from there")
+    parser.add_argument("--video", type=Path, metavar="DIR", help="write MP4 files of the first episodes there")
+    parser.add_argument("--n-videos", type=int, default=3, metavar="N", help="how many, with --video (default 3)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default auto)")
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps per decision; default: the agent's own")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="decisions computed together; above 1 is faster with --n-envs, and then the last bits of the actions "
+        "depend on --n-envs",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print the summary."""
+    from uva_agents.benchmarks import get_protocol
+
+    options = {key: value for key in ("steps", "batch_size") if (value := getattr(args, key)) is not None}
+    report = evaluate(
+        load_agent(args.agent, device=args.device, **options),
+        args.env,
+        args.episodes,
+        seed=get_protocol(args.protocol).first_seed if args.seed is None else args.seed,
+        protocol=args.protocol,
+        n_envs=args.n_envs,
+        vectorization="async" if args.asynchronous else "sync",
+        deterministic=args.deterministic,
+        video_dir=args.video,
+        n_videos=args.n_videos if args.video is not None else 0,
+        json_path=args.json,
+        progress=not args.quiet,
+        # The options are part of what is measured, and of what an interrupted evaluation may be continued with.
+        label=" ".join([args.agent, *(f"{key}={value}" for key, value in options.items())]),
+    )
+    print(report.summary())
+    for name, path in (("report", args.json), ("videos", args.video)):
+        if path is not None:
+            print(f"  {name}: {path}")
+    return 0
+
+
+def load_agent(name: str, *, device: str, **options: Any) -> Any:
+    """A policy by name or folder, or what ``package.module:factory`` returns.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such thing; the message says what there is.
+    """
+    if _FACTORY.fullmatch(name) and not Path(name).exists():
+        if options:
+            raise ValueError(f"--{next(iter(options)).replace('_', '-')} applies to UVA weights, not to {name}")
+        module_name, attribute = name.split(":")
+        if os.getcwd() not in sys.path:  # a console script does not look in the working directory, `python -m` does
+            sys.path.insert(0, os.getcwd())
+        try:
+            factory = getattr(importlib.import_module(module_name), attribute)
+        except (ModuleNotFoundError, AttributeError) as error:
+            raise ValueError(f"{name} cannot be imported: {error}") from error
+        return factory()
+    from uva_agents.agents import Policy
+
+    return Policy.from_pretrained(name, device=device, **options)

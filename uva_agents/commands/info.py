@@ -1,0 +1,43 @@
+"""``uva info``."""
+
+from __future__ import annotations
+
+import argparse
+
+import gymnasium as gym
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``uva info``."""
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME_OR_PATH",
+        help="shipped weights or a weights folder: prints configuration and card",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what there is."""
+    from uva_agents import checkpoints
+
+    if args.name is not None:
+        print(checkpoints.info(args.name))
+        return 0
+    from uva_agents.benchmarks import PROTOCOLS
+    from uva_agents.benchmarks.machine import hardware, versions
+
+    shipped = checkpoints.shipped_names()
+    sections = {
+        "versions": [f"{name} {version}" for name, version in versions().items()],
+        "machine": [hardware()],
+        "environments": sorted(name for name in gym.registry if name.startswith("uva/")),
+        "protocols": [f"{p.name}: {p.description}" for p in PROTOCOLS.values()],
+        "shipped weights": shipped or ["none"],
+    }
+    for title, lines in sections.items():
+        print(title)
+        print("".join(f"  {line}\n" for line in lines), end="")
+    if shipped:
+        print(f"\n`uva info {shipped[0]}` prints the card of these weights.")
+    return 0
