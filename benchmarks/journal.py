@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from uva_agents.benchmarks.report import EpisodeRecord
+from uva_agents.benchmarks.report import EpisodeRecord, write_atomic
 
 
 class Journal:
@@ -25,12 +25,11 @@ class Journal:
         self._settings = json.loads(json.dumps(settings, default=str))
         self.resumed = self._read()
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Rewritten rather than appended to: a torn last line must not swallow the next one.
-            self._file = self.path.open("w")
-            self._write(self._settings)
-            for record in self.resumed:
-                self._write(dataclasses.asdict(record))
+            # Rewritten rather than appended to, because a torn last line would swallow the next one; and at one stroke,
+            # because the run may be killed right now.
+            values = [self._settings, *map(dataclasses.asdict, self.resumed)]
+            write_atomic(self.path, "".join(json.dumps(value) + "\n" for value in values))
+            self._file = self.path.open("a")
 
     def _read(self) -> list[EpisodeRecord]:
         if self.path is None or not self.path.exists():
@@ -48,11 +47,8 @@ class Journal:
     def add(self, record: EpisodeRecord) -> None:
         """Append a finished episode."""
         if self.path is not None:
-            self._write(dataclasses.asdict(record))
-
-    def _write(self, value: Any) -> None:
-        self._file.write(json.dumps(value) + "\n")
-        self._file.flush()
+            self._file.write(json.dumps(dataclasses.asdict(record)) + "\n")
+            self._file.flush()
 
     def close(self, *, finished: bool) -> None:
         """Close the file; a finished evaluation has its report and needs the journal no more."""

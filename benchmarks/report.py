@@ -19,7 +19,7 @@ class EvaluationError(RuntimeError):
     """The environment could not be made, or no episode survived it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EpisodeRecord:
     """One finished episode.
 
@@ -45,7 +45,7 @@ class EpisodeRecord:
     total_reward: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EpisodeFailure:
     """An episode that the environment did not survive. It counts in no score."""
 
@@ -55,7 +55,7 @@ class EpisodeFailure:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Latency:
     """Wall-clock seconds of ``predict`` calls, each for ``batch_size`` environments at once.
 
@@ -84,7 +84,7 @@ class Latency:
         return cls(batch_size, len(seconds), p50, p95, len(slow), r50, r95)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EvalReport:
     """What :func:`uva_agents.evaluate` returns. Rates and scores are in [0, 1], times in seconds.
 

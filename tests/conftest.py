@@ -1,5 +1,28 @@
+"""What all tests share."""
+
+import os
 from pathlib import Path
-import pytest,torch
-torch.set_num_threads(1)
+
+# Before anything imports torch, pygame or an OpenMP library: they read these once.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # repeatable sums, and no fight for the cores with whatever else runs
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
 @pytest.fixture(scope="session")
-def shared(): return Path('/work/shared')
+def shared() -> Path:
+    """The folder with recorded data from the original code: ``$UVA_SHARED``, or ``shared`` beside the repository."""
+    folder = Path(os.environ.get("UVA_SHARED", REPOSITORY.parent / "shared"))
+    if not folder.is_dir():
+        message = f"no recorded data at {folder}; set UVA_SHARED to the folder that holds golden/"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder

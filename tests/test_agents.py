@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.tiny import observation, tiny_bundle, tiny_weights
 
 import uva_agents as uva
+from tests.tiny import observation, tiny_bundle, tiny_weights
 from uva_agents.agents import Agent, AgentState, Policy
 from uva_agents.agents.core import UVA
 
@@ -99,7 +99,11 @@ def test_reset_forgets_history_and_queued_actions(model: UVA) -> None:
 
 def test_deterministic_prediction_ignores_the_seed(model: UVA) -> None:
     policy = model.policy()
-    runs = [policy.predict(observation(0), policy.initial_state(1, seed=s), deterministic=d)[0] for d in (True, False) for s in (1, 2)]
+    runs = [
+        policy.predict(observation(0), policy.initial_state(1, seed=s), deterministic=d)[0]
+        for d in (True, False)
+        for s in (1, 2)
+    ]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert not np.array_equal(runs[2], runs[3])
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from uva_agents.data import (
-    EpochOrder,
     Episodes,
+    EpochOrder,
     LatentCache,
     LatentWindows,
     LinearNormalizer,
@@ -37,7 +37,12 @@ def arrays(steps: int = 30, seed: int = 0) -> dict[str, np.ndarray]:
 def episodes(ends: tuple[int, ...] = (12, 30)) -> Episodes:
     a = arrays(ends[-1])
     return Episodes(
-        {"pixels": a["img"], "action": a["action"], "agent_pos": a["state"][:, :2], "keypoints": a["keypoint"].reshape(-1, 18)},
+        {
+            "pixels": a["img"],
+            "action": a["action"],
+            "agent_pos": a["state"][:, :2],
+            "keypoints": a["keypoint"].reshape(-1, 18),
+        },
         np.array(ends),
     )
 
@@ -185,7 +190,9 @@ def test_the_latent_cache_is_reused_and_keyed_by_weights_and_data(tmp_path: Path
     np.testing.assert_array_equal(cache.get(data, Variant(), lambda done, total: calls.append(done)), first)
     assert not calls
     other = VAE(nano_vae_config()).eval()
-    assert LatentCache(tmp_path, other, patch_size=2, world_size=512).path(data, Variant()) != cache.path(data, Variant())
+    assert LatentCache(tmp_path, other, patch_size=2, world_size=512).path(data, Variant()) != cache.path(
+        data, Variant()
+    )
     assert cache.path(data, Variant(mirror=True)) != cache.path(data, Variant())
     assert cache.path(episodes((15, 30)), Variant()) != cache.path(data, Variant())
     path = cache.path(data, Variant())
@@ -198,7 +205,12 @@ def test_batches_are_normalised_windows_of_the_right_variant() -> None:
     tokens = [np.full((30, 1, 64), i, np.float16) for i in range(2)]
     limits = {k: (np.zeros(d), np.full(d, 512.0)) for k, d in (("action", 2), ("agent_pos", 2), ("keypoints", 18))}
     windows = LatentWindows(
-        data, tokens, standard_variants(2), LinearNormalizer.from_limits(limits), WindowSpec(), readout_keys=("agent_pos", "keypoints")
+        data,
+        tokens,
+        standard_variants(2),
+        LinearNormalizer.from_limits(limits),
+        WindowSpec(),
+        readout_keys=("agent_pos", "keypoints"),
     )
     batch = windows.batch(np.array([3, 3]), np.array([0, 1]))
     assert batch.history.shape == (2, 4, 1, 64) and batch.readout is not None and batch.readout.shape == (2, 2, 4, 20)
@@ -212,10 +224,16 @@ def test_batches_are_normalised_windows_of_the_right_variant() -> None:
 def test_normalisation_matches_the_recorded_one(shared: Path) -> None:
     recorded = np.load(shared / "golden" / "misc.npz")
     normalizer = LinearNormalizer.fit({"action": recorded["norm/action_data"]})
-    np.testing.assert_allclose(normalizer.scale["action"], recorded["norm/pusht_state/params_dict.action.scale"], rtol=1e-5)
-    np.testing.assert_allclose(normalizer.offset["action"], recorded["norm/pusht_state/params_dict.action.offset"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        normalizer.scale["action"], recorded["norm/pusht_state/params_dict.action.scale"], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        normalizer.offset["action"], recorded["norm/pusht_state/params_dict.action.offset"], rtol=1e-5, atol=1e-6
+    )
     value = torch.rand(5, 2) * 400
-    torch.testing.assert_close(normalizer.unnormalize("action", normalizer.normalize("action", value)), value, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        normalizer.unnormalize("action", normalizer.normalize("action", value)), value, atol=1e-3, rtol=0
+    )
     constant = LinearNormalizer.fit({"x": np.full((4, 1), 3.0)})
     assert float(constant.normalize("x", torch.tensor([3.0]))) == 0.0
 

@@ -1,5 +1,7 @@
 """Network behaviour: shapes, what each task may see, samplers that do not explode."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +32,7 @@ from uva_agents.model.heads import DiffusionHead
 from uva_agents.model.masking import reveal_counts
 
 EVERYTHING = dict(
-    width=32, heads=2, encoder_depth=1, decoder_depth=1, proprio_dim=2, readout_dim=3, text_dim=8, text_tokens=2,
+    width=32, heads=2, encoder_depth=1, decoder_depth=1, proprio_dim=2, readout_dim=4, frame_points=2, text_dim=8, text_tokens=2,
     history_actions=True, wrist_image=True, predict_wrist=True, predict_proprio_dim=4,
 )  # fmt: skip
 
@@ -62,8 +64,6 @@ def context(model: UVA, batch: int = 2) -> Context:
 
 
 def changed(model: UVA, task: Task, **swap: torch.Tensor | None) -> bool:
-    from dataclasses import replace
-
     base = context(model)
     visibility = model.visibility(task, 2)
     with torch.no_grad():
@@ -90,6 +90,20 @@ def test_each_task_sees_exactly_what_it_is_given(task: Task, sees: set[str]) -> 
         assert changed(model, task, **{name: value}) == (name in sees), name
 
 
+def test_points_of_masked_frames_do_not_leak() -> None:
+    """With one token masked in every frame, what the mask hides must not matter (here: the frames differ in it alone)."""
+    model = nano(readout_dim=4, frame_points=2)
+    base = context(model)
+    assert base.future is not None
+    mask = torch.zeros(2, 4, 9)
+    mask[:, :, 3] = 1
+    other = base.future.clone()
+    other[:, :, 3] += 1.0
+    visibility = Visibility.for_tasks([Task.VIDEO] * 2, mask)
+    a, b = (model.joint_latent(replace(base, future=f), visibility) for f in (base.future, other))
+    torch.testing.assert_close(a, b)
+
+
 def test_inverse_dynamics_needs_neither_history_nor_proprioception() -> None:
     model = nano()
     assert not changed(model, Task.INVERSE, history=None)
@@ -99,8 +113,6 @@ def test_inverse_dynamics_needs_neither_history_nor_proprioception() -> None:
 
 def test_missing_proprioception_rows_equal_absent_proprioception() -> None:
     model = nano()
-    from dataclasses import replace
-
     base = context(model)
     gone = replace(base, proprio=torch.full_like(base.proprio, float("nan")))
     absent = replace(base, proprio=None)
@@ -132,7 +144,7 @@ def test_every_optional_input_trains_and_every_parameter_gets_a_gradient() -> No
         base,
         Visibility.for_tasks(list(Task) * 2, mask),
         proprio_target=torch.randn(10, 16, 4),
-        readout_target=torch.randn(10, 2, 4, 3),
+        readout_target=torch.randn(10, 2, 4, 4),
     )
     losses.total.backward()
     # The text mask stands in for absent text, the history-action mask for absent actions: neither is absent here.
@@ -200,7 +212,13 @@ def test_respaced_timesteps_match_the_recorded_tables(shared) -> None:  # type: 
     for count in (1000, 100, 16, 10):
         process = GaussianDiffusion(respaced_timesteps(count))
         np.testing.assert_array_equal(process.timestep_map, recorded[f"diffusion{count}/timestep_map"])
-        for name in ("betas", "alphas_cumprod", "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2"):
+        for name in (
+            "betas",
+            "alphas_cumprod",
+            "posterior_log_variance_clipped",
+            "posterior_mean_coef1",
+            "posterior_mean_coef2",
+        ):
             np.testing.assert_allclose(getattr(process, name), recorded[f"diffusion{count}/{name}"], rtol=1e-10)
     np.testing.assert_array_equal(ddim_timesteps(50), recorded["diffusionddim50/timestep_map"])
 
@@ -223,7 +241,9 @@ def test_reveal_schedule_matches_the_recording_and_always_progresses(shared) -> 
 def test_video_sampling_shapes_and_joint_actions() -> None:
     model = nano(readout_dim=4)
     base = context(model)
-    tokens, actions = sample_video(model, base, task=Task.POLICY_VIDEO, sampler=SamplerConfig(iterations=8, video_steps=2))
+    tokens, actions = sample_video(
+        model, base, task=Task.POLICY_VIDEO, sampler=SamplerConfig(iterations=8, video_steps=2)
+    )
     assert tokens.shape == (2, 4, 9, 64) and actions is not None and actions.shape == (2, 16, 2)
     assert (tokens != 0).all()
     assert sample_actions(model, base, n=3).shape == (6, 16, 2)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.tiny import tiny_dataset
 
+from tests.tiny import tiny_dataset
 from uva_agents.checkpoints import load_bundle
 from uva_agents.training.config import Recipe, StageConfig, pusht_nano
 from uva_agents.training.ema import EMA
@@ -27,7 +27,14 @@ def tiny_recipe(**changes: object) -> Recipe:
     model = replace(recipe.model, width=32, heads=2, encoder_depth=1, decoder_depth=1)
     stage = StageConfig(steps=6, batch_size=16, lr=2e-3, warmup=2, validate_every=3)
     return replace(
-        recipe, model=model, held_out=1, variants=2, vae=stage, video=replace(stage, steps=4), joint=replace(stage, steps=8), **changes
+        recipe,
+        model=model,
+        held_out=1,
+        variants=2,
+        vae=stage,
+        video=replace(stage, steps=4),
+        joint=replace(stage, steps=8),
+        **changes,
     )
 
 
@@ -47,7 +54,14 @@ def test_a_recipe_runs_end_to_end_and_its_weights_load(data: Path, tmp_path: Pat
     bundle = load_bundle(folder)
     assert bundle.name == "pusht-nano" and bundle.spec.action_high == (512.0, 512.0)
     last = curve(tmp_path / "run" / "joint")[-1]
-    for name in ("policy_error_px", "inverse_error_px", "forward_psnr_db", "copy_psnr_db", "video_psnr_db", "video8_psnr_db"):
+    for name in (
+        "policy_error_px",
+        "inverse_error_px",
+        "forward_psnr_db",
+        "copy_psnr_db",
+        "video_psnr_db",
+        "video8_psnr_db",
+    ):
         assert np.isfinite(last[name]), name
     assert (tmp_path / "run" / "joint" / "futures.png").exists()
     # A finished run is not trained again.
@@ -69,7 +83,9 @@ def test_an_interrupted_run_continues_the_same_curve(data: Path, tmp_path: Path)
         b = torch.load(tmp_path / "pieces" / stage / "checkpoint.pt", weights_only=True)
         for name, value in a["model"].items():
             assert torch.equal(value, b["model"][name]), f"{stage} {name}"
-        kinds = [[line for line in curve(tmp_path / run / stage) if line["kind"] == "val"] for run in ("straight", "pieces")]
+        kinds = [
+            [line for line in curve(tmp_path / run / stage) if line["kind"] == "val"] for run in ("straight", "pieces")
+        ]
         assert kinds[0] == kinds[1]
 
 
@@ -77,7 +93,7 @@ def test_an_interrupted_run_continues_the_same_curve(data: Path, tmp_path: Path)
 def test_kill_9_in_the_middle_loses_at_most_the_last_checkpoint_interval(data: Path, tmp_path: Path) -> None:
     """A real process, killed without warning, twice; the curve it leaves equals that of an undisturbed run."""
     script = (
-        "import sys; sys.path.insert(0, {root!r})\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
         "import torch; torch.set_num_threads(1)\n"
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
@@ -87,11 +103,13 @@ def test_kill_9_in_the_middle_loses_at_most_the_last_checkpoint_interval(data: P
         "p.LoopOptions = lambda *a, **k: replace(LoopOptions(*a, **k), checkpoint_every_s=0.3)\n"
         "recipe = tiny_recipe()\n"
         "recipe = replace(recipe, joint=replace(recipe.joint, steps=300, validate_every=300))\n"
-        "p.run_recipe(recipe, p.RunOptions(Path({data!r}), Path(sys.argv[1]), progress=False))\n"
-    ).format(root=str(Path(__file__).parent.parent), data=str(data))
+        f"p.run_recipe(recipe, p.RunOptions(Path({str(data)!r}), Path(sys.argv[1]), progress=False))\n"
+    )
 
     def start(out: Path) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen([sys.executable, "-c", script, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        return subprocess.Popen(
+            [sys.executable, "-c", script, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
 
     straight = start(tmp_path / "straight")
     assert straight.wait(timeout=240) == 0
@@ -109,10 +127,15 @@ def test_kill_9_in_the_middle_loses_at_most_the_last_checkpoint_interval(data: P
         assert (tmp_path / "killed" / "joint" / "checkpoint.pt").exists()
     assert start(tmp_path / "killed").wait(timeout=240) == 0
     # Means over 25 steps that a kill cut through cover fewer steps; the steps themselves are identical.
-    final = [torch.load(tmp_path / run / "joint" / "checkpoint.pt", weights_only=True) for run in ("straight", "killed")]
+    final = [
+        torch.load(tmp_path / run / "joint" / "checkpoint.pt", weights_only=True) for run in ("straight", "killed")
+    ]
     assert final[0]["step"] == final[1]["step"] == 300
     assert all(torch.equal(v, final[1]["model"][k]) for k, v in final[0]["model"].items())
-    curves = [{line["step"]: line["loss"] for line in curve(tmp_path / run / "joint") if "loss" in line} for run in ("straight", "killed")]
+    curves = [
+        {line["step"]: line["loss"] for line in curve(tmp_path / run / "joint") if "loss" in line}
+        for run in ("straight", "killed")
+    ]
     assert curves[0].keys() == curves[1].keys()
     assert sum(curves[0][s] == curves[1][s] for s in curves[0]) >= len(curves[0]) - 2
 

@@ -43,7 +43,9 @@ def context(uva: UVA, memories: Sequence[Memory]) -> tuple[Context, list[Memory]
         for i in range(len(memories)):
             mine = [k for k, (row, _) in enumerate(missing) if row == i]
             updated[i] = memories[i].with_tokens([missing[k][1] for k in mine], [tokens[k] for k in mine])
-    history = torch.stack([torch.stack([_known(m, j) for j in index]) for m, index in zip(updated, wanted, strict=True)])
+    history = torch.stack(
+        [torch.stack([_known(m, j) for j in index]) for m, index in zip(updated, wanted, strict=True)]
+    )
     proprio = None
     if uva.bundle.model.config.proprio_dim:
         rows = np.stack([np.stack([m.proprio[j] for j in index]) for m, index in zip(updated, wanted, strict=True)])

@@ -83,7 +83,8 @@ class UVA:
         maps = unpatchify(tokens.flatten(0, -3), self.bundle.model.config.patch_size)
         height, width = self.bundle.spec.image_shape
         parts = []
-        for chunk in maps.split(batch_size):
+        for begin in range(0, len(maps), batch_size):
+            chunk = maps[begin : begin + batch_size]
             images = self.bundle.vae.decode(chunk).clamp(-1, 1)
             if images.shape[-2:] != (height, width):
                 images = torch.nn.functional.interpolate(

@@ -51,9 +51,12 @@ class InverseModel:
         pixels = pixels if batched else pixels[None]
         c = self.uva.bundle.model.config
         if pixels.shape[1] < c.n_frames:
-            raise ValueError(f"the inverse model takes {c.n_frames} frames, {c.frame_stride} control steps apart, got {pixels.shape[1]}")
+            raise ValueError(
+                f"the inverse model takes {c.n_frames} frames, {c.frame_stride} control steps apart, got {pixels.shape[1]}"
+            )
         pixels = pixels[:, -c.n_frames :]
-        tokens = self.uva.encode(pixels.reshape(-1, *pixels.shape[2:])).unflatten(0, pixels.shape[:2])
+        tokens = self.uva.encode(pixels.reshape(-1, *pixels.shape[2:]))
+        tokens = tokens.view(*pixels.shape[:2], *tokens.shape[1:])
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(len(tokens), c.action_steps, c.action_dim, generator=generator).to(self.uva.device)
         chunk = sample_actions(

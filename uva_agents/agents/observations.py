@@ -47,7 +47,9 @@ def read_observation(obs: Any, spec: InterfaceSpec, proprio_dim: int) -> Frames:
     if not isinstance(obs, Mapping):
         raise TypeError(f"an observation is a dict with 'pixels' (and 'agent_pos'), got {type(obs).__name__}")
     if "pixels" not in obs:
-        raise KeyError(f"the observation has no 'pixels'; its keys are {sorted(obs)}. Make the environment with image observations")
+        raise KeyError(
+            f"the observation has no 'pixels'; its keys are {sorted(obs)}. Make the environment with image observations"
+        )
     pixels = check_pixels(obs["pixels"], spec.image_shape)
     batched = pixels.ndim == 4
     if not batched:
@@ -55,7 +57,9 @@ def read_observation(obs: Any, spec: InterfaceSpec, proprio_dim: int) -> Frames:
     proprio = None
     if proprio_dim and spec.proprio_key is not None:
         if spec.proprio_key not in obs:
-            raise KeyError(f"the observation has no {spec.proprio_key!r}, which these weights use; its keys are {sorted(obs)}")
+            raise KeyError(
+                f"the observation has no {spec.proprio_key!r}, which these weights use; its keys are {sorted(obs)}"
+            )
         proprio = to_numpy(obs[spec.proprio_key]).astype(np.float32)
         proprio = proprio if batched else proprio[None]
         if proprio.shape != (len(pixels), proprio_dim):
@@ -80,12 +84,18 @@ def check_pixels(value: Any, image_shape: tuple[int, int], *, video: bool = Fals
         raise ValueError(f"{what} must be {wanted}, got shape {pixels.shape}")
     if pixels.shape[-1] != 3:
         if pixels.shape[-3] == 3:
-            raise ValueError(f"{what} are channels-first {pixels.shape}; move channels last: np.moveaxis({what}, -3, -1)")
+            raise ValueError(
+                f"{what} are channels-first {pixels.shape}; move channels last: np.moveaxis({what}, -3, -1)"
+            )
         raise ValueError(f"{what} must have 3 channels last, got shape {pixels.shape}")
     if pixels.dtype != np.uint8:
         top = float(np.nanmax(pixels)) if pixels.size else 0.0
         scale = " and scaled to [0, 255]" if top <= 1.0 else ""
-        raise ValueError(f"{what} must be uint8 in [0, 255], got {pixels.dtype} with maximum {top:g}; convert them with .astype(np.uint8){scale}")
+        raise ValueError(
+            f"{what} must be uint8 in [0, 255], got {pixels.dtype} with maximum {top:g}; convert them with .astype(np.uint8){scale}"
+        )
     if pixels.shape[-3:-1] != (height, width):
-        raise ValueError(f"{what} must be {height}x{width} for these weights, got {pixels.shape[-3]}x{pixels.shape[-2]}; resize them")
+        raise ValueError(
+            f"{what} must be {height}x{width} for these weights, got {pixels.shape[-3]}x{pixels.shape[-2]}; resize them"
+        )
     return pixels

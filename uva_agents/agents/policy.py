@@ -78,8 +78,12 @@ class Policy:
         """
         space = getattr(env, "single_action_space", env.action_space)
         mine = self.action_space
-        same = isinstance(space, gym.spaces.Box) and space.shape == mine.shape
-        if not (same and np.allclose(space.low, mine.low) and np.allclose(space.high, mine.high)):
+        if not (
+            isinstance(space, gym.spaces.Box)
+            and space.shape == mine.shape
+            and np.allclose(space.low, mine.low)
+            and np.allclose(space.high, mine.high)
+        ):
             raise ValueError(f"these weights act in {mine}, the environment wants {space}: use weights trained for it")
 
     # -- state -------------------------------------------------------------------------------------------------------
@@ -154,13 +158,17 @@ class Policy:
         inputs, memories = context(self.uva, memories)
         c = self.uva.bundle.model.config
         noise = torch.stack(
-            [_noise((0, 0) if deterministic else (m.seed, m.decisions), (c.action_steps, c.action_dim)) for m in memories]
+            [
+                _noise((0, 0) if deterministic else (m.seed, m.decisions), (c.action_steps, c.action_dim))
+                for m in memories
+            ]
         )
         noise = noise.to(self.device) * self.sampler.temperature
         chunks = sample_actions(self.uva.bundle.model, inputs, sampler=self.sampler, noise=noise)
         actions = self.uva.environment_actions(chunks)
         return [
-            replace(m, queue=a[: self.execute], decisions=m.decisions + 1) for m, a in zip(memories, actions, strict=True)
+            replace(m, queue=a[: self.execute], decisions=m.decisions + 1)
+            for m, a in zip(memories, actions, strict=True)
         ]
 
     @torch.no_grad()
@@ -184,7 +192,12 @@ class Policy:
         seed = next(self._seeds) if seed is None else seed
         noise = _noise((seed, 0), (len(memories) * n, c.action_steps, c.action_dim)).to(self.device)
         chunks = sample_actions(
-            self.uva.bundle.model, inputs, task=Task.POLICY, sampler=self.sampler, n=n, noise=noise * self.sampler.temperature
+            self.uva.bundle.model,
+            inputs,
+            task=Task.POLICY,
+            sampler=self.sampler,
+            n=n,
+            noise=noise * self.sampler.temperature,
         )
         actions = self.uva.environment_actions(chunks).reshape(len(memories), n, c.action_steps, c.action_dim)
         return actions if batched else actions[0]

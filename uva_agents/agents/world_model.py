@@ -99,7 +99,9 @@ class WorldModel:
         for begin in range(0, c.action_steps if actions is None else actions.shape[1], c.action_steps):
             if actions is not None:
                 inputs = replace(inputs, actions=actions[:, begin : begin + c.action_steps])
-            tokens, sampled = sample_video(self.uva.bundle.model, inputs, task=task, sampler=self.sampler, generator=generator)
+            tokens, sampled = sample_video(
+                self.uva.bundle.model, inputs, task=task, sampler=self.sampler, generator=generator
+            )
             parts.append(tokens)
             # Predicted frames become the history of the next chunk; where the agent then is, nobody has measured.
             inputs = Context(history=tokens)

@@ -62,13 +62,17 @@ def resolve(name_or_path: str | Path) -> Path:
         return SHIPPED / str(name_or_path)
     names = shipped_names()
     close = difflib.get_close_matches(str(name_or_path), names, n=3)
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"shipped weights: {', '.join(names) or 'none'}"
+    hint = (
+        f"did you mean {' or '.join(map(repr, close))}?" if close else f"shipped weights: {', '.join(names) or 'none'}"
+    )
     if path.is_dir():
         raise FileNotFoundError(f"{path} has no config.json: it is not a weights folder; {hint}")
     raise FileNotFoundError(f"no weights called {str(name_or_path)!r}, and no such folder; {hint}")
 
 
-def save_bundle(bundle: Bundle, folder: str | Path, *, card: str | None = None, extra: Mapping[str, Any] | None = None) -> Path:
+def save_bundle(
+    bundle: Bundle, folder: str | Path, *, card: str | None = None, extra: Mapping[str, Any] | None = None
+) -> Path:
     """Write a bundle as fp16 safetensors; the configuration is written last, so a partial folder never loads."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +160,9 @@ def _read_tensors(path: Path, module: nn.Module) -> None:
             raise ValueError(f"{path}: {len(names)} {kind} tensors, for example {name!r} (closest: {close})")
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
-            raise ValueError(f"{path}: {name!r} is {tuple(tensor.shape)}, the configuration says {tuple(wanted[name].shape)}")
+            raise ValueError(
+                f"{path}: {name!r} is {tuple(tensor.shape)}, the configuration says {tuple(wanted[name].shape)}"
+            )
     module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
 
 

@@ -11,8 +11,8 @@ from uva_agents.data.windows import WindowIndex, WindowSpec
 __all__ = [
     "PUSHT_FIELDS",
     "Batch",
-    "EpochOrder",
     "Episodes",
+    "EpochOrder",
     "Field",
     "LatentCache",
     "LatentWindows",

@@ -92,7 +92,7 @@ def shift_frames(frames: np.ndarray, dx: int, dy: int) -> np.ndarray:
 
 def _move_points(value: np.ndarray, mirror: bool, shift: np.ndarray, size: float) -> np.ndarray:
     """(N, 2k) interleaved x, y."""
-    points = value.reshape(len(value), -1, 2).astype(np.float32)
+    points: np.ndarray = value.reshape(len(value), -1, 2).astype(np.float32)
     if mirror:
         points = size - points[..., ::-1]
     return (points + shift[:, None].astype(np.float32)).reshape(value.shape)

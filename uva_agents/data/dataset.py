@@ -37,7 +37,11 @@ class Batch:
         """On a device."""
         move = lambda x: None if x is None else x.to(device, non_blocking=True)  # noqa: E731
         return Batch(
-            self.history.to(device), self.future.to(device), self.actions.to(device), move(self.proprio), move(self.readout)
+            self.history.to(device),
+            self.future.to(device),
+            self.actions.to(device),
+            move(self.proprio),
+            move(self.readout),
         )
 
 

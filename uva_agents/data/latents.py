@@ -67,7 +67,7 @@ class LatentCache:
         self.vae = vae
         self.patch_size = patch_size
         self.world_size = world_size
-        self._weights = weights_fingerprint(vae)
+        self._weights = f"{weights_fingerprint(vae)}*{vae.config.scale}"
 
     def path(self, episodes: Episodes, variant: Variant) -> Path:
         """Where this variant's tokens are, or will be."""

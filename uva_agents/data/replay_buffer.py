@@ -92,7 +92,9 @@ def _read(array: object, name: str) -> np.ndarray:
     missing = array.nchunks - array.nchunks_initialized
     if missing:
         # zarr would silently fill absent chunks with zeros.
-        raise ValueError(f"{name} is incomplete: {missing} of {array.nchunks} chunks are missing; copy the dataset again")
+        raise ValueError(
+            f"{name} is incomplete: {missing} of {array.nchunks} chunks are missing; copy the dataset again"
+        )
     _check_blosc_chunks(array, name)
     try:
         return np.asarray(array[:])
@@ -128,5 +130,7 @@ def _as_pixels(value: np.ndarray, source: str) -> np.ndarray:
     if not np.isfinite([low, high]).all():
         raise ValueError(f"{source}: pixels have NaN or infinity")
     if low < 0 or high > 255 or high <= 1.0:
-        raise ValueError(f"{source}: float pixels must be in [0, 255], got [{low:g}, {high:g}]; multiply by 255 or fix them")
+        raise ValueError(
+            f"{source}: float pixels must be in [0, 255], got [{low:g}, {high:g}]; multiply by 255 or fix them"
+        )
     return np.round(value).astype(np.uint8)

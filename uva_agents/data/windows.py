@@ -63,4 +63,5 @@ class WindowIndex:
     def steps(self, windows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """Dataset rows of ``offsets`` (K,) in ``windows`` (B,): (B, K), clamped to each window's episode."""
         rows = self.now[windows][:, None] + offsets[None]
-        return np.clip(rows, self.first[windows][:, None], self.last[windows][:, None])
+        clamped: np.ndarray = np.clip(rows, self.first[windows][:, None], self.last[windows][:, None])
+        return clamped

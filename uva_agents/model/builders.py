@@ -34,7 +34,9 @@ def uva_nano_config(*, action_dim: int = 2, vae_scale: float = 1.0, **overrides:
 
 def _released(width: int, depth: int, heads: int, overrides: dict[str, Any]) -> UVAConfig:
     encoder, decoder = (depth + 1) // 2, depth // 2
-    return UVAConfig(**({"width": width, "encoder_depth": encoder, "decoder_depth": decoder, "heads": heads} | overrides))
+    return UVAConfig(
+        **({"width": width, "encoder_depth": encoder, "decoder_depth": decoder, "heads": heads} | overrides)
+    )
 
 
 def uva_tiny_config(**overrides: Any) -> UVAConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Literal
 
 from uva_agents.model.vae import VAEConfig
@@ -13,7 +13,7 @@ Prediction = Literal["epsilon", "v", "flow"]
 Aggregator = Literal["conv_fc", "conv_ori", "flatten"]
 
 
-class Task(str, Enum):
+class Task(StrEnum):
     """What is given and what is predicted (paper section IV-C). Values are the names in the released code.
 
     ============== =============== ========= ============ ===============
@@ -92,6 +92,8 @@ class UVAConfig:
         predict_proprio_dim: numbers per step of predicted future proprioception, 0 without.
         readout_dim: numbers per frame of low-dimensional state (key points, say) that an auxiliary head reads from the
             joint latent and hands to the action head, 0 without. Trained where the data has them; never an input.
+        frame_points: points read straight from every visible frame's latents (spatial softmax) and embedded with its tokens,
+            0 without. Where ``readout_dim`` is ``2 * frame_points`` they learn from the same targets.
         predict_actions: false for a video-only network (the released first stage).
     """
 
@@ -123,17 +125,22 @@ class UVAConfig:
     predict_wrist: bool = False
     predict_proprio_dim: int = 0
     readout_dim: int = 0
+    frame_points: int = 0
     predict_actions: bool = True
 
     def __post_init__(self) -> None:
         if self.image_size % (16 * self.patch_size):
-            raise ValueError(f"image_size {self.image_size} is not a multiple of 16 * patch_size ({16 * self.patch_size})")
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of 16 * patch_size ({16 * self.patch_size})"
+            )
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.action_steps % self.n_frames or self.history_steps % self.n_frames:
             raise ValueError("action_steps and history_steps must be multiples of n_frames")
         if self.proprio_dim and self.proprio_steps not in (self.history_steps, self.n_frames):
             raise ValueError(f"proprio_steps must be history_steps or n_frames, got {self.proprio_steps}")
+        if self.frame_points and self.readout_dim != 2 * self.frame_points:
+            raise ValueError(f"frame_points {self.frame_points} needs readout_dim {2 * self.frame_points}, got {self.readout_dim}")
         if self.predict_wrist and not self.wrist_image:
             raise ValueError("predict_wrist needs wrist_image")
 

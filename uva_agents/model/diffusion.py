@@ -183,13 +183,15 @@ def few_step_scheduler(prediction: Prediction, steps: int) -> Any:
     """
     if steps < 1:
         raise ValueError(f"sampling steps must be at least 1, got {steps}")
-    from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+    import diffusers
+
+    schedulers: Any = diffusers
 
     if prediction == "flow":
-        flow = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS)
+        flow = schedulers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS)
         flow.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps).tolist())
         return flow
-    ddim = DDIMScheduler(
+    ddim = schedulers.DDIMScheduler(
         num_train_timesteps=TRAIN_STEPS,
         trained_betas=cosine_betas(),
         prediction_type="v_prediction" if prediction == "v" else "epsilon",
@@ -227,7 +229,7 @@ def sample_few_steps(
             "without it samples explode at the zero-signal end of the cosine schedule"
         )
     scheduler = few_step_scheduler(prediction, steps)
-    x = noise
+    x: Tensor = noise
     channels = noise.shape[-1]
     for timestep in scheduler.timesteps:
         t = timestep.to(x.device).expand(len(x))
@@ -235,15 +237,15 @@ def sample_few_steps(
         if clip is not None:
             output = _bound(output, x, timestep, scheduler, prediction, clip)
         x = scheduler.step(output, timestep, x).prev_sample
-    return cast(Tensor, x)
+    return x
 
 
 def _bound(output: Tensor, x: Tensor, timestep: Tensor, scheduler: Any, prediction: Prediction, clip: float) -> Tensor:
     """The network output that corresponds to the clean sample clamped to [-clip, clip]."""
     if prediction == "flow":
-        sigma = timestep / TRAIN_STEPS
+        sigma: Tensor = timestep / TRAIN_STEPS
         return (x - (x - sigma * output).clamp(-clip, clip)) / sigma
-    signal = scheduler.alphas_cumprod[int(timestep)].to(x).sqrt()
+    signal: Tensor = scheduler.alphas_cumprod[int(timestep)].to(x).sqrt()
     spread = (1 - signal**2).sqrt()
     if prediction == "v":
         x0 = (signal * x - spread * output).clamp(-clip, clip)

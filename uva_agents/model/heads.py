@@ -86,7 +86,9 @@ class DiffusionHead(nn.Module):
         shape = (len(condition), self.channels)
         if ancestral:
             if self.config.prediction != "epsilon":
-                raise ValueError(f"ancestral sampling needs an epsilon prediction, this head predicts {self.config.prediction!r}")
+                raise ValueError(
+                    f"ancestral sampling needs an epsilon prediction, this head predicts {self.config.prediction!r}"
+                )
             return ancestral_process(steps).sample(
                 lambda x, t: self.net(x, t, condition),
                 shape,

@@ -74,7 +74,8 @@ class TimestepEmbedder(nn.Module):
         return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
     def forward(self, t: Tensor) -> Tensor:
-        return cast(Tensor, self.mlp(self.sinusoid(t).to(self.mlp[0].weight.dtype)))
+        weight = cast(nn.Linear, self.mlp[0]).weight
+        return cast(Tensor, self.mlp(self.sinusoid(t).to(weight.dtype)))
 
 
 class AdaLNBlock(nn.Module):

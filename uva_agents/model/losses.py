@@ -33,7 +33,9 @@ class Losses:
 
     def scalars(self) -> dict[str, float]:
         """Detached parts by name, for logs."""
-        return {name: float(getattr(self, name).detach()) for name in ("total", "video", "action", "proprio", "readout")}
+        return {
+            name: float(getattr(self, name).detach()) for name in ("total", "video", "action", "proprio", "readout")
+        }
 
 
 def joint_loss(
@@ -78,6 +80,9 @@ def joint_loss(
         readout = model.read_out(z)
         if readout_target is not None:
             readout_loss = _readout_loss(readout, readout_target, visibility)
+            if model.config.frame_points and context.history is not None and context.future is not None:
+                points = torch.stack([model.read_points(context.history), model.read_points(context.future)], dim=1)
+                readout_loss = readout_loss + _mean_error(points, readout_target, torch.isfinite(readout_target))
     if model.config.predict_actions and bool(visibility.action_loss.any()):
         if context.actions is None:
             raise ValueError("the action loss needs actions in the context")
@@ -88,9 +93,7 @@ def joint_loss(
     if model.config.predict_proprio_dim and proprio_target is not None:
         everyone = torch.ones_like(visibility.action_loss)
         condition = model.proprio_head.condition(z)
-        proprio = _sequence_losses(
-            model.proprio_head, proprio_target, condition, everyone, draws.get("proprio")
-        ).mean()
+        proprio = _sequence_losses(model.proprio_head, proprio_target, condition, everyone, draws.get("proprio")).mean()
     total = video + action_weight * action + proprio + readout_weight * readout_loss
     return Losses(total, video, action, proprio, readout_loss)
 
@@ -123,5 +126,9 @@ def _readout_loss(readout: Tensor, target: Tensor, visibility: Visibility) -> Te
     """
     known = torch.isfinite(target)
     known[:, 0] &= visibility.history[:, None, None]
-    error = (readout - torch.where(known, target, readout.detach())).abs()
+    return _mean_error(readout, target, known)
+
+
+def _mean_error(value: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    error = (value - torch.where(known, target, value.detach())).abs()
     return error.sum() / known.sum().clamp(min=1)

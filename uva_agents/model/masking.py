@@ -95,7 +95,7 @@ def reveal_counts(iterations: int, tokens: int) -> list[int]:
 
     At least one token stays masked until the last step, and at least one is revealed at each.
     """
-    if not 1 <= iterations:
+    if not iterations >= 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
     left, counts = tokens, []
     for i in range(iterations):

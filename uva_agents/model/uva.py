@@ -6,6 +6,7 @@ Frame tokens are (B, T, S, C); :func:`patchify` makes them from VAE latents. The
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -17,6 +18,7 @@ from uva_agents.model.config import Task, UVAConfig
 from uva_agents.model.heads import ActionHead, DiffusionHead
 from uva_agents.model.layers import Block
 from uva_agents.model.masking import Visibility
+from uva_agents.model.points import PointReader
 
 
 def patchify(latents: Tensor, patch_size: int) -> Tensor:
@@ -121,6 +123,11 @@ class UVA(nn.Module):
             self.encoder_text_pos = _embedding(1, c.text_tokens, d)
             self.decoder_text_pos = _embedding(1, c.text_tokens, d)
 
+        if c.frame_points:
+            self.point_reader = PointReader(c.vae.z_channels, c.frame_points, c.latent_size)
+            self.history_point_proj = nn.Linear(2 * c.frame_points, d)
+            self.future_point_proj = nn.Linear(2 * c.frame_points, d)
+
         self.encoder_time_pos, self.encoder_space_pos = _embedding(1, t, d), _embedding(1, s, d)
         self.decoder_time_pos, self.decoder_space_pos = _embedding(1, t, d), _embedding(1, s, d)
         self.latent_time_pos, self.latent_space_pos = _embedding(1, t, d), _embedding(1, s, d)
@@ -218,17 +225,26 @@ class UVA(nn.Module):
         shape = (b, c.n_frames, c.tokens_per_frame, c.width)
         missing = self.frame_mask.view(1, 1, 1, -1)
         hidden = visibility.future_mask[..., None]
-        groups = [self._future(context.future, self.future_proj, missing, hidden, shape)]
+        future = self._future(context.future, self.future_proj, missing, hidden, shape)
+        if c.frame_points and context.future is not None:
+            # Only of frames that are shown whole: a masked frame must not leak where things are in it.
+            whole = (hidden.sum(2, keepdim=True) == 0).float()
+            future = future + whole * self.future_point_proj(self.read_points(context.future))[:, :, None]
+        groups = [future]
         if c.predict_wrist:
             wrist_missing = self.wrist_mask.view(1, 1, 1, -1)
             groups.append(self._future(context.wrist_future, self.wrist_future_proj, wrist_missing, hidden, shape))
         keep = visibility.history[:, None, None, None]
-        groups.append(_select(context.history, self.history_proj, missing, keep, shape))
+        groups.append(_select(context.history, self._history, missing, keep, shape))
         if c.history_actions:
             groups.append(self._history_actions(context.history_actions, b))
         action_keep = visibility.actions[:, None, None]
         actions = _select(
-            context.actions, self.action_proj, self.action_mask.view(1, 1, -1), action_keep, (b, c.action_steps, c.width)
+            context.actions,
+            self.action_proj,
+            self.action_mask.view(1, 1, -1),
+            action_keep,
+            (b, c.action_steps, c.width),
         )
         groups.append(self._spread(actions))
         if c.wrist_image:
@@ -238,6 +254,12 @@ class UVA(nn.Module):
         if c.proprio_dim:
             groups.append(self._proprio(context.proprio, visibility, b))
         return groups
+
+    def _history(self, tokens: Tensor) -> Tensor:
+        x = cast(Tensor, self.history_proj(tokens))
+        if self.config.frame_points:
+            x = x + self.history_point_proj(self.read_points(tokens))[:, :, None]
+        return x
 
     def _future(
         self, tokens: Tensor | None, proj: nn.Module, missing: Tensor, hidden: Tensor, shape: tuple[int, ...]
@@ -283,11 +305,18 @@ class UVA(nn.Module):
 
     # -- heads -------------------------------------------------------------------------------------------------------
 
+    def read_points(self, tokens: Tensor) -> Tensor:
+        """Points read straight from frame tokens (B, T, S, C): (B, T, 2 * frame_points)."""
+        maps = unpatchify(tokens, self.config.patch_size).flatten(0, 1)
+        points: Tensor = self.point_reader(maps)
+        return points.view(*tokens.shape[:2], -1)
+
     def read_out(self, z: Tensor) -> Tensor:
         """State of history and future frames read from the joint latent: (B, 2, T, readout_dim)."""
         c = self.config
         frames = self.readout_squeeze(z).view(len(z), c.n_frames, -1)
-        return cast(Tensor, self.readout(torch.nn.functional.gelu(frames))).unflatten(-1, (2, -1)).transpose(1, 2)
+        state: Tensor = self.readout(torch.nn.functional.gelu(frames))
+        return state.view(len(z), c.n_frames, 2, c.readout_dim).transpose(1, 2)
 
     def action_condition(self, z: Tensor, readout: Tensor | None = None) -> Tensor:
         """Condition of the action head from the joint latent (B, T * S, D)."""
@@ -305,11 +334,13 @@ class UVA(nn.Module):
         return Visibility.for_tasks([task] * batch_size, future_mask)
 
 
-def _select(tokens: Tensor | None, proj: nn.Module, missing: Tensor, keep: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _select(
+    tokens: Tensor | None, proj: Callable[[Tensor], Tensor], missing: Tensor, keep: Tensor, shape: tuple[int, ...]
+) -> Tensor:
     """Projected tokens where ``keep``, the mask token elsewhere."""
     if tokens is None:
         return missing.expand(shape)
-    return torch.where(keep, cast(Tensor, proj(tokens)), missing)
+    return torch.where(keep, proj(tokens), missing)
 
 
 def _init_linear(module: nn.Module) -> None:

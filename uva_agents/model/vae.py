@@ -151,7 +151,9 @@ class VAE(nn.Module):
 
 
 def _diffusers_autoencoder(config: VAEConfig) -> nn.Module:
-    from diffusers import AutoencoderKL  # imported late: it costs a second, and nano does not need it
+    import diffusers  # imported late: it costs a second, and nano does not need it
+
+    autoencoder: Any = diffusers.AutoencoderKL
 
     levels = len(config.channel_mult)
     if levels != 5:
@@ -159,7 +161,7 @@ def _diffusers_autoencoder(config: VAEConfig) -> nn.Module:
     down = ("DownEncoderBlock2D",) * (levels - 1) + ("AttnDownEncoderBlock2D",)
     return cast(
         nn.Module,
-        AutoencoderKL(
+        autoencoder(
             down_block_types=down,
             up_block_types=("UpDecoderBlock2D",) * levels,
             block_out_channels=tuple(int(config.channels * m) for m in config.channel_mult),

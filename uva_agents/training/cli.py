@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``uva train``."""
     parser.add_argument("recipe", help=f"one of: {', '.join(RECIPES)}")
     parser.add_argument("--data", type=Path, required=True, help="dataset folder (a zarr replay buffer)")
-    parser.add_argument("--out", type=Path, default=None, help="run folder; the same folder resumes (default runs/RECIPE)")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="run folder; the same folder resumes (default runs/RECIPE)"
+    )
     parser.add_argument("--vae", type=Path, default=None, help="trained autoencoder (safetensors): skips its stage")
     parser.add_argument("--seed", type=int, default=None)
     for stage in ("vae", "video", "joint"):

@@ -61,6 +61,7 @@ class Recipe:
         latent_noise: standard deviation of noise on the latents in training (their own is 1).
         action_weight, readout_weight: of the action loss and the auxiliary state loss.
         kl_weight: of the autoencoder.
+        points_weight: of the loss by which the autoencoder lays out the read-out points, 0 without.
         vae, video, joint: stages.
         seed: of everything.
     """
@@ -88,6 +89,7 @@ class Recipe:
     action_weight: float = 1.0
     readout_weight: float = 2.0
     kl_weight: float = 0.01
+    points_weight: float = 0.0
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,12 +104,13 @@ def pusht_nano() -> Recipe:
     """PushT from the 206 human demonstrations, on two CPU cores."""
     return Recipe(
         name="pusht-nano",
-        model=uva_nano_config(action_dim=2, proprio_dim=2, readout_dim=20),
+        model=uva_nano_config(action_dim=2, proprio_dim=2, readout_dim=20, frame_points=10),
         limits={"action": (0.0, 512.0), "agent_pos": (0.0, 512.0), "keypoints": (0.0, 512.0)},
         readout_keys=("agent_pos", "keypoints"),
         history_dropout=0.3,
         latent_noise=0.1,
         action_weight=2.0,
+        points_weight=500.0,
         task_weights={
             Task.POLICY: 0.45,
             Task.POLICY_VIDEO: 0.15,
@@ -115,7 +118,9 @@ def pusht_nano() -> Recipe:
             Task.INVERSE: 0.15,
             Task.VIDEO: 0.1,
         },
-        vae=StageConfig(steps=1700, batch_size=64, lr=2e-3, warmup=170, weight_decay=0.0, betas=(0.9, 0.99), clip=200.0),
+        vae=StageConfig(
+            steps=1700, batch_size=64, lr=2e-3, warmup=170, weight_decay=0.0, betas=(0.9, 0.99), clip=200.0
+        ),
         video=StageConfig(steps=600, batch_size=128, lr=1e-3),
         joint=StageConfig(steps=7000, batch_size=128, lr=1e-3, validate_every=700),
     )

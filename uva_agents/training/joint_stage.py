@@ -23,7 +23,9 @@ class JointModule(nn.Module):
         self.model = model
         self.recipe = recipe
 
-    def forward(self, context: Context, visibility: Visibility, readout: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, context: Context, visibility: Visibility, readout: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         losses = joint_loss(
             self.model,
             context,

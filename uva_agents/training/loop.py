@@ -71,7 +71,9 @@ def learning_rate(config: StageConfig, step: int) -> float:
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices, none on vectors (biases, norms) and embeddings."""
-    decay = [p for n, p in module.named_parameters() if p.requires_grad and p.ndim > 1 and not n.endswith(("_pos", "_mask"))]
+    decay = [
+        p for n, p in module.named_parameters() if p.requires_grad and p.ndim > 1 and not n.endswith(("_pos", "_mask"))
+    ]
     chosen = {id(p) for p in decay}
     rest = [p for p in module.parameters() if p.requires_grad and id(p) not in chosen]
     return [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
@@ -96,7 +98,9 @@ def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[
     signature = json.dumps([stage.name, vars(config), options.seed, options.key], sort_keys=True)
     step = _restore(checkpoint, signature, module, optimizer, ema)
     prepared, optimizer = accelerator.prepare(module, optimizer)
-    reporter = Reporter(options.folder, stage.name, config.steps, step, show=options.progress and rank == 0, write=rank == 0)
+    reporter = Reporter(
+        options.folder, stage.name, config.steps, step, show=options.progress and rank == 0, write=rank == 0
+    )
     stage_key = zlib.crc32(stage.name.encode())
     saved_at, began_at = time.monotonic(), step
 
@@ -121,7 +125,9 @@ def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[
             norm = accelerator.clip_grad_norm_(prepared.parameters(), config.clip)
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise FloatingPointError(f"stage {stage.name!r}: the loss is {value} at step {step}; lower lr or look at the data")
+                raise FloatingPointError(
+                    f"stage {stage.name!r}: the loss is {value} at step {step}; lower lr or look at the data"
+                )
             optimizer.step()
             ema.update(accelerator.unwrap_model(prepared), step)
             step += 1

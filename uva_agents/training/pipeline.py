@@ -110,7 +110,9 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
     if not state.is_main_process:
         return None
     bundle = Bundle(model, vae, normalizer, spec, recipe.name)
-    return save_bundle(bundle, options.out / "weights", extra={"recipe": json.loads(json.dumps(recipe.to_dict(), default=str))})
+    return save_bundle(
+        bundle, options.out / "weights", extra={"recipe": json.loads(json.dumps(recipe.to_dict(), default=str))}
+    )
 
 
 def make_normalizer(recipe: Recipe, episodes: Episodes) -> LinearNormalizer:
@@ -165,7 +167,9 @@ def _train(stage: Stage, target: nn.Module | None, config: StageConfig, recipe: 
     return finished
 
 
-def _with_progress(show: bool, title: str, work: Callable[[Callable[[int, int], None]], list[np.ndarray]]) -> list[np.ndarray]:
+def _with_progress(
+    show: bool, title: str, work: Callable[[Callable[[int, int], None]], list[np.ndarray]]
+) -> list[np.ndarray]:
     with Progress(disable=not show) as bar:
         task = bar.add_task(title, total=None)
         return work(lambda done, total: bar.update(task, completed=done, total=total))

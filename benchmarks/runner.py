@@ -84,7 +84,7 @@ def evaluate(
         "env_id": env_id,
         "protocol": dataclasses.asdict(rules),
         "seed": seed,
-        "env_kwargs": kwargs,
+        "env_kwargs": dict(env_kwargs or {}),
         "deterministic": deterministic,
         "versions": versions(),
     }

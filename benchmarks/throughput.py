@@ -1,0 +1,129 @@
+"""Training throughput of the joint stage: cached latents against the autoencoder in the loop.
+
+``python -m uva_agents.benchmarks.throughput --data FOLDER``. Both loops run the same network, batch and optimiser in turn in
+the same process; the naive one encodes the eight frames of every window first, as a loop without a cache must.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of this benchmark."""
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=20, help="timed steps per loop and round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--json", type=Path, default=None)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print windows per second of both loops and their ratio."""
+    import torch
+
+    from uva_agents.benchmarks.machine import hardware, versions
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    cached, naive = [], []
+    bench = Bench(args.batch_size)
+    bench.step(encode=True)
+    for _ in range(args.rounds):
+        cached.append(bench.rate(args.steps, encode=False))
+        naive.append(bench.rate(max(2, args.steps // 4), encode=True))
+    ratios = [a / b for a, b in zip(cached, naive, strict=True)]
+    print(
+        f"joint stage, batch {args.batch_size}, {torch.get_num_threads()} threads, windows/s (median of {args.rounds}):"
+    )
+    print(f"  cached latents        {np.median(cached):7.1f}   ({min(cached):.1f}..{max(cached):.1f})")
+    print(f"  autoencoder in loop   {np.median(naive):7.1f}   ({min(naive):.1f}..{max(naive):.1f})")
+    print(f"  ratio                 {np.median(ratios):7.2f}   ({min(ratios):.2f}..{max(ratios):.2f})")
+    if args.json:
+        result = {"cached": cached, "naive": naive, "hardware": hardware(), "versions": versions()}
+        args.json.write_text(json.dumps(result, indent=1))
+    return 0
+
+
+class Bench:
+    """The pusht-nano recipe's joint stage on synthetic windows (time does not depend on the numbers)."""
+
+    def __init__(self, batch_size: int) -> None:
+        import torch
+
+        from uva_agents.data import Episodes, LatentWindows, standard_variants
+        from uva_agents.model import UVA, VAE
+        from uva_agents.training.config import pusht_nano
+        from uva_agents.training.ema import EMA
+        from uva_agents.training.joint_stage import JointStage
+        from uva_agents.training.loop import parameter_groups
+        from uva_agents.training.pipeline import make_normalizer
+
+        recipe = pusht_nano()
+        rng = np.random.default_rng(0)
+        n, c = 4096, recipe.model
+        self.frames = rng.integers(0, 256, (n, 96, 96, 3), dtype=np.uint8)
+        arrays = {
+            "pixels": self.frames,
+            "action": rng.uniform(0, 512, (n, 2)).astype(np.float32),
+            "agent_pos": rng.uniform(0, 512, (n, 2)).astype(np.float32),
+            "keypoints": rng.uniform(0, 512, (n, 18)).astype(np.float32),
+        }
+        episodes = Episodes(arrays, np.arange(128, n + 1, 128))
+        tokens = [rng.normal(size=(n, c.tokens_per_frame, c.token_dim)).astype(np.float16) for _ in range(2)]
+        from uva_agents.data import WindowSpec
+
+        windows = LatentWindows(
+            episodes,
+            tokens,
+            standard_variants(2),
+            make_normalizer(recipe, episodes),
+            WindowSpec(),
+            readout_keys=recipe.readout_keys,
+        )
+        from dataclasses import replace
+
+        config = replace(recipe.joint, batch_size=batch_size)
+        self.vae = VAE(recipe.model.vae).eval().requires_grad_(False)
+        self.stage = JointStage(recipe, config, "joint", UVA(c), windows, recipe.task_weights, None)
+        self.module = self.stage.module.train()
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.module, config.weight_decay), lr=1e-4)
+        self.ema = EMA(self.module, power=0.75, maximum=0.999)
+        self.count = 0
+
+    def step(self, *, encode: bool) -> None:
+        """One optimisation step."""
+        import torch
+
+        from uva_agents.data.latents import encode_frames
+
+        inputs = self.stage.inputs(self.count, 0, 1)
+        if encode:
+            rows = np.random.default_rng(self.count).integers(0, len(self.frames), 8 * self.stage.config.batch_size)
+            encode_frames(self.vae, self.frames[rows], patch_size=2)
+        loss, _ = self.module(**inputs)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        self.optimizer.step()
+        self.ema.update(self.module, self.count)
+        self.count += 1
+
+    def rate(self, steps: int, *, encode: bool) -> float:
+        """Windows per second."""
+        began = time.perf_counter()
+        for _ in range(steps):
+            self.step(encode=encode)
+        return steps * self.stage.config.batch_size / (time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
