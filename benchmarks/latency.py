@@ -11,10 +11,14 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uva_agents.benchmarks.machine import hardware, versions
+
+if TYPE_CHECKING:
+    from uva_agents.agents import UVA, Policy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,11 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def measure(policy: object, repeats: int) -> list[float]:
+def measure(policy: Policy, repeats: int) -> list[float]:
     """Seconds per decision, after one that warms up."""
-    from uva_agents.agents import Policy
-
-    assert isinstance(policy, Policy)
     rng = np.random.default_rng(0)
     height, width = policy.uva.bundle.spec.image_shape
     observe: Callable[[], dict[str, np.ndarray]] = lambda: {  # noqa: E731
@@ -69,7 +70,7 @@ def measure(policy: object, repeats: int) -> list[float]:
         "agent_pos": rng.uniform(0, 512, 2).astype(np.float32),
     }
     state = policy.initial_state(1, seed=0)
-    times = []
+    times: list[float] = []
     while len(times) <= repeats:
         decides = state[0].queue is None or len(state[0].queue) == 0
         obs = observe()
@@ -80,7 +81,7 @@ def measure(policy: object, repeats: int) -> list[float]:
     return times[1:]
 
 
-def official_size(like: object) -> object:
+def official_size(like: UVA) -> UVA:
     """The released network and autoencoder with random weights, on the interface of other weights."""
     from dataclasses import replace
 
@@ -89,7 +90,6 @@ def official_size(like: object) -> object:
     from uva_agents.model import UVA as Network
     from uva_agents.model import VAE, uva_base_config
 
-    assert isinstance(like, UVA)
     config = uva_base_config()
     spec = replace(like.bundle.spec, proprio_key=None)
     network = Network(config).eval().requires_grad_(False)

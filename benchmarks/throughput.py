@@ -71,7 +71,7 @@ class Bench:
         rng = np.random.default_rng(0)
         n, c = 4096, recipe.model
         self.frames = rng.integers(0, 256, (n, 96, 96, 3), dtype=np.uint8)
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "pixels": self.frames,
             "action": rng.uniform(0, 512, (n, 2)).astype(np.float32),
             "agent_pos": rng.uniform(0, 512, (n, 2)).astype(np.float32),

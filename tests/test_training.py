@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ def tiny_recipe(**changes: object) -> Recipe:
         held_out=1,
         variants=2,
         vae=stage,
+        points=stage,
         video=replace(stage, steps=4),
         joint=replace(stage, steps=8),
         **changes,
@@ -163,7 +165,7 @@ def test_the_learning_rate_warms_up_and_ends_low() -> None:
     config = StageConfig(steps=100, batch_size=1, lr=1.0, warmup=10, final_lr=0.01)
     rates = [learning_rate(config, s) for s in range(101)]
     assert rates[0] == pytest.approx(0.1) and rates[10] == pytest.approx(1.0) and rates[100] == pytest.approx(0.01)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
 def test_ema_decay_matches_the_recorded_schedule(shared: Path) -> None:

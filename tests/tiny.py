@@ -12,7 +12,15 @@ from uva_agents.model import UVA, VAE, nano_vae_config, uva_nano_config
 
 def tiny_bundle(seed: int = 0, **overrides: object) -> Bundle:
     torch.manual_seed(seed)
-    size = {"width": 32, "heads": 2, "encoder_depth": 1, "decoder_depth": 1, "proprio_dim": 2, "readout_dim": 20}
+    size = {
+        "width": 32,
+        "heads": 2,
+        "encoder_depth": 1,
+        "decoder_depth": 1,
+        "proprio_dim": 2,
+        "readout_dim": 20,
+        "frame_points": 10,
+    }
     model, vae = UVA(uva_nano_config(**(size | overrides))), VAE(nano_vae_config())
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.05)  # zero-initialised outputs would make every observation look alike

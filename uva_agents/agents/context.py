@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from uva_agents.agents.core import UVA
+from uva_agents.agents.core import UVA, FrameCode
 from uva_agents.agents.memory import Memory
 from uva_agents.agents.observations import Frames, read_observation
 from uva_agents.model import Context
@@ -31,26 +31,27 @@ def observe(uva: UVA, memory: Memory, frames: Frames, row: int) -> Memory:
 
 
 def context(uva: UVA, memories: Sequence[Memory]) -> tuple[Context, list[Memory]]:
-    """Context of a batch of memories, and the memories with the tokens that had to be computed.
+    """Context of a batch of memories, and the memories with the codes that had to be computed.
 
     Missing history repeats the episode's first frame, as in training.
     """
     wanted = [np.maximum(len(m.frames) - 1 + uva.history_offsets, 0) for m in memories]
-    missing = [(i, j) for i, m in enumerate(memories) for j in sorted(set(wanted[i].tolist())) if m.tokens[j] is None]
+    missing = [(i, j) for i, m in enumerate(memories) for j in sorted(set(wanted[i].tolist())) if m.codes[j] is None]
     updated = list(memories)
     if missing:
-        tokens = uva.encode(np.stack([memories[i].frames[j] for i, j in missing]))
+        codes = uva.encode(np.stack([memories[i].frames[j] for i, j in missing]))
         for i in range(len(memories)):
             mine = [k for k, (row, _) in enumerate(missing) if row == i]
-            updated[i] = memories[i].with_tokens([missing[k][1] for k in mine], [tokens[k] for k in mine])
-    history = torch.stack(
-        [torch.stack([_known(m, j) for j in index]) for m, index in zip(updated, wanted, strict=True)]
-    )
-    proprio = None
+            updated[i] = memories[i].with_codes([missing[k][1] for k in mine], [codes[k] for k in mine])
+    seen = [[_known(m, j) for j in index] for m, index in zip(updated, wanted, strict=True)]
+    history = torch.stack([torch.stack([code.tokens for code in row]) for row in seen])
+    points = proprio = None
+    if uva.bundle.model.config.frame_points:
+        points = torch.stack([torch.stack([code.points for code in row if code.points is not None]) for row in seen])
     if uva.bundle.model.config.proprio_dim:
         rows = np.stack([np.stack([m.proprio[j] for j in index]) for m, index in zip(updated, wanted, strict=True)])
         proprio = uva.normalize_proprio(rows)
-    return Context(history=history, proprio=proprio), updated
+    return Context(history=history, proprio=proprio, history_points=points), updated
 
 
 def memories_from(uva: UVA, obs: Any, history: Any | None, seed: int = 0) -> tuple[list[Memory], bool]:
@@ -69,7 +70,7 @@ def memories_from(uva: UVA, obs: Any, history: Any | None, seed: int = 0) -> tup
     return [observe(uva, m, frames, i) for i, m in enumerate(memories)], frames.batched
 
 
-def _known(memory: Memory, index: int) -> torch.Tensor:
-    tokens = memory.tokens[index]
-    assert tokens is not None
-    return tokens
+def _known(memory: Memory, index: int) -> FrameCode:
+    code = memory.codes[index]
+    assert code is not None
+    return code

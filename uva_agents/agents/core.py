@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -10,12 +12,23 @@ import torch
 from torch import Tensor
 
 from uva_agents.checkpoints.store import Bundle, load_bundle
-from uva_agents.model import patchify, unpatchify
+from uva_agents.data.latents import weights_fingerprint
 
 if TYPE_CHECKING:
     from uva_agents.agents.inverse_model import InverseModel
     from uva_agents.agents.policy import Policy
     from uva_agents.agents.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class FrameCode:
+    """What the network sees of frames: tokens (..., S, C) and, where it uses them, points (..., 2K)."""
+
+    tokens: Tensor
+    points: Tensor | None
+
+    def __getitem__(self, index: int) -> FrameCode:
+        return FrameCode(self.tokens[index], None if self.points is None else self.points[index])
 
 
 class UVA:
@@ -56,6 +69,11 @@ class UVA:
 
         return InverseModel(self)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all tensors."""
+        return weights_fingerprint(self.bundle.model) + weights_fingerprint(self.bundle.vae)
+
     @property
     def device(self) -> torch.device:
         return self.bundle.device
@@ -67,20 +85,22 @@ class UVA:
         return np.arange(1 - c.n_frames, 1) * c.frame_stride
 
     @torch.no_grad()
-    def encode(self, frames: np.ndarray) -> Tensor:
-        """uint8 (N, H, W, 3) -> tokens (N, S, C) on the device."""
+    def encode(self, frames: np.ndarray) -> FrameCode:
+        """uint8 (N, H, W, 3) -> tokens (N, S, C) and points (N, 2K), on the device."""
         images = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
         images = images.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
         side = self.bundle.model.config.image_size
         if images.shape[-2:] != (side, side):
             images = torch.nn.functional.interpolate(images, (side, side), mode="bilinear", align_corners=False)
-        return patchify(self.bundle.vae.encode(images), self.bundle.model.config.patch_size)
+        model = self.bundle.model
+        tokens = model.to_tokens(self.bundle.vae.encode(images))
+        return FrameCode(tokens, model.point_reader(images) if model.config.frame_points else None)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, *, batch_size: int = 64) -> np.ndarray:
         """Tokens (..., S, C) -> uint8 frames (..., H, W, 3) at the environment's image size."""
         lead = tokens.shape[:-2]
-        maps = unpatchify(tokens.flatten(0, -3), self.bundle.model.config.patch_size)
+        maps = self.bundle.model.to_latents(tokens.flatten(0, -3))
         height, width = self.bundle.spec.image_shape
         parts = []
         for begin in range(0, len(maps), batch_size):

@@ -55,12 +55,12 @@ class InverseModel:
                 f"the inverse model takes {c.n_frames} frames, {c.frame_stride} control steps apart, got {pixels.shape[1]}"
             )
         pixels = pixels[:, -c.n_frames :]
-        tokens = self.uva.encode(pixels.reshape(-1, *pixels.shape[2:]))
-        tokens = tokens.view(*pixels.shape[:2], *tokens.shape[1:])
+        code = self.uva.encode(pixels.reshape(-1, *pixels.shape[2:]))
+        tokens = code.tokens.view(*pixels.shape[:2], *code.tokens.shape[1:])
+        points = None if code.points is None else code.points.view(*pixels.shape[:2], -1)
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(len(tokens), c.action_steps, c.action_dim, generator=generator).to(self.uva.device)
-        chunk = sample_actions(
-            self.uva.bundle.model, Context(future=tokens), task=Task.INVERSE, sampler=self.sampler, noise=noise
-        )
+        context = Context(future=tokens, future_points=points)
+        chunk = sample_actions(self.uva.bundle.model, context, task=Task.INVERSE, sampler=self.sampler, noise=noise)
         actions = self.uva.environment_actions(chunk)
         return actions if batched else actions[0]

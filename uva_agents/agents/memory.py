@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import Tensor
+
+from uva_agents.agents.core import FrameCode
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Memory:
         decisions: chunks sampled so far; (seed, decisions) determines the next chunk's noise.
         frames: the newest frames, oldest first, each uint8 (H, W, 3).
         proprio: the rows that go with them, float32 (P,).
-        tokens: the frames' latent tokens (S, C) where they have been computed already: a frame is encoded once.
+        codes: what the network sees of the frames, where it has been computed already: a frame is encoded once.
         queue: (k, A) actions of the current chunk still to execute.
     """
 
@@ -26,7 +27,7 @@ class Memory:
     decisions: int = 0
     frames: tuple[np.ndarray, ...] = ()
     proprio: tuple[np.ndarray, ...] = ()
-    tokens: tuple[Tensor | None, ...] = ()
+    codes: tuple[FrameCode | None, ...] = ()
     queue: np.ndarray | None = None
 
     def observed(self, frame: np.ndarray, proprio: np.ndarray | None, keep: int) -> Memory:
@@ -36,15 +37,15 @@ class Memory:
             self,
             frames=(*self.frames, frame)[-keep:],
             proprio=rows[-keep:],
-            tokens=(*self.tokens, None)[-keep:],
+            codes=(*self.codes, None)[-keep:],
         )
 
-    def with_tokens(self, index: Sequence[int], tokens: Sequence[Tensor]) -> Memory:
-        """With the tokens of some frames filled in."""
-        filled = list(self.tokens)
-        for i, value in zip(index, tokens, strict=True):
+    def with_codes(self, index: Sequence[int], codes: Sequence[FrameCode]) -> Memory:
+        """With the codes of some frames filled in."""
+        filled = list(self.codes)
+        for i, value in zip(index, codes, strict=True):
             filled[i] = value
-        return replace(self, tokens=tuple(filled))
+        return replace(self, codes=tuple(filled))
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class PolicyState:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def decisions(self) -> np.ndarray:
+        """(n,) chunks sampled so far, per row."""
+        return np.array([row.decisions for row in self.rows])
 
     def __getitem__(self, index: int) -> Memory:
         return self.rows[index]

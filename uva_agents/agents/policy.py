@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -65,6 +66,20 @@ class Policy:
     def action_space(self) -> gym.spaces.Box:
         """Of one environment action."""
         return self.uva.bundle.spec.action_space
+
+    @property
+    def name(self) -> str:
+        """Of the weights."""
+        return self.uva.bundle.name
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides its actions, as JSON values: an interrupted evaluation continues only with the same."""
+        return {
+            "weights": self.uva.fingerprint,
+            "execute": self.execute,
+            "sampler": dataclasses.asdict(self.sampler),
+        }
 
     @property
     def device(self) -> torch.device:

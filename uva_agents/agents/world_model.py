@@ -93,9 +93,11 @@ class WorldModel:
         start, _ = context(self.uva, memories)
         generator = torch.Generator(device=self.uva.device).manual_seed(self.seed if seed is None else seed)
         inputs = Context(
-            history=_repeat(start.history, n), proprio=None if start.proprio is None else _repeat(start.proprio, n)
+            history=_repeat(start.history, n),
+            proprio=_repeat(start.proprio, n),
+            history_points=_repeat(start.history_points, n),
         )
-        parts, sampled = [], None
+        parts, frames, sampled = [], [], None
         for begin in range(0, c.action_steps if actions is None else actions.shape[1], c.action_steps):
             if actions is not None:
                 inputs = replace(inputs, actions=actions[:, begin : begin + c.action_steps])
@@ -103,17 +105,21 @@ class WorldModel:
                 self.uva.bundle.model, inputs, task=task, sampler=self.sampler, generator=generator
             )
             parts.append(tokens)
+            frames.append(self.uva.decode(tokens))
             # Predicted frames become the history of the next chunk; where the agent then is, nobody has measured.
-            inputs = Context(history=tokens)
+            points = None
+            if c.frame_points:
+                points = self.uva.encode(frames[-1].reshape(-1, *frames[-1].shape[2:])).points
+                points = None if points is None else points.view(n, c.n_frames, -1)
+            inputs = Context(history=tokens, history_points=points)
         latents = torch.cat(parts, dim=1)
         return Rollout(
-            frames=self.uva.decode(latents),
+            frames=np.concatenate(frames, axis=1),
             latents=latents,
             frame_steps=np.arange(1, latents.shape[1] + 1) * c.frame_stride,
             actions=None if sampled is None else self.uva.environment_actions(sampled),
         )
 
 
-def _repeat(x: Tensor | None, n: int) -> Tensor:
-    assert x is not None
-    return x.expand(n, *x.shape[1:])
+def _repeat(x: Tensor | None, n: int) -> Tensor | None:
+    return None if x is None else x.expand(n, *x.shape[1:])

@@ -25,6 +25,7 @@ class Batch:
         actions: (B, action_steps, A).
         proprio: (B, T, P) at the history frames, or ``None``.
         readout: (B, 2, T, R) low-dimensional state at history and future frames, or ``None``.
+        history_points, future_points: (B, T, 2K) points read from the frames, or ``None``.
     """
 
     history: Tensor
@@ -32,16 +33,23 @@ class Batch:
     actions: Tensor
     proprio: Tensor | None
     readout: Tensor | None
+    history_points: Tensor | None = None
+    future_points: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """On a device."""
-        move = lambda x: None if x is None else x.to(device, non_blocking=True)  # noqa: E731
+
+        def move(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device, non_blocking=True)
+
         return Batch(
             self.history.to(device),
             self.future.to(device),
             self.actions.to(device),
             move(self.proprio),
             move(self.readout),
+            move(self.history_points),
+            move(self.future_points),
         )
 
 
@@ -50,7 +58,7 @@ class LatentWindows:
 
     Args:
         episodes: the data (its pixels are not used).
-        tokens: float16 (N, S, C) per variant.
+        tokens: float16 (N, S, C) per variant, as the network sees them.
         variants: what was done to each.
         normalizer: has ``action``, and the proprioception and read-out keys.
         spec: the window.
@@ -58,6 +66,7 @@ class LatentWindows:
         proprio_key: low-dimensional key given as proprioception.
         readout_keys: keys concatenated into the read-out target.
         world_size: see :func:`~uva_agents.data.augment.apply_variant`.
+        points: float32 (N, 2K) per variant, read from its frames.
     """
 
     def __init__(
@@ -72,6 +81,7 @@ class LatentWindows:
         proprio_key: str | None = "agent_pos",
         readout_keys: Sequence[str] = (),
         world_size: float = 512.0,
+        points: Sequence[np.ndarray] | None = None,
     ) -> None:
         if len(tokens) != len(variants):
             raise ValueError(f"{len(tokens)} latent arrays for {len(variants)} variants")
@@ -80,6 +90,7 @@ class LatentWindows:
         self.variants = len(variants)
         self.rows_per_variant = episodes.steps
         self.tokens = torch.from_numpy(np.concatenate(tokens))
+        self.points = None if points is None else torch.from_numpy(np.concatenate(points))
         low: dict[str, list[Tensor]] = {}
         keys = ["action", *([proprio_key] if proprio_key else []), *readout_keys]
         for variant in variants:
@@ -114,6 +125,8 @@ class LatentWindows:
             actions=self.actions[rows["action"]],
             proprio=None if self.proprio is None else self.proprio[rows["history"]],
             readout=readout,
+            history_points=None if self.points is None else self.points[rows["history"]],
+            future_points=None if self.points is None else self.points[rows["future"]],
         )
 
 

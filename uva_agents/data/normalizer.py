@@ -53,8 +53,8 @@ class LinearNormalizer:
     def _parameters(self, key: str, like: Tensor) -> tuple[Tensor, Tensor]:
         if key not in self.scale:
             raise KeyError(f"normaliser knows {sorted(self.scale)}, not {key!r}")
-        make = lambda a: torch.as_tensor(a, dtype=like.dtype, device=like.device)  # noqa: E731
-        return make(self.scale[key]), make(self.offset[key])
+        scale = torch.as_tensor(self.scale[key], dtype=like.dtype, device=like.device)
+        return scale, torch.as_tensor(self.offset[key], dtype=like.dtype, device=like.device)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, ready for JSON."""

@@ -28,6 +28,7 @@ def uva_nano_config(*, action_dim: int = 2, vae_scale: float = 1.0, **overrides:
         aggregator="flatten",
         proprio_steps=4,
         proprio_maskable=True,
+        standardize=True,
     )
     return UVAConfig(**(values | overrides))
 

@@ -92,8 +92,8 @@ class UVAConfig:
         predict_proprio_dim: numbers per step of predicted future proprioception, 0 without.
         readout_dim: numbers per frame of low-dimensional state (key points, say) that an auxiliary head reads from the
             joint latent and hands to the action head, 0 without. Trained where the data has them; never an input.
-        frame_points: points read straight from every visible frame's latents (spatial softmax) and embedded with its tokens,
-            0 without. Where ``readout_dim`` is ``2 * frame_points`` they learn from the same targets.
+        frame_points: points that a small reader finds in every visible frame and that are embedded with its tokens, 0 without.
+        standardize: shift and scale every latent of every position to mean 0 and deviation 1 over the training data.
         predict_actions: false for a video-only network (the released first stage).
     """
 
@@ -126,6 +126,7 @@ class UVAConfig:
     predict_proprio_dim: int = 0
     readout_dim: int = 0
     frame_points: int = 0
+    standardize: bool = False
     predict_actions: bool = True
 
     def __post_init__(self) -> None:
@@ -139,8 +140,6 @@ class UVAConfig:
             raise ValueError("action_steps and history_steps must be multiples of n_frames")
         if self.proprio_dim and self.proprio_steps not in (self.history_steps, self.n_frames):
             raise ValueError(f"proprio_steps must be history_steps or n_frames, got {self.proprio_steps}")
-        if self.frame_points and self.readout_dim != 2 * self.frame_points:
-            raise ValueError(f"frame_points {self.frame_points} needs readout_dim {2 * self.frame_points}, got {self.readout_dim}")
         if self.predict_wrist and not self.wrist_image:
             raise ValueError("predict_wrist needs wrist_image")
 

@@ -80,9 +80,6 @@ def joint_loss(
         readout = model.read_out(z)
         if readout_target is not None:
             readout_loss = _readout_loss(readout, readout_target, visibility)
-            if model.config.frame_points and context.history is not None and context.future is not None:
-                points = torch.stack([model.read_points(context.history), model.read_points(context.future)], dim=1)
-                readout_loss = readout_loss + _mean_error(points, readout_target, torch.isfinite(readout_target))
     if model.config.predict_actions and bool(visibility.action_loss.any()):
         if context.actions is None:
             raise ValueError("the action loss needs actions in the context")
@@ -126,9 +123,5 @@ def _readout_loss(readout: Tensor, target: Tensor, visibility: Visibility) -> Te
     """
     known = torch.isfinite(target)
     known[:, 0] &= visibility.history[:, None, None]
-    return _mean_error(readout, target, known)
-
-
-def _mean_error(value: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    error = (value - torch.where(known, target, value.detach())).abs()
+    error = (readout - torch.where(known, target, readout.detach())).abs()
     return error.sum() / known.sum().clamp(min=1)

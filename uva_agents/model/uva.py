@@ -53,6 +53,7 @@ class Context:
         text: (B, text_dim).
         history_actions: (B, history_steps, A), normalised.
         wrist_history, wrist_future: (B, T, S, C).
+        history_points, future_points: (B, T, 2 * frame_points) points read from the frames, in [-1, 1].
     """
 
     history: Tensor | None = None
@@ -63,6 +64,8 @@ class Context:
     history_actions: Tensor | None = None
     wrist_history: Tensor | None = None
     wrist_future: Tensor | None = None
+    history_points: Tensor | None = None
+    future_points: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -123,8 +126,11 @@ class UVA(nn.Module):
             self.encoder_text_pos = _embedding(1, c.text_tokens, d)
             self.decoder_text_pos = _embedding(1, c.text_tokens, d)
 
+        if c.standardize:
+            self.register_buffer("token_mean", torch.zeros(s, c.token_dim))
+            self.register_buffer("token_std", torch.ones(s, c.token_dim))
         if c.frame_points:
-            self.point_reader = PointReader(c.vae.z_channels, c.frame_points, c.latent_size)
+            self.point_reader = PointReader(image_size=c.image_size, points=c.frame_points)
             self.history_point_proj = nn.Linear(2 * c.frame_points, d)
             self.future_point_proj = nn.Linear(2 * c.frame_points, d)
 
@@ -150,6 +156,9 @@ class UVA(nn.Module):
             self.proprio_head = self._action_head(c.predict_proprio_dim)
         self.apply(_init_linear)
         self._zero_outputs()
+
+    token_mean: Tensor
+    token_std: Tensor
 
     def _blocks(self, depth: int) -> nn.ModuleList:
         c = self.config
@@ -226,16 +235,19 @@ class UVA(nn.Module):
         missing = self.frame_mask.view(1, 1, 1, -1)
         hidden = visibility.future_mask[..., None]
         future = self._future(context.future, self.future_proj, missing, hidden, shape)
-        if c.frame_points and context.future is not None:
+        if c.frame_points and context.future_points is not None:
             # Only of frames that are shown whole: a masked frame must not leak where things are in it.
             whole = (hidden.sum(2, keepdim=True) == 0).float()
-            future = future + whole * self.future_point_proj(self.read_points(context.future))[:, :, None]
+            future = future + whole * self.future_point_proj(context.future_points)[:, :, None]
         groups = [future]
         if c.predict_wrist:
             wrist_missing = self.wrist_mask.view(1, 1, 1, -1)
             groups.append(self._future(context.wrist_future, self.wrist_future_proj, wrist_missing, hidden, shape))
         keep = visibility.history[:, None, None, None]
-        groups.append(_select(context.history, self._history, missing, keep, shape))
+        history = _select(context.history, self.history_proj, missing, keep, shape)
+        if c.frame_points and context.history_points is not None:
+            history = history + keep.float() * self.history_point_proj(context.history_points)[:, :, None]
+        groups.append(history)
         if c.history_actions:
             groups.append(self._history_actions(context.history_actions, b))
         action_keep = visibility.actions[:, None, None]
@@ -254,12 +266,6 @@ class UVA(nn.Module):
         if c.proprio_dim:
             groups.append(self._proprio(context.proprio, visibility, b))
         return groups
-
-    def _history(self, tokens: Tensor) -> Tensor:
-        x = cast(Tensor, self.history_proj(tokens))
-        if self.config.frame_points:
-            x = x + self.history_point_proj(self.read_points(tokens))[:, :, None]
-        return x
 
     def _future(
         self, tokens: Tensor | None, proj: nn.Module, missing: Tensor, hidden: Tensor, shape: tuple[int, ...]
@@ -305,11 +311,16 @@ class UVA(nn.Module):
 
     # -- heads -------------------------------------------------------------------------------------------------------
 
-    def read_points(self, tokens: Tensor) -> Tensor:
-        """Points read straight from frame tokens (B, T, S, C): (B, T, 2 * frame_points)."""
-        maps = unpatchify(tokens, self.config.patch_size).flatten(0, 1)
-        points: Tensor = self.point_reader(maps)
-        return points.view(*tokens.shape[:2], -1)
+    def to_tokens(self, latents: Tensor) -> Tensor:
+        """VAE latents (..., C, h, w) -> the tokens (..., S, C) that the network sees, standardised where it does that."""
+        tokens = patchify(latents, self.config.patch_size)
+        return (tokens - self.token_mean) / self.token_std if self.config.standardize else tokens
+
+    def to_latents(self, tokens: Tensor) -> Tensor:
+        """Inverse of :meth:`to_tokens`."""
+        if self.config.standardize:
+            tokens = tokens * self.token_std + self.token_mean
+        return unpatchify(tokens, self.config.patch_size)
 
     def read_out(self, z: Tensor) -> Tensor:
         """State of history and future frames read from the joint latent: (B, 2, T, readout_dim)."""

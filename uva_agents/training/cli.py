@@ -18,8 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=None, help="run folder; the same folder resumes (default runs/RECIPE)"
     )
     parser.add_argument("--vae", type=Path, default=None, help="trained autoencoder (safetensors): skips its stage")
+    parser.add_argument("--points", type=Path, default=None, help="trained point reader (safetensors): skips its stage")
     parser.add_argument("--seed", type=int, default=None)
-    for stage in ("vae", "video", "joint"):
+    for stage in ("vae", "points", "video", "joint"):
         parser.add_argument(f"--{stage}-steps", type=int, default=None, help=f"optimiser steps of the {stage} stage")
     parser.add_argument("--batch-size", type=int, default=None, help="of the video and joint stages, per process")
     parser.add_argument("--variants", type=int, default=None, help="cached augmented variants of the data")
@@ -38,7 +39,13 @@ def run(args: argparse.Namespace) -> int:
     recipe = configure(args)
     folder = run_recipe(
         recipe,
-        RunOptions(args.data, args.out or Path("runs") / recipe.name, vae_weights=args.vae, progress=not args.quiet),
+        RunOptions(
+            args.data,
+            args.out or Path("runs") / recipe.name,
+            vae_weights=args.vae,
+            points_weights=args.points,
+            progress=not args.quiet,
+        ),
     )
     if folder is not None:
         print(f"weights: {folder}")
@@ -55,12 +62,12 @@ def configure(args: argparse.Namespace) -> Recipe:
         close = difflib.get_close_matches(args.recipe, RECIPES, n=2) or list(RECIPES)
         raise ValueError(f"no recipe called {args.recipe!r}; did you mean {' or '.join(close)}?")
     recipe = RECIPES[args.recipe]()
-    for name in ("vae", "video", "joint"):
+    for name in ("vae", "points", "video", "joint"):
         stage = getattr(recipe, name)
         steps = getattr(args, f"{name}_steps")
         if steps is not None:
             stage = dataclasses.replace(stage, steps=steps, validate_every=min(stage.validate_every, max(1, steps)))
-        if args.batch_size and name != "vae":
+        if args.batch_size and name in ("video", "joint"):
             stage = dataclasses.replace(stage, batch_size=args.batch_size)
         recipe = dataclasses.replace(recipe, **{name: stage})
     if args.seed is not None:

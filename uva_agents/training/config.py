@@ -42,7 +42,7 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named training run: data layout, network, and the three stages.
+    """A named training run: data layout, network, and the stages.
 
     Args:
         name: of the weights.
@@ -61,14 +61,15 @@ class Recipe:
         latent_noise: standard deviation of noise on the latents in training (their own is 1).
         action_weight, readout_weight: of the action loss and the auxiliary state loss.
         kl_weight: of the autoencoder.
-        points_weight: of the loss by which the autoencoder lays out the read-out points, 0 without.
-        vae, video, joint: stages.
+        point_noise: standard deviation of noise on the frames' points in training, in units of half the world.
+        vae, points, video, joint: stages.
         seed: of everything.
     """
 
     name: str
     model: UVAConfig
     vae: StageConfig
+    points: StageConfig
     video: StageConfig
     joint: StageConfig
     fields: Mapping[str, Field] = field(default_factory=lambda: dict(PUSHT_FIELDS))
@@ -89,7 +90,7 @@ class Recipe:
     action_weight: float = 1.0
     readout_weight: float = 2.0
     kl_weight: float = 0.01
-    points_weight: float = 0.0
+    point_noise: float = 0.0
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def pusht_nano() -> Recipe:
         history_dropout=0.3,
         latent_noise=0.1,
         action_weight=2.0,
-        points_weight=500.0,
+        point_noise=0.012,
         task_weights={
             Task.POLICY: 0.45,
             Task.POLICY_VIDEO: 0.15,
@@ -121,6 +122,7 @@ def pusht_nano() -> Recipe:
         vae=StageConfig(
             steps=1700, batch_size=64, lr=2e-3, warmup=170, weight_decay=0.0, betas=(0.9, 0.99), clip=200.0
         ),
+        points=StageConfig(steps=9000, batch_size=256, lr=2e-3, warmup=200, weight_decay=0.02, validate_every=1000),
         video=StageConfig(steps=600, batch_size=128, lr=1e-3),
         joint=StageConfig(steps=7000, batch_size=128, lr=1e-3, validate_every=700),
     )

@@ -88,8 +88,21 @@ def make_context(batch: Batch, recipe: Recipe) -> tuple[Context, Tensor | None]:
         missing = torch.rand(n, 1, 1) < recipe.proprio_dropout
         proprio = proprio.masked_fill(missing, float("nan"))
     if readout is not None:
-        past = torch.where(frozen[:, None, None], readout[:, 0, -1:], readout[:, 0])
-        readout = torch.stack([past, readout[:, 1]], dim=1)
+        known = torch.where(frozen[:, None, None], readout[:, 0, -1:], readout[:, 0])
+        readout = torch.stack([known, readout[:, 1]], dim=1)
     history = history + recipe.latent_noise * torch.randn_like(history)
     future = future + recipe.latent_noise * torch.randn_like(future)
-    return Context(history=history, future=future, actions=batch.actions, proprio=proprio), readout
+    past, ahead = batch.history_points, batch.future_points
+    if past is not None and ahead is not None:
+        past = torch.where(frozen[:, None, None], past[:, -1:], past)
+        past = past + recipe.point_noise * torch.randn_like(past)
+        ahead = ahead + recipe.point_noise * torch.randn_like(ahead)
+    context = Context(
+        history=history,
+        future=future,
+        actions=batch.actions,
+        proprio=proprio,
+        history_points=past,
+        future_points=ahead,
+    )
+    return context, readout

@@ -23,16 +23,19 @@ from uva_agents.data import (
     LatentWindows,
     LinearNormalizer,
     Variant,
+    apply_variant,
     encode_frames,
     held_out_split,
     read_replay_buffer,
     standard_variants,
 )
 from uva_agents.model import UVA, VAE, Task
+from uva_agents.model.points import PointReader
 from uva_agents.training.config import Recipe, StageConfig
 from uva_agents.training.joint_stage import JointStage
 from uva_agents.training.loop import LoopOptions, Stage, run_stage
-from uva_agents.training.vae_stage import VAEStage
+from uva_agents.training.points_stage import PointsStage
+from uva_agents.training.vae_stage import VAEStage, to_images
 from uva_agents.training.validation import Validator
 
 
@@ -44,6 +47,7 @@ class RunOptions:
         data: dataset folder.
         out: run folder; its stages live in sub-folders, the finished weights in ``weights/``.
         vae_weights: trained autoencoder (safetensors) instead of the first stage.
+        points_weights: trained point reader (safetensors) instead of its stage.
         progress: show progress bars.
         stop_after: stop each stage after so many steps in this process, for tests.
     """
@@ -51,6 +55,7 @@ class RunOptions:
     data: Path
     out: Path
     vae_weights: Path | None = None
+    points_weights: Path | None = None
     progress: bool = True
     stop_after: int | None = None
 
@@ -77,6 +82,12 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
             "latents",
             lambda report: cache.get_all(episodes, variants, report),
         )
+    model = UVA(recipe.model)
+    if recipe.model.standardize:
+        tokens = _standardize(model, tokens)
+    points = _points(model, recipe, options, episodes, variants, episodes.select(train), episodes.select(held_out))
+    if points == []:
+        return None
     normalizer = make_normalizer(recipe, episodes)
     spec = make_interface(recipe, episodes)
 
@@ -92,10 +103,10 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
             proprio_key=recipe.proprio_key,
             readout_keys=recipe.readout_keys,
             world_size=recipe.world_size,
+            points=None if points is None else points[: len(some)],
         )
 
     validator = Validator(windows(held_out, variants[:1]), vae, normalizer, episodes.arrays["pixels"])
-    model = UVA(recipe.model)
     stages: list[tuple[StageConfig, str, dict[Task, float], Validator]] = [
         (recipe.video, "video", {Task.VIDEO: 1.0}, dataclasses.replace(validator, video_only=True)),
         (recipe.joint, "joint", dict(recipe.task_weights), validator),
@@ -155,10 +166,51 @@ def _autoencoder(recipe: Recipe, options: RunOptions, train: Episodes, held_out:
     return vae
 
 
+def _standardize(model: UVA, tokens: list[np.ndarray]) -> list[np.ndarray]:
+    """Tokens as the network sees them; their statistics, over every variant, go into its buffers.
+
+    Most of an image is background, the same in every frame: unless it is subtracted, it drowns the rest.
+    """
+    some = np.concatenate([t[::16] for t in tokens]).astype(np.float32)
+    mean, std = some.mean(0), np.maximum(some.std(0), 0.05)
+    model.token_mean.copy_(torch.from_numpy(mean))
+    model.token_std.copy_(torch.from_numpy(std))
+    return [((t.astype(np.float32) - mean) / std).astype(np.float16) for t in tokens]
+
+
+def _points(
+    model: UVA,
+    recipe: Recipe,
+    options: RunOptions,
+    episodes: Episodes,
+    variants: tuple[Variant, ...],
+    train: Episodes,
+    held_out: Episodes,
+) -> list[np.ndarray] | None:
+    """Points read from every frame of every variant, after training their reader; ``[]`` when that was cut short."""
+    if not recipe.model.frame_points:
+        return None
+    reader = model.point_reader
+    if options.points_weights is not None:
+        reader.load_state_dict(load_tensors(options.points_weights))
+    elif not _train(PointsStage(recipe, reader, train, held_out), None, recipe.points, recipe, options):
+        return []
+    reader.eval().requires_grad_(False)
+    return [_read_points(reader, apply_variant(episodes, v, world_size=recipe.world_size)) for v in variants]
+
+
+@torch.no_grad()
+def _read_points(reader: PointReader, episodes: Episodes) -> np.ndarray:
+    frames = episodes.arrays["pixels"]
+    device = next(reader.parameters()).device
+    parts = [reader(to_images(frames[i : i + 512]).to(device)).cpu().numpy() for i in range(0, len(frames), 512)]
+    return np.concatenate(parts)
+
+
 def _train(stage: Stage, target: nn.Module | None, config: StageConfig, recipe: Recipe, options: RunOptions) -> bool:
     """Run a stage and put its averaged weights into its module; false when it was cut short."""
     folder = options.out / stage.name
-    rest = {k: v for k, v in recipe.to_dict().items() if k not in ("vae", "video", "joint")}
+    rest = {k: v for k, v in recipe.to_dict().items() if k not in ("vae", "points", "video", "joint")}
     key = hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode()).hexdigest()[:16]
     loop = LoopOptions(folder, key=key, seed=recipe.seed, progress=options.progress, stop_after=options.stop_after)
     averaged, finished = run_stage(stage, config, loop)

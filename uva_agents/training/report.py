@@ -96,7 +96,7 @@ def _tensorboard(folder: Path, start: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None  # metrics.jsonl has the same numbers; the extra 'train' brings TensorBoard
-    return SummaryWriter(str(folder), purge_step=start)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=start)
 
 
 def _drop_after(path: Path, step: int) -> None:

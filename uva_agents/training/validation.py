@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from uva_agents.data import Batch, LatentWindows, LinearNormalizer
-from uva_agents.model import UVA, VAE, Context, SamplerConfig, Task, sample_actions, sample_video, unpatchify
+from uva_agents.model import UVA, VAE, Context, SamplerConfig, Task, sample_actions, sample_video
 from uva_agents.training.report import Reporter
 from uva_agents.training.vae_stage import to_frames
 
@@ -69,10 +69,10 @@ class Validator:
         unit = float(1.0 / self.normalizer.scale["action"][0])
         out = {}
         for name, proprio in (("readout_px", batch.proprio), ("readout_blind_px", None)):
-            context = Context(history=batch.history, proprio=proprio)
+            context = Context(history=batch.history, history_points=batch.history_points, proprio=proprio)
             z = model.joint_latent(context, model.visibility(Task.POLICY, len(batch.history)))
-            error = (model.read_out(z)[:, 0, -1] - batch.readout[:, 0, -1]).unflatten(-1, (-1, 2)).norm(dim=-1) * unit
-            out[name] = float(error.mean())
+            error = model.read_out(z)[:, 0, -1] - batch.readout[:, 0, -1]
+            out[name] = float(error.view(len(error), -1, 2).norm(dim=-1).mean()) * unit
         return out
 
     def _videos(
@@ -106,8 +106,9 @@ class Validator:
         return frames.permute(0, 1, 4, 2, 3).float().div(127.5).sub(1.0)
 
     def _decode(self, model: UVA, tokens: Tensor) -> Tensor:
-        maps = unpatchify(tokens, model.config.patch_size)
-        return self.vae.decode(maps.flatten(0, 1)).clamp(-1, 1).unflatten(0, maps.shape[:2])
+        latents = model.to_latents(tokens)
+        images: Tensor = self.vae.decode(latents.flatten(0, 1)).clamp(-1, 1)
+        return images.view(*latents.shape[:2], *images.shape[1:])
 
 
 def context_for(batch: Batch, task: Task) -> Context:
@@ -117,6 +118,8 @@ def context_for(batch: Batch, task: Task) -> Context:
         future=batch.future if task is Task.INVERSE else None,
         actions=batch.actions if task is Task.FORWARD else None,
         proprio=None if task is Task.INVERSE else batch.proprio,
+        history_points=None if task is Task.INVERSE else batch.history_points,
+        future_points=batch.future_points if task is Task.INVERSE else None,
     )
 
 
