@@ -1,7 +1,10 @@
 """Policy, WorldModel, InverseModel: the contract, state as a value, and errors that name the mistake."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ import uva_agents as uva
 from tests.tiny import observation, tiny_bundle, tiny_weights
 from uva_agents.agents import Agent, AgentState, Policy
 from uva_agents.agents.core import UVA
+from uva_agents.envs.pusht import PushTEnv
 
 
 @pytest.fixture(scope="module")
@@ -197,8 +201,6 @@ def test_a_state_of_another_batch_is_refused(model: UVA) -> None:
 
 
 def test_a_foreign_action_space_is_refused(model: UVA) -> None:
-    import gymnasium as gym
-
     with pytest.raises(ValueError, match="use weights trained for it"):
         model.policy().check_env(gym.make("Pendulum-v1"))
     model.policy().check_env(gym.make("uva/PushT-v0"))
@@ -233,7 +235,6 @@ def test_a_renamed_tensor_is_named_with_the_closest(tmp_path: Path) -> None:
 
 
 def test_stable_baselines3_evaluates_the_policy(model: UVA) -> None:
-    import gymnasium as gym
     from stable_baselines3.common.evaluation import evaluate_policy
     from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -246,10 +247,29 @@ def test_stable_baselines3_evaluates_the_policy(model: UVA) -> None:
     assert np.isfinite(mean)
 
 
-def test_a_vectorised_evaluation_equals_the_single_runs_bit_for_bit(model: UVA) -> None:
-    """Three rows, seven episodes of unequal length (some start next to the goal and end early)."""
-    reports = [
-        uva.evaluate(model.policy(), "uva/PushT-v0", 5, n_envs=n, env_kwargs={"max_episode_steps": 24}, progress=False)
-        for n in (1, 3)
-    ]
-    assert [vars(e) for e in reports[0].episodes] == [vars(e) for e in reports[1].episodes]
+class UnequalPushT(PushTEnv):
+    """PushT whose episodes end after a number of steps that depends on the seed."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.left = 10 + 5 * ((seed or 0) % 4)
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        obs, reward, terminated, _, info = super().step(action)
+        self.left -= 1
+        return obs, reward, terminated, self.left <= 0, info
+
+
+@pytest.fixture
+def unequal() -> Iterator[str]:
+    name = "tests/UnequalPushT-v0"
+    gym.register(name, entry_point=UnequalPushT)
+    yield name
+    del gym.registry[name]
+
+
+def test_a_vectorised_evaluation_equals_the_single_runs_bit_for_bit(model: UVA, unequal: str) -> None:
+    reports = [uva.evaluate(model.policy(), unequal, 7, n_envs=n, progress=False) for n in (1, 3)]
+    episodes = [[vars(e) for e in report.episodes] for report in reports]
+    assert len({e["length"] for e in episodes[0]}) > 2, "the lengths must differ for this to test anything"
+    assert episodes[0] == episodes[1]

@@ -69,6 +69,7 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1, default=str))
 
+    torch.manual_seed(recipe.seed)
     vae = _autoencoder(recipe, options, episodes.select(train), episodes.select(held_out))
     if vae is None:
         return None
@@ -82,11 +83,12 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
             "latents",
             lambda report: cache.get_all(episodes, variants, report),
         )
+    torch.manual_seed(recipe.seed)  # again: how much was drawn above depends on what was already trained
     model = UVA(recipe.model)
     if recipe.model.standardize:
         tokens = _standardize(model, tokens)
     points = _points(model, recipe, options, episodes, variants, episodes.select(train), episodes.select(held_out))
-    if points == []:
+    if recipe.model.frame_points and points is None:
         return None
     normalizer = make_normalizer(recipe, episodes)
     spec = make_interface(recipe, episodes)
@@ -187,14 +189,17 @@ def _points(
     train: Episodes,
     held_out: Episodes,
 ) -> list[np.ndarray] | None:
-    """Points read from every frame of every variant, after training their reader; ``[]`` when that was cut short."""
+    """Points read from every frame of every variant, after training their reader.
+
+    ``None`` when the network has no point reader, or when its training was cut short.
+    """
     if not recipe.model.frame_points:
         return None
     reader = model.point_reader
     if options.points_weights is not None:
         reader.load_state_dict(load_tensors(options.points_weights))
     elif not _train(PointsStage(recipe, reader, train, held_out), None, recipe.points, recipe, options):
-        return []
+        return None
     reader.eval().requires_grad_(False)
     return [_read_points(reader, apply_variant(episodes, v, world_size=recipe.world_size)) for v in variants]
 

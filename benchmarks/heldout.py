@@ -1,0 +1,91 @@
+"""Held-out metrics of all five tasks. ``python -m uva_agents.benchmarks.heldout --data FOLDER``
+
+Runs shipped (or other) weights on the episodes that their training held out: action errors in pixels, frames in decibels
+against copying the current one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from uva_agents.benchmarks.machine import hardware, versions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of this benchmark."""
+    parser.add_argument("--data", type=Path, required=True, help="the replay buffer that the weights were trained on")
+    parser.add_argument("--weights", default="pusht-nano")
+    parser.add_argument("--held-out", type=int, default=10, help="episodes held out in training (default %(default)s)")
+    parser.add_argument("--actions", type=int, default=1212, help="windows for action errors")
+    parser.add_argument("--videos", type=int, default=256, help="windows for frames")
+    parser.add_argument("--out", type=Path, default=Path("outputs/heldout"), help="folder of the result and a picture")
+    parser.add_argument("--threads", type=int, default=None)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the metrics; write ``heldout.json`` and ``futures.png``."""
+    import torch
+
+    from uva_agents.agents import UVA
+    from uva_agents.training.report import Reporter
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    uva = UVA.from_pretrained(args.weights)
+    args.out.mkdir(parents=True, exist_ok=True)
+    reporter = Reporter(args.out, "heldout", 1, 0, show=False, write=True)
+    metrics = evaluate_heldout(uva, args.data, args.held_out, args.actions, args.videos, reporter)
+    for name, value in metrics.items():
+        print(f"  {name:22s} {value:8.2f}")
+    result = {"metrics": metrics, "weights": uva.fingerprint, "hardware": hardware(), "versions": versions()}
+    (args.out / "heldout.json").write_text(json.dumps(result, indent=1))
+    return 0
+
+
+def evaluate_heldout(
+    uva: object, data: Path, held_out: int, actions: int, videos: int, reporter: object
+) -> dict[str, float]:
+    """Metrics by name; see :class:`uva_agents.training.validation.Validator`."""
+    import torch
+
+    from uva_agents.agents import UVA
+    from uva_agents.data import LatentWindows, Variant, held_out_split, read_replay_buffer
+    from uva_agents.training.report import Reporter
+    from uva_agents.training.validation import Validator
+
+    assert isinstance(uva, UVA) and isinstance(reporter, Reporter)
+    episodes = read_replay_buffer(data)
+    episodes = episodes.select(held_out_split(len(episodes), held_out, seed=42)[1])
+    frames = episodes.arrays["pixels"]
+    codes = [uva.encode(frames[i : i + 64]) for i in range(0, len(frames), 64)]
+    tokens = torch.cat([c.tokens for c in codes]).half().cpu().numpy()
+    points = [c.points for c in codes if c.points is not None]
+    c, spec = uva.bundle.model.config, uva.bundle.spec
+    windows = LatentWindows(
+        episodes,
+        [tokens],
+        [Variant()],
+        uva.bundle.normalizer,
+        spec.window(c.n_frames, c.frame_stride, c.action_steps),
+        proprio_key=spec.proprio_key,
+        readout_keys=("agent_pos", "keypoints") if c.readout_dim else (),
+        points=[torch.cat(points).cpu().numpy()] if points else None,
+    )
+    validator = Validator(windows, uva.bundle.vae, uva.bundle.normalizer, frames, n_actions=actions, n_videos=videos)
+    metrics = validator.run(uva.bundle.model, reporter)
+    if points:
+        truth = np.concatenate([episodes.arrays["agent_pos"], episodes.arrays["keypoints"]], axis=1).reshape(len(frames), -1, 2)
+        read = (torch.cat(points).cpu().numpy().reshape(truth.shape) + 1) * 256
+        metrics["points_px"] = float(np.linalg.norm(read - truth, axis=-1).mean())
+    return metrics
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
