@@ -81,7 +81,9 @@ def evaluate_heldout(
     validator = Validator(windows, uva.bundle.vae, uva.bundle.normalizer, frames, n_actions=actions, n_videos=videos)
     metrics = validator.run(uva.bundle.model, reporter)
     if points:
-        truth = np.concatenate([episodes.arrays["agent_pos"], episodes.arrays["keypoints"]], axis=1).reshape(len(frames), -1, 2)
+        truth = np.concatenate([episodes.arrays["agent_pos"], episodes.arrays["keypoints"]], axis=1).reshape(
+            len(frames), -1, 2
+        )
         read = (torch.cat(points).cpu().numpy().reshape(truth.shape) + 1) * 256
         metrics["points_px"] = float(np.linalg.norm(read - truth, axis=-1).mean())
     return metrics

@@ -155,6 +155,8 @@ class UVA(nn.Module):
         if c.predict_proprio_dim:
             self.proprio_head = self._action_head(c.predict_proprio_dim)
         self.apply(_init_linear)
+        if c.standardize:
+            self._unit_gain()
         self._zero_outputs()
 
     token_mean: Tensor
@@ -188,6 +190,18 @@ class UVA(nn.Module):
             extra=extra,
             dropout=c.aggregator_dropout,
         )
+
+    def _unit_gain(self) -> None:
+        """Actions, proprioception and points enter at the scale of standardised frame tokens.
+
+        Xavier's rule counts the many outputs of these layers and starts them several times smaller than the frames' features;
+        forward dynamics then takes thousands of steps to notice that it is given actions.
+        """
+        names = ("action_proj", "history_action_proj", "proprio_proj", "history_point_proj", "future_point_proj")
+        for name in names:
+            layer = getattr(self, name, None)
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
     def _zero_outputs(self) -> None:
         """Heads begin as the zero function: adaLN modulation and output layers start at zero."""

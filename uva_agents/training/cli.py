@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--vae", type=Path, default=None, help="trained autoencoder (safetensors): skips its stage")
     parser.add_argument("--points", type=Path, default=None, help="trained point reader (safetensors): skips its stage")
+    parser.add_argument("--init", default=None, help="go on from these weights (shipped name or folder)")
     parser.add_argument("--seed", type=int, default=None)
     for stage in ("vae", "points", "video", "joint"):
         parser.add_argument(f"--{stage}-steps", type=int, default=None, help=f"optimiser steps of the {stage} stage")
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
             args.out or Path("runs") / recipe.name,
             vae_weights=args.vae,
             points_weights=args.points,
+            init=args.init,
             progress=not args.quiet,
         ),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.progress import Progress
 from torch import nn
 
 from uva_agents.checkpoints.spec import InterfaceSpec
-from uva_agents.checkpoints.store import Bundle, load_tensors, save_bundle
+from uva_agents.checkpoints.store import Bundle, load_bundle, load_tensors, save_bundle
 from uva_agents.data import (
     Episodes,
     LatentCache,
@@ -38,6 +39,8 @@ from uva_agents.training.points_stage import PointsStage
 from uva_agents.training.vae_stage import VAEStage, to_images
 from uva_agents.training.validation import Validator
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -48,6 +51,8 @@ class RunOptions:
         out: run folder; its stages live in sub-folders, the finished weights in ``weights/``.
         vae_weights: trained autoencoder (safetensors) instead of the first stage.
         points_weights: trained point reader (safetensors) instead of its stage.
+        init: weights to go on from (a shipped name or a folder): their autoencoder and point reader are kept as they are,
+            the network continues from theirs wherever names and shapes match.
         progress: show progress bars.
         stop_after: stop each stage after so many steps in this process, for tests.
     """
@@ -56,6 +61,7 @@ class RunOptions:
     out: Path
     vae_weights: Path | None = None
     points_weights: Path | None = None
+    init: str | Path | None = None
     progress: bool = True
     stop_after: int | None = None
 
@@ -70,7 +76,8 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
         (options.out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1, default=str))
 
     torch.manual_seed(recipe.seed)
-    vae = _autoencoder(recipe, options, episodes.select(train), episodes.select(held_out))
+    origin = None if options.init is None else load_bundle(options.init, device="cpu")
+    vae = origin.vae if origin else _autoencoder(recipe, options, episodes.select(train), episodes.select(held_out))
     if vae is None:
         return None
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, vae=vae.config))
@@ -85,8 +92,10 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
         )
     torch.manual_seed(recipe.seed)  # again: how much was drawn above depends on what was already trained
     model = UVA(recipe.model)
+    if origin is not None:
+        _continue_from(model, origin.model)
     if recipe.model.standardize:
-        tokens = _standardize(model, tokens)
+        tokens = _standardize(model, tokens, keep=origin is not None)
     points = _points(model, recipe, options, episodes, variants, episodes.select(train), episodes.select(held_out))
     if recipe.model.frame_points and points is None:
         return None
@@ -168,15 +177,26 @@ def _autoencoder(recipe: Recipe, options: RunOptions, train: Episodes, held_out:
     return vae
 
 
-def _standardize(model: UVA, tokens: list[np.ndarray]) -> list[np.ndarray]:
+def _continue_from(model: UVA, origin: UVA) -> None:
+    """Copy every tensor whose name and shape match, and say which did not."""
+    own, theirs = model.state_dict(), origin.state_dict()
+    matching = {k: v for k, v in theirs.items() if k in own and own[k].shape == v.shape}
+    model.load_state_dict(matching, strict=False)
+    fresh = sorted(own.keys() - matching.keys())
+    if fresh:
+        _LOG.warning("%d of %d tensors start fresh: %s", len(fresh), len(own), ", ".join(fresh[:8]))
+
+
+def _standardize(model: UVA, tokens: list[np.ndarray], *, keep: bool = False) -> list[np.ndarray]:
     """Tokens as the network sees them; their statistics, over every variant, go into its buffers.
 
     Most of an image is background, the same in every frame: unless it is subtracted, it drowns the rest.
     """
-    some = np.concatenate([t[::16] for t in tokens]).astype(np.float32)
-    mean, std = some.mean(0), np.maximum(some.std(0), 0.05)
-    model.token_mean.copy_(torch.from_numpy(mean))
-    model.token_std.copy_(torch.from_numpy(std))
+    if not keep:
+        some = np.concatenate([t[::16] for t in tokens]).astype(np.float32)
+        model.token_mean.copy_(torch.from_numpy(some.mean(0)))
+        model.token_std.copy_(torch.from_numpy(np.maximum(some.std(0), 0.05)))
+    mean, std = model.token_mean.numpy(), model.token_std.numpy()
     return [((t.astype(np.float32) - mean) / std).astype(np.float16) for t in tokens]
 
 
@@ -196,7 +216,9 @@ def _points(
     if not recipe.model.frame_points:
         return None
     reader = model.point_reader
-    if options.points_weights is not None:
+    if options.init is not None:
+        pass  # it came with the weights
+    elif options.points_weights is not None:
         reader.load_state_dict(load_tensors(options.points_weights))
     elif not _train(PointsStage(recipe, reader, train, held_out), None, recipe.points, recipe, options):
         return None
