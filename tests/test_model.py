@@ -32,7 +32,8 @@ from uva_agents.model.heads import DiffusionHead
 from uva_agents.model.masking import reveal_counts
 
 EVERYTHING = dict(
-    width=32, heads=2, encoder_depth=1, decoder_depth=1, proprio_dim=2, readout_dim=4, frame_points=2, text_dim=8, text_tokens=2,
+    width=32, heads=2, encoder_depth=1, decoder_depth=1, proprio_dim=2, readout_dim=4, frame_points=2, frame_sketch=True,
+    text_dim=8, text_tokens=2,
     history_actions=True, wrist_image=True, predict_wrist=True, predict_proprio_dim=4,
 )  # fmt: skip
 
@@ -151,7 +152,10 @@ def test_every_optional_input_trains_and_every_parameter_gets_a_gradient() -> No
     losses.total.backward()
     # The text mask stands in for absent text, the history-action mask for absent actions: neither is absent here.
     idle = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()}
-    assert {n for n in idle if not n.startswith("point_reader")} == {"text_mask", "history_action_mask"}
+    assert {n for n in idle if not n.startswith(("point_reader", "point_writer"))} == {
+        "text_mask",
+        "history_action_mask",
+    }
 
 
 def _everything_config() -> UVAConfig:

@@ -34,6 +34,7 @@ def tiny_recipe(**changes: object) -> Recipe:
         variants=2,
         vae=stage,
         points=stage,
+        writer=stage,
         video=replace(stage, steps=4),
         joint=replace(stage, steps=8),
         **changes,
@@ -91,12 +92,13 @@ def test_an_interrupted_run_continues_the_same_curve(data: Path, tmp_path: Path)
         ]
         assert len(runs[0]) == len(runs[1]) > 0
         for one, other in zip(*runs, strict=True):
-            assert one == pytest.approx(other, rel=1e-2)
+            numbers = [{k: v for k, v in line.items() if k != "kind"} for line in (one, other)]
+            assert numbers[0] == pytest.approx(numbers[1], rel=1e-2)
 
 
 @pytest.mark.slow
 def test_kill_9_in_the_middle_loses_at_most_the_last_checkpoint_interval(data: Path, tmp_path: Path) -> None:
-    """A real process, killed without warning, twice; the curve it leaves equals that of an undisturbed run."""
+    """A real process, killed without warning; the curve it leaves equals that of an undisturbed run."""
     script = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
         "import torch; torch.set_num_threads(1)\n"
@@ -107,7 +109,7 @@ def test_kill_9_in_the_middle_loses_at_most_the_last_checkpoint_interval(data: P
         "from uva_agents.training.loop import LoopOptions\n"
         "p.LoopOptions = lambda *a, **k: replace(LoopOptions(*a, **k), checkpoint_every_s=0.3)\n"
         "recipe = tiny_recipe()\n"
-        "recipe = replace(recipe, joint=replace(recipe.joint, steps=300, validate_every=300))\n"
+        "recipe = replace(recipe, joint=replace(recipe.joint, steps=150, validate_every=150))\n"
         f"p.run_recipe(recipe, p.RunOptions(Path({str(data)!r}), Path(sys.argv[1]), progress=False))\n"
     )
 
@@ -118,7 +120,7 @@ def test_kill_9_in_the_middle_loses_at_most_the_last_checkpoint_interval(data: P
 
     straight = start(tmp_path / "straight")
     assert straight.wait(timeout=240) == 0
-    for kill_at in (60, 160):
+    for kill_at in (50,):
         process = start(tmp_path / "killed")
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
@@ -135,7 +137,7 @@ def test_kill_9_in_the_middle_loses_at_most_the_last_checkpoint_interval(data: P
         torch.load(tmp_path / run / "joint" / "checkpoint.pt", weights_only=True)["step"]
         for run in ("straight", "killed")
     ]
-    assert final == [300, 300]
+    assert final == [150, 150]
     curves = [
         {line["step"]: line["loss"] for line in curve(tmp_path / run / "joint") if "loss" in line}
         for run in ("straight", "killed")

@@ -93,6 +93,7 @@ class UVAConfig:
         readout_dim: numbers per frame of low-dimensional state (key points, say) that an auxiliary head reads from the
             joint latent and hands to the action head, 0 without. Trained where the data has them; never an input.
         frame_points: points that a small reader finds in every visible frame and that are embedded with its tokens, 0 without.
+        frame_sketch: draw the read-out's future points into tokens, and let the video head sample what is missing from that.
         standardize: shift and scale every latent of every position to mean 0 and deviation 1 over the training data.
         predict_actions: false for a video-only network (the released first stage).
     """
@@ -126,6 +127,7 @@ class UVAConfig:
     predict_proprio_dim: int = 0
     readout_dim: int = 0
     frame_points: int = 0
+    frame_sketch: bool = False
     standardize: bool = False
     predict_actions: bool = True
 
@@ -140,6 +142,10 @@ class UVAConfig:
             raise ValueError("action_steps and history_steps must be multiples of n_frames")
         if self.proprio_dim and self.proprio_steps not in (self.history_steps, self.n_frames):
             raise ValueError(f"proprio_steps must be history_steps or n_frames, got {self.proprio_steps}")
+        if self.frame_sketch and (not self.readout_dim or self.readout_dim % 2):
+            raise ValueError(
+                f"frame_sketch draws the read-out's points: readout_dim must be even and positive, got {self.readout_dim}"
+            )
         if self.predict_wrist and not self.wrist_image:
             raise ValueError("predict_wrist needs wrist_image")
 

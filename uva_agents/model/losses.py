@@ -66,20 +66,22 @@ def joint_loss(
     zero = z.new_zeros(())
     video = action = proprio = readout_loss = zero
     rows = visibility.future_mask.flatten(1) * visibility.video_loss[:, None]
-    if bool(visibility.video_loss.any()):
-        if context.future is None:
-            raise ValueError("the video loss needs future frames in the context")
-        share = visibility.video_loss.float().mean()
-        video = share * _token_loss(model.video_head, z, context.future, rows, draws.get("video"))
-        if model.config.predict_wrist:
-            if context.wrist_future is None:
-                raise ValueError("the wrist video loss needs wrist_future in the context")
-            video = video + share * _token_loss(model.wrist_head, z, context.wrist_future, rows, draws.get("wrist"))
     readout = None
     if model.config.readout_dim:
         readout = model.read_out(z)
         if readout_target is not None:
             readout_loss = _readout_loss(readout, readout_target, visibility)
+    if bool(visibility.video_loss.any()):
+        if context.future is None:
+            raise ValueError("the video loss needs future frames in the context")
+        condition, sketch = model.video_condition(z, readout)
+        target = context.future if sketch is None else context.future - sketch.detach()
+        share = visibility.video_loss.float().mean()
+        video = share * _token_loss(model.video_head, condition, target, rows, draws.get("video"))
+        if model.config.predict_wrist:
+            if context.wrist_future is None:
+                raise ValueError("the wrist video loss needs wrist_future in the context")
+            video = video + share * _token_loss(model.wrist_head, z, context.wrist_future, rows, draws.get("wrist"))
     if model.config.predict_actions and bool(visibility.action_loss.any()):
         if context.actions is None:
             raise ValueError("the action loss needs actions in the context")

@@ -1,9 +1,11 @@
-"""Points read from a frame: where the named parts of a scene are, in image coordinates."""
+"""Points of a frame, where the named parts of a scene are: read from the image, and drawn back into tokens."""
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,3 +43,35 @@ class PointReader(nn.Module):
     def read_pooled(self, pooled: Tensor) -> Tensor:
         """The same from images that have been averaged already, (B, 3, H / pool, W / pool)."""
         return cast(Tensor, self.net((2.0 * (1.0 - pooled)).flatten(1)))
+
+
+class PointWriter(nn.Module):
+    """Frame tokens from points: a first sketch of a frame, for a video head to complete.
+
+    Args:
+        points: how many points.
+        tokens, channels: of a frame.
+        width: of the hidden layers.
+    """
+
+    def __init__(self, *, points: int, tokens: int, channels: int, width: int = 512) -> None:
+        super().__init__()
+        self.shape = (tokens, channels)
+        # A token changes completely within a few pixels: plain coordinates would be learned as a blur.
+        self.register_buffer("rates", math.pi * torch.tensor([1.0, 2.0, 4.0, 8.0]), persistent=False)
+        self.net = nn.Sequential(
+            nn.Linear(2 * points * 9, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, tokens * channels),
+        )
+
+    def forward(self, points: Tensor) -> Tensor:
+        """(..., 2 * K) in [-1, 1] -> tokens (..., S, C)."""
+        angles = (points[..., None] * self.get_buffer("rates")).flatten(-2)
+        features = torch.cat([points, angles.sin(), angles.cos()], dim=-1)
+        drawn: Tensor = self.net(features)
+        return drawn.view(*points.shape[:-1], *self.shape)

@@ -112,13 +112,16 @@ def sample_video(
         # Positions stay masked from the end of the order, so the first ones are revealed first.
         following = (rank < left).float()
         revealed = (mask - following).bool()[:, None].expand(-1, c.n_frames, -1)
+        condition, sketch = model.video_condition(z)
         sampled = model.video_head.sample(
-            z.view(b, c.n_frames, s, -1)[revealed],
+            condition.view(b, c.n_frames, s, -1)[revealed],
             steps=sampler.video_steps,
             generator=generator,
             temperature=sampler.temperature,
             ancestral=sampler.ancestral,
         )
+        if sketch is not None:
+            sampled = sampled + sketch[revealed]
         tokens = tokens.masked_scatter(revealed[..., None], sampled)
         mask = following
     return tokens, actions

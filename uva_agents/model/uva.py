@@ -18,7 +18,7 @@ from uva_agents.model.config import Task, UVAConfig
 from uva_agents.model.heads import ActionHead, DiffusionHead
 from uva_agents.model.layers import Block
 from uva_agents.model.masking import Visibility
-from uva_agents.model.points import PointReader
+from uva_agents.model.points import PointReader, PointWriter
 
 
 def patchify(latents: Tensor, patch_size: int) -> Tensor:
@@ -150,6 +150,9 @@ class UVA(nn.Module):
         if c.readout_dim:
             self.readout_squeeze = nn.Linear(d, 48)
             self.readout = nn.Sequential(nn.Linear(48 * s, 256), nn.GELU(), nn.Linear(256, 2 * c.readout_dim))
+        if c.frame_sketch:
+            self.point_writer = PointWriter(points=c.readout_dim // 2, tokens=s, channels=c.token_dim)
+            self.sketch_proj = nn.Linear(c.token_dim, d)
         if c.predict_actions:
             self.action_head = self._action_head(c.action_dim, extra=2 * t * c.readout_dim)
         if c.predict_proprio_dim:
@@ -342,6 +345,17 @@ class UVA(nn.Module):
         frames = self.readout_squeeze(z).view(len(z), c.n_frames, -1)
         state: Tensor = self.readout(torch.nn.functional.gelu(frames))
         return state.view(len(z), c.n_frames, 2, c.readout_dim).transpose(1, 2)
+
+    def video_condition(self, z: Tensor, readout: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Condition of the video head (B, T * S, D), and the sketch (B, T, S, C) that its samples are added to, if any.
+
+        The sketch takes the read-out as it is: the video loss may not bend the points to its convenience.
+        """
+        if not self.config.frame_sketch:
+            return z, None
+        readout = self.read_out(z) if readout is None else readout
+        sketch: Tensor = self.point_writer(readout[:, 1].detach())
+        return z + self.sketch_proj(sketch).flatten(1, 2), sketch
 
     def action_condition(self, z: Tensor, readout: Tensor | None = None) -> Tensor:
         """Condition of the action head from the joint latent (B, T * S, D)."""

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--points", type=Path, default=None, help="trained point reader (safetensors): skips its stage")
     parser.add_argument("--init", default=None, help="go on from these weights (shipped name or folder)")
     parser.add_argument("--seed", type=int, default=None)
-    for stage in ("vae", "points", "video", "joint"):
+    for stage in ("vae", "points", "writer", "video", "joint"):
         parser.add_argument(f"--{stage}-steps", type=int, default=None, help=f"optimiser steps of the {stage} stage")
     parser.add_argument("--batch-size", type=int, default=None, help="of the video and joint stages, per process")
     parser.add_argument("--variants", type=int, default=None, help="cached augmented variants of the data")
@@ -64,7 +64,7 @@ def configure(args: argparse.Namespace) -> Recipe:
         close = difflib.get_close_matches(args.recipe, RECIPES, n=2) or list(RECIPES)
         raise ValueError(f"no recipe called {args.recipe!r}; did you mean {' or '.join(close)}?")
     recipe = RECIPES[args.recipe]()
-    for name in ("vae", "points", "video", "joint"):
+    for name in ("vae", "points", "writer", "video", "joint"):
         stage = getattr(recipe, name)
         steps = getattr(args, f"{name}_steps")
         if steps is not None:

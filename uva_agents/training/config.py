@@ -62,7 +62,7 @@ class Recipe:
         action_weight, readout_weight: of the action loss and the auxiliary state loss.
         kl_weight: of the autoencoder.
         point_noise: standard deviation of noise on the frames' points in training, in units of half the world.
-        vae, points, video, joint: stages.
+        vae, points, writer, video, joint: stages.
         seed: of everything.
     """
 
@@ -70,6 +70,7 @@ class Recipe:
     model: UVAConfig
     vae: StageConfig
     points: StageConfig
+    writer: StageConfig
     video: StageConfig
     joint: StageConfig
     fields: Mapping[str, Field] = field(default_factory=lambda: dict(PUSHT_FIELDS))
@@ -123,6 +124,7 @@ def pusht_nano() -> Recipe:
             steps=1700, batch_size=64, lr=2e-3, warmup=170, weight_decay=0.0, betas=(0.9, 0.99), clip=200.0
         ),
         points=StageConfig(steps=9000, batch_size=256, lr=2e-3, warmup=200, weight_decay=0.02, validate_every=1000),
+        writer=StageConfig(steps=6000, batch_size=256, lr=2e-3, warmup=100, weight_decay=0.01, validate_every=1000),
         video=StageConfig(steps=600, batch_size=128, lr=1e-3),
         joint=StageConfig(steps=7000, batch_size=128, lr=1e-3, validate_every=700),
     )

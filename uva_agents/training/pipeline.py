@@ -38,6 +38,7 @@ from uva_agents.training.loop import LoopOptions, Stage, run_stage
 from uva_agents.training.points_stage import PointsStage
 from uva_agents.training.vae_stage import VAEStage, to_images
 from uva_agents.training.validation import Validator
+from uva_agents.training.writer_stage import WriterStage
 
 _LOG = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
         )
     torch.manual_seed(recipe.seed)  # again: how much was drawn above depends on what was already trained
     model = UVA(recipe.model)
+    origin_has_writer = origin is not None and origin.model.config.frame_sketch
     if origin is not None:
         _continue_from(model, origin.model)
     if recipe.model.standardize:
@@ -123,11 +125,18 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
         (recipe.joint, "joint", dict(recipe.task_weights), validator),
     ]
     train_windows = windows(train, variants)
+    if recipe.model.frame_sketch and not origin_has_writer:
+        held_windows = windows(held_out, variants[:1])
+        stage = WriterStage(recipe, model.point_writer, train_windows, held_windows)
+        if not _train(stage, None, recipe.writer, recipe, options):
+            return None
+    if recipe.model.frame_sketch:
+        model.point_writer.requires_grad_(False)
     for config, name, weights, check in stages:
         if config.steps == 0:
             continue
-        stage = JointStage(recipe, config, name, model, train_windows, weights, check)
-        if not _train(stage, stage.module, config, recipe, options):
+        joint = JointStage(recipe, config, name, model, train_windows, weights, check)
+        if not _train(joint, joint.module, config, recipe, options):
             return None
     if not state.is_main_process:
         return None
@@ -237,7 +246,7 @@ def _read_points(reader: PointReader, episodes: Episodes) -> np.ndarray:
 def _train(stage: Stage, target: nn.Module | None, config: StageConfig, recipe: Recipe, options: RunOptions) -> bool:
     """Run a stage and put its averaged weights into its module; false when it was cut short."""
     folder = options.out / stage.name
-    rest = {k: v for k, v in recipe.to_dict().items() if k not in ("vae", "points", "video", "joint")}
+    rest = {k: v for k, v in recipe.to_dict().items() if k not in ("vae", "points", "writer", "video", "joint")}
     key = hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode()).hexdigest()[:16]
     loop = LoopOptions(folder, key=key, seed=recipe.seed, progress=options.progress, stop_after=options.stop_after)
     averaged, finished = run_stage(stage, config, loop)
