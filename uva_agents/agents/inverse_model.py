@@ -19,12 +19,17 @@ class InverseModel:
     Args:
         uva: shared weights.
         steps: denoising steps.
+        draws: samples that are averaged. What was done is one thing, not a distribution to sample from: the mean is nearest
+            to it. They share the transformer's work.
         seed: of the sampling noise; the same frames give the same actions.
     """
 
-    def __init__(self, uva: UVA, *, steps: int = 16, seed: int = 0) -> None:
+    def __init__(self, uva: UVA, *, steps: int = 16, draws: int = 8, seed: int = 0) -> None:
+        if draws < 1:
+            raise ValueError(f"draws must be at least 1, got {draws}")
         self.uva = uva
         self.sampler = SamplerConfig(action_steps=steps)
+        self.draws = draws
         self.seed = seed
 
     @classmethod
@@ -59,8 +64,16 @@ class InverseModel:
         tokens = code.tokens.view(*pixels.shape[:2], *code.tokens.shape[1:])
         points = None if code.points is None else code.points.view(*pixels.shape[:2], -1)
         generator = torch.Generator().manual_seed(self.seed)
-        noise = torch.randn(len(tokens), c.action_steps, c.action_dim, generator=generator).to(self.uva.device)
-        context = Context(future=tokens, future_points=points)
-        chunk = sample_actions(self.uva.bundle.model, context, task=Task.INVERSE, sampler=self.sampler, noise=noise)
+        # The same noise for every video of a batch: an answer does not depend on its neighbours.
+        noise = torch.randn(self.draws, c.action_steps, c.action_dim, generator=generator).repeat(len(tokens), 1, 1)
+        chunks = sample_actions(
+            self.uva.bundle.model,
+            Context(future=tokens, future_points=points),
+            task=Task.INVERSE,
+            sampler=self.sampler,
+            n=self.draws,
+            noise=noise.to(self.uva.device),
+        )
+        chunk = chunks.view(len(tokens), self.draws, c.action_steps, c.action_dim).mean(1)
         actions = self.uva.environment_actions(chunk)
         return actions if batched else actions[0]

@@ -54,7 +54,10 @@ class Validator:
         metrics = {}
         for name, task in (("policy", Task.POLICY), ("inverse", Task.INVERSE)):
             context = context_for(batch, task)
-            chunk = sample_actions(model, context, task=task, sampler=sampler, generator=generator)
+            # What a policy does is one sample; what was done is estimated by the mean, as InverseModel does it.
+            n = 8 if task is Task.INVERSE else 1
+            chunk = sample_actions(model, context, task=task, sampler=sampler, generator=generator, n=n)
+            chunk = chunk.view(-1, n, *chunk.shape[1:]).mean(1)
             error = (self.normalizer.unnormalize("action", chunk) - truth).norm(dim=-1)
             metrics[f"{name}_error_px"] = float(error.mean())
             if task is Task.POLICY:
