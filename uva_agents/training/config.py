@@ -123,10 +123,10 @@ def pusht_nano() -> Recipe:
         vae=StageConfig(
             steps=1700, batch_size=64, lr=2e-3, warmup=170, weight_decay=0.0, betas=(0.9, 0.99), clip=200.0
         ),
-        points=StageConfig(steps=9000, batch_size=256, lr=2e-3, warmup=200, weight_decay=0.02, validate_every=1000),
+        points=StageConfig(steps=10_800, batch_size=256, lr=2e-3, warmup=100, weight_decay=0.02, validate_every=1000),
         writer=StageConfig(steps=6000, batch_size=256, lr=2e-3, warmup=100, weight_decay=0.01, validate_every=1000),
-        video=StageConfig(steps=600, batch_size=128, lr=1e-3),
-        joint=StageConfig(steps=7000, batch_size=128, lr=1e-3, validate_every=700),
+        video=StageConfig(steps=200, batch_size=128, lr=1e-3),
+        joint=StageConfig(steps=3400, batch_size=128, lr=1e-3, validate_every=700),
     )
 
 
