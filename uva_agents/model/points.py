@@ -13,8 +13,8 @@ from torch.nn import functional as F
 class PointReader(nn.Module):
     """A small MLP on the pooled image.
 
-    The image is inverted first, so that a white background is zero. That matters more than any choice of architecture: with
-    the background at 1 the same network learns nothing in the time in which it otherwise reaches a few pixels.
+    The image is inverted first, so that a white background is zero. With the background at 1 the same network hardly
+    learned in the time in which it otherwise came to a few pixels (docs/experiments.md).
 
     Args:
         image_size: side of the images, pixels.

@@ -197,8 +197,7 @@ class UVA(nn.Module):
     def _unit_gain(self) -> None:
         """Actions, proprioception and points enter at the scale of standardised frame tokens.
 
-        Xavier's rule counts the many outputs of these layers and starts them several times smaller than the frames' features;
-        forward dynamics then takes thousands of steps to notice that it is given actions.
+        Xavier's rule counts the many outputs of these layers and starts them several times smaller than the frames' features.
         """
         names = ("action_proj", "history_action_proj", "proprio_proj", "history_point_proj", "future_point_proj")
         for name in names:
