@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uva_agents.benchmarks.machine import hardware, versions
+from uva_agents.benchmarks.machine import hardware, parse_arguments, versions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,21 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--actions", type=int, default=1212, help="windows for action errors")
     parser.add_argument("--videos", type=int, default=256, help="windows for frames")
     parser.add_argument("--out", type=Path, default=Path("outputs/heldout"), help="folder of the result and a picture")
-    parser.add_argument("--threads", type=int, default=None)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Print the metrics; write ``heldout.json`` and ``futures.png``."""
-    import torch
-
     from uva_agents.agents import UVA
     from uva_agents.training.report import Reporter
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    args = parse_arguments(__doc__, add_arguments, argv)
     uva = UVA.from_pretrained(args.weights)
     args.out.mkdir(parents=True, exist_ok=True)
     reporter = Reporter(args.out, "heldout", 1, 0, show=False, write=True)

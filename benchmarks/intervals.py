@@ -27,7 +27,9 @@ def wilson_interval(successes: int, n: int) -> Interval:
 
 
 def bootstrap_interval(values: Sequence[float], *, resamples: int = 10_000, seed: int = 0) -> Interval:
-    """Percentile bootstrap interval of a mean; scores pile up at 0 and 1, where a normal interval leaves the range.
+    """Percentile bootstrap interval of a mean of scores in [0, 1].
+
+    They pile up at the ends, where a normal interval leaves the range.
 
     Args:
         values: (n,) at least one.
@@ -37,6 +39,8 @@ def bootstrap_interval(values: Sequence[float], *, resamples: int = 10_000, seed
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 1 or not len(data):
         raise ValueError(f"an interval needs a list of at least one value, got shape {data.shape}")
+    if len(data) == 1:
+        return 0.0, 1.0  # one episode says nothing about how much episodes differ
     rng = np.random.default_rng(seed)
     # Multinomial counts instead of indices: memory does not grow with resamples x n draws of floats.
     counts = rng.multinomial(len(data), np.full(len(data), 1 / len(data)), size=resamples)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uva_agents.benchmarks.machine import hardware, versions
+from uva_agents.benchmarks.machine import hardware, parse_arguments, versions
 
 if TYPE_CHECKING:
     from uva_agents.agents import UVA, Policy
@@ -27,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=16, help="denoising steps (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--base-repeats", type=int, default=3, help="of the official size; 0 leaves it out")
-    parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, default=None)
 
@@ -38,11 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from uva_agents.agents import UVA, Policy
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    args = parse_arguments(__doc__, add_arguments, argv)
     rows = {}
     nano = UVA.from_pretrained(args.weights, device=args.device)
     rows[args.weights] = measure(Policy(nano, steps=args.steps), args.repeats)

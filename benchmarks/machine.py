@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 _PACKAGES = ("torch", "numpy", "gymnasium", "gym-pusht", "pymunk", "diffusers", "stable-baselines3")
+
+
+def parse_arguments(
+    description: str | None, add_arguments: Callable[[argparse.ArgumentParser], None], argv: list[str] | None
+) -> argparse.Namespace:
+    """Command line of a benchmark, ``--threads`` included, and the threads already set."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=description)
+    add_arguments(parser)
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads of torch")
+    args = parser.parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return args
 
 
 def versions() -> dict[str, str]:

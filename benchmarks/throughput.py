@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from uva_agents.benchmarks.machine import hardware, parse_arguments, versions
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of this benchmark."""
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=20, help="timed steps per loop and round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--json", type=Path, default=None)
 
 
@@ -27,13 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     """Print windows per second of both loops and their ratio."""
     import torch
 
-    from uva_agents.benchmarks.machine import hardware, versions
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    args = parse_arguments(__doc__, add_arguments, argv)
     cached, naive = [], []
     bench = Bench(args.batch_size)
     bench.step(encode=True)
