@@ -83,12 +83,16 @@ class Bench:
             make_normalizer(recipe, episodes),
             WindowSpec(),
             readout_keys=recipe.readout_keys,
+            points=[rng.uniform(-1, 1, (n, 2 * c.frame_points)).astype(np.float32) for _ in range(2)],
         )
         from dataclasses import replace
 
         config = replace(recipe.joint, batch_size=batch_size)
         self.vae = VAE(recipe.model.vae).eval().requires_grad_(False)
-        self.stage = JointStage(recipe, config, "joint", UVA(c), windows, recipe.task_weights, None)
+        model = UVA(c)
+        for part in (model.point_reader, model.point_dynamics, model.point_writer):
+            part.requires_grad_(False)  # as in the recipe: stages of their own
+        self.stage = JointStage(recipe, config, "joint", model, windows, recipe.task_weights, None)
         self.module = self.stage.module.train()
         self.optimizer = torch.optim.AdamW(parameter_groups(self.module, config.weight_decay), lr=1e-4)
         self.ema = EMA(self.module, power=0.75, maximum=0.999)

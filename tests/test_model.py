@@ -12,6 +12,7 @@ from uva_agents.model import (
     VAE,
     Context,
     HeadConfig,
+    Jitter,
     SamplerConfig,
     Task,
     UVAConfig,
@@ -134,6 +135,56 @@ def test_a_mixed_batch_gives_every_sample_what_it_gets_alone() -> None:
             one = Context(**{k: None if v is None else v[i : i + 1] for k, v in vars(base).items()})
             alone = model.joint_latent(one, Visibility.for_tasks([task], mask[i : i + 1]))
             torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=1e-4)
+
+
+def test_a_sketch_moves_the_points_of_the_current_frame_by_the_actions_it_may_see() -> None:
+    model = nano(readout_dim=4, frame_points=2, frame_sketch=True)
+    base = context(model)
+    with torch.no_grad():
+        z = model.joint_latent(base, model.visibility(Task.FORWARD, 2))
+        readout = model.read_out(z)
+        seen = model.predict_points(base, readout)
+        done = model.predict_points(base, readout, base.actions)
+        mixed = model.predict_points(base, readout, base.actions, torch.tensor([True, False]))
+        torch.testing.assert_close(mixed, torch.stack([done[0], seen[1]]))
+        other = model.predict_points(base, readout, -base.actions)
+        assert (other - done).abs().max() > 0.01
+        torch.testing.assert_close(seen - base.history_points[:, -1:], readout[:, 1] - readout[:, 0, -1:])
+
+        drawn, moved = model.sketch(base, done), model.sketch(base, other)
+        assert drawn.shape == (2, 4, 9, 64) and (drawn - moved).abs().max() > 0.01
+        for p in model.point_writer.net[-1].parameters():
+            p.zero_()
+        torch.testing.assert_close(model.sketch(base, done), base.history[:, -1:].expand(-1, 4, -1, -1))
+        with pytest.raises(ValueError, match="history_points"):
+            model.predict_points(replace(base, history_points=None), readout)
+
+
+def test_frames_sampled_with_actions_are_drawn_from_those_actions() -> None:
+    model = nano(readout_dim=4, frame_points=2, frame_sketch=True)
+    base = replace(context(model), future=None, actions=None)
+    for p in model.video_head.net.final_layer.parameters():
+        torch.nn.init.zeros_(p)
+    with torch.no_grad():
+        sampler = SamplerConfig(iterations=3, temperature=0.0)
+        tokens, actions = sample_video(model, base, task=Task.POLICY_VIDEO, sampler=sampler)
+        assert actions is not None
+        z = model.joint_latent(base, model.visibility(Task.POLICY_VIDEO, 2))
+        expected = model.sketch(base, model.predict_points(base, model.read_out(z), actions))
+    torch.testing.assert_close(tokens, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_jitter_reaches_the_network_and_not_the_targets() -> None:
+    base = context(nano(readout_dim=4, frame_points=2))
+    noisy = Jitter(tokens=0.1).applied(base)
+    assert 0.08 < float((noisy.history - base.history).std()) < 0.12
+    assert noisy.history_points is base.history_points and noisy.actions is base.actions
+    model = nano(readout_dim=4, frame_points=2)
+    visibility = Visibility.for_tasks([Task.VIDEO] * 2, torch.ones(2, 4, 9))
+    seen: list[torch.Tensor] = []
+    model.video_head.row_losses = lambda target, *a, **k: seen.append(target) or target.sum(-1) * 0  # type: ignore
+    joint_loss(model, base, visibility, jitter=Jitter(tokens=0.5))
+    torch.testing.assert_close(seen[0], base.future.flatten(0, 2))
 
 
 def test_every_optional_input_trains_and_every_parameter_gets_a_gradient() -> None:

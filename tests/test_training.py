@@ -34,6 +34,7 @@ def tiny_recipe(**changes: object) -> Recipe:
         variants=2,
         vae=stage,
         points=stage,
+        dynamics=stage,
         writer=stage,
         video=replace(stage, steps=4),
         joint=replace(stage, steps=8),
@@ -81,7 +82,7 @@ def test_an_interrupted_run_continues_the_same_curve(data: Path, tmp_path: Path)
         if folder is not None:
             break
     assert straight is not None and folder is not None
-    for stage in ("vae", "points", "video", "joint"):
+    for stage in ("vae", "points", "dynamics", "writer", "video", "joint"):
         a = torch.load(tmp_path / "straight" / stage / "checkpoint.pt", weights_only=True)
         b = torch.load(tmp_path / "pieces" / stage / "checkpoint.pt", weights_only=True)
         for name, value in a["model"].items():

@@ -105,8 +105,11 @@ class LatentWindows:
     def __len__(self) -> int:
         return len(self.index)
 
-    def batch(self, windows: np.ndarray, variant: np.ndarray | int = 0) -> Batch:
-        """The windows with these numbers (B,), each from its variant."""
+    def batch(
+        self, windows: np.ndarray | Sequence[int], variant: np.ndarray | int = 0, *, tokens: bool = True
+    ) -> Batch:
+        """The windows with these numbers (B,), each from its variant; without ``tokens``, frames have no rows (0, ...)."""
+        windows = np.asarray(windows)
         base = (np.asarray(variant) * self.rows_per_variant).reshape(-1, 1)
         rows = {
             name: torch.from_numpy(self.index.steps(windows, offsets) + base)
@@ -120,8 +123,8 @@ class LatentWindows:
         if self.readout is not None:
             readout = torch.stack([self.readout[rows["history"]], self.readout[rows["future"]]], dim=1)
         return Batch(
-            history=self.tokens[rows["history"]].float(),
-            future=self.tokens[rows["future"]].float(),
+            history=self.tokens[rows["history"]].float() if tokens else self.tokens[:0].float(),
+            future=self.tokens[rows["future"]].float() if tokens else self.tokens[:0].float(),
             actions=self.actions[rows["action"]],
             proprio=None if self.proprio is None else self.proprio[rows["history"]],
             readout=readout,

@@ -19,7 +19,7 @@ from uva_agents.model.builders import (
     uva_tiny_config,
 )
 from uva_agents.model.config import HeadConfig, Task, UVAConfig
-from uva_agents.model.losses import Draws, Losses, joint_loss
+from uva_agents.model.losses import Draws, Jitter, Losses, joint_loss
 from uva_agents.model.masking import Visibility, draw_mask, draw_tasks
 from uva_agents.model.sampling import SamplerConfig, sample_actions, sample_video
 from uva_agents.model.uva import UVA, Context, patchify, unpatchify
@@ -32,6 +32,7 @@ __all__ = [
     "Context",
     "Draws",
     "HeadConfig",
+    "Jitter",
     "Losses",
     "SamplerConfig",
     "Task",

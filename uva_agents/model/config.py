@@ -93,7 +93,8 @@ class UVAConfig:
         readout_dim: numbers per frame of low-dimensional state (key points, say) that an auxiliary head reads from the
             joint latent and hands to the action head, 0 without. Trained where the data has them; never an input.
         frame_points: points that a small reader finds in every visible frame and that are embedded with its tokens, 0 without.
-        frame_sketch: draw the read-out's future points into tokens, and let the video head sample what is missing from that.
+        frame_sketch: move the frame's points by the actions, draw the current frame with them moved, and let the video head
+            sample what is missing from that. Needs ``frame_points``, and a read-out of the same points.
         standardize: shift and scale every latent of every position to mean 0 and deviation 1 over the training data.
         predict_actions: false for a video-only network (the released first stage).
     """
@@ -142,9 +143,10 @@ class UVAConfig:
             raise ValueError("action_steps and history_steps must be multiples of n_frames")
         if self.proprio_dim and self.proprio_steps not in (self.history_steps, self.n_frames):
             raise ValueError(f"proprio_steps must be history_steps or n_frames, got {self.proprio_steps}")
-        if self.frame_sketch and (not self.readout_dim or self.readout_dim % 2):
+        if self.frame_sketch and (not self.frame_points or self.readout_dim != 2 * self.frame_points):
             raise ValueError(
-                f"frame_sketch draws the read-out's points: readout_dim must be even and positive, got {self.readout_dim}"
+                "frame_sketch moves the points that are read: frame_points must be positive and readout_dim twice that, "
+                f"got {self.frame_points} and {self.readout_dim}"
             )
         if self.predict_wrist and not self.wrist_image:
             raise ValueError("predict_wrist needs wrist_image")

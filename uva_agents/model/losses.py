@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,26 @@ class Draws:
 
     t: Tensor
     noise: Tensor
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Noise on what the network sees in training; targets stay clean.
+
+    Args:
+        tokens: standard deviation on frame tokens.
+        points: standard deviation on the frames' points.
+    """
+
+    tokens: float = 0.0
+    points: float = 0.0
+
+    def applied(self, context: Context) -> Context:
+        """The context with noise on it."""
+        noise = {"history": self.tokens, "future": self.tokens}
+        noise |= {"history_points": self.points, "future_points": self.points}
+        values: dict[str, Tensor] = {k: getattr(context, k) for k in noise if getattr(context, k) is not None}
+        return replace(context, **{k: v + noise[k] * torch.randn_like(v) for k, v in values.items() if noise[k]})
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,7 @@ def joint_loss(
     readout_target: Tensor | None = None,
     action_weight: float = 1.0,
     readout_weight: float = 1.0,
+    jitter: Jitter | None = None,
     draws: Mapping[str, Draws] | None = None,
 ) -> Losses:
     """Losses of one batch in which every sample has its own task.
@@ -59,10 +80,11 @@ def joint_loss(
         proprio_target: (B, steps, P) future proprioception, for networks that predict it.
         readout_target: (B, 2, T, readout_dim) state of history and future frames; NaN where unknown.
         action_weight, readout_weight: of those losses in the total; the released code weighs everything 1.
+        jitter: noise on the inputs.
         draws: fixed timesteps and noise by head name ("video", "wrist", "action", "proprio"), to repeat a recorded run.
     """
     draws = draws or {}
-    z = model.joint_latent(context, visibility)
+    z = model.joint_latent(context if jitter is None else jitter.applied(context), visibility)
     zero = z.new_zeros(())
     video = action = proprio = readout_loss = zero
     rows = visibility.future_mask.flatten(1) * visibility.video_loss[:, None]
@@ -74,8 +96,9 @@ def joint_loss(
     if bool(visibility.video_loss.any()):
         if context.future is None:
             raise ValueError("the video loss needs future frames in the context")
-        condition, sketch = model.video_condition(z, readout)
-        target = context.future if sketch is None else context.future - sketch.detach()
+        sketch = None if readout is None else _sketch(model, context, visibility, readout)
+        condition = model.video_condition(z, sketch)
+        target = context.future if sketch is None else context.future - sketch
         share = visibility.video_loss.float().mean()
         video = share * _token_loss(model.video_head, condition, target, rows, draws.get("video"))
         if model.config.predict_wrist:
@@ -95,6 +118,16 @@ def joint_loss(
         proprio = _sequence_losses(model.proprio_head, proprio_target, condition, everyone, draws.get("proprio")).mean()
     total = video + action_weight * action + proprio + readout_weight * readout_loss
     return Losses(total, video, action, proprio, readout_loss)
+
+
+@torch.no_grad()
+def _sketch(model: UVA, context: Context, visibility: Visibility, readout: Tensor) -> Tensor | None:
+    """Without gradient: the video loss may not bend the points to its convenience."""
+    if not model.config.frame_sketch:
+        return None
+    # Whoever predicts frames and actions draws the frames that belong to those actions.
+    acting = visibility.actions | (visibility.video_loss & visibility.action_loss)
+    return model.sketch(context, model.predict_points(context, readout, context.actions, acting))
 
 
 def _token_loss(head: DiffusionHead, z: Tensor, target: Tensor, rows: Tensor, draws: Draws | None) -> Tensor:

@@ -1,4 +1,7 @@
-"""Points of a frame, where the named parts of a scene are: read from the image, and drawn back into tokens."""
+"""Points of a frame, where the named parts of a scene are: read from the image, moved by actions, drawn back into tokens.
+
+Three small MLPs, each trained by itself in minutes. What they say is an input of the joint network, which does the rest.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,7 @@ class PointReader(nn.Module):
     def __init__(self, *, image_size: int, points: int, width: int = 512, pool: int = 4) -> None:
         super().__init__()
         self.pool = pool
-        self.net = nn.Sequential(
-            nn.Linear(3 * (image_size // pool) ** 2, width),
-            nn.GELU(),
-            nn.Linear(width, width),
-            nn.GELU(),
-            nn.Linear(width, width),
-            nn.GELU(),
-            nn.Linear(width, 2 * points),
-        )
+        self.net = _mlp(3 * (image_size // pool) ** 2, width, 2 * points)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> points (B, 2 * K) in [-1, 1]: x to the right and y down, interleaved."""
@@ -45,8 +40,31 @@ class PointReader(nn.Module):
         return cast(Tensor, self.net((2.0 * (1.0 - pooled)).flatten(1)))
 
 
+class PointDynamics(nn.Module):
+    """Where the points will be, from where they were and what is done.
+
+    Predicts displacements, so that what does not move costs nothing to predict.
+
+    Args:
+        points: how many points.
+        frames: history frames, and future ones.
+        steps, action_dim: of the action chunk.
+        width: of the hidden layers.
+    """
+
+    def __init__(self, *, points: int, frames: int, steps: int, action_dim: int, width: int = 768) -> None:
+        super().__init__()
+        self.net = _mlp(2 * points * frames + steps * action_dim, width, 2 * points * frames)
+
+    def forward(self, history: Tensor, actions: Tensor) -> Tensor:
+        """Points (B, T, 2K) of the history frames and normalised actions (B, steps, A) -> points (B, T, 2K) of the future ones."""
+        moved: Tensor = self.net(torch.cat([history.flatten(1), actions.flatten(1)], dim=1))
+        # Displacements are a fraction of the world: the network's outputs are of the order of 1.
+        return history[:, -1:] + 0.25 * moved.view_as(history)
+
+
 class PointWriter(nn.Module):
-    """Frame tokens from points: a first sketch of a frame, for a video head to complete.
+    """Draws a future frame: the current one's tokens, changed for points that are somewhere else. A video head completes it.
 
     Args:
         points: how many points.
@@ -54,24 +72,30 @@ class PointWriter(nn.Module):
         width: of the hidden layers.
     """
 
-    def __init__(self, *, points: int, tokens: int, channels: int, width: int = 512) -> None:
+    def __init__(self, *, points: int, tokens: int, channels: int, width: int = 768) -> None:
         super().__init__()
-        self.shape = (tokens, channels)
         # A token changes completely within a few pixels: plain coordinates would be learned as a blur.
         self.register_buffer("rates", math.pi * torch.tensor([1.0, 2.0, 4.0, 8.0]), persistent=False)
-        self.net = nn.Sequential(
-            nn.Linear(2 * points * 9, width),
-            nn.GELU(),
-            nn.Linear(width, width),
-            nn.GELU(),
-            nn.Linear(width, width),
-            nn.GELU(),
-            nn.Linear(width, tokens * channels),
-        )
+        self.net = _mlp(tokens * channels + 2 * 2 * points * 9, width, tokens * channels)
 
-    def forward(self, points: Tensor) -> Tensor:
-        """(..., 2 * K) in [-1, 1] -> tokens (..., S, C)."""
+    def forward(self, now: Tensor, points: Tensor, moved: Tensor) -> Tensor:
+        """Tokens (..., S, C) of a frame, its points (..., 2K) and where they move (..., 2K) -> tokens (..., S, C)."""
+        inputs = torch.cat([now.flatten(-2), self._features(points), self._features(moved)], dim=-1)
+        change: Tensor = self.net(inputs)
+        return now + change.view_as(now)
+
+    def _features(self, points: Tensor) -> Tensor:
         angles = (points[..., None] * self.get_buffer("rates")).flatten(-2)
-        features = torch.cat([points, angles.sin(), angles.cos()], dim=-1)
-        drawn: Tensor = self.net(features)
-        return drawn.view(*points.shape[:-1], *self.shape)
+        return torch.cat([points, angles.sin(), angles.cos()], dim=-1)
+
+
+def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, width),
+        nn.GELU(),
+        nn.Linear(width, width),
+        nn.GELU(),
+        nn.Linear(width, width),
+        nn.GELU(),
+        nn.Linear(width, outputs),
+    )

@@ -97,11 +97,13 @@ def sample_video(
     mask = torch.ones(b, s, device=device)
     wants_actions = (task is Task.POLICY_VIDEO) if with_actions is None else with_actions
     actions: Tensor | None = None
+    # A network that draws frames from points needs the actions first, to draw the frames that belong to them.
+    early = wants_actions and c.frame_sketch
     counts = reveal_counts(min(sampler.iterations, s), s)
-    for left in counts:
+    for i, left in enumerate(counts):
         visibility = model.visibility(task, b, mask[:, None].expand(-1, c.n_frames, -1))
         z = model.joint_latent(replace(context, future=tokens), visibility)
-        if wants_actions and left == 0:
+        if wants_actions and (i == 0 if early else left == 0):
             actions = model.action_head.sample(
                 model.action_condition(z),
                 steps=sampler.action_steps,
@@ -112,7 +114,11 @@ def sample_video(
         # Positions stay masked from the end of the order, so the first ones are revealed first.
         following = (rank < left).float()
         revealed = (mask - following).bool()[:, None].expand(-1, c.n_frames, -1)
-        condition, sketch = model.video_condition(z)
+        sketch = None
+        if c.frame_sketch:
+            doing = context.actions if task is Task.FORWARD else actions
+            sketch = model.sketch(context, model.predict_points(context, model.read_out(z), doing))
+        condition = model.video_condition(z, sketch)
         sampled = model.video_head.sample(
             condition.view(b, c.n_frames, s, -1)[revealed],
             steps=sampler.video_steps,

@@ -18,7 +18,7 @@ from uva_agents.model.config import Task, UVAConfig
 from uva_agents.model.heads import ActionHead, DiffusionHead
 from uva_agents.model.layers import Block
 from uva_agents.model.masking import Visibility
-from uva_agents.model.points import PointReader, PointWriter
+from uva_agents.model.points import PointDynamics, PointReader, PointWriter
 
 
 def patchify(latents: Tensor, patch_size: int) -> Tensor:
@@ -151,7 +151,10 @@ class UVA(nn.Module):
             self.readout_squeeze = nn.Linear(d, 48)
             self.readout = nn.Sequential(nn.Linear(48 * s, 256), nn.GELU(), nn.Linear(256, 2 * c.readout_dim))
         if c.frame_sketch:
-            self.point_writer = PointWriter(points=c.readout_dim // 2, tokens=s, channels=c.token_dim)
+            self.point_dynamics = PointDynamics(
+                points=c.frame_points, frames=t, steps=c.action_steps, action_dim=c.action_dim
+            )
+            self.point_writer = PointWriter(points=c.frame_points, tokens=s, channels=c.token_dim)
             self.sketch_proj = nn.Linear(c.token_dim, d)
         if c.predict_actions:
             self.action_head = self._action_head(c.action_dim, extra=2 * t * c.readout_dim)
@@ -255,6 +258,10 @@ class UVA(nn.Module):
             # Only of frames that are shown whole: a masked frame must not leak where things are in it.
             whole = (hidden.sum(2, keepdim=True) == 0).float()
             future = future + whole * self.future_point_proj(context.future_points)[:, :, None]
+        if c.frame_sketch and context.actions is not None and context.history_points is not None:
+            # Where the actions are given, what they do to the points is given too.
+            moved = self.point_dynamics(context.history_points, context.actions)
+            future = future + visibility.actions[:, None, None, None] * self.future_point_proj(moved)[:, :, None]
         groups = [future]
         if c.predict_wrist:
             wrist_missing = self.wrist_mask.view(1, 1, 1, -1)
@@ -345,16 +352,37 @@ class UVA(nn.Module):
         state: Tensor = self.readout(torch.nn.functional.gelu(frames))
         return state.view(len(z), c.n_frames, 2, c.readout_dim).transpose(1, 2)
 
-    def video_condition(self, z: Tensor, readout: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Condition of the video head (B, T * S, D), and the sketch (B, T, S, C) that its samples are added to, if any.
+    def predict_points(
+        self, context: Context, readout: Tensor, actions: Tensor | None = None, acting: Tensor | None = None
+    ) -> Tensor:
+        """Where the points of the current frame will be: (B, T, 2 * frame_points).
 
-        The sketch takes the read-out as it is: the video loss may not bend the points to its convenience.
+        Args:
+            readout: :meth:`read_out` of the joint latent; tells how the points move where no actions are to be used.
+            actions: (B, action_steps, A) normalised, or ``None``.
+            acting: (B,) bool, samples whose ``actions`` move the points; all of them when absent.
         """
-        if not self.config.frame_sketch:
-            return z, None
-        readout = self.read_out(z) if readout is None else readout
-        sketch: Tensor = self.point_writer(readout[:, 1].detach())
-        return z + self.sketch_proj(sketch).flatten(1, 2), sketch
+        if context.history_points is None:
+            raise ValueError("this network draws frames from points: give history_points")
+        # The read-out's own idea of now is subtracted, so that its constant errors cancel.
+        seen = context.history_points[:, -1:] + (readout[:, 1] - readout[:, 0, -1:])
+        if actions is None:
+            return seen
+        moved: Tensor = self.point_dynamics(context.history_points, actions)
+        return moved if acting is None else torch.where(acting[:, None, None], moved, seen)
+
+    def sketch(self, context: Context, points: Tensor) -> Tensor:
+        """The current frame with its points where they will be: tokens (B, T, S, C)."""
+        if context.history is None or context.history_points is None:
+            raise ValueError("this network draws frames from the current one: give history and history_points")
+        shape = (-1, self.config.n_frames, -1)
+        now = context.history[:, -1:].expand(-1, self.config.n_frames, -1, -1)
+        drawn: Tensor = self.point_writer(now, context.history_points[:, -1:].expand(shape), points)
+        return drawn
+
+    def video_condition(self, z: Tensor, sketch: Tensor | None = None) -> Tensor:
+        """Condition of the video head (B, T * S, D); a sketch, where there is one, is what its samples are added to."""
+        return z if sketch is None else z + self.sketch_proj(sketch).flatten(1, 2)
 
     def action_condition(self, z: Tensor, readout: Tensor | None = None) -> Tensor:
         """Condition of the action head from the joint latent (B, T * S, D)."""

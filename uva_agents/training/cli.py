@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 from pathlib import Path
 
-from uva_agents.training.config import RECIPES, Recipe
+from uva_agents.training.config import RECIPES, STAGES, Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--points", type=Path, default=None, help="trained point reader (safetensors): skips its stage")
     parser.add_argument("--init", default=None, help="go on from these weights (shipped name or folder)")
     parser.add_argument("--seed", type=int, default=None)
-    for stage in ("vae", "points", "writer", "video", "joint"):
+    for stage in STAGES:
         parser.add_argument(f"--{stage}-steps", type=int, default=None, help=f"optimiser steps of the {stage} stage")
     parser.add_argument("--batch-size", type=int, default=None, help="of the video and joint stages, per process")
+    parser.add_argument("--lr", type=float, default=None, help="peak learning rate of the video and joint stages")
     parser.add_argument("--variants", type=int, default=None, help="cached augmented variants of the data")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -64,13 +65,15 @@ def configure(args: argparse.Namespace) -> Recipe:
         close = difflib.get_close_matches(args.recipe, RECIPES, n=2) or list(RECIPES)
         raise ValueError(f"no recipe called {args.recipe!r}; did you mean {' or '.join(close)}?")
     recipe = RECIPES[args.recipe]()
-    for name in ("vae", "points", "writer", "video", "joint"):
+    for name in STAGES:
         stage = getattr(recipe, name)
         steps = getattr(args, f"{name}_steps")
         if steps is not None:
             stage = dataclasses.replace(stage, steps=steps, validate_every=min(stage.validate_every, max(1, steps)))
         if args.batch_size and name in ("video", "joint"):
             stage = dataclasses.replace(stage, batch_size=args.batch_size)
+        if args.lr and name in ("video", "joint"):
+            stage = dataclasses.replace(stage, lr=args.lr)
         recipe = dataclasses.replace(recipe, **{name: stage})
     if args.seed is not None:
         recipe = dataclasses.replace(recipe, seed=args.seed)

@@ -40,6 +40,10 @@ class StageConfig:
     validate_every: int = 500
 
 
+STAGES = ("vae", "points", "dynamics", "writer", "video", "joint")
+"""In the order in which they run."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A named training run: data layout, network, and the stages.
@@ -62,7 +66,7 @@ class Recipe:
         action_weight, readout_weight: of the action loss and the auxiliary state loss.
         kl_weight: of the autoencoder.
         point_noise: standard deviation of noise on the frames' points in training, in units of half the world.
-        vae, points, writer, video, joint: stages.
+        vae, points, dynamics, writer, video, joint: stages.
         seed: of everything.
     """
 
@@ -70,6 +74,7 @@ class Recipe:
     model: UVAConfig
     vae: StageConfig
     points: StageConfig
+    dynamics: StageConfig
     writer: StageConfig
     video: StageConfig
     joint: StageConfig
@@ -106,7 +111,7 @@ def pusht_nano() -> Recipe:
     """PushT from the 206 human demonstrations, on two CPU cores."""
     return Recipe(
         name="pusht-nano",
-        model=uva_nano_config(action_dim=2, proprio_dim=2, readout_dim=20, frame_points=10),
+        model=uva_nano_config(action_dim=2, proprio_dim=2, readout_dim=20, frame_points=10, frame_sketch=True),
         limits={"action": (0.0, 512.0), "agent_pos": (0.0, 512.0), "keypoints": (0.0, 512.0)},
         readout_keys=("agent_pos", "keypoints"),
         history_dropout=0.3,
@@ -114,17 +119,18 @@ def pusht_nano() -> Recipe:
         action_weight=2.0,
         point_noise=0.012,
         task_weights={
-            Task.POLICY: 0.45,
-            Task.POLICY_VIDEO: 0.15,
-            Task.FORWARD: 0.15,
+            Task.POLICY: 0.35,
+            Task.POLICY_VIDEO: 0.1,
+            Task.FORWARD: 0.25,
             Task.INVERSE: 0.15,
-            Task.VIDEO: 0.1,
+            Task.VIDEO: 0.15,
         },
         vae=StageConfig(
             steps=1700, batch_size=64, lr=2e-3, warmup=170, weight_decay=0.0, betas=(0.9, 0.99), clip=200.0
         ),
         points=StageConfig(steps=10_800, batch_size=256, lr=2e-3, warmup=100, weight_decay=0.02, validate_every=1000),
-        writer=StageConfig(steps=6000, batch_size=256, lr=2e-3, warmup=100, weight_decay=0.01, validate_every=1000),
+        dynamics=StageConfig(steps=9000, batch_size=512, lr=2e-3, warmup=100, weight_decay=0.02, validate_every=1000),
+        writer=StageConfig(steps=12_000, batch_size=256, lr=1e-3, warmup=100, weight_decay=0.02, validate_every=1000),
         video=StageConfig(steps=200, batch_size=128, lr=1e-3),
         joint=StageConfig(steps=3400, batch_size=128, lr=1e-3, validate_every=700),
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from uva_agents.data import Batch, EpochOrder, LatentWindows
-from uva_agents.model import UVA, Context, Task, Visibility, draw_mask, draw_tasks, joint_loss
+from uva_agents.model import UVA, Context, Jitter, Task, Visibility, draw_mask, draw_tasks, joint_loss
 from uva_agents.training.config import Recipe, StageConfig
 from uva_agents.training.report import Reporter
 from uva_agents.training.validation import Validator
@@ -33,6 +33,7 @@ class JointModule(nn.Module):
             readout_target=readout,
             action_weight=self.recipe.action_weight,
             readout_weight=self.recipe.readout_weight,
+            jitter=Jitter(tokens=self.recipe.latent_noise, points=self.recipe.point_noise),
         )
         # A head that no sample of this batch used still takes part in the graph: DDP waits for every gradient.
         unused = sum((p.sum() * 0.0 for p in self.model.parameters()), losses.total.new_zeros(()))
@@ -78,8 +79,8 @@ class JointStage:
 
 
 def make_context(batch: Batch, recipe: Recipe) -> tuple[Context, Tensor | None]:
-    """A training context (latents jittered, some histories collapsed, some proprioception missing) and its read-out target."""
-    history, future, proprio, readout = batch.history, batch.future, batch.proprio, batch.readout
+    """A training context (some histories collapsed, some proprioception missing) and its read-out target."""
+    history, proprio, readout = batch.history, batch.proprio, batch.readout
     n = len(history)
     frozen = torch.rand(n) < recipe.history_dropout
     history = torch.where(frozen[:, None, None, None], history[:, -1:], history)
@@ -90,19 +91,15 @@ def make_context(batch: Batch, recipe: Recipe) -> tuple[Context, Tensor | None]:
     if readout is not None:
         known = torch.where(frozen[:, None, None], readout[:, 0, -1:], readout[:, 0])
         readout = torch.stack([known, readout[:, 1]], dim=1)
-    history = history + recipe.latent_noise * torch.randn_like(history)
-    future = future + recipe.latent_noise * torch.randn_like(future)
-    past, ahead = batch.history_points, batch.future_points
-    if past is not None and ahead is not None:
+    past = batch.history_points
+    if past is not None:
         past = torch.where(frozen[:, None, None], past[:, -1:], past)
-        past = past + recipe.point_noise * torch.randn_like(past)
-        ahead = ahead + recipe.point_noise * torch.randn_like(ahead)
     context = Context(
         history=history,
-        future=future,
+        future=batch.future,
         actions=batch.actions,
         proprio=proprio,
         history_points=past,
-        future_points=ahead,
+        future_points=batch.future_points,
     )
     return context, readout

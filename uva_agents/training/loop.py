@@ -91,7 +91,8 @@ def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[
     accelerator = Accelerator(mixed_precision=_precision(), cpu=not torch.cuda.is_available())
     rank, world = accelerator.process_index, accelerator.num_processes
     module = stage.module.to(accelerator.device)
-    optimizer = torch.optim.AdamW(parameter_groups(module, config.weight_decay), lr=config.lr, betas=config.betas)
+    groups = parameter_groups(module, config.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
     ema = EMA(module, power=config.ema_power, maximum=config.ema_max)
     options.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = options.folder / "checkpoint.pt"

@@ -32,13 +32,13 @@ from uva_agents.data import (
 )
 from uva_agents.model import UVA, VAE, Task
 from uva_agents.model.points import PointReader
-from uva_agents.training.config import Recipe, StageConfig
+from uva_agents.training.config import STAGES, Recipe, StageConfig
 from uva_agents.training.joint_stage import JointStage
 from uva_agents.training.loop import LoopOptions, Stage, run_stage
 from uva_agents.training.points_stage import PointsStage
+from uva_agents.training.sketch_stages import DynamicsStage, WriterStage
 from uva_agents.training.vae_stage import VAEStage, to_images
 from uva_agents.training.validation import Validator
-from uva_agents.training.writer_stage import WriterStage
 
 _LOG = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
         )
     torch.manual_seed(recipe.seed)  # again: how much was drawn above depends on what was already trained
     model = UVA(recipe.model)
-    origin_has_writer = origin is not None and origin.model.config.frame_sketch
+    origin_has_sketch = origin is not None and origin.model.config.frame_sketch
     if origin is not None:
         _continue_from(model, origin.model)
     if recipe.model.standardize:
@@ -125,12 +125,16 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
         (recipe.joint, "joint", dict(recipe.task_weights), validator),
     ]
     train_windows = windows(train, variants)
-    if recipe.model.frame_sketch and not origin_has_writer:
+    if recipe.model.frame_sketch and not origin_has_sketch:
         held_windows = windows(held_out, variants[:1])
-        stage = WriterStage(recipe, model.point_writer, train_windows, held_windows)
-        if not _train(stage, None, recipe.writer, recipe, options):
-            return None
+        scale = model.token_std if recipe.model.standardize else torch.ones(())
+        moves = DynamicsStage(recipe, model.point_dynamics, train_windows, held_windows)
+        draws = WriterStage(recipe, model.point_writer, scale, train_windows, held_windows)
+        for stage in (moves, draws):
+            if not _train(stage, None, stage.config, recipe, options):
+                return None
     if recipe.model.frame_sketch:
+        model.point_dynamics.requires_grad_(False)
         model.point_writer.requires_grad_(False)
     for config, name, weights, check in stages:
         if config.steps == 0:
@@ -246,7 +250,7 @@ def _read_points(reader: PointReader, episodes: Episodes) -> np.ndarray:
 def _train(stage: Stage, target: nn.Module | None, config: StageConfig, recipe: Recipe, options: RunOptions) -> bool:
     """Run a stage and put its averaged weights into its module; false when it was cut short."""
     folder = options.out / stage.name
-    rest = {k: v for k, v in recipe.to_dict().items() if k not in ("vae", "points", "writer", "video", "joint")}
+    rest = {k: v for k, v in recipe.to_dict().items() if k not in STAGES}
     key = hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode()).hexdigest()[:16]
     loop = LoopOptions(folder, key=key, seed=recipe.seed, progress=options.progress, stop_after=options.stop_after)
     averaged, finished = run_stage(stage, config, loop)
