@@ -94,7 +94,7 @@ class Bench:
             part.requires_grad_(False)  # as in the recipe: stages of their own
         self.stage = JointStage(recipe, config, "joint", model, windows, recipe.task_weights, None)
         self.module = self.stage.module.train()
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.module, config.weight_decay), lr=1e-4)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.module, config.weight_decay), lr=1e-4, fused=True)
         self.ema = EMA(self.module, power=0.75, maximum=0.999)
         self.count = 0
 

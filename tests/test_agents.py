@@ -127,7 +127,9 @@ def test_a_new_decision_comes_after_execute_actions(model: UVA) -> None:
 def test_a_frame_is_encoded_once(model: UVA, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[int] = []
     original = UVA.encode
-    monkeypatch.setattr(UVA, "encode", lambda self, frames: encoded.append(len(frames)) or original(self, frames))
+    monkeypatch.setattr(
+        UVA, "encode", lambda self, frames, *wrist: encoded.append(len(frames)) or original(self, frames)
+    )
     policy = model.policy()
     state = policy.initial_state(1, seed=0)
     for t in range(33):

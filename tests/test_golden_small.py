@@ -120,7 +120,7 @@ def test_video_tokens_match_the_recording(
     streams = split_noise(golden.outputs[f"{key}/noise_flat"], golden.outputs[f"{key}/draw_sizes"])
     monkeypatch.setattr(torch, "randn", lambda shape, **_: streams[shape[-1]].pop(0).view(shape))
     with torch.no_grad():
-        tokens, actions = sample_video(
+        sample = sample_video(
             golden.model,
             golden.context(1),
             task=task,
@@ -130,10 +130,10 @@ def test_video_tokens_match_the_recording(
             order=torch.from_numpy(golden.outputs[f"{key}/orders"]).long(),
             with_actions=True,
         )
-    assert actions is not None
-    np.testing.assert_allclose(actions.numpy(), golden.outputs[f"{key}/actions"], atol=1e-3)
+    assert sample.actions is not None
+    np.testing.assert_allclose(sample.actions.numpy(), golden.outputs[f"{key}/actions"], atol=1e-3)
     expected = golden.outputs[f"{key}/tokens"]
-    maps = tokens[0].view(4, 16, 16, 16).permute(0, 3, 1, 2).numpy()
+    maps = sample.tokens[0].view(4, 16, 16, 16).permute(0, 3, 1, 2).numpy()
     # Made-up weights blow the unclipped sampler up to 1e5, so only relative values mean anything.
     np.testing.assert_allclose(maps / np.abs(expected).max(), expected / np.abs(expected).max(), atol=1e-4)
 

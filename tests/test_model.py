@@ -140,6 +140,7 @@ def test_a_mixed_batch_gives_every_sample_what_it_gets_alone() -> None:
 def test_a_sketch_moves_the_points_of_the_current_frame_by_the_actions_it_may_see() -> None:
     model = nano(readout_dim=4, frame_points=2, frame_sketch=True)
     base = context(model)
+    assert base.actions is not None and base.history is not None and base.history_points is not None
     with torch.no_grad():
         z = model.joint_latent(base, model.visibility(Task.FORWARD, 2))
         readout = model.read_out(z)
@@ -167,16 +168,17 @@ def test_frames_sampled_with_actions_are_drawn_from_those_actions() -> None:
         torch.nn.init.zeros_(p)
     with torch.no_grad():
         sampler = SamplerConfig(iterations=3, temperature=0.0)
-        tokens, actions = sample_video(model, base, task=Task.POLICY_VIDEO, sampler=sampler)
-        assert actions is not None
+        sample = sample_video(model, base, task=Task.POLICY_VIDEO, sampler=sampler)
+        assert sample.actions is not None
         z = model.joint_latent(base, model.visibility(Task.POLICY_VIDEO, 2))
-        expected = model.sketch(base, model.predict_points(base, model.read_out(z), actions))
-    torch.testing.assert_close(tokens, expected, atol=1e-4, rtol=1e-4)
+        expected = model.sketch(base, model.predict_points(base, model.read_out(z), sample.actions))
+    torch.testing.assert_close(sample.tokens, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_jitter_reaches_the_network_and_not_the_targets() -> None:
     base = context(nano(readout_dim=4, frame_points=2))
     noisy = Jitter(tokens=0.1).applied(base)
+    assert noisy.history is not None and base.history is not None and base.future is not None
     assert 0.08 < float((noisy.history - base.history).std()) < 0.12
     assert noisy.history_points is base.history_points and noisy.actions is base.actions
     model = nano(readout_dim=4, frame_points=2)
@@ -298,14 +300,21 @@ def test_reveal_schedule_matches_the_recording_and_always_progresses(shared) -> 
 def test_video_sampling_shapes_and_joint_actions() -> None:
     model = nano(readout_dim=4)
     base = context(model)
-    tokens, actions = sample_video(
-        model, base, task=Task.POLICY_VIDEO, sampler=SamplerConfig(iterations=8, video_steps=2)
-    )
-    assert tokens.shape == (2, 4, 9, 64) and actions is not None and actions.shape == (2, 16, 2)
-    assert (tokens != 0).all()
+    sample = sample_video(model, base, task=Task.POLICY_VIDEO, sampler=SamplerConfig(iterations=8, video_steps=2))
+    assert sample.tokens.shape == (2, 4, 9, 64) and (sample.tokens != 0).all()
+    assert sample.actions is not None and sample.actions.shape == (2, 16, 2)
+    assert sample.wrist_tokens is None
     assert sample_actions(model, base, n=3).shape == (6, 16, 2)
     with pytest.raises(ValueError, match="sample_video"):
         sample_actions(model, base, task=Task.VIDEO)
+
+
+def test_a_network_with_a_wrist_camera_predicts_both_views() -> None:
+    model = nano(wrist_image=True, predict_wrist=True, proprio_dim=9, proprio_steps=16, proprio_maskable=False)
+    base = context(model)
+    sample = sample_video(model, base, task=Task.FORWARD, sampler=SamplerConfig(iterations=3, video_steps=2))
+    assert sample.wrist_tokens is not None and sample.wrist_tokens.shape == sample.tokens.shape
+    assert (sample.wrist_tokens != 0).all() and not torch.equal(sample.wrist_tokens, sample.tokens)
 
 
 def test_patches_go_there_and_back() -> None:

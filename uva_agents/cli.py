@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": _Command("uva_agents.commands.demo", "run the shipped policy and film what it sees and imagines"),
     "eval": _Command("uva_agents.commands.evaluate", "run an agent in an environment and report its score"),
     "train": _Command("uva_agents.commands.train", "train a model on demonstrations"),
+    "convert": _Command("uva_agents.commands.convert", "turn a released checkpoint into a weights folder"),
     "info": _Command(
         "uva_agents.commands.info", "versions, environments and shipped weights; or the card of some weights"
     ),

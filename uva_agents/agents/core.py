@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uva_agents.agents.observations import Instruction, to_numpy
+from uva_agents.agents.pose_actions import environment_pose_actions, network_pose_actions, relative_proprio
 from uva_agents.checkpoints.store import Bundle, load_bundle
 from uva_agents.data.latents import weights_fingerprint
 
@@ -22,13 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FrameCode:
-    """What the network sees of frames: tokens (..., S, C) and, where it uses them, points (..., 2K)."""
+    """What the network sees of frames: tokens (..., S, C) and, where it uses them, points (..., 2K) and wrist tokens."""
 
     tokens: Tensor
     points: Tensor | None
+    wrist: Tensor | None = None
 
     def __getitem__(self, index: int) -> FrameCode:
-        return FrameCode(self.tokens[index], None if self.points is None else self.points[index])
+        return FrameCode(*(None if part is None else part[index] for part in vars(self).values()))  # type: ignore[arg-type]
 
 
 class UVA:
@@ -40,16 +43,22 @@ class UVA:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+        self._texts: dict[str, Tensor] = {}
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, *, device: str | torch.device = "auto") -> Self:
-        """A shipped name or a weights folder.
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, device: str | torch.device = "auto", heads: int | None = None
+    ) -> Self:
+        """A shipped name, a weights folder or a released ``.ckpt`` file.
+
+        Args:
+            heads: attention heads, for a released file of none of the named sizes.
 
         Raises:
             FileNotFoundError: unknown name; the message lists close matches.
             ValueError: damaged or foreign files.
         """
-        return cls(load_bundle(name_or_path, device=device))
+        return cls(load_bundle(name_or_path, device=device, heads=heads))
 
     def policy(self) -> Policy:
         """Observations to actions."""
@@ -85,16 +94,24 @@ class UVA:
         return np.arange(1 - c.n_frames, 1) * c.frame_stride
 
     @torch.no_grad()
-    def encode(self, frames: np.ndarray) -> FrameCode:
-        """uint8 (N, H, W, 3) -> tokens (N, S, C) and points (N, 2K), on the device."""
+    def encode(self, frames: np.ndarray, wrist: np.ndarray | None = None) -> FrameCode:
+        """uint8 (N, H, W, 3), and the wrist camera's -> tokens (N, S, C) and points (N, 2K), on the device."""
+        model = self.bundle.model
+        images = self.images(frames)
+        return FrameCode(
+            model.to_tokens(self.bundle.vae.encode(images)),
+            model.point_reader(images) if model.config.frame_points else None,
+            None if wrist is None else model.to_tokens(self.bundle.vae.encode(self.images(wrist))),
+        )
+
+    def images(self, frames: np.ndarray) -> Tensor:
+        """uint8 (N, H, W, 3) -> (N, 3, side, side) in [-1, 1], resized as in training (bilinear), on the device."""
         images = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
         images = images.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
         side = self.bundle.model.config.image_size
         if images.shape[-2:] != (side, side):
             images = torch.nn.functional.interpolate(images, (side, side), mode="bilinear", align_corners=False)
-        model = self.bundle.model
-        tokens = model.to_tokens(self.bundle.vae.encode(images))
-        return FrameCode(tokens, model.point_reader(images) if model.config.frame_points else None)
+        return images
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, *, batch_size: int = 64) -> np.ndarray:
@@ -113,19 +130,57 @@ class UVA:
             parts.append(images.add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu())
         return torch.cat(parts).numpy().reshape(*lead, height, width, 3)
 
-    def normalize_actions(self, actions: np.ndarray | Tensor) -> Tensor:
-        """Environment units -> network units, on the device."""
+    def normalize_actions(self, actions: np.ndarray | Tensor, pose: np.ndarray | None = None) -> Tensor:
+        """Environment units (..., A) -> network units, on the device. ``pose``: see :meth:`environment_actions`."""
+        kind = self.bundle.spec.action_pose
+        if kind is not None:
+            actions = network_pose_actions(to_numpy(actions), _base(kind, pose))
         value = torch.as_tensor(np.asarray(actions) if not isinstance(actions, Tensor) else actions)
         return self.bundle.normalizer.normalize("action", value.to(self.device, torch.float32))
 
-    def environment_actions(self, normalized: Tensor) -> np.ndarray:
-        """Network units (..., A) -> environment units, clipped to the action space, float32."""
-        actions = self.bundle.normalizer.unnormalize("action", normalized).float().cpu().numpy()
+    def environment_actions(self, normalized: Tensor, pose: np.ndarray | None = None) -> np.ndarray:
+        """Network units (..., A) -> environment units, clipped to the action space, float32.
+
+        Args:
+            pose: (P,) proprioception at the decision, that relative actions start from.
+        """
+        actions: np.ndarray = self.bundle.normalizer.unnormalize("action", normalized).float().cpu().numpy()
+        kind = self.bundle.spec.action_pose
+        if kind is not None:
+            actions = environment_pose_actions(actions, _base(kind, pose))
         space = self.bundle.spec.action_space
         return np.clip(np.nan_to_num(actions), space.low, space.high).astype(np.float32)
 
-    def normalize_proprio(self, proprio: np.ndarray) -> Tensor:
-        """Environment units (..., P) -> network units, on the device."""
+    def normalize_proprio(self, rows: np.ndarray, start: np.ndarray) -> Tensor:
+        """Environment units (K, P), the last row being now, and the episode's first row -> network units, on the device."""
         key = self.bundle.spec.proprio_key
         assert key is not None
-        return self.bundle.normalizer.normalize(key, torch.from_numpy(proprio).to(self.device))
+        if self.bundle.spec.proprio_pose:
+            rows = relative_proprio(rows, start)
+        return self.bundle.normalizer.normalize(key, torch.from_numpy(np.asarray(rows, np.float32)).to(self.device))
+
+    def embed_task(self, task: Instruction) -> Tensor | None:
+        """Text vector (D,) of an instruction; each is encoded once. ``None`` without an instruction."""
+        if task is None:
+            return None
+        wanted = self.bundle.model.config.text_dim
+        if isinstance(task, str):
+            if task not in self._texts:
+                if self.bundle.text is None:
+                    raise ValueError(
+                        f"these weights have no text encoder here: give obs['task_embedding'], a vector ({wanted},), instead "
+                        "of obs['task']"
+                    )
+                self._texts[task] = self.bundle.text.embed(task).to(self.device)
+            return self._texts[task]
+        if task.shape != (wanted,):
+            raise ValueError(f"'task_embedding' must be ({wanted},) for these weights, got {task.shape}")
+        return torch.from_numpy(np.array(task, np.float32)).to(self.device)
+
+
+def _base(kind: str, pose: np.ndarray | None) -> np.ndarray | None:
+    if kind == "absolute":
+        return None
+    if pose is None:
+        raise ValueError("these weights act relative to the current pose: give it")
+    return pose

@@ -8,8 +8,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from uva_agents.agents.context import proprio_offsets
 from uva_agents.agents.core import UVA
-from uva_agents.agents.observations import check_pixels
+from uva_agents.agents.observations import Instruction, check_pixels, to_numpy
 from uva_agents.model import Context, SamplerConfig, Task, sample_actions
 
 
@@ -34,46 +35,96 @@ class InverseModel:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, device: str | torch.device = "auto", **options: Any) -> Self:
-        """A shipped name or a weights folder; ``options`` go to the constructor."""
+        """A shipped name, a weights folder or a released ``.ckpt`` file; ``options`` go to the constructor."""
         return cls(UVA.from_pretrained(name_or_path, device=device), **options)
 
     @torch.no_grad()
-    def infer(self, frames: Any) -> np.ndarray:
+    def infer(
+        self, frames: Any, *, proprio: Any | None = None, wrist: Any | None = None, task: Instruction = None
+    ) -> np.ndarray:
         """The action chunk that led through the frames.
 
         Args:
             frames: uint8 (F, H, W, 3) or (B, F, H, W, 3) at the model's frame stride (every 4th control step). The last 4
                 are used; the first of those is 4 control steps after the first inferred action.
+            proprio: (K, P) or (B, K, P) rows up to the first inferred action, as in ``agent_pos``, only for weights that
+                cannot do without; the first stands for earlier ones. Relative actions start from the last; without it, from
+                the origin.
+            wrist: uint8 (K, h, w, 3) or (B, K, h, w, 3) of the wrist camera up to then, for weights that have one.
+            task: instruction or its vector, for weights that take one.
 
         Returns:
             (16, A) or (B, 16, A), environment units.
 
         Raises:
-            ValueError: wrong shape or dtype, or fewer frames than the network takes.
+            ValueError: wrong shape or dtype, fewer frames than the network takes, or something missing that it needs.
         """
-        pixels = check_pixels(frames, self.uva.bundle.spec.image_shape, video=True)
+        spec, c = self.uva.bundle.spec, self.uva.bundle.model.config
+        pixels = check_pixels(frames, spec.image_shape, video=True)
         batched = pixels.ndim == 5
         pixels = pixels if batched else pixels[None]
-        c = self.uva.bundle.model.config
         if pixels.shape[1] < c.n_frames:
             raise ValueError(
                 f"the inverse model takes {c.n_frames} frames, {c.frame_stride} control steps apart, got {pixels.shape[1]}"
             )
         pixels = pixels[:, -c.n_frames :]
+        n = len(pixels)
         code = self.uva.encode(pixels.reshape(-1, *pixels.shape[2:]))
-        tokens = code.tokens.view(*pixels.shape[:2], *code.tokens.shape[1:])
-        points = None if code.points is None else code.points.view(*pixels.shape[:2], -1)
+        rows = self._rows(proprio, n, batched)
+        text = self.uva.embed_task(task) if c.text_dim else None
         generator = torch.Generator().manual_seed(self.seed)
         # The same noise for every video of a batch: an answer does not depend on its neighbours.
-        noise = torch.randn(self.draws, c.action_steps, c.action_dim, generator=generator).repeat(len(tokens), 1, 1)
+        noise = torch.randn(self.draws, c.action_steps, c.action_dim, generator=generator).repeat(n, 1, 1)
         chunks = sample_actions(
             self.uva.bundle.model,
-            Context(future=tokens, future_points=points),
+            Context(
+                future=code.tokens.view(*pixels.shape[:2], *code.tokens.shape[1:]),
+                future_points=None if code.points is None else code.points.view(*pixels.shape[:2], -1),
+                proprio=self._proprio(rows),
+                wrist_history=self._wrist(wrist, n, batched),
+                text=None if text is None else text.expand(n, -1),
+            ),
             task=Task.INVERSE,
             sampler=self.sampler,
             n=self.draws,
             noise=noise.to(self.uva.device),
         )
-        chunk = chunks.view(len(tokens), self.draws, c.action_steps, c.action_dim).mean(1)
-        actions = self.uva.environment_actions(chunk)
+        chunk = chunks.view(n, self.draws, c.action_steps, c.action_dim).mean(1)
+        poses = np.zeros((n, 7)) if rows is None else rows[:, -1]
+        actions = np.stack([self.uva.environment_actions(x, pose) for x, pose in zip(chunk, poses, strict=True)])
         return actions if batched else actions[0]
+
+    def _rows(self, proprio: Any | None, n: int, batched: bool) -> np.ndarray | None:
+        """(B, K, P), checked."""
+        spec, c = self.uva.bundle.spec, self.uva.bundle.model.config
+        if proprio is None:
+            if c.proprio_dim and not c.proprio_maskable:
+                raise ValueError(
+                    f"these weights need proprioception: give proprio=, (K, {spec.proprio_size(c.proprio_dim)})"
+                )
+            return None
+        rows = to_numpy(proprio).astype(np.float32)
+        rows = rows if batched else rows[None]
+        if rows.ndim != 3 or len(rows) != n or rows.shape[2] != spec.proprio_size(c.proprio_dim) or not rows.shape[1]:
+            size = spec.proprio_size(c.proprio_dim)
+            raise ValueError(f"proprio must be (K, {size}), or (B, K, {size}) for a batch, got {np.shape(proprio)}")
+        return rows
+
+    def _proprio(self, rows: np.ndarray | None) -> torch.Tensor | None:
+        c = self.uva.bundle.model.config
+        if rows is None or not c.proprio_dim or c.proprio_maskable:
+            return None  # maskable proprioception is history, which this task does not see
+        index = np.maximum(rows.shape[1] - 1 + proprio_offsets(self.uva), 0)
+        return torch.stack([self.uva.normalize_proprio(row[index], row[0]) for row in rows])
+
+    def _wrist(self, wrist: Any | None, n: int, batched: bool) -> torch.Tensor | None:
+        spec, c = self.uva.bundle.spec, self.uva.bundle.model.config
+        if not c.wrist_image:
+            return None
+        if wrist is None or spec.wrist_shape is None:
+            raise ValueError("these weights have a wrist camera: give wrist=, uint8 (K, h, w, 3)")
+        images = check_pixels(wrist, spec.wrist_shape, video=True)
+        images = images if batched else images[None]
+        images = images[:, np.maximum(images.shape[1] - 1 + self.uva.history_offsets, 0)]
+        tokens = self.uva.encode(images.reshape(-1, *images.shape[2:])).tokens
+        return tokens.view(n, c.n_frames, *tokens.shape[1:])

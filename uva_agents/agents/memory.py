@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from uva_agents.agents.core import FrameCode
+from uva_agents.agents.observations import Instruction
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,12 @@ class Memory:
         decisions: chunks sampled so far; (seed, decisions) determines the next chunk's noise.
         frames: the newest frames, oldest first, each uint8 (H, W, 3).
         proprio: the rows that go with them, float32 (P,).
+        start: (P,) proprioception at the episode's first observation.
+        wrist: frames of the wrist camera that go with ``frames``, where there is one.
+        task: the instruction.
         codes: what the network sees of the frames, where it has been computed already: a frame is encoded once.
         queue: (k, A) actions of the current chunk still to execute.
+        done: the newest executed actions, each (A,), oldest first.
     """
 
     seed: int
@@ -29,16 +34,37 @@ class Memory:
     proprio: tuple[np.ndarray, ...] = ()
     codes: tuple[FrameCode | None, ...] = ()
     queue: np.ndarray | None = None
+    start: np.ndarray | None = None
+    wrist: tuple[np.ndarray, ...] = ()
+    task: Instruction = None
+    done: tuple[np.ndarray, ...] = ()
 
-    def observed(self, frame: np.ndarray, proprio: np.ndarray | None, keep: int) -> Memory:
+    def observed(
+        self,
+        frame: np.ndarray,
+        proprio: np.ndarray | None,
+        keep: int,
+        *,
+        wrist: np.ndarray | None = None,
+        task: Instruction = None,
+    ) -> Memory:
         """With one more observation, keeping the newest ``keep``."""
         rows = self.proprio if proprio is None else (*self.proprio, proprio)
         return replace(
             self,
             frames=(*self.frames, frame)[-keep:],
             proprio=rows[-keep:],
+            start=proprio if self.start is None else self.start,
+            wrist=self.wrist if wrist is None else (*self.wrist, wrist)[-keep:],
+            task=task,
             codes=(*self.codes, None)[-keep:],
         )
+
+    def acted(self, keep: int) -> Memory:
+        """With the queue's first action moved to ``done``, of which the newest ``keep`` stay."""
+        assert self.queue is not None
+        done = (*self.done, self.queue[0])[-keep:] if keep else ()
+        return replace(self, queue=self.queue[1:], done=done)
 
     def with_codes(self, index: Sequence[int], codes: Sequence[FrameCode]) -> Memory:
         """With the codes of some frames filled in."""

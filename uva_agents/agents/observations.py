@@ -10,6 +10,9 @@ import numpy as np
 
 from uva_agents.checkpoints.spec import InterfaceSpec
 
+Instruction = str | np.ndarray | None
+"""What to do, in words or as the text encoder's vector (D,)."""
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -18,12 +21,16 @@ class Frames:
     Attributes:
         pixels: uint8 (n, H, W, 3).
         proprio: float32 (n, P), or ``None`` where the weights use none.
+        wrist: uint8 (n, h, w, 3), or ``None`` where the weights have no wrist camera.
+        task: per environment an instruction, its embedding (D,), or ``None``.
         batched: whether the caller's observation had a leading axis.
     """
 
     pixels: np.ndarray
     proprio: np.ndarray | None
     batched: bool
+    wrist: np.ndarray | None = None
+    task: tuple[Instruction, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -54,19 +61,61 @@ def read_observation(obs: Any, spec: InterfaceSpec, proprio_dim: int) -> Frames:
     batched = pixels.ndim == 4
     if not batched:
         pixels = pixels[None]
-    proprio = None
-    if proprio_dim and spec.proprio_key is not None:
-        if spec.proprio_key not in obs:
+    wrist = None
+    if spec.wrist_shape is not None:
+        if "pixels_wrist" not in obs:
             raise KeyError(
-                f"the observation has no {spec.proprio_key!r}, which these weights use; its keys are {sorted(obs)}"
+                f"the observation has no 'pixels_wrist', which these weights use; its keys are {sorted(obs)}"
             )
-        proprio = to_numpy(obs[spec.proprio_key]).astype(np.float32)
-        proprio = proprio if batched else proprio[None]
-        if proprio.shape != (len(pixels), proprio_dim):
-            raise ValueError(f"{spec.proprio_key!r} must be ({proprio_dim},) per observation, got {proprio.shape[1:]}")
-        if not np.isfinite(proprio).all():
-            raise ValueError(f"{spec.proprio_key!r} has NaN or infinity")
-    return Frames(pixels, proprio, batched)
+        wrist = check_pixels(obs["pixels_wrist"], spec.wrist_shape)
+        wrist = wrist if batched else wrist[None]
+        if len(wrist) != len(pixels):
+            raise ValueError(f"{len(pixels)} 'pixels' and {len(wrist)} 'pixels_wrist'")
+    return Frames(
+        pixels,
+        _read_proprio(obs, spec, proprio_dim, len(pixels), batched),
+        batched,
+        wrist,
+        _read_task(obs, len(pixels), batched),
+    )
+
+
+def _read_proprio(
+    obs: Mapping[str, Any], spec: InterfaceSpec, network_size: int, n: int, batched: bool
+) -> np.ndarray | None:
+    if spec.proprio_key is None or not (network_size or spec.proprio_pose):
+        return None
+    if spec.proprio_key not in obs:
+        raise KeyError(
+            f"the observation has no {spec.proprio_key!r}, which these weights use; its keys are {sorted(obs)}"
+        )
+    size = spec.proprio_size(network_size)
+    proprio = to_numpy(obs[spec.proprio_key]).astype(np.float32)
+    proprio = proprio if batched else proprio[None]
+    if proprio.shape != (n, size):
+        raise ValueError(f"{spec.proprio_key!r} must be ({size},) per observation, got {proprio.shape[1:]}")
+    if not np.isfinite(proprio).all():
+        raise ValueError(f"{spec.proprio_key!r} has NaN or infinity")
+    return proprio
+
+
+def _read_task(obs: Mapping[str, Any], n: int, batched: bool) -> tuple[Instruction, ...]:
+    """``task_embedding`` where the observation has one, else ``task``."""
+    if "task_embedding" in obs:
+        rows = to_numpy(obs["task_embedding"]).astype(np.float32)
+        rows = rows if rows.ndim == 2 else np.broadcast_to(rows, (n, *rows.shape))
+        if rows.ndim != 2 or len(rows) != n or not np.isfinite(rows).all():
+            raise ValueError(f"'task_embedding' must be a finite vector per observation, got shape {rows.shape}")
+        return tuple(rows)
+    if "task" not in obs:
+        return (None,) * n
+    task = obs["task"]
+    if isinstance(task, str):
+        return (task,) * n
+    words = tuple(str(t) for t in task) if batched else ()
+    if len(words) != n:
+        raise ValueError(f"'task' must be a str, or one per observation, got {type(task).__name__}")
+    return words
 
 
 def check_pixels(value: Any, image_shape: tuple[int, int], *, video: bool = False) -> np.ndarray:

@@ -59,7 +59,7 @@ class Policy:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, device: str | torch.device = "auto", **options: Any) -> Self:
-        """A shipped name or a weights folder; ``options`` go to the constructor."""
+        """A shipped name, a weights folder or a released ``.ckpt`` file; ``options`` go to the constructor."""
         return cls(UVA.from_pretrained(name_or_path, device=device), **options)
 
     @property
@@ -164,7 +164,8 @@ class Policy:
             for i, row in zip(some, self._decide([rows[i] for i in some], deterministic), strict=True):
                 rows[i] = row
         actions = np.stack([_queue(row)[0] for row in rows])
-        rows = [replace(row, queue=_queue(row)[1:]) for row in rows]
+        c = self.uva.bundle.model.config
+        rows = [row.acted(c.history_steps if c.history_actions else 0) for row in rows]
         return (actions if frames.batched else actions[0]), PolicyState(tuple(rows))
 
     @torch.no_grad()
@@ -180,11 +181,14 @@ class Policy:
         )
         noise = noise.to(self.device) * self.sampler.temperature
         chunks = sample_actions(self.uva.bundle.model, inputs, sampler=self.sampler, noise=noise)
-        actions = self.uva.environment_actions(chunks)
         return [
-            replace(m, queue=a[: self.execute], decisions=m.decisions + 1)
-            for m, a in zip(memories, actions, strict=True)
+            replace(m, queue=self._actions(m, chunk)[: self.execute], decisions=m.decisions + 1)
+            for m, chunk in zip(memories, chunks, strict=True)
         ]
+
+    def _actions(self, memory: Memory, normalized: torch.Tensor) -> np.ndarray:
+        """Environment units (..., A), relative to where this environment is where that matters."""
+        return self.uva.environment_actions(normalized, memory.proprio[-1] if memory.proprio else None)
 
     @torch.no_grad()
     def sample(self, obs: Any, n: int = 1, *, history: Any | None = None, seed: int | None = None) -> np.ndarray:
@@ -214,7 +218,8 @@ class Policy:
             n=n,
             noise=noise * self.sampler.temperature,
         )
-        actions = self.uva.environment_actions(chunks).reshape(len(memories), n, c.action_steps, c.action_dim)
+        chunks = chunks.view(len(memories), n, c.action_steps, c.action_dim)
+        actions = np.stack([self._actions(m, chunk) for m, chunk in zip(memories, chunks, strict=True)])
         return actions if batched else actions[0]
 
 

@@ -48,7 +48,7 @@ class WorldModel:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, device: str | torch.device = "auto", **options: Any) -> Self:
-        """A shipped name or a weights folder; ``options`` go to the constructor."""
+        """A shipped name, a weights folder or a released ``.ckpt`` file; ``options`` go to the constructor."""
         return cls(UVA.from_pretrained(name_or_path, device=device), **options)
 
     def rollout(self, obs: Any, actions: Any, *, history: Any | None = None, seed: int | None = None) -> Rollout:
@@ -64,15 +64,14 @@ class WorldModel:
             ValueError: T is not a multiple of 16, or the actions are not finite or of the wrong size.
         """
         c = self.uva.bundle.model.config
-        plans = torch.as_tensor(np.asarray(actions, dtype=np.float32))
+        size = len(self.uva.bundle.spec.action_low)
+        plans = np.asarray(actions, dtype=np.float32)
         plans = plans[None] if plans.ndim == 2 else plans
-        if plans.ndim != 3 or plans.shape[-1] != c.action_dim or plans.shape[1] % c.action_steps or not plans.shape[1]:
-            raise ValueError(
-                f"actions must be (S, T, {c.action_dim}) with T a multiple of {c.action_steps}, got {tuple(plans.shape)}"
-            )
-        if not torch.isfinite(plans).all():
+        if plans.ndim != 3 or plans.shape[-1] != size or plans.shape[1] % c.action_steps or not plans.shape[1]:
+            raise ValueError(f"actions must be (S, T, {size}) with T a multiple of {c.action_steps}, got {plans.shape}")
+        if not np.isfinite(plans).all():
             raise ValueError("actions have NaN or infinity")
-        return self._run(obs, history, Task.FORWARD, len(plans), self.uva.normalize_actions(plans), seed)
+        return self._run(obs, history, Task.FORWARD, len(plans), plans, seed)
 
     def generate(self, obs: Any, *, n: int = 1, history: Any | None = None, seed: int | None = None) -> Rollout:
         """Plausible futures without actions: the video model. ``n`` samples of 16 steps."""
@@ -84,40 +83,43 @@ class WorldModel:
 
     @torch.no_grad()
     def _run(
-        self, obs: Any, history: Any | None, task: Task, n: int, actions: Tensor | None, seed: int | None
+        self, obs: Any, history: Any | None, task: Task, n: int, plans: np.ndarray | None, seed: int | None
     ) -> Rollout:
         c = self.uva.bundle.model.config
         memories, batched = memories_from(self.uva, obs, history)
         if batched:
             raise ValueError("the world model takes one observation at a time (candidates are its batch)")
-        start, _ = context(self.uva, memories)
+        steps = c.action_steps if plans is None else plans.shape[1]
+        if steps > c.action_steps and (c.wrist_image or (c.proprio_dim and not c.proprio_maskable)):
+            raise ValueError(
+                f"these weights need proprioception or a wrist camera at every step, which nobody has measured in imagined "
+                f"frames: roll out {c.action_steps} steps at a time"
+            )
+        start, memories = context(self.uva, memories)
+        pose = memories[0].proprio[-1] if memories[0].proprio else None
+        actions = None if plans is None else self.uva.normalize_actions(plans, pose)
         generator = torch.Generator(device=self.uva.device).manual_seed(self.seed if seed is None else seed)
-        inputs = Context(
-            history=_repeat(start.history, n),
-            proprio=_repeat(start.proprio, n),
-            history_points=_repeat(start.history_points, n),
-        )
+        inputs = Context(**{key: _repeat(value, n) for key, value in vars(start).items()})
         parts, frames, sampled = [], [], None
-        for begin in range(0, c.action_steps if actions is None else actions.shape[1], c.action_steps):
+        for begin in range(0, steps, c.action_steps):
             if actions is not None:
                 inputs = replace(inputs, actions=actions[:, begin : begin + c.action_steps])
-            tokens, sampled = sample_video(
-                self.uva.bundle.model, inputs, task=task, sampler=self.sampler, generator=generator
-            )
-            parts.append(tokens)
-            frames.append(self.uva.decode(tokens))
+            sample = sample_video(self.uva.bundle.model, inputs, task=task, sampler=self.sampler, generator=generator)
+            sampled = sample.actions
+            parts.append(sample.tokens)
+            frames.append(self.uva.decode(sample.tokens))
             # Predicted frames become the history of the next chunk; where the agent then is, nobody has measured.
             points = None
             if c.frame_points:
                 points = self.uva.encode(frames[-1].reshape(-1, *frames[-1].shape[2:])).points
                 points = None if points is None else points.view(n, c.n_frames, -1)
-            inputs = Context(history=tokens, history_points=points)
+            inputs = Context(history=sample.tokens, history_points=points, text=inputs.text)
         latents = torch.cat(parts, dim=1)
         return Rollout(
             frames=np.concatenate(frames, axis=1),
             latents=latents,
             frame_steps=np.arange(1, latents.shape[1] + 1) * c.frame_stride,
-            actions=None if sampled is None else self.uva.environment_actions(sampled),
+            actions=None if sampled is None else self.uva.environment_actions(sampled, pose),
         )
 
 

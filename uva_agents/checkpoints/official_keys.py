@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+
+from torch import Tensor
 
 _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^z_proj_cond\.", "history_proj."),
@@ -40,3 +43,38 @@ def rename(key: str) -> str:
     for pattern, replacement in _RENAMES:
         key = re.sub(pattern, replacement, key)
     return key
+
+
+_VAE_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"^encoder\.down\.(\d+)\.block\.(\d+)\.", r"encoder.down_blocks.\1.resnets.\2."),
+    (r"^encoder\.down\.(\d+)\.attn\.(\d+)\.", r"encoder.down_blocks.\1.attentions.\2."),
+    (r"^encoder\.down\.(\d+)\.downsample\.", r"encoder.down_blocks.\1.downsamplers.0."),
+    (r"^decoder\.up\.(\d+)\.block\.(\d+)\.", r"decoder.up_blocks.\1.resnets.\2."),
+    (r"^decoder\.up\.(\d+)\.attn\.(\d+)\.", r"decoder.up_blocks.\1.attentions.\2."),
+    (r"^decoder\.up\.(\d+)\.upsample\.", r"decoder.up_blocks.\1.upsamplers.0."),
+    (r"\.mid\.block_1\.", ".mid_block.resnets.0."),
+    (r"\.mid\.block_2\.", ".mid_block.resnets.1."),
+    (r"\.mid\.attn_1\.", ".mid_block.attentions.0."),
+    (r"\.nin_shortcut\.", ".conv_shortcut."),
+    (r"^(encoder|decoder)\.norm_out\.", r"\1.conv_norm_out."),
+    (r"(\.attentions\.\d+)\.norm\.", r"\1.group_norm."),
+    (r"(\.attentions\.\d+)\.(q|k|v)\.", r"\1.to_\2."),
+    (r"(\.attentions\.\d+)\.proj_out\.", r"\1.to_out.0."),
+)
+
+
+def rename_vae(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our autoencoder's tensors from those of a released one (given without the ``vae_model.`` prefix).
+
+    The decoder's levels count from the other end here, and attention's 1x1 convolutions are linear layers.
+    """
+    levels = 1 + max((int(m[1]) for k in tensors if (m := re.match(r"decoder\.up\.(\d+)\.", k))), default=0)
+    out = {}
+    for key, tensor in tensors.items():
+        key = re.sub(r"^decoder\.up\.(\d+)\.", lambda m: f"decoder.up.{levels - 1 - int(m[1])}.", key)
+        for pattern, replacement in _VAE_RENAMES:
+            key = re.sub(pattern, replacement, key)
+        if ".attentions." in key and tensor.ndim == 4:
+            tensor = tensor[:, :, 0, 0]
+        out[f"net.{key}"] = tensor
+    return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -21,6 +21,11 @@ class InterfaceSpec:
         image_shape: (H, W) of the environment's ``pixels``.
         action_low, action_high: bounds of an environment action, environment units.
         proprio_key: observation key given as proprioception, or ``None``.
+        proprio_pose: it is (x, y, z, rotation vector, gripper width), absolute, and the network gets it relative to now and to
+            the episode's start (UMI).
+        wrist_shape: (H, W) of ``pixels_wrist``, or ``None`` without a wrist camera.
+        action_pose: the network's actions are position, rot6d and gripper; the environment's are (x, y, z, rotation vector,
+            gripper). ``"absolute"``, or ``"relative"`` to the pose at the decision; ``None`` for plain actions.
         control_hz: control rate.
         execute: actions of a chunk that are executed before the next decision.
         action_offset: see :class:`~uva_agents.data.WindowSpec`.
@@ -31,10 +36,17 @@ class InterfaceSpec:
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
     proprio_key: str | None = None
+    proprio_pose: bool = False
+    wrist_shape: tuple[int, int] | None = None
+    action_pose: Literal["absolute", "relative"] | None = None
     control_hz: float = 10.0
     execute: int = 8
     action_offset: int = 0
     env_id: str | None = None
+
+    def proprio_size(self, network_size: int) -> int:
+        """Numbers per row that an environment gives, where the network takes ``network_size``."""
+        return 7 if self.proprio_pose else network_size
 
     @property
     def action_space(self) -> gym.spaces.Box:
@@ -53,6 +65,7 @@ class InterfaceSpec:
     def from_dict(cls, values: Mapping[str, Any]) -> InterfaceSpec:
         """Inverse of :meth:`to_dict`."""
         values = dict(values)
-        for key in ("image_shape", "action_low", "action_high"):
-            values[key] = tuple(values[key])
+        for key in ("image_shape", "action_low", "action_high", "wrist_shape"):
+            if values.get(key) is not None:
+                values[key] = tuple(values[key])
         return cls(**values)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from uva_agents.checkpoints.spec import InterfaceSpec
+from uva_agents.checkpoints.text import TextEncoder
 from uva_agents.data.normalizer import LinearNormalizer
 from uva_agents.model import UVA, VAE, UVAConfig
 
@@ -32,6 +33,7 @@ class Bundle:
     normalizer: LinearNormalizer
     spec: InterfaceSpec
     name: str = "uva"
+    text: TextEncoder | None = None
 
     @property
     def device(self) -> torch.device:
@@ -41,6 +43,8 @@ class Bundle:
         """Moves the modules in place."""
         self.model.to(device)
         self.vae.to(device)
+        if self.text is not None:
+            self.text.to(device)
         return self
 
 
@@ -71,13 +75,27 @@ def resolve(name_or_path: str | Path) -> Path:
 
 
 def save_bundle(
-    bundle: Bundle, folder: str | Path, *, card: str | None = None, extra: Mapping[str, Any] | None = None
+    bundle: Bundle,
+    folder: str | Path,
+    *,
+    card: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float16,
 ) -> Path:
-    """Write a bundle as fp16 safetensors; the configuration is written last, so a partial folder never loads."""
+    """Write a bundle as safetensors; the configuration is written last, so a partial folder never loads.
+
+    Args:
+        card: text of the model card (``README.md``).
+        extra: further entries of ``config.json``.
+        dtype: of the tensors on disk.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_tensors(folder / "model.safetensors", bundle.model)
-    _write_tensors(folder / "vae.safetensors", bundle.vae)
+    (folder / "config.json").unlink(missing_ok=True)  # what is there is about to be replaced: not loadable meanwhile
+    _write_tensors(folder / "model.safetensors", bundle.model, dtype)
+    _write_tensors(folder / "vae.safetensors", bundle.vae, dtype)
+    if bundle.text is not None:
+        _write_tensors(folder / "text.safetensors", bundle.text, dtype)
     if card is not None:
         _write_text(folder / "README.md", card)
     config = {
@@ -86,22 +104,28 @@ def save_bundle(
         "model": bundle.model.config.to_dict(),
         "normalizer": bundle.normalizer.to_dict(),
         "interface": bundle.spec.to_dict(),
+        **({} if bundle.text is None else {"text": bundle.text.config}),
         **(extra or {}),
     }
     _write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
     return folder
 
 
-def load_bundle(name_or_path: str | Path, *, device: str | torch.device = "auto") -> Bundle:
-    """Load a shipped name or a folder, in evaluation mode and float32.
+def load_bundle(name_or_path: str | Path, *, device: str | torch.device = "auto", heads: int | None = None) -> Bundle:
+    """Load a shipped name, a folder or a released ``.ckpt`` file, in evaluation mode and float32.
 
     Args:
         device: ``"auto"`` takes CUDA when there is one.
+        heads: attention heads, for a released file of none of the named sizes.
 
     Raises:
         FileNotFoundError: unknown name.
         ValueError: damaged or foreign files, by name.
     """
+    if is_checkpoint_file(name_or_path):
+        from uva_agents.checkpoints.official import load_official
+
+        return load_official(name_or_path, device=device, heads=heads)[0]
     folder = resolve(name_or_path)
     config = read_config(folder)
     model_config = UVAConfig.from_dict(config["model"])
@@ -114,8 +138,22 @@ def load_bundle(name_or_path: str | Path, *, device: str | torch.device = "auto"
         LinearNormalizer.from_dict(config["normalizer"]),
         InterfaceSpec.from_dict(config["interface"]),
         name=str(config.get("name", folder.name)),
+        text=_load_text(folder, config),
     )
     return bundle.to(pick_device(device))
+
+
+def is_checkpoint_file(name_or_path: str | Path) -> bool:
+    """Whether it names a torch file rather than a weights folder or a shipped name."""
+    return str(name_or_path).endswith((".ckpt", ".pt", ".pth"))
+
+
+def _load_text(folder: Path, config: Mapping[str, Any]) -> TextEncoder | None:
+    if "text" not in config:
+        return None
+    encoder = TextEncoder(config["text"])
+    _read_tensors(folder / "text.safetensors", encoder)
+    return encoder.eval().requires_grad_(False)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -166,11 +204,16 @@ def _read_tensors(path: Path, module: nn.Module) -> None:
     module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
 
 
-def _write_tensors(path: Path, module: nn.Module) -> None:
-    tensors = {k: v.detach().cpu().half().contiguous() for k, v in module.state_dict().items()}
+def _write_tensors(path: Path, module: nn.Module, dtype: torch.dtype) -> None:
+    tensors = {k: _stored(v, dtype) for k, v in module.state_dict().items()}
     partial = path.with_suffix(".partial")
     save_file(tensors, partial)
     partial.replace(path)
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    tensor = tensor.detach().cpu()
+    return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from uva_agents.model.vae import VAEConfig
 
 Prediction = Literal["epsilon", "v", "flow"]
-Aggregator = Literal["conv_fc", "conv_ori", "flatten"]
+Aggregator = Literal["conv_fc", "conv_ori", "conv2", "fc2", "flatten"]
 
 
 class Task(StrEnum):

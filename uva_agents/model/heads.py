@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -146,6 +147,38 @@ class ConvTransposeAggregator(nn.Module):
         return cast(Tensor, self.conv_transpose(volume).mean((-2, -1)).transpose(1, 2))
 
 
+class TokenConvAggregator(nn.Module):
+    """Released ``conv2``: tokens are the channels of convolutions along the width."""
+
+    per_action = True
+
+    def __init__(self, *, dim: int, grid: int, frames: int, actions: int) -> None:
+        super().__init__()
+        tokens, hidden = frames * grid**2, frames * grid**2 // 4
+        self.conv = nn.Sequential(
+            nn.Conv1d(tokens, hidden, 7, padding=3), nn.ReLU(), nn.Conv1d(hidden, actions, 7, padding=3)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, frames * grid^2, D) -> (B, actions, D)."""
+        return cast(Tensor, self.conv(z))
+
+
+class TokenLinearAggregator(nn.Module):
+    """Released ``fc2``: linear maps from tokens to actions, the same for every channel."""
+
+    per_action = True
+
+    def __init__(self, *, dim: int, grid: int, frames: int, actions: int) -> None:
+        super().__init__()
+        tokens, hidden = frames * grid**2, frames * grid**2 // 4
+        self.fc = nn.Sequential(nn.Linear(tokens, hidden), nn.ReLU(), nn.Linear(hidden, actions))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, frames * grid^2, D) -> (B, actions, D)."""
+        return cast(Tensor, self.fc(z.transpose(1, 2)).transpose(1, 2))
+
+
 class FlattenAggregator(nn.Module):
     """One condition for a whole chunk: every token squeezed and concatenated, so that positions stay explicit."""
 
@@ -249,9 +282,15 @@ class ActionHead(nn.Module):
         return out.view(-1, self.steps, self.channels)
 
 
+_RELEASED: dict[str, Callable[..., nn.Module]] = {
+    "conv_fc": ConvFCAggregator,
+    "conv_ori": ConvTransposeAggregator,
+    "conv2": TokenConvAggregator,
+    "fc2": TokenLinearAggregator,
+}
+
+
 def _released_aggregator(kind: Aggregator, *, dim: int, grid: int, frames: int, actions: int) -> nn.Module:
-    if kind == "conv_fc":
-        return ConvFCAggregator(dim=dim, grid=grid, frames=frames, actions=actions)
-    if kind == "conv_ori":
-        return ConvTransposeAggregator(dim=dim, grid=grid, frames=frames, actions=actions)
-    raise ValueError(f"unknown aggregator {kind!r}: use 'conv_fc', 'conv_ori' or 'flatten'")
+    if kind not in _RELEASED:
+        raise ValueError(f"unknown aggregator {kind!r}: use 'flatten' or one of {sorted(_RELEASED)}")
+    return _RELEASED[kind](dim=dim, grid=grid, frames=frames, actions=actions)

@@ -26,8 +26,23 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         # Dropout only while training: a fused kernel applies whatever probability it is handed.
         p = self.attention_dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=p)
+        if n <= _SHORT and p == 0.0 and x.device.type == "cpu":
+            y = _plain_attention(q, k, v)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=p)
         return cast(Tensor, self.proj_drop(self.proj(y.transpose(1, 2).reshape(b, n, d))))
+
+
+_SHORT = 64
+"""Up to this many tokens, three plain operations beat the fused CPU kernel, whose blocks they do not fill."""
+
+
+def _plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(B, heads, N, head_dim) each."""
+    shape = q.shape
+    q, k, v = (x.reshape(-1, *shape[2:]) for x in (q, k, v))
+    weights = torch.bmm(q * shape[-1] ** -0.5, k.transpose(1, 2)).softmax(-1)
+    return torch.bmm(weights, v).view(shape)
 
 
 class Mlp(nn.Module):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from uva_agents.model.config import Task
+from uva_agents.model.heads import DiffusionHead
 from uva_agents.model.masking import reveal_counts
 from uva_agents.model.uva import UVA, Context
 
@@ -28,6 +29,21 @@ class SamplerConfig:
     iterations: int = 1
     temperature: float = 1.0
     ancestral: bool = False
+
+
+@dataclass(frozen=True)
+class VideoSample:
+    """What :func:`sample_video` sampled.
+
+    Attributes:
+        tokens: (B, T, S, C) future frames.
+        actions: (B, action_steps, A) normalised, where they were asked for.
+        wrist_tokens: (B, T, S, C) future frames of the wrist camera, from networks that predict them.
+    """
+
+    tokens: Tensor
+    actions: Tensor | None = None
+    wrist_tokens: Tensor | None = None
 
 
 def sample_actions(
@@ -71,16 +87,13 @@ def sample_video(
     generator: torch.Generator | None = None,
     order: Tensor | None = None,
     with_actions: bool | None = None,
-) -> tuple[Tensor, Tensor | None]:
+) -> VideoSample:
     """Future frame tokens for VIDEO, FORWARD or POLICY_VIDEO.
 
     Args:
         context: history (and actions for FORWARD); ``future`` is ignored.
         order: (B, S) the order in which positions are revealed; random when absent, shared by the frames.
         with_actions: also sample actions in the last iteration; by default for POLICY_VIDEO.
-
-    Returns:
-        Tokens (B, T, S, C) and actions (B, action_steps, A) or ``None``.
     """
     if not task.predicts_video:
         raise ValueError(f"sample_video covers VIDEO, FORWARD and POLICY_VIDEO, not {task}")
@@ -94,6 +107,7 @@ def sample_video(
         order = torch.rand(b, s, generator=generator, device=device).argsort(1)
     rank = order.argsort(1)
     tokens = torch.zeros(b, c.n_frames, s, c.token_dim, device=device)
+    wrist = torch.zeros_like(tokens) if c.predict_wrist else None
     mask = torch.ones(b, s, device=device)
     wants_actions = (task is Task.POLICY_VIDEO) if with_actions is None else with_actions
     actions: Tensor | None = None
@@ -102,7 +116,7 @@ def sample_video(
     counts = reveal_counts(min(sampler.iterations, s), s)
     for i, left in enumerate(counts):
         visibility = model.visibility(task, b, mask[:, None].expand(-1, c.n_frames, -1))
-        z = model.joint_latent(replace(context, future=tokens), visibility)
+        z = model.joint_latent(replace(context, future=tokens, wrist_future=wrist), visibility)
         if wants_actions and (i == 0 if early else left == 0):
             actions = model.action_head.sample(
                 model.action_condition(z),
@@ -118,16 +132,19 @@ def sample_video(
         if c.frame_sketch:
             doing = context.actions if task is Task.FORWARD else actions
             sketch = model.sketch(context, model.predict_points(context, model.read_out(z), doing))
-        condition = model.video_condition(z, sketch)
-        sampled = model.video_head.sample(
-            condition.view(b, c.n_frames, s, -1)[revealed],
-            steps=sampler.video_steps,
-            generator=generator,
-            temperature=sampler.temperature,
-            ancestral=sampler.ancestral,
-        )
-        if sketch is not None:
-            sampled = sampled + sketch[revealed]
-        tokens = tokens.masked_scatter(revealed[..., None], sampled)
+
+        def sampled(head: DiffusionHead, condition: Tensor, revealed: Tensor = revealed) -> Tensor:
+            return head.sample(
+                condition.view(b, c.n_frames, s, -1)[revealed],
+                steps=sampler.video_steps,
+                generator=generator,
+                temperature=sampler.temperature,
+                ancestral=sampler.ancestral,
+            )
+
+        fresh = sampled(model.video_head, model.video_condition(z, sketch))
+        tokens = tokens.masked_scatter(revealed[..., None], fresh if sketch is None else fresh + sketch[revealed])
+        if wrist is not None:
+            wrist = wrist.masked_scatter(revealed[..., None], sampled(model.wrist_head, z))
         mask = following
-    return tokens, actions
+    return VideoSample(tokens, actions, wrist)

@@ -58,7 +58,8 @@ class Posterior:
 
     def sample(self, noise: Tensor | None = None) -> Tensor:
         """One reparameterised draw, (B, C, h, w)."""
-        noise = torch.randn_like(self.mean) if noise is None else noise
+        if noise is None:  # not randn_like: it would fill a channels-last tensor in another order
+            noise = torch.randn(self.mean.shape, dtype=self.mean.dtype, device=self.mean.device)
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
     def kl(self) -> Tensor:

@@ -89,14 +89,14 @@ class Validator:
         strips = [truth]
         jobs = [("forward", Task.FORWARD, 1), ("video", Task.VIDEO, 1), ("video8", Task.VIDEO, 8)]
         for name, task, iterations in jobs[1:2] if self.video_only else jobs:
-            tokens, _ = sample_video(
+            sample = sample_video(
                 model,
                 context_for(batch, task),
                 task=task,
                 sampler=SamplerConfig(iterations=iterations),
                 generator=generator,
             )
-            images = self._decode(model, tokens)
+            images = self._decode(model, sample.tokens)
             metrics[f"{name}_psnr_db"] = pooled_psnr(images[:, -1], truth[:, -1])
             strips.append(images)
         if reporter is not None:
