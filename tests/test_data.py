@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from uva_agents.data import (
+    RELEASED_TRIM,
     Episodes,
     EpochOrder,
     LatentCache,
@@ -19,6 +20,7 @@ from uva_agents.data import (
     apply_variant,
     held_out_split,
     read_replay_buffer,
+    released_validation_split,
     standard_variants,
     write_replay_buffer,
 )
@@ -252,3 +254,24 @@ def test_epoch_order_covers_every_window_once_and_splits_between_ranks() -> None
     assert ranks[0].at(1)[0].tolist() == EpochOrder(64, 3, 8, seed=1, rank=0, world=2).at(1)[0].tolist()
     with pytest.raises(ValueError, match="lower batch_size"):
         EpochOrder(4, 1, 8)
+
+
+def test_windows_and_validation_episodes_of_the_released_code_can_be_had(shared: Path) -> None:
+    recorded = np.load(shared / "golden" / "misc.npz")
+    ends = recorded["sampler/episode_ends"]
+    data = Episodes(
+        {"pixels": np.zeros((ends[-1], 8, 8, 3), np.uint8), "action": np.zeros((ends[-1], 2), np.float32)}, ends
+    )
+    index = WindowIndex(data, WindowSpec(), np.flatnonzero(recorded["sampler/mask"]), RELEASED_TRIM)
+    begin, _, first, last = recorded["sampler/indices_h32_pb1_pa7"].T
+    np.testing.assert_array_equal(index.now, begin - first + 15)
+    # A row of 32, its edges filled by repetition: the frames at 3, 7, ... 31.
+    for i in (0, 1, 40, len(index) - 1):
+        row = np.clip(np.arange(32) - first[i], 0, last[i] - first[i] - 1) + begin[i]
+        np.testing.assert_array_equal(index.steps(np.array([i]), index.spec.history)[0], row[3:16:4])
+        np.testing.assert_array_equal(index.steps(np.array([i]), index.spec.future)[0], row[19::4])
+        np.testing.assert_array_equal(index.steps(np.array([i]), index.spec.actions)[0], row[15:31])
+    for n in (206, 247, 500):
+        mask = recorded[f"sampler/val_mask_{n}_0.02_seed42"]
+        np.testing.assert_array_equal(released_validation_split(n)[1], np.flatnonzero(mask))
+        np.testing.assert_array_equal(released_validation_split(n)[0], np.flatnonzero(~mask))

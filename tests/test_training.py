@@ -172,8 +172,20 @@ def test_a_checkpoint_of_another_configuration_or_a_damaged_one_is_refused(data:
 def test_the_learning_rate_warms_up_and_ends_low() -> None:
     config = StageConfig(steps=100, batch_size=1, lr=1.0, warmup=10, final_lr=0.01)
     rates = [learning_rate(config, s) for s in range(101)]
-    assert rates[0] == pytest.approx(0.1) and rates[10] == pytest.approx(1.0) and rates[100] == pytest.approx(0.01)
+    assert (
+        rates[0] == 0
+        and rates[1] == pytest.approx(0.1)
+        and rates[10] == pytest.approx(1.0)
+        and rates[100] == pytest.approx(0.01)
+    )
     assert all(a >= b for a, b in pairwise(rates[10:]))
+
+
+def test_the_learning_rate_matches_the_released_schedule(shared: Path) -> None:
+    recorded = np.load(shared / "golden" / "misc.npz")["lr/cosine_warmup1000_total10000"]
+    config = StageConfig(steps=10_000, batch_size=1, lr=1e-4, warmup=1000, final_lr=0.0)
+    rates = [learning_rate(config, step) for step in range(0, 10_001, 50)]
+    np.testing.assert_allclose(rates, recorded, atol=1e-12)
 
 
 def test_ema_decay_matches_the_recorded_schedule(shared: Path) -> None:

@@ -2,14 +2,15 @@
 
 from uva_agents.data.augment import Variant, apply_variant, standard_variants
 from uva_agents.data.dataset import Batch, EpochOrder, LatentWindows
-from uva_agents.data.episodes import Episodes, held_out_split
+from uva_agents.data.episodes import Episodes, held_out_split, released_validation_split
 from uva_agents.data.latents import LatentCache, encode_frames
 from uva_agents.data.normalizer import LinearNormalizer
 from uva_agents.data.replay_buffer import PUSHT_FIELDS, Field, read_replay_buffer, write_replay_buffer
-from uva_agents.data.windows import WindowIndex, WindowSpec
+from uva_agents.data.windows import RELEASED_TRIM, WindowIndex, WindowSpec
 
 __all__ = [
     "PUSHT_FIELDS",
+    "RELEASED_TRIM",
     "Batch",
     "Episodes",
     "EpochOrder",
@@ -24,6 +25,7 @@ __all__ = [
     "encode_frames",
     "held_out_split",
     "read_replay_buffer",
+    "released_validation_split",
     "standard_variants",
     "write_replay_buffer",
 ]

@@ -100,3 +100,10 @@ def held_out_split(n_episodes: int, held_out: int, seed: int = 42) -> tuple[np.n
         raise ValueError(f"cannot hold out {held_out} of {n_episodes} episodes: at least one must remain to train on")
     order = np.random.default_rng(seed).permutation(n_episodes)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def released_validation_split(n_episodes: int, ratio: float = 0.02, seed: int = 42) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation episode numbers of the released code, both sorted; at least one on either side."""
+    count = min(max(1, round(n_episodes * ratio)), n_episodes - 1)
+    held = np.sort(np.random.default_rng(seed).choice(n_episodes, size=count, replace=False))
+    return np.setdiff1d(np.arange(n_episodes), held), held

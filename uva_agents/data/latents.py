@@ -31,14 +31,26 @@ def weights_fingerprint(module: torch.nn.Module) -> str:
 
 @torch.no_grad()
 def encode_frames(
-    vae: VAE, frames: np.ndarray, *, patch_size: int, batch_size: int = 64, progress: Progress | None = None
+    vae: VAE,
+    frames: np.ndarray,
+    *,
+    patch_size: int,
+    image_size: int | None = None,
+    batch_size: int = 64,
+    progress: Progress | None = None,
 ) -> np.ndarray:
-    """uint8 frames (N, H, W, 3) -> float16 tokens (N, S, C) of the posterior means."""
+    """uint8 frames (N, H, W, 3) -> float16 tokens (N, S, C) of the posterior means.
+
+    Args:
+        image_size: side that frames are resized to first (bilinear, as at inference).
+    """
     device = next(vae.parameters()).device
     out: np.ndarray | None = None
     for start in range(0, len(frames), batch_size):
         chunk = torch.from_numpy(np.ascontiguousarray(frames[start : start + batch_size])).to(device)
         images = chunk.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+        if image_size is not None and images.shape[-2:] != (image_size, image_size):
+            images = torch.nn.functional.interpolate(images, (image_size,) * 2, mode="bilinear", align_corners=False)
         tokens = patchify(vae.encode(images), patch_size).half().cpu().numpy()
         if out is None:
             out = np.empty((len(frames), *tokens.shape[1:]), dtype=np.float16)
@@ -60,18 +72,25 @@ class LatentCache:
         vae: frozen autoencoder.
         patch_size: token patch, latent pixels.
         world_size: see :func:`~uva_agents.data.augment.apply_variant`.
+        image_size: side that frames are resized to; their own when absent.
     """
 
-    def __init__(self, folder: str | Path, vae: VAE, *, patch_size: int, world_size: float) -> None:
+    def __init__(
+        self, folder: str | Path, vae: VAE, *, patch_size: int, world_size: float, image_size: int | None = None
+    ) -> None:
         self.folder = Path(folder)
         self.vae = vae
         self.patch_size = patch_size
         self.world_size = world_size
+        self.image_size = image_size
         self._weights = f"{weights_fingerprint(vae)}*{vae.config.scale}"
 
     def path(self, episodes: Episodes, variant: Variant) -> Path:
         """Where this variant's tokens are, or will be."""
-        key = json.dumps([self._weights, episodes.fingerprint, self.patch_size, vars(variant)], sort_keys=True)
+        parts = [self._weights, episodes.fingerprint, self.patch_size, vars(variant)]
+        if self.image_size not in (None, episodes.arrays["pixels"].shape[1]):
+            parts.append(self.image_size)
+        key = json.dumps(parts, sort_keys=True)
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.npy"
 
     def get(self, episodes: Episodes, variant: Variant, progress: Progress | None = None) -> np.ndarray:
@@ -85,7 +104,13 @@ class LatentCache:
             except (ValueError, EOFError, OSError):
                 pass  # a damaged cache costs a new encoding, nothing else
         moved = apply_variant(episodes, variant, world_size=self.world_size)
-        tokens = encode_frames(self.vae, moved.arrays["pixels"], patch_size=self.patch_size, progress=progress)
+        tokens = encode_frames(
+            self.vae,
+            moved.arrays["pixels"],
+            patch_size=self.patch_size,
+            image_size=self.image_size,
+            progress=progress,
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
         with partial.open("wb") as file:

@@ -39,6 +39,10 @@ class WindowSpec:
         return np.arange(self.action_steps) + self.action_offset
 
 
+RELEASED_TRIM = (14, 9)
+"""'now' is row 15 of 32, and a window may begin 1 row before its episode and end 7 rows after it."""
+
+
 class WindowIndex:
     """Every step of every chosen episode as a 'now'; steps outside the episode repeat its first or last one.
 
@@ -46,14 +50,23 @@ class WindowIndex:
         episodes: the data.
         spec: the window.
         chosen: episode numbers to take windows from; all by default.
+        trim: steps at an episode's beginning and end that are no 'now'. The released code's windows of 32 with 1 and 7 rows of
+            padding are ``RELEASED_TRIM``.
     """
 
-    def __init__(self, episodes: Episodes, spec: WindowSpec, chosen: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        episodes: Episodes,
+        spec: WindowSpec,
+        chosen: np.ndarray | None = None,
+        trim: tuple[int, int] = (0, 0),
+    ) -> None:
         chosen = np.arange(len(episodes)) if chosen is None else np.asarray(chosen)
         starts, ends = episodes.starts[chosen], episodes.ends[chosen]
         self.spec = spec
-        self.now = np.concatenate([np.arange(s, e) for s, e in zip(starts, ends, strict=True)])
-        lengths = ends - starts
+        nows = [np.arange(s + trim[0], e - trim[1]) for s, e in zip(starts, ends, strict=True)]
+        lengths = [len(rows) for rows in nows]
+        self.now = np.concatenate(nows)
         self.first = np.repeat(starts, lengths)
         self.last = np.repeat(ends - 1, lengths)
 

@@ -17,9 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=None, help="run folder; the same folder resumes (default runs/RECIPE)"
     )
-    parser.add_argument("--vae", type=Path, default=None, help="trained autoencoder (safetensors): skips its stage")
+    parser.add_argument(
+        "--vae", type=Path, default=None, help="trained autoencoder (safetensors or kl16.ckpt): skips its stage"
+    )
     parser.add_argument("--points", type=Path, default=None, help="trained point reader (safetensors): skips its stage")
-    parser.add_argument("--init", default=None, help="go on from these weights (shipped name or folder)")
+    parser.add_argument(
+        "--init", default=None, help="go on from these weights (a shipped name, a folder, or a MAR file)"
+    )
     parser.add_argument("--seed", type=int, default=None)
     for stage in STAGES:
         parser.add_argument(f"--{stage}-steps", type=int, default=None, help=f"optimiser steps of the {stage} stage")

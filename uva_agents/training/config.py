@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from uva_agents.data import PUSHT_FIELDS, Field
-from uva_agents.model import Task, UVAConfig, uva_nano_config
+from uva_agents.model import Task, UVAConfig, uva_base_config, uva_nano_config
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Recipe:
         action_weight, readout_weight: of the action loss and the auxiliary state loss.
         kl_weight: of the autoencoder.
         point_noise: standard deviation of noise on the frames' points in training, in units of half the world.
+        gradient_checkpointing: recompute the transformer's activations in the backward pass instead of keeping them.
         vae, points, dynamics, writer, video, joint: stages.
         seed: of everything.
     """
@@ -97,6 +99,7 @@ class Recipe:
     readout_weight: float = 2.0
     kl_weight: float = 0.01
     point_noise: float = 0.0
+    gradient_checkpointing: bool = False
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -136,4 +139,43 @@ def pusht_nano() -> Recipe:
     )
 
 
-RECIPES = {"pusht-nano": pusht_nano}
+def uva_base() -> Recipe:
+    """The released recipe at the released size (``mar_base``) on PushT: two stages, for many GPUs.
+
+    Give it the kl-f16 autoencoder and MAR's weights: ``--vae kl16.ckpt --init mar_base.pth``. Not the released one: tasks and mask
+    ratios are drawn per sample, latents are posterior means that were computed once, and the shifts stand in for crops.
+    """
+    stage = StageConfig(
+        steps=100_000,
+        batch_size=32,
+        lr=1e-4,
+        warmup=1000,
+        final_lr=0.0,
+        weight_decay=0.02,
+        clip=math.inf,
+        ema_max=0.9999,
+        validate_every=5000,
+    )
+    none = dataclasses.replace(stage, steps=0)
+    return Recipe(
+        name="uva-base",
+        model=uva_base_config(action_dim=2),
+        vae=none,
+        points=none,
+        dynamics=none,
+        writer=none,
+        video=stage,
+        joint=stage,
+        limits={"action": (0.0, 512.0)},
+        variants=4,
+        held_out=4,
+        mirror=False,
+        proprio_key=None,
+        task_weights=dict.fromkeys(Task, 0.2),
+        mask_minimum=0.7,
+        mask_std=0.25,
+        gradient_checkpointing=True,
+    )
+
+
+RECIPES = {"pusht-nano": pusht_nano, "uva-base": uva_base}

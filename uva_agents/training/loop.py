@@ -62,9 +62,9 @@ class LoopOptions:
 
 
 def learning_rate(config: StageConfig, step: int) -> float:
-    """Linear warm-up, then cosine down to ``lr * final_lr`` at the last step."""
+    """Linear warm-up from 0, then cosine down to ``lr * final_lr`` at the last step (diffusers' "cosine" with ``final_lr=0``)."""
     if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
+        return config.lr * step / config.warmup
     progress = (step - config.warmup) / max(1, config.steps - config.warmup)
     return config.lr * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 

@@ -16,8 +16,9 @@ from accelerate import PartialState
 from rich.progress import Progress
 from torch import nn
 
+from uva_agents.checkpoints.initial import load_mar, load_vae, match_into
 from uva_agents.checkpoints.spec import InterfaceSpec
-from uva_agents.checkpoints.store import Bundle, load_bundle, load_tensors, save_bundle
+from uva_agents.checkpoints.store import Bundle, is_checkpoint_file, load_bundle, load_tensors, save_bundle
 from uva_agents.data import (
     Episodes,
     LatentCache,
@@ -50,10 +51,11 @@ class RunOptions:
     Args:
         data: dataset folder.
         out: run folder; its stages live in sub-folders, the finished weights in ``weights/``.
-        vae_weights: trained autoencoder (safetensors) instead of the first stage.
+        vae_weights: trained autoencoder (safetensors, or the original ``kl16.ckpt``) instead of the first stage.
         points_weights: trained point reader (safetensors) instead of its stage.
         init: weights to go on from (a shipped name or a folder): their autoencoder and point reader are kept as they are,
-            the network continues from theirs wherever names and shapes match.
+            the network continues from theirs wherever names and shapes match. Or a MAR or released UVA checkpoint file, from
+            which matching tensors of the network are taken.
         progress: show progress bars.
         stop_after: stop each stage after so many steps in this process, for tests.
     """
@@ -77,13 +79,20 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
         (options.out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1, default=str))
 
     torch.manual_seed(recipe.seed)
-    origin = None if options.init is None else load_bundle(options.init, device="cpu")
+    pretrained = options.init is not None and is_checkpoint_file(options.init)
+    origin = load_bundle(options.init, device="cpu") if options.init is not None and not pretrained else None
     vae = origin.vae if origin else _autoencoder(recipe, options, episodes.select(train), episodes.select(held_out))
     if vae is None:
         return None
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, vae=vae.config))
     vae.to(state.device)
-    cache = LatentCache(options.out / "latents", vae, patch_size=recipe.model.patch_size, world_size=recipe.world_size)
+    cache = LatentCache(
+        options.out / "latents",
+        vae,
+        patch_size=recipe.model.patch_size,
+        world_size=recipe.world_size,
+        image_size=recipe.model.image_size,
+    )
     variants = standard_variants(recipe.variants, max_shift=recipe.max_shift, mirror=recipe.mirror)
     with state.main_process_first():  # one process encodes, the others read its files
         tokens = _with_progress(
@@ -93,9 +102,14 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
         )
     torch.manual_seed(recipe.seed)  # again: how much was drawn above depends on what was already trained
     model = UVA(recipe.model)
+    model.gradient_checkpointing = recipe.gradient_checkpointing
+    if pretrained:
+        load_mar(model, Path(str(options.init)))
     origin_has_sketch = origin is not None and origin.model.config.frame_sketch
     if origin is not None:
-        _continue_from(model, origin.model)
+        match = match_into(model, origin.model.state_dict())
+        if match.fresh or match.left:
+            _LOG.warning("%s: %s", options.init, match)
     if recipe.model.standardize:
         tokens = _standardize(model, tokens, keep=origin is not None)
     points = _points(model, recipe, options, episodes, variants, episodes.select(train), episodes.select(held_out))
@@ -179,25 +193,20 @@ def _autoencoder(recipe: Recipe, options: RunOptions, train: Episodes, held_out:
     """Trained (or loaded) autoencoder whose scale makes its latents' standard deviation 1."""
     vae = VAE(dataclasses.replace(recipe.model.vae, scale=1.0))
     if options.vae_weights is not None:
-        vae.load_state_dict({k: v.float() for k, v in load_tensors(options.vae_weights).items()})
+        load_vae(vae, options.vae_weights)
+    elif recipe.model.vae.kind == "kl-f16":
+        raise ValueError(f"recipe {recipe.name!r} does not train its autoencoder: give --vae kl16.ckpt")
     elif not _train(VAEStage(recipe, vae, train, held_out), None, recipe.vae, recipe, options):
         return None
     vae.eval().requires_grad_(False)
+    if recipe.model.vae.kind == "kl-f16":
+        vae.config = recipe.model.vae  # its scale is a constant of the released models
+        return vae
     some = train.arrays["pixels"][:: max(1, train.steps // 1024)]
     std = float(encode_frames(vae, some, patch_size=1).astype(np.float32).std())
     # Rounded: the scale goes into the cache key and must not depend on how a machine sums.
     vae.config = dataclasses.replace(vae.config, scale=round(1.0 / std, 3))
     return vae
-
-
-def _continue_from(model: UVA, origin: UVA) -> None:
-    """Copy every tensor whose name and shape match, and say which did not."""
-    own, theirs = model.state_dict(), origin.state_dict()
-    matching = {k: v for k, v in theirs.items() if k in own and own[k].shape == v.shape}
-    model.load_state_dict(matching, strict=False)
-    fresh = sorted(own.keys() - matching.keys())
-    if fresh:
-        _LOG.warning("%d of %d tensors start fresh: %s", len(fresh), len(own), ", ".join(fresh[:8]))
 
 
 def _standardize(model: UVA, tokens: list[np.ndarray], *, keep: bool = False) -> list[np.ndarray]:
@@ -229,7 +238,7 @@ def _points(
     if not recipe.model.frame_points:
         return None
     reader = model.point_reader
-    if options.init is not None:
+    if options.init is not None and not is_checkpoint_file(options.init):
         pass  # it came with the weights
     elif options.points_weights is not None:
         reader.load_state_dict(load_tensors(options.points_weights))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from uva_agents.data import Batch, LatentWindows, LinearNormalizer
 from uva_agents.model import UVA, VAE, Context, SamplerConfig, Task, sample_actions, sample_video
@@ -111,6 +111,9 @@ class Validator:
     def _decode(self, model: UVA, tokens: Tensor) -> Tensor:
         latents = model.to_latents(tokens)
         images: Tensor = self.vae.decode(latents.flatten(0, 1)).clamp(-1, 1)
+        size = self.frames.shape[1:3]
+        if images.shape[-2:] != size:
+            images = nn.functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
         return images.view(*latents.shape[:2], *images.shape[1:])
 
 
