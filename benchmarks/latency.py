@@ -1,7 +1,8 @@
 """Decision latency at batch 1: newest frames in, 16 actions out. ``python -m uva_agents.benchmarks.latency``
 
 The shipped size and the official size (random weights: time does not depend on them) run in the same process on the same
-machine; every timed call is a decision, with the two frames that came since the last one to encode.
+machine; every timed call is a decision. Beside them, the official size on a straight path: every decision encodes all
+four history frames again and runs every denoising step in order, as the released code does. ``--compile`` adds compiled runs.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from uva_agents.agents import UVA, Policy
+from uva_agents.agents.policy import noise_seed
 from uva_agents.benchmarks.machine import hardware, parse_arguments, versions
-
-if TYPE_CHECKING:
-    from uva_agents.agents import UVA, Policy
+from uva_agents.model import Context, Task
+from uva_agents.model.diffusion import ancestral_process
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,28 +31,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--base-repeats", type=int, default=3, help="of the official size; 0 leaves it out")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true", help="also with torch.compile")
     parser.add_argument("--json", type=Path, default=None)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Print a table, and write JSON when asked."""
-    import torch
-
-    from uva_agents.agents import UVA, Policy
-
     args = parse_arguments(__doc__, add_arguments, argv)
-    rows = {}
+    rows: dict[str, list[float]] = {}
     nano = UVA.from_pretrained(args.weights, device=args.device)
-    rows[args.weights] = measure(Policy(nano, steps=args.steps), args.repeats)
+    rows[f"{args.weights}, {args.steps} steps"] = measure(Policy(nano, steps=args.steps), args.repeats)
+    baseline = ""
     if args.base_repeats:
-        rows["uva_base (random weights)"] = measure(Policy(official_size(nano), steps=args.steps), args.base_repeats)
-    print(f"one decision, batch 1, {args.steps} denoising steps, {torch.get_num_threads()} threads, {nano.device}")
+        base = official_size(nano)
+        exact = Policy(base, steps=100, temperature=0.95, ancestral=True)
+        baseline = "uva_base, straight path, 100 steps"
+        rows[baseline] = measure_straight(base, 100, args.base_repeats)
+        rows["uva_base, 100 steps"] = measure(exact, args.base_repeats)
+        rows[f"uva_base, {args.steps} steps"] = measure(Policy(base, steps=args.steps), args.base_repeats)
+        if args.compile:
+            base.compile()
+            rows["uva_base compiled, 100 steps"] = measure(exact, args.base_repeats)
+            rows[f"uva_base compiled, {args.steps} steps"] = measure(Policy(base, steps=args.steps), args.base_repeats)
+        print(f"largest difference of the two paths at 100 steps: {difference(exact):.1e} (normalised actions)")
+    print(
+        f"one decision, batch 1, float32, {torch.get_num_threads()} threads, {nano.device}, {hardware()}, {versions()}"
+    )
     for name, times in rows.items():
         p50, p95 = np.percentile(times, [50, 95]) * 1e3
-        print(f"  {name:28s} median {p50:9.1f} ms   p95 {p95:9.1f} ms   n={len(times)}")
-    if len(rows) == 2:
-        small, large = (float(np.median(t)) for t in rows.values())
-        print(f"  ratio {large / small:.0f}x")
+        ratio = f"   {np.median(rows[baseline]) / np.median(times):6.2f}x" if baseline else ""
+        print(f"  {name:36s} median {p50:9.1f} ms   p95 {p95:9.1f} ms   n={len(times)}{ratio}")
     if args.json:
         result = {"rows": {k: list(v) for k, v in rows.items()}, "hardware": hardware(), "versions": versions()}
         args.json.write_text(json.dumps(result, indent=1))
@@ -57,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(policy: Policy, repeats: int) -> list[float]:
-    """Seconds per decision, after one that warms up."""
+    """Seconds per decision, after the first chunk, which warms up."""
     rng = np.random.default_rng(0)
     height, width = policy.uva.bundle.spec.image_shape
     observe: Callable[[], dict[str, np.ndarray]] = lambda: {  # noqa: E731
@@ -71,16 +82,70 @@ def measure(policy: Policy, repeats: int) -> list[float]:
         obs = observe()
         began = time.perf_counter()
         _, state = policy.predict(obs, state)
+        if policy.device.type == "cuda":
+            torch.cuda.synchronize()
         if decides:
             times.append(time.perf_counter() - began)
     return times[1:]
+
+
+def straight(base: UVA, frames: np.ndarray, steps: int, seed: int) -> Tensor:
+    """One decision as the released code goes about it: four frames encoded, every step computed from scratch.
+
+    Args:
+        frames: uint8 (4, H, W, 3).
+
+    Returns: normalised actions (1, 16, A).
+    """
+    model, head = base.bundle.model, base.bundle.model.action_head
+    generator = torch.Generator(base.device).manual_seed(seed)
+    tokens = model.to_tokens(base.bundle.vae.encode(base.images(frames)))[None]
+    z = model.joint_latent(Context(history=tokens), model.visibility(Task.POLICY, 1))
+    condition = model.action_condition(z)
+    chunk = ancestral_process(steps).sample(
+        lambda x, t: head.head.net(x, t, condition),
+        (len(condition), head.channels),
+        temperature=0.95,
+        clip=head.head.config.clip,
+        generator=generator,
+        device=base.device,
+    )
+    return chunk.view(1, head.steps, head.channels)
+
+
+@torch.no_grad()
+def measure_straight(base: UVA, steps: int, repeats: int) -> list[float]:
+    """Seconds per :func:`straight` decision, with the autoencoder laid out in memory as the released one."""
+    base.bundle.vae.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    rng = np.random.default_rng(0)
+    height, width = base.bundle.spec.image_shape
+    times = []
+    for i in range(repeats + 1):
+        frames = rng.integers(0, 256, (4, height, width, 3), dtype=np.uint8)
+        began = time.perf_counter()
+        straight(base, frames, steps, i)
+        if base.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    base.bundle.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return times[1:]
+
+
+@torch.no_grad()
+def difference(exact: Policy) -> float:
+    """Largest difference between the two paths' actions on the same frames and noise, normalised."""
+    base = exact.uva
+    height, width = base.bundle.spec.image_shape
+    frame = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    normalized = base.normalize_actions(exact.sample({"pixels": frame}, n=1, seed=5))
+    expected = straight(base, np.stack([frame] * 4), exact.sampler.action_steps, noise_seed((5, 0)))
+    return float((normalized - expected).abs().max())
 
 
 def official_size(like: UVA) -> UVA:
     """The released network and autoencoder with random weights, on the interface of other weights."""
     from dataclasses import replace
 
-    from uva_agents.agents import UVA
     from uva_agents.checkpoints import Bundle
     from uva_agents.model import UVA as Network
     from uva_agents.model import VAE, uva_base_config
@@ -88,6 +153,9 @@ def official_size(like: UVA) -> UVA:
     config = uva_base_config()
     spec = replace(like.bundle.spec, proprio_key=None)
     network = Network(config).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        if not parameter.any():  # heads begin as the zero function, which would make any two paths agree
+            torch.nn.init.normal_(parameter, std=0.02)
     vae = VAE(config.vae).eval().requires_grad_(False)
     return UVA(Bundle(network, vae, like.bundle.normalizer, spec, "uva_base").to(like.device))
 

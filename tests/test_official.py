@@ -1,7 +1,10 @@
 """Released checkpoints: all agents load and act; hostile, truncated and altered files are refused and run nothing."""
 
+import argparse
 import json
 import os
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from uva_agents.checkpoints.archive import UnsafeCheckpointError, read_archive, 
 from uva_agents.checkpoints.official import load_official
 from uva_agents.cli import main
 from uva_agents.model import SamplerConfig
+from uva_agents.training import cli as training
 
 FAMILIES = list(released.TASKS)
 
@@ -213,3 +217,30 @@ def test_references_are_followed_and_circles_are_left_alone() -> None:
     out = resolved(config)
     assert out["a"]["c"] == out["a"]["d"] == out["a"]["e"] == out["f"] == 1
     assert out["g"].startswith("${") and out["i"] == "${no.where}"
+
+
+def test_every_snippet_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, task in {
+        "pusht": "pusht",
+        "pusht_multitask": "pusht",
+        "libero10": "libero10",
+        "umi_multitask": "umi",
+    }.items():
+        released.write(tmp_path / f"{name}.ckpt", task, released.state_of(task)[0])
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "docs" / "released_checkpoints.md").read_text()
+    blocks = re.findall(r"^```(python|bash)\n(.*?)^```", text, flags=re.S | re.M)
+    assert len(blocks) >= 8
+    scope: dict[str, Any] = {}
+    for language, code in blocks:
+        if language == "python":
+            exec(compile(code, "released_checkpoints.md", "exec"), scope)
+            continue
+        for line in code.splitlines():
+            words = shlex.split(line)
+            if words[:2] == ["uva", "convert"]:
+                assert main([*words[1:], "--quiet"]) == 0
+            elif words[:3] == ["accelerate", "launch", "-m"]:
+                parser = argparse.ArgumentParser()
+                training.add_arguments(parser)
+                assert training.configure(parser.parse_args(words[5:])).name == "uva-base"

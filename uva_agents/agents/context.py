@@ -71,6 +71,16 @@ def context(uva: UVA, memories: Sequence[Memory]) -> tuple[Context, list[Memory]
     ), updated
 
 
+def look_ahead(uva: UVA, memory: Memory, calls: int) -> Memory:
+    """Memory with its newest frame encoded, if the decision ``calls`` calls from now will look at it.
+
+    A decision then has only its own frame to encode, and the others are done in calls that would have been idle.
+    """
+    if -calls not in uva.history_offsets or memory.codes[-1] is not None:
+        return memory
+    return _encoded(uva, [memory], [np.array([len(memory.frames) - 1])])[0]
+
+
 def _encoded(uva: UVA, memories: Sequence[Memory], wanted: list[np.ndarray]) -> list[Memory]:
     """Memories with the codes of the wanted frames; only those that are missing are computed."""
     missing = [(i, j) for i, m in enumerate(memories) for j in sorted(set(wanted[i].tolist())) if m.codes[j] is None]

@@ -13,10 +13,10 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from uva_agents.agents.context import context, memories_from, observe, read
+from uva_agents.agents.context import context, look_ahead, memories_from, observe, read
 from uva_agents.agents.core import UVA
 from uva_agents.agents.memory import Memory, PolicyState
-from uva_agents.model import SamplerConfig, Task, sample_actions
+from uva_agents.model import Context, SamplerConfig, sample_actions
 
 
 class Policy:
@@ -31,6 +31,8 @@ class Policy:
         execute: actions of a chunk executed before the next decision; the weights' own number by default (8 of 16).
         steps: denoising steps per decision.
         temperature: scale of the sampling noise.
+        ancestral: the released sampler (for weights that predict noise; released: ``steps=100, temperature=0.95``) instead
+            of a deterministic few-step one.
         batch_size: decisions computed together. 1 makes a vectorised run equal the single runs bit for bit, because
             matrix products of another batch size round differently; raise it where throughput matters more.
     """
@@ -42,6 +44,7 @@ class Policy:
         execute: int | None = None,
         steps: int = 16,
         temperature: float = 1.0,
+        ancestral: bool = False,
         batch_size: int = 1,
     ) -> None:
         chunk = uva.bundle.model.config.action_steps
@@ -52,7 +55,10 @@ class Policy:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.uva = uva
         self.execute = execute
-        self.sampler = SamplerConfig(action_steps=steps, temperature=temperature)
+        prediction = uva.bundle.model.config.action_head.prediction
+        if ancestral and prediction != "epsilon":
+            raise ValueError(f"ancestral sampling needs weights that predict noise; these predict {prediction!r}")
+        self.sampler = SamplerConfig(action_steps=steps, temperature=temperature, ancestral=ancestral)
         self.batch_size = batch_size
         self._seeds = itertools.count()
         self._state: PolicyState | None = None
@@ -166,25 +172,37 @@ class Policy:
         actions = np.stack([_queue(row)[0] for row in rows])
         c = self.uva.bundle.model.config
         rows = [row.acted(c.history_steps if c.history_actions else 0) for row in rows]
+        rows = [look_ahead(self.uva, row, len(_queue(row)) + 1) for row in rows]
         return (actions if frames.batched else actions[0]), PolicyState(tuple(rows))
 
     @torch.no_grad()
     def _decide(self, memories: list[Memory], deterministic: bool) -> list[Memory]:
         """Sample a chunk for each memory and queue its first ``execute`` actions."""
         inputs, memories = context(self.uva, memories)
-        c = self.uva.bundle.model.config
-        noise = torch.stack(
-            [
-                _noise((0, 0) if deterministic else (m.seed, m.decisions), (c.action_steps, c.action_dim))
-                for m in memories
-            ]
-        )
-        noise = noise.to(self.device) * self.sampler.temperature
-        chunks = sample_actions(self.uva.bundle.model, inputs, sampler=self.sampler, noise=noise)
+        keys = [(0, 0) if deterministic else (m.seed, m.decisions) for m in memories]
+        chunks = self._chunks(inputs, keys, 1)
         return [
             replace(m, queue=self._actions(m, chunk)[: self.execute], decisions=m.decisions + 1)
             for m, chunk in zip(memories, chunks, strict=True)
         ]
+
+    def _chunks(self, inputs: Context, keys: list[tuple[int, int]], n: int) -> torch.Tensor:
+        """``n`` chunks (B * n, steps, A) per sample, normalised; noise from a key per sample, or one for all."""
+        c = self.uva.bundle.model.config
+        if self.sampler.ancestral:
+            # Draws noise at every step, from a stream of its own for every key.
+            parts = [inputs] if len(keys) == 1 else [_row(inputs, i) for i in range(len(keys))]
+            generators = [torch.Generator(self.device).manual_seed(noise_seed(key)) for key in keys]
+            return torch.cat(
+                [
+                    sample_actions(self.uva.bundle.model, part, sampler=self.sampler, n=n, generator=g)
+                    for part, g in zip(parts, generators, strict=True)
+                ]
+            )
+        rows = inputs.batch_size * n // len(keys)
+        noise = torch.cat([_noise(key, (rows, c.action_steps, c.action_dim)) for key in keys])
+        noise = noise.to(self.device) * self.sampler.temperature
+        return sample_actions(self.uva.bundle.model, inputs, sampler=self.sampler, n=n, noise=noise)
 
     def _actions(self, memory: Memory, normalized: torch.Tensor) -> np.ndarray:
         """Environment units (..., A), relative to where this environment is where that matters."""
@@ -207,18 +225,9 @@ class Policy:
             raise ValueError(f"n must be at least 1, got {n}")
         memories, batched = memories_from(self.uva, obs, history)
         inputs, _ = context(self.uva, memories)
-        c = self.uva.bundle.model.config
         seed = next(self._seeds) if seed is None else seed
-        noise = _noise((seed, 0), (len(memories) * n, c.action_steps, c.action_dim)).to(self.device)
-        chunks = sample_actions(
-            self.uva.bundle.model,
-            inputs,
-            task=Task.POLICY,
-            sampler=self.sampler,
-            n=n,
-            noise=noise * self.sampler.temperature,
-        )
-        chunks = chunks.view(len(memories), n, c.action_steps, c.action_dim)
+        chunks = self._chunks(inputs, [(seed, 0)], n)
+        chunks = chunks.view(len(memories), n, *chunks.shape[1:])
         actions = np.stack([self._actions(m, chunk) for m, chunk in zip(memories, chunks, strict=True)])
         return actions if batched else actions[0]
 
@@ -228,7 +237,15 @@ def _queue(memory: Memory) -> np.ndarray:
     return memory.queue
 
 
+def noise_seed(key: tuple[int, int]) -> int:
+    """Seed of a decision's noise, from an episode's seed and the number of the decision."""
+    return int(np.random.SeedSequence([abs(key[0]), key[1]]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
 def _noise(key: tuple[int, int], shape: tuple[int, ...]) -> torch.Tensor:
     """Standard normal numbers that depend on nothing but the key; made on the CPU, so that every device gets the same."""
-    seed = int(np.random.SeedSequence([abs(key[0]), key[1]]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(noise_seed(key)))
+
+
+def _row(inputs: Context, i: int) -> Context:
+    return Context(**{name: None if value is None else value[i : i + 1] for name, value in vars(inputs).items()})

@@ -10,10 +10,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uva_agents.model.config import Aggregator, HeadConfig
-from uva_agents.model.diffusion import GaussianDiffusion, ancestral_process, sample_few_steps, training_pair
+from uva_agents.model.diffusion import (
+    Denoiser,
+    GaussianDiffusion,
+    ancestral_process,
+    few_step_scheduler,
+    sample_few_steps,
+    training_pair,
+)
 from uva_agents.model.layers import AdaLNMLP
 
 _TRAINING_PROCESS = GaussianDiffusion()
+_FEW_ROWS = 64
+"""Up to this many rows a step is bound by reading weights; beyond, preparing all steps would only take memory."""
 
 
 class DiffusionHead(nn.Module):
@@ -90,8 +99,9 @@ class DiffusionHead(nn.Module):
                 raise ValueError(
                     f"ancestral sampling needs an epsilon prediction, this head predicts {self.config.prediction!r}"
                 )
-            return ancestral_process(steps).sample(
-                lambda x, t: self.net(x, t, condition),
+            process = ancestral_process(steps)
+            return process.sample(
+                self._denoiser(torch.from_numpy(process.timestep_map[::-1].copy()), condition),
                 shape,
                 temperature=temperature,
                 clip=self.config.clip,
@@ -103,9 +113,16 @@ class DiffusionHead(nn.Module):
         clip = self.config.clip
         if clip is None and self.config.prediction == "epsilon":
             clip = 4.0  # latents have unit scale, so four standard deviations cut nothing that was ever seen
-        return sample_few_steps(
-            lambda x, t: self.net(x, t, condition), noise, prediction=self.config.prediction, steps=steps, clip=clip
-        )
+        prediction = self.config.prediction
+        denoise = self._denoiser(few_step_scheduler(prediction, steps).timesteps, condition)
+        return sample_few_steps(denoise, noise, prediction=prediction, steps=steps, clip=clip)
+
+    def _denoiser(self, timesteps: Tensor, condition: Tensor) -> Denoiser:
+        """The network as a function of sample and time, to be called once for each of ``timesteps``, in their order."""
+        if len(condition) > _FEW_ROWS:
+            return lambda x, t: self.net(x, t, condition)
+        prepared = iter(self.net.modulations(timesteps.to(condition.device), condition))
+        return lambda x, _: self.net.denoise(x, next(prepared))
 
 
 class ConvFCAggregator(nn.Module):

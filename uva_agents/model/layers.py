@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -94,7 +95,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class AdaLNBlock(nn.Module):
-    """Residual MLP whose normalisation is shifted, scaled and gated by the condition; (N, W) -> (N, W)."""
+    """Residual MLP whose normalisation is shifted, scaled and gated; (N, W), modulation (N, 3W) -> (N, W)."""
 
     def __init__(self, *, width: int) -> None:
         super().__init__()
@@ -102,13 +103,13 @@ class AdaLNBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        shift, scale, gate = self.adaLN_modulation(y).chunk(3, dim=-1)
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        shift, scale, gate = modulation.chunk(3, dim=-1)
         return cast(Tensor, x + gate * self.mlp(self.in_ln(x) * (1 + scale) + shift))
 
 
 class FinalLayer(nn.Module):
-    """Modulated normalisation and the output projection."""
+    """Modulated normalisation and the output projection; (N, W), modulation (N, 2W) -> (N, out_channels)."""
 
     def __init__(self, *, width: int, out_channels: int) -> None:
         super().__init__()
@@ -116,8 +117,8 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(width, out_channels)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(y).chunk(2, dim=-1)
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        shift, scale = modulation.chunk(2, dim=-1)
         return cast(Tensor, self.linear(self.norm_final(x) * (1 + scale) + shift))
 
 
@@ -136,8 +137,27 @@ class AdaLNMLP(nn.Module):
         self.final_layer = FinalLayer(width=width, out_channels=out_channels)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        y = self.time_embed(t) + self.cond_embed(condition)
+        return self.denoise(x, self._modulations(self.time_embed(t) + self.cond_embed(condition)))
+
+    def denoise(self, x: Tensor, modulations: Sequence[Tensor]) -> Tensor:
+        """:meth:`forward` with what depends on time and condition already computed."""
         x = self.input_proj(x)
-        for block in self.res_blocks:
-            x = block(x, y)
-        return cast(Tensor, self.final_layer(x, y))
+        for block, modulation in zip(self.res_blocks, modulations[:-1], strict=True):
+            x = block(x, modulation)
+        return cast(Tensor, self.final_layer(x, modulations[-1]))
+
+    def modulations(self, timesteps: Tensor, condition: Tensor) -> list[list[Tensor]]:
+        """What each of a sampler's steps (K,) will need for the condition (N, C), for :meth:`denoise`.
+
+        They do not depend on the sample, so they are computed together: most of a head's weights are then read once instead of
+        once per step, which for a few rows is most of the time.
+        """
+        y = self.time_embed(timesteps)[:, None] + self.cond_embed(condition)[None]
+        parts = [part.unbind(0) for part in self._modulations(y)]
+        return [list(step) for step in zip(*parts, strict=True)]
+
+    def _modulations(self, y: Tensor) -> list[Tensor]:
+        """Of every block and the final layer, from the embedded time and condition (..., W)."""
+        y = F.silu(y)
+        modules = [*self.res_blocks, self.final_layer]
+        return [cast(nn.Sequential, module.adaLN_modulation)[1](y) for module in modules]
