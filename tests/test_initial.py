@@ -99,12 +99,13 @@ def test_one_optimisation_step_at_the_released_size() -> None:
     frames = torch.randn(1, c.n_frames, c.tokens_per_frame, c.token_dim)
     context = Context(history=frames, future=frames.flip(1), actions=torch.randn(1, 16, 2).clamp(-1, 1))
     mask = torch.ones(1, c.n_frames, c.tokens_per_frame)
-    before = model.encoder_blocks[0].attn.qkv.weight.detach().clone()
+    qkv = dict(model.named_parameters())["encoder_blocks.0.attn.qkv.weight"]
+    before = qkv.detach().clone()
     loss = joint_loss(model, context, Visibility.for_tasks([Task.POLICY_VIDEO], mask)).total
     loss.backward()
     assert torch.isfinite(loss) and all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
     optimizer.step()
     # Heads begin as the zero function, so the first step moves only them and leaves the transformer to weight decay.
-    moved = (model.encoder_blocks[0].attn.qkv.weight - before).abs().max()
-    assert 0 < float(moved) < 1e-3
+    moved = float((qkv.detach() - before).abs().max())
+    assert 0 < moved < 1e-3
     assert model.video_head.net.final_layer.linear.weight.abs().max() > 0

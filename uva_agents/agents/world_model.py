@@ -12,7 +12,7 @@ from torch import Tensor
 
 from uva_agents.agents.context import context, memories_from
 from uva_agents.agents.core import UVA
-from uva_agents.model import Context, SamplerConfig, Task, sample_video
+from uva_agents.model import Context, SamplerConfig, Task, frame_sampler, sample_video
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,14 @@ class WorldModel:
 
     Args:
         uva: shared weights.
-        sampler: denoising steps and reveal iterations.
+        sampler: denoising steps and reveal iterations. By default, weights that draw frames from actions (``frame_sketch``) give
+            the most likely frames for those actions; others a draw.
         seed: of the sampling noise.
     """
 
     def __init__(self, uva: UVA, *, sampler: SamplerConfig | None = None, seed: int = 0) -> None:
         self.uva = uva
-        self.sampler = sampler or SamplerConfig()
+        self.sampler = sampler or frame_sampler(uva.bundle.model.config)
         self.seed = seed
 
     @classmethod

@@ -81,10 +81,10 @@ def play(model: UVA, env: Any, branch: Any, seed: int, *, looks: int = 3) -> Rec
     executes exactly those actions: what it shows is what really comes of them.
     """
     from uva_agents.agents import WorldModel
-    from uva_agents.model import SamplerConfig
+    from uva_agents.model import frame_sampler
 
     policy = model.policy()
-    world = WorldModel(model, sampler=SamplerConfig(iterations=4))
+    world = WorldModel(model, sampler=frame_sampler(model.bundle.model.config, iterations=4))
     stride = model.bundle.model.config.frame_stride
     obs, info = env.reset(seed=seed)
     branch.reset(seed=seed)

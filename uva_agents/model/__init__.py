@@ -21,7 +21,7 @@ from uva_agents.model.builders import (
 from uva_agents.model.config import HeadConfig, Task, UVAConfig
 from uva_agents.model.losses import Draws, Jitter, Losses, joint_loss
 from uva_agents.model.masking import Visibility, draw_mask, draw_tasks
-from uva_agents.model.sampling import SamplerConfig, VideoSample, sample_actions, sample_video
+from uva_agents.model.sampling import SamplerConfig, VideoSample, frame_sampler, sample_actions, sample_video
 from uva_agents.model.uva import UVA, Context, patchify, unpatchify
 from uva_agents.model.vae import VAE, VAEConfig, nano_vae_config
 
@@ -42,6 +42,7 @@ __all__ = [
     "Visibility",
     "draw_mask",
     "draw_tasks",
+    "frame_sampler",
     "joint_loss",
     "nano_vae_config",
     "patchify",

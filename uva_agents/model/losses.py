@@ -96,7 +96,7 @@ def joint_loss(
     if bool(visibility.video_loss.any()):
         if context.future is None:
             raise ValueError("the video loss needs future frames in the context")
-        sketch = None if readout is None else _sketch(model, context, visibility, readout)
+        sketch = _sketch(model, context, visibility) if model.config.frame_sketch else None
         condition = model.video_condition(z, sketch)
         target = context.future if sketch is None else context.future - sketch
         share = visibility.video_loss.float().mean()
@@ -121,13 +121,15 @@ def joint_loss(
 
 
 @torch.no_grad()
-def _sketch(model: UVA, context: Context, visibility: Visibility, readout: Tensor) -> Tensor | None:
-    """Without gradient: the video loss may not bend the points to its convenience."""
-    if not model.config.frame_sketch:
-        return None
-    # Whoever predicts frames and actions draws the frames that belong to those actions.
-    acting = visibility.actions | (visibility.video_loss & visibility.action_loss)
-    return model.sketch(context, model.predict_points(context, readout, context.actions, acting))
+def _sketch(model: UVA, context: Context, visibility: Visibility) -> Tensor:
+    """Drawn from the actions that belong to the frames, which sampling draws first where they are not given."""
+    if context.actions is None or context.history is None or context.history_points is None:
+        raise ValueError("this network draws frames from points and actions: give history, history_points and actions")
+    chosen = visibility.video_loss
+    some = Context(history=context.history[chosen], history_points=context.history_points[chosen])
+    sketch = torch.zeros_like(context.history)
+    sketch[chosen] = model.sketch(some, context.actions[chosen])
+    return sketch
 
 
 def _token_loss(head: DiffusionHead, z: Tensor, target: Tensor, rows: Tensor, draws: Draws | None) -> Tensor:

@@ -66,27 +66,45 @@ class PointDynamics(nn.Module):
 class PointWriter(nn.Module):
     """Draws a future frame: the current one's tokens, changed for points that are somewhere else. A video head completes it.
 
+    Every token is drawn by the same network, from where the points lie as seen from that token: what an edge looks like is
+    learned once and not once per place.
+
     Args:
         points: how many points.
-        tokens, channels: of a frame.
+        grid: tokens along a side of a frame.
+        channels: of a token.
         width: of the hidden layers.
     """
 
-    def __init__(self, *, points: int, tokens: int, channels: int, width: int = 768) -> None:
+    def __init__(self, *, points: int, grid: int, channels: int, width: int = 384) -> None:
         super().__init__()
         # A token changes completely within a few pixels: plain coordinates would be learned as a blur.
-        self.register_buffer("rates", math.pi * torch.tensor([1.0, 2.0, 4.0, 8.0]), persistent=False)
-        self.net = _mlp(tokens * channels + 2 * 2 * points * 9, width, tokens * channels)
+        self.register_buffer("rates", math.pi * torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0]), persistent=False)
+        centre = (2 * torch.arange(grid) + 1) / grid - 1
+        xy = torch.stack([centre.repeat(grid), centre.repeat_interleave(grid)], dim=-1)  # tokens go row by row
+        self.register_buffer("centres", xy.repeat(1, points), persistent=False)
+        self.embed = nn.Linear(channels + 2 * 2 * points * 11, width)
+        self.place = nn.Parameter(torch.zeros(grid**2, width))  # the background differs from place to place
+        self.net = nn.Sequential(
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, channels),
+        )
 
     def forward(self, now: Tensor, points: Tensor, moved: Tensor) -> Tensor:
-        """Tokens (..., S, C) of a frame, its points (..., 2K) and where they move (..., 2K) -> tokens (..., S, C)."""
-        inputs = torch.cat([now.flatten(-2), self._features(points), self._features(moved)], dim=-1)
-        change: Tensor = self.net(inputs)
-        return now + change.view_as(now)
+        """Latent tokens (..., S, C) of a frame, its points (..., 2K), where they move (..., 2K) -> latent tokens (..., S, C)."""
+        inputs = torch.cat([now, self._seen(points), self._seen(moved)], dim=-1)
+        change: Tensor = self.net(self.embed(inputs) + self.place)
+        return now + change
 
-    def _features(self, points: Tensor) -> Tensor:
-        angles = (points[..., None] * self.get_buffer("rates")).flatten(-2)
-        return torch.cat([points, angles.sin(), angles.cos()], dim=-1)
+    def _seen(self, points: Tensor) -> Tensor:
+        """Points (..., 2K) relative to every token's centre, with their sines and cosines: (..., S, 22K)."""
+        relative = points[..., None, :] - self.get_buffer("centres")
+        angles = (relative[..., None] * self.get_buffer("rates")).flatten(-2)
+        return torch.cat([relative, angles.sin(), angles.cos()], dim=-1)
 
 
 def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:

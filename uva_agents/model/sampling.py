@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from uva_agents.model.config import Task
+from uva_agents.model.config import Task, UVAConfig
 from uva_agents.model.heads import DiffusionHead
 from uva_agents.model.masking import reveal_counts
 from uva_agents.model.uva import UVA, Context
@@ -21,6 +21,8 @@ class SamplerConfig:
         action_steps, video_steps: denoising steps of the two heads.
         iterations: reveal iterations of a video; 1 samples all tokens at once.
         temperature: noise scale.
+        video_temperature: of frames, where it is another one. 0 gives the most likely frames instead of a draw: sharper,
+            and nearer to what happens on average.
         ancestral: the released 'exact' sampler (epsilon heads only) instead of a deterministic few-step one.
     """
 
@@ -28,7 +30,13 @@ class SamplerConfig:
     video_steps: int = 16
     iterations: int = 1
     temperature: float = 1.0
+    video_temperature: float | None = None
     ancestral: bool = False
+
+
+def frame_sampler(config: UVAConfig, *, iterations: int = 1) -> SamplerConfig:
+    """How frames are sampled by default: what actions leave open is noise to a network that draws frames from them."""
+    return SamplerConfig(iterations=iterations, video_temperature=0.0 if config.frame_sketch else None)
 
 
 @dataclass(frozen=True)
@@ -111,13 +119,15 @@ def sample_video(
     mask = torch.ones(b, s, device=device)
     wants_actions = (task is Task.POLICY_VIDEO) if with_actions is None else with_actions
     actions: Tensor | None = None
-    # A network that draws frames from points needs the actions first, to draw the frames that belong to them.
-    early = wants_actions and c.frame_sketch
+    # A network that draws frames from actions samples them first where they are not given, as part of the video.
+    early = c.frame_sketch and task is not Task.FORWARD
+    doing = context.actions if task is Task.FORWARD else None
+    warmth = sampler.temperature if sampler.video_temperature is None else sampler.video_temperature
     counts = reveal_counts(min(sampler.iterations, s), s)
     for i, left in enumerate(counts):
         visibility = model.visibility(task, b, mask[:, None].expand(-1, c.n_frames, -1))
         z = model.joint_latent(replace(context, future=tokens, wrist_future=wrist), visibility)
-        if wants_actions and (i == 0 if early else left == 0):
+        if (early and i == 0) or (wants_actions and not early and left == 0):
             actions = model.action_head.sample(
                 model.action_condition(z),
                 steps=sampler.action_steps,
@@ -128,17 +138,16 @@ def sample_video(
         # Positions stay masked from the end of the order, so the first ones are revealed first.
         following = (rank < left).float()
         revealed = (mask - following).bool()[:, None].expand(-1, c.n_frames, -1)
-        sketch = None
-        if c.frame_sketch:
-            doing = context.actions if task is Task.FORWARD else actions
-            sketch = model.sketch(context, model.predict_points(context, model.read_out(z), doing))
+        if early and i == 0:
+            doing = actions
+        sketch = model.sketch(context, doing) if c.frame_sketch and doing is not None else None
 
         def sampled(head: DiffusionHead, condition: Tensor, revealed: Tensor = revealed) -> Tensor:
             return head.sample(
                 condition.view(b, c.n_frames, s, -1)[revealed],
                 steps=sampler.video_steps,
                 generator=generator,
-                temperature=sampler.temperature,
+                temperature=warmth,
                 ancestral=sampler.ancestral,
             )
 
@@ -147,4 +156,4 @@ def sample_video(
         if wrist is not None:
             wrist = wrist.masked_scatter(revealed[..., None], sampled(model.wrist_head, z))
         mask = following
-    return VideoSample(tokens, actions, wrist)
+    return VideoSample(tokens, actions if wants_actions else None, wrist)

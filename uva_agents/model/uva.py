@@ -154,7 +154,7 @@ class UVA(nn.Module):
             self.point_dynamics = PointDynamics(
                 points=c.frame_points, frames=t, steps=c.action_steps, action_dim=c.action_dim
             )
-            self.point_writer = PointWriter(points=c.frame_points, tokens=s, channels=c.token_dim)
+            self.point_writer = PointWriter(points=c.frame_points, grid=c.grid, channels=c.token_dim)
             self.sketch_proj = nn.Linear(c.token_dim, d)
         if c.predict_actions:
             self.action_head = self._action_head(c.action_dim, extra=2 * t * c.readout_dim)
@@ -352,33 +352,23 @@ class UVA(nn.Module):
         state: Tensor = self.readout(torch.nn.functional.gelu(frames))
         return state.view(len(z), c.n_frames, 2, c.readout_dim).transpose(1, 2)
 
-    def predict_points(
-        self, context: Context, readout: Tensor, actions: Tensor | None = None, acting: Tensor | None = None
-    ) -> Tensor:
-        """Where the points of the current frame will be: (B, T, 2 * frame_points).
+    def sketch(self, context: Context, actions: Tensor) -> Tensor:
+        """The current frame with its points where the actions take them: tokens (B, T, S, C).
 
         Args:
-            readout: :meth:`read_out` of the joint latent; tells how the points move where no actions are to be used.
-            actions: (B, action_steps, A) normalised, or ``None``.
-            acting: (B,) bool, samples whose ``actions`` move the points; all of them when absent.
+            context: with the history and its points.
+            actions: (B, action_steps, A), normalised.
         """
-        if context.history_points is None:
-            raise ValueError("this network draws frames from points: give history_points")
-        # The read-out's own idea of now is subtracted, so that its constant errors cancel.
-        seen = context.history_points[:, -1:] + (readout[:, 1] - readout[:, 0, -1:])
-        if actions is None:
-            return seen
-        moved: Tensor = self.point_dynamics(context.history_points, actions)
-        return moved if acting is None else torch.where(acting[:, None, None], moved, seen)
-
-    def sketch(self, context: Context, points: Tensor) -> Tensor:
-        """The current frame with its points where they will be: tokens (B, T, S, C)."""
         if context.history is None or context.history_points is None:
             raise ValueError("this network draws frames from the current one: give history and history_points")
-        shape = (-1, self.config.n_frames, -1)
-        now = context.history[:, -1:].expand(-1, self.config.n_frames, -1, -1)
-        drawn: Tensor = self.point_writer(now, context.history_points[:, -1:].expand(shape), points)
-        return drawn
+        c = self.config
+        moved = self.point_dynamics(context.history_points, actions)
+        points = context.history_points[:, -1:].expand(-1, c.n_frames, -1)
+        now = context.history[:, -1:].expand(-1, c.n_frames, -1, -1)
+        if not c.standardize:
+            return cast(Tensor, self.point_writer(now, points, moved))
+        drawn = self.point_writer(now * self.token_std + self.token_mean, points, moved)
+        return cast(Tensor, (drawn - self.token_mean) / self.token_std)
 
     def video_condition(self, z: Tensor, sketch: Tensor | None = None) -> Tensor:
         """Condition of the video head (B, T * S, D); a sketch, where there is one, is what its samples are added to."""

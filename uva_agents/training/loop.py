@@ -141,6 +141,8 @@ def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[
                 save()
                 saved_at = time.monotonic()
         save()
+    # The module may be part of the next stage's, where a left-over gradient would count towards the norm that is clipped.
+    module.zero_grad(set_to_none=True)
     return {key: value.detach().cpu().clone() for key, value in ema.shadow.items()}, step >= config.steps
 
 

@@ -141,9 +141,10 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
     train_windows = windows(train, variants)
     if recipe.model.frame_sketch and not origin_has_sketch:
         held_windows = windows(held_out, variants[:1])
-        scale = model.token_std if recipe.model.standardize else torch.ones(())
+        one = torch.ones(recipe.model.tokens_per_frame, recipe.model.token_dim)
+        mean, std = (model.token_mean, model.token_std) if recipe.model.standardize else (0 * one, one)
         moves = DynamicsStage(recipe, model.point_dynamics, train_windows, held_windows)
-        draws = WriterStage(recipe, model.point_writer, scale, train_windows, held_windows)
+        draws = WriterStage(recipe, model.point_writer, train_windows, held_windows, mean=mean, std=std)
         for stage in (moves, draws):
             if not _train(stage, None, stage.config, recipe, options):
                 return None

@@ -84,27 +84,39 @@ class DynamicsStage(_SketchStage):
 
 
 class WriterModule(nn.Module):
-    """Squared error of latents: standardised tokens weighed by what they stand for, so that background counts little."""
+    """Squared error of latents, in units of their variance."""
 
-    def __init__(self, writer: PointWriter, scale: Tensor) -> None:
+    def __init__(self, writer: PointWriter, variance: float) -> None:
         super().__init__()
         self.writer = writer
-        self.register_buffer("scale", scale / scale.square().mean().sqrt())
+        self.variance = variance
 
     def forward(self, now: Tensor, points: Tensor, moved: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        error = (self.writer(now, points, moved) - target) * self.get_buffer("scale")
-        return error.square().mean(), {}
+        return (self.writer(now, points, moved) - target).square().mean() / self.variance, {}
 
 
 class WriterStage(_SketchStage):
-    """The current frame, its points and where they move in; one of the future frames out."""
+    """The current frame, its points and where they move in; one of the future frames out.
+
+    Args:
+        mean, std: (S, C) that the windows' tokens were standardised with.
+    """
 
     name = "writer"
 
     def __init__(
-        self, recipe: Recipe, writer: PointWriter, scale: Tensor, train: LatentWindows, held_out: LatentWindows
+        self,
+        recipe: Recipe,
+        writer: PointWriter,
+        train: LatentWindows,
+        held_out: LatentWindows,
+        *,
+        mean: Tensor,
+        std: Tensor,
     ) -> None:
-        super().__init__(recipe, recipe.writer, WriterModule(writer, scale), train, held_out)
+        module = WriterModule(writer, float(std.square().mean()))
+        super().__init__(recipe, recipe.writer, module, train, held_out)
+        self.mean, self.std = mean.detach().cpu(), std.detach().cpu()
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         batch = self._batch(step, rank, world)
@@ -116,24 +128,26 @@ class WriterStage(_SketchStage):
         offset = self.recipe.point_noise * torch.randn_like(points)
         moved = moved + offset + self.recipe.point_noise / 4 * torch.randn_like(points)
         return {
-            "now": batch.history[:, -1],
+            "now": self._latent(batch.history[:, -1]),
             "points": points + offset,
             "moved": moved,
-            "target": batch.future[torch.arange(n), frame],
+            "target": self._latent(batch.future[torch.arange(n), frame]),
         }
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
         assert isinstance(module, WriterModule)
         device = next(module.parameters()).device
-        batch = self.held_out.batch(range(0, len(self.held_out), 2)).to(device)
+        batch = self.held_out.batch(range(0, len(self.held_out), 2))
+        now, last = self._latent(batch.history[:, -1]), self._latent(batch.future[:, -1])
         history, target = moving_points(batch)
-        drawn = module.writer(batch.history[:, -1], history[:, -1], target[:, -1])
-        scale = module.get_buffer("scale")
+        drawn = module.writer(now.to(device), history[:, -1].to(device), target[:, -1].to(device)).cpu()
+        return {
+            "token_mse": float((drawn - last).square().mean()) / module.variance,
+            "copied_mse": float((now - last).square().mean()) / module.variance,
+        }
 
-        def mse(tokens: Tensor) -> float:
-            return float(((tokens - batch.future[:, -1]) * scale).square().mean())
-
-        return {"token_mse": mse(drawn), "copied_mse": mse(batch.history[:, -1])}
+    def _latent(self, tokens: Tensor) -> Tensor:
+        return tokens * self.std + self.mean
 
 
 def moving_points(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from uva_agents.data import Batch, LatentWindows, LinearNormalizer
-from uva_agents.model import UVA, VAE, Context, SamplerConfig, Task, sample_actions, sample_video
+from uva_agents.model import UVA, VAE, Context, SamplerConfig, Task, frame_sampler, sample_actions, sample_video
 from uva_agents.training.report import Reporter
 from uva_agents.training.vae_stage import to_frames
 
@@ -93,7 +93,7 @@ class Validator:
                 model,
                 context_for(batch, task),
                 task=task,
-                sampler=SamplerConfig(iterations=iterations),
+                sampler=frame_sampler(model.config, iterations=iterations),
                 generator=generator,
             )
             images = self._decode(model, sample.tokens)
