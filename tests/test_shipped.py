@@ -58,6 +58,31 @@ def test_inverse_dynamics_reads_actions_off_held_out_frames(model: Any, shared: 
     assert np.mean(errors) < 0.8 * np.mean(lazy), "no better than the mean action of each window"
 
 
+def test_forward_dynamics_foresees_held_out_frames_better_than_standing_still(model: Any, shared: Path) -> None:
+    """On three demonstrations that training never saw; the benchmark measures all ten."""
+    data = zarr.open_group(str(shared / "data" / "pusht" / "pusht_cchi_v7_replay.zarr"), mode="r")
+    ends = np.asarray(data["meta/episode_ends"])  # type: ignore[arg-type]
+    world = model.world_model()
+    errors = {"foreseen": [], "copied": [], "without actions": []}  # type: ignore[var-annotated]
+    for episode in held_out_split(len(ends), 10, seed=42)[1][:3]:
+        start, end = int(ends[episode - 1]), int(ends[episode])
+        frames = np.asarray(data["data/img"][start:end]).astype(np.uint8)  # type: ignore[index]
+        actions = np.asarray(data["data/action"][start:end])  # type: ignore[index]
+        agent = np.asarray(data["data/state"][start:end, :2]).astype(np.float32)  # type: ignore[index]
+        for now in range(12, end - start - 16, 16):
+            past = {"pixels": frames[now - 12 : now], "agent_pos": agent[now - 12 : now]}
+            obs = {"pixels": frames[now], "agent_pos": agent[now]}
+            still = np.repeat(agent[now][None], 16, 0)
+            roll = world.rollout(obs, np.stack([actions[now : now + 16], still]), history=past)
+            truth = frames[now + 16].astype(float)
+            errors["foreseen"].append(np.square(roll.frames[0, -1] - truth).mean())
+            errors["without actions"].append(np.square(roll.frames[1, -1] - truth).mean())
+            errors["copied"].append(np.square(frames[now] - truth).mean())
+    decibels = {name: 10 * np.log10(255**2 / np.mean(values)) for name, values in errors.items()}
+    assert decibels["foreseen"] > decibels["copied"] + 3, decibels
+    assert decibels["foreseen"] > decibels["without actions"] + 2, f"the actions hardly matter: {decibels}"
+
+
 def test_readme_snippets_run() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
     assert len(blocks) >= 3
