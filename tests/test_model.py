@@ -153,6 +153,20 @@ def test_a_sketch_is_the_current_frame_changed_by_what_is_done() -> None:
             model.sketch(replace(base, history_points=None), base.actions)
 
 
+def test_a_sketch_starts_from_measured_points_where_they_are_known() -> None:
+    model = nano(readout_dim=4, frame_points=2, frame_sketch=True, proprio_points=1)
+    base = context(model)
+    assert base.actions is not None and base.proprio is not None
+    partly = base.proprio.clone()
+    partly[1] = float("nan")
+    with torch.no_grad():
+        read = model.sketch(replace(base, proprio=None), base.actions)
+        measured = model.sketch(replace(base, proprio=partly), base.actions)
+    assert not torch.equal(read[0], measured[0]) and torch.equal(read[1], measured[1])
+    with pytest.raises(ValueError, match="proprio_points"):
+        uva_nano_config(proprio_points=1)
+
+
 def test_the_writer_sees_every_point_from_every_token() -> None:
     model = nano(readout_dim=4, frame_points=2, frame_sketch=True)
     seen = model.point_writer._seen(torch.tensor([[-2 / 3, 0.0, 0.5, 0.5]]))

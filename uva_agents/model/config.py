@@ -95,6 +95,8 @@ class UVAConfig:
         frame_points: points that a small reader finds in every visible frame and that are embedded with its tokens, 0 without.
         frame_sketch: move the frame's points by the actions, draw the current frame with them moved, and let the video head
             sample what is missing from that. Needs ``frame_points``, and a read-out of the same points.
+        proprio_points: so many leading points are what proprioception measures, in the same units: where it is known, a sketch
+            starts from it instead of from what was read off the frame.
         standardize: shift and scale every latent of every position to mean 0 and deviation 1 over the training data.
         predict_actions: false for a video-only network (the released first stage).
     """
@@ -129,6 +131,7 @@ class UVAConfig:
     readout_dim: int = 0
     frame_points: int = 0
     frame_sketch: bool = False
+    proprio_points: int = 0
     standardize: bool = False
     predict_actions: bool = True
 
@@ -147,6 +150,11 @@ class UVAConfig:
             raise ValueError(
                 "frame_sketch moves the points that are read: frame_points must be positive and readout_dim twice that, "
                 f"got {self.frame_points} and {self.readout_dim}"
+            )
+        if self.proprio_points and (2 * self.proprio_points > self.proprio_dim or self.proprio_steps != self.n_frames):
+            raise ValueError(
+                f"proprio_points {self.proprio_points} needs 2 numbers of proprioception each, one row per frame; "
+                f"got proprio_dim {self.proprio_dim}, proprio_steps {self.proprio_steps}"
             )
         if self.predict_wrist and not self.wrist_image:
             raise ValueError("predict_wrist needs wrist_image")

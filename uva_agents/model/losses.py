@@ -126,7 +126,11 @@ def _sketch(model: UVA, context: Context, visibility: Visibility) -> Tensor:
     if context.actions is None or context.history is None or context.history_points is None:
         raise ValueError("this network draws frames from points and actions: give history, history_points and actions")
     chosen = visibility.video_loss
-    some = Context(history=context.history[chosen], history_points=context.history_points[chosen])
+    some = Context(
+        history=context.history[chosen],
+        history_points=context.history_points[chosen],
+        proprio=None if context.proprio is None else context.proprio[chosen],
+    )
     sketch = torch.zeros_like(context.history)
     sketch[chosen] = model.sketch(some, context.actions[chosen])
     return sketch

@@ -362,13 +362,23 @@ class UVA(nn.Module):
         if context.history is None or context.history_points is None:
             raise ValueError("this network draws frames from the current one: give history and history_points")
         c = self.config
-        moved = self.point_dynamics(context.history_points, actions)
-        points = context.history_points[:, -1:].expand(-1, c.n_frames, -1)
+        seen = self._located(context.history_points, context.proprio)
+        moved = self.point_dynamics(seen, actions)
+        points = seen[:, -1:].expand(-1, c.n_frames, -1)
         now = context.history[:, -1:].expand(-1, c.n_frames, -1, -1)
         if not c.standardize:
             return cast(Tensor, self.point_writer(now, points, moved))
         drawn = self.point_writer(now * self.token_std + self.token_mean, points, moved)
         return cast(Tensor, (drawn - self.token_mean) / self.token_std)
+
+    def _located(self, points: Tensor, proprio: Tensor | None) -> Tensor:
+        """History points (B, T, 2K), with those that proprioception measures from there where it is known."""
+        size = 2 * self.config.proprio_points
+        if not size or proprio is None:
+            return points
+        measured = proprio[..., :size]
+        known = torch.where(torch.isfinite(measured), measured, points[..., :size])
+        return torch.cat([known, points[..., size:]], dim=-1)
 
     def video_condition(self, z: Tensor, sketch: Tensor | None = None) -> Tensor:
         """Condition of the video head (B, T * S, D); a sketch, where there is one, is what its samples are added to."""

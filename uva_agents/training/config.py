@@ -114,7 +114,9 @@ def pusht_nano() -> Recipe:
     """PushT from the 206 human demonstrations, on two CPU cores."""
     return Recipe(
         name="pusht-nano",
-        model=uva_nano_config(action_dim=2, proprio_dim=2, readout_dim=20, frame_points=10, frame_sketch=True),
+        model=uva_nano_config(
+            action_dim=2, proprio_dim=2, readout_dim=20, frame_points=10, frame_sketch=True, proprio_points=1
+        ),
         limits={"action": (0.0, 512.0), "agent_pos": (0.0, 512.0), "keypoints": (0.0, 512.0)},
         readout_keys=("agent_pos", "keypoints"),
         history_dropout=0.3,
