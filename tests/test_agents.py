@@ -165,6 +165,23 @@ def test_world_model_rolls_out_multiples_of_the_chunk(model: UVA) -> None:
             world.rollout(observation(0), wrong)
 
 
+def test_a_video_of_any_length_is_labelled_by_overlapping_windows(model: UVA) -> None:
+    inverse = model.inverse_model()
+    video = np.stack([observation(i)["pixels"] for i in range(30)])
+    exactly = inverse.label(video[:17])
+    np.testing.assert_array_equal(exactly, inverse.infer(video[[4, 8, 12, 16]]))
+    whole = inverse.label(video)
+    assert whole.shape == (29, 2) and np.isfinite(whole).all()
+    # Windows begin at 0, 4, 8, 12 and, last, 13: actions 4 to 7 are seen by the first two.
+    first, second = inverse.infer(video[[4, 8, 12, 16]]), inverse.infer(video[[8, 12, 16, 20]])
+    np.testing.assert_allclose(whole[4:8], (first[4:8] + second[:4]) / 2, rtol=1e-4, atol=0.1)
+    np.testing.assert_allclose(whole[28], inverse.infer(video[[17, 21, 25, 29]])[15], rtol=1e-4, atol=0.1)
+    np.testing.assert_allclose(inverse.label(video, batch_size=2), whole, rtol=1e-4, atol=0.1)
+    assert inverse.label(video[:5]).shape == (4, 2)
+    with pytest.raises(ValueError, match="at least 2 frames"):
+        inverse.label(video[:1])
+
+
 def test_inverse_model_takes_frames_alone(model: UVA) -> None:
     inverse = model.inverse_model()
     frames = np.random.default_rng(0).integers(0, 256, (2, 4, 96, 96, 3), dtype=np.uint8)

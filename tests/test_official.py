@@ -73,6 +73,12 @@ def test_all_three_agents_load_one_file_and_act(file: tuple[str, Path]) -> None:
         np.stack([o["pixels"] for o in obs]), task=obs[0].get("task_embedding"), **given
     )
     assert track.shape == (16, size) and np.isfinite(track).all()
+    video = np.stack([observation(task, t)["pixels"] for t in range(21)])
+    if task in ("umi", "toolhang"):
+        with pytest.raises(ValueError, match="frames alone"):
+            weights.inverse_model().label(video)
+    else:
+        assert weights.inverse_model().label(video).shape == (20, size)
 
 
 def test_a_loaded_network_is_the_one_that_was_written_and_every_tensor_is_accounted_for(file: tuple[str, Path]) -> None:

@@ -94,6 +94,54 @@ class InverseModel:
         actions = np.stack([self.uva.environment_actions(x, pose) for x, pose in zip(chunk, poses, strict=True)])
         return actions if batched else actions[0]
 
+    @torch.no_grad()
+    def label(self, video: Any, *, batch_size: int = 16) -> np.ndarray:
+        """Actions of a whole video at the control rate, from overlapping windows.
+
+        Windows begin at every 4th frame and at the last possible one; where they overlap, their actions are averaged (poses, whose
+        rotations have no plain mean, are taken from the window that has them nearest its middle). A video that is shorter than a
+        window is continued by its last frame.
+
+        Args:
+            video: uint8 (N, H, W, 3), one frame per control step, of any length from 2.
+            batch_size: windows inferred together.
+
+        Returns:
+            (N - 1, A), environment units: row t is the action taken at frame t.
+
+        Raises:
+            ValueError: wrong shape or dtype, or weights whose inverse task needs more than frames.
+        """
+        spec, c = self.uva.bundle.spec, self.uva.bundle.model.config
+        if c.wrist_image or (c.proprio_dim and not c.proprio_maskable) or spec.action_pose == "relative":
+            raise ValueError(
+                "label() works on frames alone, and these weights need more (proprioception or a wrist camera): "
+                "call infer() for every window"
+            )
+        pixels = check_pixels(video, spec.image_shape, video=True)
+        if pixels.ndim != 4 or len(pixels) < 2:
+            raise ValueError(f"label() takes one video (N, H, W, 3) of at least 2 frames, got {pixels.shape}")
+        length = max(len(pixels), c.action_steps + 1)
+        last = length - 1 - c.action_steps
+        starts = np.unique(np.append(np.arange(0, last + 1, c.frame_stride), last))
+        ahead = np.arange(1, c.n_frames + 1) * c.frame_stride
+        chunks = []
+        for begin in range(0, len(starts), batch_size):
+            index = starts[begin : begin + batch_size, None] + ahead
+            chunks.append(self.infer(pixels[np.minimum(index, len(pixels) - 1)]))
+        total, weight = np.zeros((length - 1, len(spec.action_low))), np.zeros((length - 1, 1))
+        middle = 1 / (1 + np.abs(np.arange(c.action_steps) - (c.action_steps - 1) / 2))[:, None]
+        for start, chunk in zip(starts, np.concatenate(chunks), strict=True):
+            rows = slice(start, start + c.action_steps)
+            if spec.action_pose is None:
+                total[rows] += chunk
+                weight[rows] += 1
+            else:
+                nearer = middle > weight[rows]
+                total[rows] = np.where(nearer, chunk * middle, total[rows])
+                weight[rows] = np.where(nearer, middle, weight[rows])
+        return np.asarray((total / weight)[: len(pixels) - 1], np.float32)
+
     def _rows(self, proprio: Any | None, n: int, batched: bool) -> np.ndarray | None:
         """(B, K, P), checked."""
         spec, c = self.uva.bundle.spec, self.uva.bundle.model.config
