@@ -19,10 +19,11 @@ from uva_agents.model.builders import (
     uva_tiny_config,
 )
 from uva_agents.model.config import HeadConfig, Task, UVAConfig
+from uva_agents.model.context import Context, patchify, unpatchify
 from uva_agents.model.losses import Draws, Jitter, Losses, joint_loss
 from uva_agents.model.masking import Visibility, draw_mask, draw_tasks
 from uva_agents.model.sampling import SamplerConfig, VideoSample, frame_sampler, sample_actions, sample_video
-from uva_agents.model.uva import UVA, Context, patchify, unpatchify
+from uva_agents.model.uva import UVA
 from uva_agents.model.vae import VAE, VAEConfig, nano_vae_config
 
 __all__ = [

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from uva_agents.model.context import Context
 from uva_agents.model.heads import ActionHead, DiffusionHead
 from uva_agents.model.masking import Visibility
-from uva_agents.model.uva import UVA, Context
+from uva_agents.model.uva import UVA
 
 
 @dataclass(frozen=True)

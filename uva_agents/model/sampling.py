@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from uva_agents.model.config import Task, UVAConfig
+from uva_agents.model.context import Context
 from uva_agents.model.heads import DiffusionHead
 from uva_agents.model.masking import reveal_counts
-from uva_agents.model.uva import UVA, Context
+from uva_agents.model.uva import UVA
 
 
 @dataclass(frozen=True)
