@@ -40,7 +40,11 @@ _RENAMES: tuple[tuple[str, str], ...] = (
 
 def rename(key: str) -> str:
     """Our name of a released tensor (given without the ``model.`` prefix)."""
-    for pattern, replacement in _RENAMES:
+    return _substituted(key, _RENAMES)
+
+
+def _substituted(key: str, table: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in table:
         key = re.sub(pattern, replacement, key)
     return key
 
@@ -72,8 +76,7 @@ def rename_vae(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     out = {}
     for key, tensor in tensors.items():
         key = re.sub(r"^decoder\.up\.(\d+)\.", lambda m: f"decoder.up.{levels - 1 - int(m[1])}.", key)
-        for pattern, replacement in _VAE_RENAMES:
-            key = re.sub(pattern, replacement, key)
+        key = _substituted(key, _VAE_RENAMES)
         if ".attentions." in key and tensor.ndim == 4:
             tensor = tensor[:, :, 0, 0]
         out[f"net.{key}"] = tensor

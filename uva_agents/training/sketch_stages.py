@@ -61,6 +61,8 @@ class DynamicsStage(_SketchStage):
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         batch = self._batch(step, rank, world)
         history, target = moving_points(batch)
+        # Episodes begin at rest, with one frame for a history. A moving start that looks like that cannot be told from it, so
+        # fewer samples than in the joint stage pretend.
         frozen = torch.rand(len(history), 1, 1) < self.recipe.history_dropout / 3
         history = torch.where(frozen, history[:, -1:], history)
         # A reader's error hardly changes from frame to frame: one offset per sample, and a little on top.
