@@ -129,7 +129,7 @@ class VAE(nn.Module):
         """Lay the network out for inference, or (``on=False``) back as it was built. Outputs change by rounding only.
 
         Channels-last, which CPU convolutions prefer; and the residual blocks of kl-f16 write activation and sum into tensors that
-        they own, where diffusers allocates five more per block: at 256 x 256 pixels each is 32 MiB that the system has to clear first.
+        they own, where diffusers allocates five more per block: at 256 x 256 pixels, 32 MiB each for the system to clear.
         """
         self.to(memory_format=torch.channels_last if on else torch.contiguous_format)  # type: ignore[call-overload]
         if self.config.kind == "kl-f16":
