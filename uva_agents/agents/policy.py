@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from uva_agents.agents.context import context, look_ahead, memories_from, observe, read
+from uva_agents.agents.context import context, frames_kept, look_ahead, memories_from, observe, read
 from uva_agents.agents.core import UVA
 from uva_agents.agents.memory import Memory, PolicyState
 from uva_agents.agents.pose_actions import smooth_actions
@@ -78,6 +78,11 @@ class Policy:
     def action_space(self) -> gym.spaces.Box:
         """Of one environment action."""
         return self.uva.bundle.spec.action_space
+
+    @property
+    def lookback(self) -> int:
+        """Observations before the current one that a decision may look at."""
+        return frames_kept(self.uva) - 1
 
     @property
     def name(self) -> str:
