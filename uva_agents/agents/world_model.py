@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import gymnasium as gym
 import numpy as np
@@ -17,6 +17,9 @@ from uva_agents.agents.context import context, frames_kept, memories_from
 from uva_agents.agents.core import UVA
 from uva_agents.agents.rollout import Rollout, frame_indices
 from uva_agents.model import Context, SamplerConfig, Task, frame_sampler, sample_video
+
+if TYPE_CHECKING:
+    from uva_agents.agents.dream import DreamEnv, DreamVectorEnv, Starts
 
 __all__ = ["Rollout", "Start", "WorldModel"]
 
@@ -129,6 +132,42 @@ class WorldModel:
     def imagine(self, obs: Any, *, n: int = 1, history: Any | None = None, seed: int | None = None) -> Rollout:
         """Futures and the actions that go with them, sampled jointly (policy + video task)."""
         return self._run(obs, history, Task.POLICY_VIDEO, n, None, seed)
+
+    def as_env(
+        self,
+        objective: Callable[[Rollout], Any],
+        *,
+        horizon: int = 64,
+        hold: bool = True,
+        success_cost: float | None = None,
+        starts: Starts | None = None,
+    ) -> DreamEnv:
+        """A gymnasium environment that lives in this model.
+
+        Args:
+            objective, horizon, hold, success_cost: see :class:`~uva_agents.agents.dream.DreamRules`.
+            starts: observations to begin from, a function of a random generator that gives one, or an environment to reset; by
+                default the environment that the weights were trained for. ``reset(options={"obs": ..., "history": ...})`` says it
+                for one episode.
+        """
+        from uva_agents.agents.dream import DreamEnv, DreamRules
+
+        return DreamEnv(self, DreamRules(objective, horizon, hold, success_cost), starts=starts)
+
+    def as_vector_env(
+        self,
+        num_envs: int,
+        objective: Callable[[Rollout], Any],
+        *,
+        horizon: int = 64,
+        hold: bool = True,
+        success_cost: float | None = None,
+        starts: Starts | None = None,
+    ) -> DreamVectorEnv:
+        """Several environments as in :meth:`as_env`, imagined in one batch."""
+        from uva_agents.agents.dream import DreamRules, DreamVectorEnv
+
+        return DreamVectorEnv(self, num_envs, DreamRules(objective, horizon, hold, success_cost), starts=starts)
 
     def _checked(self, actions: Any) -> np.ndarray:
         """(S, T, A) float32."""
