@@ -10,7 +10,7 @@ import numpy as np
 
 from uva_agents.agents.rollout import Rollout
 from uva_agents.planners.camera import Camera, block_push_camera
-from uva_agents.planners.detector import Colour, find_blocks, find_square
+from uva_agents.planners.detector import THRESHOLD, Colour, find_blocks, find_square
 from uva_agents.planners.objectives import Term, pixels_of
 from uva_agents.planners.protocols import Judgement, Looks
 
@@ -54,7 +54,7 @@ class BlockToSquare(Term):
             is given.
         frames: at which the block is looked for; several help where the arm hides it now and then.
         reduce: ``"last"`` or ``"mean"`` of the frames in which it is seen.
-        threshold: density of colour at which a block counts as seen (a clear view is about 1).
+        threshold: density of colour at which a block counts as seen (a clear view is about 1, an outline below 0.4).
         blind: cost in metres where it is not.
     """
 
@@ -67,7 +67,7 @@ class BlockToSquare(Term):
         block_camera: Camera | None = None,
         frames: tuple[int, ...] | None = (-1,),
         reduce: Literal["last", "mean"] = "last",
-        threshold: float = 0.3,
+        threshold: float = THRESHOLD,
         blind: float = 2.0,
     ) -> None:
         for what, value in (("block", block), ("square", square)):

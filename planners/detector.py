@@ -23,6 +23,10 @@ BLOCK_SIDE = 0.04
 SQUARE_SIDE = 0.114
 """Metres, middle of the 6 mm border (0.108 inside, 0.12 outside)."""
 
+THRESHOLD = 0.42
+"""Density of a block's colour, 1 for a sharp block in full light. Blurred by 1.5 px a block reaches 0.57, at two thirds of the
+light and blurred by 0.8 px 0.5; a corner of an outline of the same hue 0.37 at most (drawn scenes of 96x96, tests/scenes.py)."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -39,14 +43,14 @@ class Found:
     seen: np.ndarray
 
 
-def find_blocks(frames: np.ndarray, colour: Colour, camera: Camera, *, threshold: float = 0.3) -> Found:
+def find_blocks(frames: np.ndarray, colour: Colour, camera: Camera, *, threshold: float = THRESHOLD) -> Found:
     """The densest spot of a block's colour in each picture, and its soft centroid.
 
     Args:
         frames: uint8 or float (N, H, W, 3), 0 to 255.
         colour: of the block.
         camera: tells how large a block appears.
-        threshold: density at which a block counts as seen. An outline of the same hue reaches about 0.2.
+        threshold: density at which a block counts as seen.
     """
     amount = block_amount(frames, colour)
     n, height, width = amount.shape
