@@ -2,7 +2,8 @@
 
 Two ways in the same process on the same machine, in turn: the planner (history encoded once, candidates batched, few
 denoising steps, only the frame that the objective looks at sampled and decoded), and a straight loop (each candidate alone:
-history encoded again, every frame decoded, 100 denoising steps). The loop is timed on a few candidates and multiplied, as each costs the same.
+history encoded again, every frame decoded, 100 denoising steps). The loop is timed on a few candidates and multiplied, as each
+costs the same; the planner's times include proposing, the loop's do not.
 
 Whether the short cuts change the answer is measured too, over moments of episodes: how the candidates' costs are ranked
 (Spearman), and what the planner's choice costs by the straight loop's judgement.
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--repeats", type=int, default=10, help="decisions of the planner (default %(default)s)")
     parser.add_argument(
-        "--naive", type=int, default=3, help="candidates of the straight loop per moment (default %(default)s)"
+        "--naive", type=int, default=3, help="candidates of the straight loop per decision (default %(default)s)"
     )
     parser.add_argument("--moments", type=int, default=3, help="moments at which the rankings are compared (0: none)")
     parser.add_argument("--device", default="auto")
@@ -50,26 +51,26 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(__doc__, add_arguments, argv)
     model = UVA.from_pretrained(args.weights, device=args.device)
     moments = record(model, max(args.moments, 2))
-    rows: dict[str, list[Plan]] = {}
-    naive = [naive_seconds(model, *moments[0], n=1) for _ in range(1)][1:]  # warms up
-    for name, options in variants(model, args.steps, moments[-1][0]["pixels"]).items():
-        planner = SamplingPlanner(
+    planners = {
+        name: SamplingPlanner(
             dynamics=model.world_model(), proposals=model.policy(), n_samples=args.candidates, **options
         )
-        planner.plan(moments[0][0], history=moments[0][1], seed=0)
-        rows[name] = []
-        for i in range(args.repeats):
-            obs, history = moments[i % len(moments)]
-            rows[name].append(planner.plan(obs, history=history, seed=i))
-            if len(naive) < 3 * args.naive:  # in turn, so that both meet the same machine
-                naive.append(naive_seconds(model, obs, history, n=1))
+        for name, options in variants(model, args.steps, moments[-1][0]["pixels"]).items()
+    }
+    rows: dict[str, list[Plan]] = {name: [] for name in planners}
+    naive: list[float] = []
+    for i in range(-1, args.repeats):  # in turn, so that all meet the same machine; the first round warms up
+        obs, history = moments[i % len(moments)]
+        for name, planner in planners.items():
+            rows[name] += [planner.plan(obs, history=history, seed=i)][: i + 1]
+        naive += [naive_seconds(model, obs, history, n=args.naive)][: i + 1]
     whole = args.candidates * float(np.median(naive))
     print(
         f"{args.weights}, {args.candidates} candidates x 16 actions, {torch.get_num_threads()} threads, {model.device}, "
         f"{hardware()}, {versions()}"
     )
     print(
-        f"  {'straight loop, 100 steps, all frames':40s} {whole:8.3f} s   ({args.candidates} x the median of n={len(naive)})"
+        f"  {'straight loop, 100 steps, all frames':40s} {whole:8.3f} s   ({args.candidates} x the median of n={len(naive)} x {args.naive})"
     )
     for name, plans in rows.items():
         print("  " + describe(name, plans, whole))
