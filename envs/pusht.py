@@ -139,6 +139,12 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
         reward = float(np.clip(info["coverage"] / self.success_threshold, 0.0, 1.0))
         return self.get_obs(), reward, info["is_success"], False, info
 
+    def advance(self, action: Any) -> None:
+        """The motion of :meth:`step` without a look at it: no drawing, no reward, no end of the episode."""
+        if self._start is None:
+            raise RuntimeError("advance() before reset(): call env.reset() first")
+        self._advance(_checked_action(action))
+
     def get_obs(self) -> dict[str, np.ndarray]:
         """The observation of the present moment; draws, changes nothing."""
         observation = super().get_obs()

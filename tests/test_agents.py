@@ -11,9 +11,10 @@ import torch
 
 import uva_agents as uva
 from tests.tiny import observation, tiny_bundle, tiny_weights
-from uva_agents.agents import Agent, AgentState, Policy
+from uva_agents.agents import Agent, AgentState, Policy, WorldModel
 from uva_agents.agents.core import UVA
 from uva_agents.envs.pusht import PushTEnv
+from uva_agents.model import SamplerConfig
 
 
 @pytest.fixture(scope="module")
@@ -302,3 +303,104 @@ def test_a_vectorised_evaluation_equals_the_single_runs_bit_for_bit(model: UVA, 
     episodes = [[vars(e) for e in report.episodes] for report in reports]
     assert len({e["length"] for e in episodes[0]}) > 2, "the lengths must differ for this to test anything"
     assert episodes[0] == episodes[1]
+
+
+def test_selected_frames_are_those_of_the_whole_rollout(model: UVA) -> None:
+    """Whatever is left out, batched or prepared beforehand: the frames that are asked for stay the same."""
+    actions = np.random.default_rng(0).uniform(0, 512, (5, 32, 2))
+    for sampler in (None, SamplerConfig(), SamplerConfig(iterations=3)):
+        world = WorldModel(model, sampler=sampler)
+        whole = world.rollout(observation(0), actions, seed=3)
+        assert whole.decoded and whole.actions is not None and whole.actions.shape == (5, 32, 2)
+        np.testing.assert_array_equal(whole.now, observation(0)["pixels"])
+        small = WorldModel(model, sampler=sampler, batch_size=2)
+        for frames in ((1, 5), (0, -1)):
+            part = small.rollout(world.prepare(observation(0)), actions, seed=3, frames=frames)
+            expected = whole.select(frames)
+            assert part.frame_steps.tolist() == expected.frame_steps.tolist() == [4 * (i % 8 + 1) for i in frames]
+            assert part.frames.shape == (5, len(frames), 96, 96, 3)
+            # Not to the bit: products of another batch size round differently.
+            torch.testing.assert_close(part.latents, expected.latents, rtol=1e-3, atol=1e-3)
+            assert np.abs(part.frames.astype(int) - expected.frames).max() <= 2
+        hidden = small.rollout(observation(0), actions, seed=3, frames=frames, decode=False)
+        assert hidden.frames.shape == (5, 0, 96, 96, 3) and not hidden.decoded
+        torch.testing.assert_close(hidden.latents, expected.latents, rtol=1e-3, atol=1e-3)
+    nothing = world.rollout(observation(0), actions, frames=())
+    assert len(nothing) == 5 and nothing.frame_steps.size == 0
+    with pytest.raises(ValueError, match=r"no frames at control steps \[8\]"):
+        part.select((0, 1))
+    with pytest.raises(ValueError, match="has 8 frames, 8 is not one of them"):
+        world.rollout(observation(0), actions, frames=(8,))
+
+
+def test_only_what_is_looked_at_is_decoded(model: UVA, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    original = UVA.decode
+    monkeypatch.setattr(
+        UVA,
+        "decode",
+        lambda self, tokens, **kw: decoded.append(tokens[..., 0, 0].numel()) or original(self, tokens, **kw),
+    )
+    actions = np.full((6, 16, 2), 200.0)
+    world = model.world_model()
+    world.rollout(observation(0), actions, frames=(-1,))
+    world.rollout(observation(0), actions, decode=False)
+    assert decoded == [6]
+
+
+def test_the_history_is_encoded_once_for_all_candidates(model: UVA, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[int] = []
+    original = UVA.encode
+    monkeypatch.setattr(
+        UVA, "encode", lambda self, frames, *wrist: encoded.append(len(frames)) or original(self, frames)
+    )
+    world = WorldModel(model, batch_size=4)
+    past = {k: np.stack([observation(i)[k] for i in range(1, 13)]) for k in observation(0)}
+    start = world.prepare(observation(0), history=past)
+    for n in (10, 3):
+        world.rollout(start, np.full((n, 16, 2), 200.0), frames=(-1,))
+    assert sum(encoded) == 4
+    with pytest.raises(ValueError, match="prepare"):
+        world.rollout(start, np.full((1, 16, 2), 200.0), history=past)
+
+
+def test_fewer_steps_and_the_sketch_alone() -> None:
+    sketching = UVA(tiny_bundle(frame_sketch=True)).world_model()
+    actions = np.random.default_rng(0).uniform(0, 512, (3, 16, 2))
+    frames = [sketching.rollout(observation(0), actions, steps=n).latents for n in (0, 1, 16, None)]
+    torch.testing.assert_close(frames[2], frames[3])
+    assert not torch.allclose(frames[0], frames[1]) and not torch.allclose(frames[1], frames[2])
+    with pytest.raises(ValueError, match="draw none"):
+        UVA(tiny_bundle()).world_model().rollout(observation(0), actions, steps=0)
+
+
+def test_actions_in_another_unit_are_refused(model: UVA) -> None:
+    with pytest.raises(ValueError, match="undo their normalisation"):
+        model.world_model().rollout(observation(0), np.full((1, 16, 2), -1.0))
+
+
+def test_a_planner_over_the_world_model_is_vectorised_and_keeps_the_memory_of_the_policy(model: UVA) -> None:
+    from uva_agents.planners import GoalImage, SamplingPlanner
+
+    planner = SamplingPlanner(
+        dynamics=model.world_model(),
+        objective=GoalImage(observation(99)["pixels"]),
+        proposals=model.policy(),
+        n_samples=3,
+        execute=2,
+    )
+    state, together = planner.initial_state(2, seed=[5, 6]), []
+    for t in range(5):
+        actions, state = planner.predict(observation(t, 2), state)
+        together.append(actions)
+        assert len(state[0].seen) == min(t + 1, 13)
+    for row in range(2):
+        single = planner.initial_state(1, seed=5 + row)
+        for t in range(5):
+            obs = {k: v[row] for k, v in observation(t, 2).items()}
+            action, single = planner.predict(obs, single)
+            np.testing.assert_array_equal(action, together[t][row])
+    # Proposals of the last decision are the policy's own samples for that history.
+    plan = state[0].plan
+    assert plan is not None and plan.rollout.frames.shape[1] == 1 and plan.rollout.frame_steps.tolist() == [16]
+    assert planner.identity["proposals"]["weights"] == model.fingerprint

@@ -25,8 +25,9 @@ def modules_after(statement: str) -> set[str]:
         "import uva_agents, gymnasium; gymnasium.make('uva/PushT-v0').reset(seed=0)",
         "import uva_agents; uva_agents.evaluate",
         "import uva_agents.cli",
+        "import uva_agents.planners, uva_agents.agents",
     ],
-    ids=["package", "environment", "evaluate", "cli"],
+    ids=["package", "environment", "evaluate", "cli", "planners"],
 )
 def test_torch_is_not_loaded_by(statement):
     loaded = modules_after(statement)
@@ -43,7 +44,7 @@ def test_gymnasium_can_import_the_package_by_itself():
     assert "uva_agents.envs.pusht" in loaded
 
 
-@pytest.mark.parametrize("name", ["envs", "benchmarks"])
+@pytest.mark.parametrize("name", ["envs", "planners", "benchmarks"])
 def test_linked_packages_are_part_of_uva_agents(name):
     module = importlib.import_module(f"uva_agents.{name}")
     assert module.__name__ == f"uva_agents.{name}"

@@ -105,3 +105,26 @@ def test_the_demo_writes_a_film_and_a_sheet(tmp_path: Path, monkeypatch: pytest.
     assert sheet.ndim == 3 and sheet.std() > 10
     film = imageio.v2.mimread(tmp_path / "pusht.mp4", memtest=False)
     assert len(film) >= 20 and film[0].shape[1] > film[0].shape[0]
+
+
+def test_the_planning_guide_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "planning.md").read_text(), flags=re.S)
+    assert len(blocks) == 6
+    namespace: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "planning.md", "exec"), namespace)
+    assert namespace["plan"].actions.shape == (16, 2) and namespace["refined"].cost < 2
+
+
+@pytest.mark.slow
+def test_replanning_is_many_times_faster_than_a_straight_loop(tmp_path: Path) -> None:
+    from uva_agents.benchmarks.planning import main
+
+    out = tmp_path / "planning.json"
+    assert main(["--repeats", "3", "--naive", "1", "--moments", "1", "--candidates", "20", "--json", str(out)]) == 0
+    result = json.loads(out.read_text())
+    whole = 20 * np.median(result["naive_candidate_s"])
+    plans = result["plans"]["last frame, 4 steps"]
+    assert whole / np.median([p["latency_s"] for p in plans]) > 5, "20 candidates; the benchmark takes 100"
+    assert np.median([p["overhead_s"] / p["latency_s"] for p in plans]) < 0.1
+    assert result["agreement"]["rank correlation of 4 steps with 100"] > 0.9

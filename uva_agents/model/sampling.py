@@ -106,8 +106,8 @@ def sample_video(
         context: history (and actions for FORWARD); ``future`` is ignored.
         order: (B, S) the order in which positions are revealed; random when absent, shared by the frames.
         with_actions: also sample actions in the last iteration; by default for POLICY_VIDEO.
-        frames: which of the T future frames are wanted (ascending), all when absent. In one iteration the head then samples no others;
-            the ones it samples are the same.
+        frames: which of the T future frames are wanted (ascending), all when absent. In one iteration the head then samples no
+            others; the ones it samples are the same.
         noise: (B, T, S, C) start of the deterministic sampler, drawn from ``generator`` when absent; for one iteration.
     """
     if not task.predicts_video:
@@ -121,7 +121,8 @@ def sample_video(
     if order is None:
         order = torch.rand(b, s, generator=generator, device=device).argsort(1)
     rank = order.argsort(1)
-    tokens = torch.zeros(b, c.n_frames, s, c.token_dim, device=device)
+    shape = (b, c.n_frames, s, c.token_dim)
+    tokens = torch.zeros(shape, device=device)
     wrist = torch.zeros_like(tokens) if c.predict_wrist else None
     mask = torch.ones(b, s, device=device)
     wants_actions = (task is Task.POLICY_VIDEO) if with_actions is None else with_actions
@@ -157,7 +158,7 @@ def sample_video(
             head: DiffusionHead, condition: Tensor, start: Tensor | None = None, revealed: Tensor = revealed
         ) -> Tensor:
             if start is None and partly:
-                start = torch.randn(tokens.shape, generator=generator, device=device) * warmth
+                start = torch.randn(shape, generator=generator, device=device) * warmth
             return head.sample(
                 condition.view(b, c.n_frames, s, -1)[revealed],
                 steps=sampler.video_steps,

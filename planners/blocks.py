@@ -1,0 +1,135 @@
+"""Block pushing: how far a named block ends from its square, read from imagined frames (UVA paper, section VII-B)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from uva_agents.agents.rollout import Rollout
+from uva_agents.planners.camera import Camera, block_push_camera
+from uva_agents.planners.detector import THRESHOLD, Colour, find_blocks, find_square
+from uva_agents.planners.objectives import Term, pixels_of
+from uva_agents.planners.protocols import Judgement, Looks
+
+BLOCK_PLANE = 0.03
+"""Height of the point that the middle of a block's visible sides seems to be: above its centre, as its upper side is seen best."""
+AREA = (0.15, 0.65, -0.45, 0.45)
+"""Where a square's centre may be: x_min, x_max, y_min, y_max, metres."""
+
+
+@dataclass(frozen=True)
+class BlockReading:
+    """What was read from S futures of F frames.
+
+    Attributes:
+        block: (S, F, 2) metres, meaningless where not seen.
+        block_seen: (S, F) bool.
+        square: (2,) metres.
+        square_seen: whether that is a measurement.
+        distance: (S, F) metres between the two.
+    """
+
+    block: np.ndarray
+    block_seen: np.ndarray
+    square: np.ndarray
+    square_seen: bool
+    distance: np.ndarray
+
+
+class BlockToSquare(Term):
+    """Distance in metres from a block to a square, in the imagined frames.
+
+    The square does not move: it is looked for in the frame from which the futures start, which is a real one, and where it is
+    hidden there in the mean of the imagined ones. A future's cost is the distance in the last of its frames in which the block is
+    seen, or their mean. A future without any gets the cost ``blind``, more than any distance in view, and counts as not seen:
+    a planner never prefers it, and says so if there is no other.
+
+    Args:
+        block, square: ``"red"`` or ``"green"``.
+        camera: pixels to metres on the plane of the squares; by default the task's own camera at the size of the frames.
+        block_camera: on the plane on which the visible middle of a block lies, a centimetre higher; ``camera`` where only that
+            is given.
+        frames: at which the block is looked for; several help where the arm hides it now and then.
+        reduce: ``"last"`` or ``"mean"`` of the frames in which it is seen.
+        threshold: density of colour at which a block counts as seen (a clear view is about 1, an outline below 0.4).
+        blind: cost in metres where it is not.
+    """
+
+    def __init__(
+        self,
+        block: Colour = "red",
+        square: Colour = "green",
+        *,
+        camera: Camera | None = None,
+        block_camera: Camera | None = None,
+        frames: tuple[int, ...] | None = (-1,),
+        reduce: Literal["last", "mean"] = "last",
+        threshold: float = THRESHOLD,
+        blind: float = 2.0,
+    ) -> None:
+        for what, value in (("block", block), ("square", square)):
+            if value not in ("red", "green"):
+                raise ValueError(f'{what}={value!r}: choose "red" or "green"')
+        if reduce not in ("last", "mean"):
+            raise ValueError(f'reduce={reduce!r}: choose "last" or "mean"')
+        if frames is not None and not frames:
+            raise ValueError("frames=() looks at nothing: name at least one frame, or None for all")
+        if block_camera is not None and camera is None:
+            raise ValueError("block_camera= goes with camera=, which sees the squares: give both, or camera= alone")
+        for given in (camera, block_camera):
+            if given is not None and not isinstance(given, Camera):
+                raise TypeError(f"camera={given!r} has no to_metres() and to_pixels(): see uva_agents.planners.camera")
+        self.block: Colour = block
+        self.square: Colour = square
+        self.block_camera = block_camera or camera
+        self.camera, self.reduce, self.threshold, self.blind = camera, reduce, threshold, blind
+        self.looks = Looks(frames)
+        # One decision asks several times about the same frame.
+        self._square_in = lru_cache(maxsize=4)(self._find_square)
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What it measures, as JSON values."""
+        camera = "task" if self.camera is None else [repr(self.camera), repr(self.block_camera)]
+        names = ("block", "square", "reduce", "threshold", "blind")
+        return {**{n: getattr(self, n) for n in names}, "frames": self.looks.frames, "camera": camera}
+
+    def judge(self, rollout: Rollout) -> Judgement:
+        """Costs in metres, and which of them are measured."""
+        reading = self.read(rollout)
+        seen = reading.block_seen & reading.square_seen
+        any_seen = seen.any(1)
+        if self.reduce == "last":
+            last = seen.shape[1] - 1 - seen[:, ::-1].argmax(1)
+            costs = reading.distance[np.arange(len(seen)), last]
+        else:
+            costs = (reading.distance * seen).sum(1) / np.maximum(seen.sum(1), 1)
+        return Judgement(np.where(any_seen, costs, self.blind), any_seen)
+
+    def read(self, rollout: Rollout) -> BlockReading:
+        """Positions in the frames that it looks at."""
+        frames = pixels_of(rollout.select(self.looks.frames))
+        s, f, height, width, _ = frames.shape
+        camera = self.camera or block_push_camera((height, width))
+        above = self.block_camera or block_push_camera((height, width), BLOCK_PLANE)
+        found = find_blocks(frames.reshape(-1, height, width, 3), self.block, above, threshold=self.threshold)
+        block = above.to_metres(found.pixels).reshape(s, f, 2)
+        square, square_seen = np.zeros(2), False
+        if rollout.now is not None and rollout.now.shape == (height, width, 3):
+            square, square_seen = self._square_in(
+                np.ascontiguousarray(rollout.now, np.uint8).tobytes(), (height, width)
+            )
+        if not square_seen:
+            mean = frames.mean((0, 1), dtype=np.float32)
+            square, _, square_seen = find_square(mean, self.square, camera, area=AREA)
+        return BlockReading(
+            block, found.seen.reshape(s, f), square, square_seen, np.linalg.norm(block - square, axis=-1)
+        )
+
+    def _find_square(self, frame: bytes, size: tuple[int, int]) -> tuple[np.ndarray, bool]:
+        image = np.frombuffer(frame, np.uint8).reshape(*size, 3)
+        square, _, seen = find_square(image, self.square, self.camera or block_push_camera(size), area=AREA)
+        return square, seen

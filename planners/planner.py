@@ -1,0 +1,292 @@
+"""A planner is an agent: it imagines what candidates lead to, executes the beginning of the best, and plans again."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any, Literal, TypedDict
+
+import gymnasium as gym
+import numpy as np
+
+from uva_agents.planners.clock import Clock
+from uva_agents.planners.plan import Plan
+from uva_agents.planners.proposals import GaussianProposals
+from uva_agents.planners.protocols import Dynamics, Objective, Proposals, takes
+from uva_agents.planners.search import Screen, Search
+from uva_agents.planners.state import PlannerRow, PlannerState, split, stack
+
+_LOOKBACK = 15
+"""Earlier observations handed to whatever takes ``history`` and does not say how many it looks at: those of a 16-frame window."""
+
+
+class PlannerOptions(TypedDict, total=False):
+    """What every planner takes besides its own arguments; explained at :class:`Planner`."""
+
+    dynamics: Dynamics
+    objective: Objective
+    proposals: Proposals | None
+    n_samples: int
+    execute: int
+    budget_s: float | None
+    warm_start: bool
+    tail: Literal["hold", "zero"]
+    steps: int | None
+    screen: Screen | None
+    duplicates: float
+    action_space: gym.spaces.Box | None
+    horizon: int
+
+
+class Planner:
+    """What planners share: the agent contract, time, memory. Subclasses decide which candidates to try (:meth:`search`).
+
+    Args:
+        dynamics: imagines what candidates lead to.
+        objective: judges what was imagined.
+        proposals: where candidates come from; without them, a Gaussian over the whole action space.
+        n_samples: candidates per decision (per iteration, for planners that iterate).
+        execute: actions of a plan that are carried out before the next.
+        budget_s: seconds per decision; the best answer so far when they are over. Candidates then come in batches whose size
+            follows the measured time, so results depend on the speed of the machine. At least one candidate is always evaluated.
+        warm_start: the last plan, without what was carried out of it, is a candidate too.
+        tail: how it is continued to full length: ``"hold"`` repeats its last action (right for actions that are positions),
+            ``"zero"`` adds zeros (for actions that are changes).
+        steps: denoising steps of imagined frames; the model's own number when absent.
+        screen: a cheap first look that rules candidates out.
+        duplicates: candidates closer than about this fraction of the action space are evaluated once; 0 for equal ones only.
+        action_space: of one action; the proposals' or the dynamics' own when absent.
+        horizon: actions per candidate, where there are no proposals.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+
+    def __init__(
+        self,
+        *,
+        dynamics: Dynamics,
+        objective: Objective,
+        proposals: Proposals | None = None,
+        n_samples: int = 100,
+        execute: int = 6,
+        budget_s: float | None = None,
+        warm_start: bool = True,
+        tail: Literal["hold", "zero"] = "hold",
+        steps: int | None = None,
+        screen: Screen | None = None,
+        duplicates: float = 1e-3,
+        action_space: gym.spaces.Box | None = None,
+        horizon: int = 16,
+    ) -> None:
+        _check(dynamics, objective, proposals)
+        if n_samples < 1 or execute < 1:
+            raise ValueError(f"n_samples and execute must be at least 1, got {n_samples} and {execute}")
+        if budget_s is not None and not budget_s > 0:
+            raise ValueError(f"budget_s must be positive seconds, or None for no limit; got {budget_s}")
+        if tail not in ("hold", "zero"):
+            raise ValueError(f'tail={tail!r}: choose "hold" or "zero"')
+        if duplicates < 0:
+            raise ValueError(f"duplicates must not be negative, got {duplicates}")
+        wanted_steps = [s for s in (steps, screen.steps if screen else None) if s is not None]
+        if wanted_steps and not takes(dynamics.rollout, "steps"):
+            raise ValueError(f"{type(dynamics).__name__} has no denoising steps to choose: leave steps= out")
+        spaces = (action_space, getattr(proposals, "action_space", None), getattr(dynamics, "action_space", None))
+        space = next((s for s in spaces if s is not None), None)
+        if space is None:
+            raise ValueError("neither proposals nor dynamics have an action_space: give action_space=")
+        if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+            raise ValueError(f"planning needs a Box of shape (A,) as action space, got {space}")
+        if proposals is None:
+            if execute > horizon:
+                raise ValueError(f"execute={execute} of plans of {horizon} actions")
+            proposals = GaussianProposals(space, horizon=horizon)
+        self.dynamics, self.objective, self.proposals = dynamics, objective, proposals
+        self.n_samples, self.execute, self.budget_s = n_samples, execute, budget_s
+        self.warm_start, self.tail, self.steps, self.screen = warm_start, tail, steps, screen
+        self.duplicates = duplicates
+        self._space = space
+        self._keep = 1 + max(_lookback(dynamics, "rollout"), _lookback(proposals, "sample"))
+        self._seeds = itertools.count()
+        self._state: PlannerState | None = None
+
+    def search(self, search: Search, warm: np.ndarray | None) -> None:
+        """Have candidates scored; whatever was scored best is the plan.
+
+        Args:
+            search: proposes and scores.
+            warm: (T, A) what is left of the last plan, a candidate to start from.
+        """
+        raise NotImplementedError
+
+    @property
+    def action_space(self) -> gym.spaces.Box:
+        """Of one environment action."""
+        return self._space
+
+    @property
+    def name(self) -> str:
+        """Of planner and proposals."""
+        own = getattr(self.proposals, "name", None) or type(self.proposals).__name__
+        return f"{type(self).__name__}({own})"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides its actions, as JSON values: an interrupted evaluation continues only with the same."""
+        parts = {part: _identity(getattr(self, part)) for part in ("dynamics", "objective", "proposals")}
+        names = ("n_samples", "execute", "budget_s", "warm_start", "tail", "steps", "duplicates")
+        screen = None if self.screen is None else repr(self.screen)
+        return {"planner": type(self).__name__, **parts, **{n: getattr(self, n) for n in names}, "screen": screen}
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def initial_state(self, batch_size: int = 1, *, seed: int | Sequence[int] | None = None) -> PlannerState:
+        """State before the first observation; one seed per environment, or consecutive ones from a single seed."""
+        if seed is None:
+            seeds = [next(self._seeds) for _ in range(batch_size)]
+        elif isinstance(seed, Sequence):
+            seeds = [int(s) for s in seed]
+        else:
+            seeds = [int(seed) + i for i in range(batch_size)]
+        if len(seeds) != batch_size:
+            raise ValueError(f"{len(seeds)} seeds for {batch_size} environments")
+        return PlannerState(tuple(PlannerRow(s) for s in seeds))
+
+    def reset(self, *, seed: int | None = None) -> None:
+        """Begin a new episode in :meth:`act`: history, plan and queued actions are dropped."""
+        if seed is not None:
+            self._seeds = itertools.count(seed)
+        self._state = None
+
+    # -- acting ------------------------------------------------------------------------------------------------------
+
+    def act(self, obs: Any) -> np.ndarray:
+        """The next action for one observation (A,) or a batch (B, A), following one episode since :meth:`reset`."""
+        action, self._state = self.predict(obs, self._state)
+        return action
+
+    def predict(
+        self,
+        observation: Any,
+        state: PlannerState | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, PlannerState]:
+        """stable-baselines3's ``predict``; environments are planned for one after the other.
+
+        Args:
+            observation: one observation or a batch; see the observation contract in the README.
+            state: what the previous call returned; ``None`` starts an episode.
+            episode_start: (n,) bool, environments whose observation is the first of an episode.
+            deterministic: use the same random stream at every decision, so that the action is a function of history and plan.
+
+        Returns:
+            Actions (A,) or (n, A) in environment units inside ``action_space``, and the next state.
+        """
+        observations, batched = split(observation)
+        n = len(observations)
+        if state is None:
+            state = self.initial_state(n)
+        if not isinstance(state, PlannerState) or len(state) != n:
+            found = f"{len(state)} environments" if isinstance(state, PlannerState) else type(state).__name__
+            raise ValueError(f"state is for {found}, the observation has {n}; pass what predict returned")
+        if n > 1 and getattr(self.dynamics, "one_environment", False) and "state" not in observations[0]:
+            raise ValueError(
+                f"{type(self.dynamics).__name__} starts from the state of its one environment, and these are {n}: "
+                "plan for one at a time, or put each environment's get_state() into its observation as 'state'"
+            )
+        if episode_start is not None:
+            state = state.restarted(np.asarray(episode_start))
+        rows, actions = [], []
+        for row, obs in zip(state.rows, observations, strict=True):
+            row = row.observed(obs, self._keep)
+            if row.hungry:
+                key = (0, 0) if deterministic else (row.seed, row.decisions)
+                previous = row.plan.actions if row.plan is not None else None
+                row = row.planned(self._decide(obs, stack(row.seen[:-1]), key, previous), self.execute)
+            action, row = row.acted()
+            actions.append(action)
+            rows.append(row)
+        return (np.stack(actions) if batched else actions[0]), PlannerState(tuple(rows))
+
+    def plan(
+        self, obs: Any, *, history: Any | None = None, seed: int | None = None, previous: np.ndarray | None = None
+    ) -> Plan:
+        """A decision with everything that was considered; nothing is remembered.
+
+        Args:
+            obs: one observation.
+            history: earlier observations with a leading time axis, oldest first.
+            seed: of the random stream; the next of the planner's own when absent.
+            previous: (T, A) actions of the last plan, of which the first ``execute`` have been carried out.
+        """
+        observations, batched = split(obs)
+        if batched:
+            raise ValueError("plan() takes one observation; predict() takes a batch")
+        return self._decide(observations[0], history, (next(self._seeds) if seed is None else seed, 0), previous)
+
+    def _decide(self, obs: Any, history: Any, key: tuple[int, int], previous: np.ndarray | None) -> Plan:
+        search = Search(
+            dynamics=self.dynamics,
+            objective=self.objective,
+            proposals=self.proposals,
+            obs=obs,
+            history=history,
+            space=self._space,
+            rng=np.random.default_rng([abs(key[0]), key[1]]),
+            clock=Clock(self.budget_s),
+            steps=self.steps,
+            screen=self.screen,
+            tolerance=self.duplicates,
+        )
+        self.search(search, self._shifted(previous) if self.warm_start and previous is not None else None)
+        plan = search.plan()
+        if self.execute > len(plan.actions):
+            raise ValueError(f"execute={self.execute}, but the proposals have {len(plan.actions)} actions")
+        return plan
+
+    def _shifted(self, previous: np.ndarray) -> np.ndarray:
+        """(T, A) the rest of a plan, continued to full length."""
+        previous = np.asarray(previous, np.float32)
+        rest = previous[self.execute :]
+        last = previous[-1:] if self.tail == "hold" else np.zeros_like(previous[-1:])
+        shifted = np.concatenate([rest, np.repeat(last, len(previous) - len(rest), axis=0)])
+        return np.clip(shifted, self._space.low, self._space.high).astype(np.float32)
+
+
+class SamplingPlanner(Planner):
+    """Best of ``n_samples`` proposals (paper section VII-B: 100 of them, 6 of 16 actions executed)."""
+
+    def search(self, search: Search, warm: np.ndarray | None) -> None:
+        """Score every proposal."""
+        for batch in search.proposed(self.n_samples, warm):
+            search.score(batch)
+
+
+def _check(dynamics: Any, objective: Any, proposals: Any) -> None:
+    for what, part, method in (
+        ("dynamics", dynamics, "rollout"),
+        ("proposals", proposals, "sample"),
+        ("objective", objective, "__call__"),
+    ):
+        if part is not None and not callable(getattr(part, method, None)):
+            raise TypeError(f"{what}={type(part).__name__} has no {method}(): see uva_agents.planners.protocols")
+    if dynamics is None or objective is None:
+        raise TypeError("a planner needs dynamics= and objective=")
+
+
+def _lookback(part: Any, method: str) -> int:
+    own = getattr(part, "lookback", None)
+    if own is not None:
+        return int(own)
+    return _LOOKBACK if takes(getattr(part, method), "history") else 0
+
+
+def _identity(part: Any) -> Any:
+    own = getattr(part, "identity", None)
+    if own is not None:
+        return own
+    if is_dataclass(part) and not isinstance(part, type):
+        return {"type": type(part).__name__, **{k: repr(v) for k, v in asdict(part).items()}}
+    return getattr(part, "__name__", type(part).__name__)

@@ -1,0 +1,242 @@
+"""One decision in progress: candidates in, costs out; what was judged is kept."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import gymnasium as gym
+import numpy as np
+
+from uva_agents.agents.rollout import Rollout
+from uva_agents.planners.clock import Clock
+from uva_agents.planners.plan import Plan
+from uva_agents.planners.protocols import judge, looks_of, takes
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A cheap first look, after which only the best part of the candidates is imagined in full.
+
+    Args:
+        keep: the part that stays, in (0, 1].
+        steps: denoising steps of the first look; 0 is the sketch alone, for weights that draw frames from actions.
+        objective: judges the first look, an earlier frame or latents for example; the planner's own objective when absent.
+    """
+
+    keep: float = 0.25
+    steps: int | None = None
+    objective: Any = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep must be in (0, 1], got {self.keep}")
+        if self.steps is None and self.objective is None:
+            raise ValueError("a screen needs fewer steps= or another objective=: otherwise the first look is the last")
+
+
+class Search:
+    """Scores candidates for one moment.
+
+    Args:
+        dynamics, objective, proposals: see :mod:`uva_agents.planners.protocols`.
+        obs: one observation.
+        history: earlier ones, leading time axis, or ``None``.
+        space: of one action.
+        rng: of this decision.
+        clock: of this decision.
+        steps: denoising steps of the futures; the model's own when absent.
+        screen: first look, or ``None``.
+        tolerance: candidates that differ by less than about this fraction of the action space are the same.
+    """
+
+    def __init__(
+        self,
+        *,
+        dynamics: Any,
+        objective: Any,
+        proposals: Any,
+        obs: Any,
+        history: Any,
+        space: gym.spaces.Box,
+        rng: np.random.Generator,
+        clock: Clock,
+        steps: int | None,
+        screen: Screen | None,
+        tolerance: float,
+    ) -> None:
+        self.rng, self.space = rng, space
+        self._dynamics, self._objective, self._proposals = dynamics, objective, proposals
+        self._obs, self._history, self._clock = obs, history, clock
+        self._steps, self._screen, self._tolerance = steps, screen, tolerance
+        self._seed = int(rng.integers(2**31))
+        self._times = {"model": 0.0, "proposals": 0.0, "objective": 0.0}
+        self._start: Any = None
+        self._places: dict[bytes, int] = {}
+        self._costs: list[float] = []
+        self._seen: list[bool] = []
+        self._candidates: list[np.ndarray] = []
+        self._rollouts: list[Rollout] = []
+        self._considered = self._duplicates = self._screened = 0
+        self._complete = True
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether something was left out because time was up."""
+        return not self._complete
+
+    def proposed(self, n: int, extra: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """``n`` proposals in batches (m, T, A) that fit the time; ``extra`` (T, A) comes with the first."""
+        options: dict[str, Any] = {}
+        if self._history is not None and takes(self._proposals.sample, "history"):
+            options["history"] = self._history
+        while n > 0:
+            size = self._clock.size(n)
+            if size == 0:
+                self._complete = False
+                return
+            if takes(self._proposals.sample, "seed"):
+                options["seed"] = int(self.rng.integers(2**31))
+            sampled = self._timed("proposals", lambda m=size: self._proposals.sample(self._obs, m, **options))
+            batch = self._checked(sampled, size)
+            if extra is not None and extra.shape == batch.shape[1:]:
+                batch = np.concatenate([batch, extra[None]])
+            extra = None
+            yield batch
+            n -= size
+
+    def score(self, candidates: np.ndarray) -> np.ndarray:
+        """Costs (n,) of candidates (n, T, A) inside the action space; infinite where they were screened out or not reached."""
+        costs = np.full(len(candidates), np.inf)
+        self._considered += len(candidates)
+        keys = self._keys(candidates)
+        fresh: list[int] = []
+        claimed = set()
+        for i, key in enumerate(keys):
+            if key in self._places or key in claimed:
+                self._duplicates += 1
+            else:
+                claimed.add(key)
+                fresh.append(i)
+        while fresh:
+            size = self._clock.size(len(fresh))
+            if size == 0:
+                self._complete = False
+                break
+            self._evaluate(candidates[fresh[:size]], [keys[i] for i in fresh[:size]])
+            self._clock.evaluated(size)
+            fresh = fresh[size:]
+        for i, key in enumerate(keys):
+            if key in self._places:
+                costs[i] = self._costs[self._places[key]]
+        return costs
+
+    def plan(self) -> Plan:
+        """The decision, from everything that was judged."""
+        costs, seen = np.array(self._costs), np.array(self._seen)
+        if not seen.any():
+            warnings.warn(
+                f"{type(self._objective).__name__} cannot see what it judges in any of {len(seen)} imagined futures: "
+                "this plan is hardly better than a guess (plan.seen)",
+                stacklevel=2,
+            )
+        # What was not seen never beats what was.
+        best = int(np.lexsort((costs, ~seen))[0])
+        candidates = np.concatenate(self._candidates)
+        return Plan(
+            actions=candidates[best],
+            costs=costs,
+            candidates=candidates,
+            rollout=Rollout.concatenate(self._rollouts),
+            latency_s=self._clock.elapsed_s,
+            best=best,
+            seen=seen,
+            considered=self._considered,
+            duplicates=self._duplicates,
+            screened=self._screened,
+            complete=self._complete,
+            model_s=self._times["model"],
+            proposals_s=self._times["proposals"],
+            objective_s=self._times["objective"],
+        )
+
+    def _evaluate(self, candidates: np.ndarray, keys: list[bytes]) -> None:
+        """Imagine and judge new candidates, after a first look where there is one."""
+        screen = self._screen
+        if screen is not None and len(candidates) > 1:
+            first, _, _ = self._judged(candidates, screen.objective or self._objective, screen.steps)
+            kept = np.sort(np.argsort(first, kind="stable")[: int(np.ceil(screen.keep * len(first)))])
+            self._screened += len(first) - len(kept)
+            candidates, keys = candidates[kept], [keys[i] for i in kept]
+        costs, seen, rollout = self._judged(candidates, self._objective, self._steps)
+        for i, key in enumerate(keys):
+            self._places[key] = len(self._costs) + i
+        self._costs += costs.tolist()
+        self._seen += seen.tolist()
+        self._candidates.append(candidates)
+        self._rollouts.append(rollout)
+
+    def _judged(
+        self, candidates: np.ndarray, objective: Any, steps: int | None
+    ) -> tuple[np.ndarray, np.ndarray, Rollout]:
+        rollout = self._timed("model", lambda: self._imagined(candidates, objective, steps))
+        if len(rollout) != len(candidates):
+            raise ValueError(
+                f"{type(self._dynamics).__name__}.rollout() got {len(candidates)} candidates and returned {len(rollout)} futures"
+            )
+        told = self._timed("objective", lambda: judge(objective, rollout))
+        return told.costs, told.seen, rollout
+
+    def _imagined(self, candidates: np.ndarray, objective: Any, steps: int | None) -> Rollout:
+        rollout, looks = self._dynamics.rollout, looks_of(objective)
+        if self._start is None:
+            self._start = self._obs
+            if hasattr(self._dynamics, "prepare"):
+                self._start = self._dynamics.prepare(self._obs, history=self._history)
+        options: dict[str, Any] = {
+            "seed": self._seed,
+            "frames": looks.frames,
+            "decode": looks.pixels,
+            "history": None if hasattr(self._dynamics, "prepare") else self._history,
+            "steps": steps,
+        }
+        given = {k: v for k, v in options.items() if v is not None and takes(rollout, k)}
+        imagined: Rollout = rollout(self._start, candidates, **given)
+        return imagined
+
+    def _checked(self, actions: Any, n: int) -> np.ndarray:
+        """Proposals (n, T, A), finite and inside the action space."""
+        value = actions.detach().cpu().numpy() if hasattr(actions, "detach") else np.asarray(actions)
+        name, size = type(self._proposals).__name__, self.space.shape[0]
+        if value.ndim != 3 or len(value) != n or value.shape[2] != size or not value.shape[1]:
+            raise ValueError(f"{name}.sample() must return ({n}, T, {size}) actions, got {value.shape}")
+        if not np.isfinite(value).all():
+            raise ValueError(f"{name}.sample() returned NaN or infinity: its weights or its normaliser are damaged")
+        low, high = self.space.low, self.space.high
+        slack = 0.01 * np.where(np.isfinite(high - low), high - low, 0.0)
+        if ((value < low - slack) | (value > high + slack)).any():
+            raise ValueError(
+                f"{name}.sample() returned actions from {value.min():g} to {value.max():g}, outside {self.space}: "
+                "proposals are in environment units; undo their normalisation"
+            )
+        return np.clip(value, low, high).astype(np.float32)
+
+    def _keys(self, candidates: np.ndarray) -> list[bytes]:
+        """Equal for candidates that are the same to within the tolerance (a cell of a grid of that size)."""
+        width = self.space.high.astype(np.float64) - self.space.low
+        cell = self._tolerance * np.where(np.isfinite(width), width, 0.0)
+        if (cell > 0).all():
+            candidates = np.round(candidates / cell).astype(np.int32)
+        return [row.tobytes() for row in np.ascontiguousarray(candidates)]
+
+    def _timed(self, what: str, work: Callable[[], _T]) -> _T:
+        began = time.perf_counter()
+        try:
+            return work()
+        finally:
+            self._times[what] += time.perf_counter() - began

@@ -1,0 +1,452 @@
+"""Planners: they find known optima, keep their time, are agents with state as a value, and name mistakes."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import uva_agents as uva
+from tests import toys
+from tests.planner_toys import GOAL, SPACE, FakeTime, Point, SlowPoint, T, at, distance, optimum, quadratic
+from uva_agents.agents import Agent, AgentState, Rollout
+from uva_agents.planners import (
+    CEM,
+    MPPI,
+    ActionPenalty,
+    Dynamics,
+    GaussianProposals,
+    Judgement,
+    Looks,
+    Objective,
+    Proposals,
+    SamplingPlanner,
+    Screen,
+    StateCost,
+    UniformProposals,
+)
+from uva_agents.planners import planner as planner_module
+from uva_agents.planners.clock import Clock
+
+PLANNERS = {
+    "sampling": lambda **o: SamplingPlanner(**{"n_samples": 4000} | o),
+    "cem": lambda **o: CEM(**{"n_samples": 200, "iterations": 8} | o),
+    "mppi": lambda **o: MPPI(**{"n_samples": 200, "iterations": 8} | o),
+}
+
+
+def toy(kind: str = "sampling", **options: Any) -> Any:
+    defaults = {
+        "dynamics": Point(),
+        "objective": quadratic(),
+        "proposals": GaussianProposals(SPACE, horizon=T, correlation=0.8),
+        "execute": 3,
+    }
+    return PLANNERS[kind](**defaults | options)
+
+
+# -- finding the best plan -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", PLANNERS)
+def test_the_quadratic_is_solved(kind: str) -> None:
+    best, cost = optimum()
+    plan = toy(kind).plan(at(), seed=0)
+    assert plan.actions.shape == (T, 2) and plan.complete
+    # Independent sampling is coarse in 16 dimensions; what it must find is the end point.
+    tolerance = 0.1 if kind == "sampling" else 0.01
+    assert cost - 1e-6 <= plan.cost <= cost + tolerance
+    np.testing.assert_allclose(plan.actions.sum(0), best.sum(0), atol=0.2)
+    assert plan.cost == plan.costs.min() and plan.costs[plan.best] == plan.cost
+    np.testing.assert_array_equal(plan.candidates[plan.best], plan.actions)
+
+
+@pytest.mark.parametrize("kind", ["cem", "mppi"])
+def test_iterating_improves_on_the_proposals(kind: str) -> None:
+    once = toy(kind, iterations=1, proposals=None, horizon=T).plan(at(), seed=1)
+    often = toy(kind, iterations=6, proposals=None, horizon=T).plan(at(), seed=1)
+    assert often.cost < once.cost - 0.01
+
+
+@pytest.mark.parametrize("kind", ["cem", "mppi"])
+def test_proposals_are_where_refinement_begins(kind: str) -> None:
+    """Proposals of a small corner of the action space: nothing far from them is ever tried."""
+    corner = GaussianProposals(SPACE, horizon=T, mean=[0.25, -0.2], std=0.02)
+    plan = toy(kind, proposals=corner, duplicates=0).plan(at(), seed=0)
+    assert np.abs(plan.candidates - [0.25, -0.2]).max() < 0.3
+    assert distance(plan.actions.sum(0)) < 0.02
+
+
+def test_the_shifted_last_plan_is_a_candidate() -> None:
+    best, _ = optimum()
+    poor = GaussianProposals(SPACE, horizon=T, mean=[-0.5, 0.5], std=0.01)
+    planner = toy(proposals=poor, n_samples=5)
+    moved = at(*best[:3].sum(0))
+    plan = planner.plan(moved, seed=0, previous=best)
+    # Three of eight actions are done: the five that remain lead to the goal, the last one is held.
+    np.testing.assert_allclose(plan.actions[:5], best[3:], atol=1e-6)
+    np.testing.assert_allclose(plan.actions[5:], best[-1:].repeat(3, 0), atol=1e-6)
+    ends = toy(proposals=poor, n_samples=5, tail="zero").plan(moved, seed=0, previous=best)
+    np.testing.assert_allclose(ends.actions.sum(0), best[3:].sum(0), atol=1e-5)
+    assert distance(toy(proposals=poor, n_samples=5, warm_start=False).plan(moved, previous=best).actions[0]) > 1
+
+
+class Fixed:
+    """The same few candidates again and again."""
+
+    def __init__(self, plans: np.ndarray) -> None:
+        self.plans = plans
+
+    def sample(self, obs: Any, n: int) -> np.ndarray:
+        return self.plans[np.arange(n) % len(self.plans)]
+
+
+def test_duplicates_are_imagined_once() -> None:
+    plans = np.random.default_rng(0).uniform(-1, 1, (7, T, 2)).astype(np.float32)
+    world = Point()
+    plan = toy(dynamics=world, proposals=Fixed(plans), n_samples=100).plan(at())
+    assert sum(world.calls) == len(plan.candidates) == 7
+    assert plan.considered == 100 and plan.duplicates == 93
+    nearly = np.concatenate([plans, plans + 1e-6])
+    world = Point()
+    toy(dynamics=world, proposals=Fixed(np.clip(nearly, -1, 1)), n_samples=14).plan(at())
+    assert sum(world.calls) <= 9, (
+        "candidates that differ by a millionth are the same, but for a few on the edge of a cell"
+    )
+
+
+def test_a_screen_lets_only_the_best_part_through() -> None:
+    first = StateCost(distance, frames=(3,))
+    world = Point()
+    screen = Screen(keep=0.2, objective=first)
+    plan = toy(dynamics=world, n_samples=100, screen=screen).plan(at(), seed=0)
+    assert world.calls == [100, 20] and plan.screened == 80 and len(plan.costs) == 20
+    everything = toy(n_samples=100).plan(at(), seed=0)
+    halfway = first(Point().rollout(at(), everything.candidates))
+    kept = set(map(bytes, everything.candidates[np.argsort(halfway)[:20]]))
+    assert set(map(bytes, plan.candidates)) == kept
+
+
+@pytest.mark.parametrize("kind", PLANNERS)
+def test_the_same_seed_gives_the_same_plan(kind: str) -> None:
+    first, again, other = (toy(kind, n_samples=50).plan(at(), seed=s) for s in (3, 3, 4))
+    np.testing.assert_array_equal(first.candidates, again.candidates)
+    np.testing.assert_array_equal(first.actions, again.actions)
+    assert not np.array_equal(first.actions, other.actions)
+
+
+# -- time ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", PLANNERS)
+@pytest.mark.parametrize(("call", "each"), [(0.0, 0.001), (0.0, 0.03), (0.05, 0.001), (0.02, 0.02), (0.15, 0.0)])
+def test_the_budget_is_kept_whatever_a_batch_costs(
+    kind: str, call: float, each: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeTime()
+    monkeypatch.setattr(planner_module, "Clock", functools.partial(Clock, now=clock))
+    world = SlowPoint(clock, call=call, each=each)
+    plan = toy(kind, dynamics=world, n_samples=5000, budget_s=1.0).plan(at(), seed=0)
+    assert 0.8 <= plan.latency_s <= 1.2
+    assert not plan.complete and len(plan.costs) == sum(world.calls)
+
+
+@pytest.mark.parametrize("hiccup", range(12))
+def test_one_batch_twice_as_slow_stays_within_a_fifth(hiccup: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeTime()
+    monkeypatch.setattr(planner_module, "Clock", functools.partial(Clock, now=clock))
+    world = SlowPoint(clock, call=0.01, each=0.003, hiccup=hiccup)
+    plan = toy(dynamics=world, n_samples=5000, budget_s=1.0).plan(at(), seed=0)
+    assert plan.latency_s <= 1.2
+
+
+def test_slow_proposals_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeTime()
+    monkeypatch.setattr(planner_module, "Clock", functools.partial(Clock, now=clock))
+
+    class Slow(UniformProposals):
+        def sample(self, obs: Any, n: int, *, seed: int | None = None) -> np.ndarray:
+            clock.now += 0.02 * n
+            return super().sample(obs, n, seed=seed)
+
+    plan = toy(proposals=Slow(SPACE, horizon=T), n_samples=5000, budget_s=1.0).plan(at(), seed=0)
+    assert 0.8 <= plan.latency_s <= 1.2
+
+
+def test_an_impossible_budget_still_gives_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeTime()
+    monkeypatch.setattr(planner_module, "Clock", functools.partial(Clock, now=clock))
+    plan = toy(dynamics=SlowPoint(clock, call=5.0, each=0.0), budget_s=0.1).plan(at(), seed=0)
+    assert len(plan.costs) >= 1 and np.isfinite(plan.cost) and not plan.complete
+
+
+def test_the_budget_is_kept_in_real_time() -> None:
+    class Sleepy(Point):
+        def rollout(self, obs: Any, actions: np.ndarray, *, frames: Any = None) -> Rollout:
+            time.sleep(0.02 * len(actions))
+            return super().rollout(obs, actions, frames=frames)
+
+    plan = toy(dynamics=Sleepy(), n_samples=1000, budget_s=1.0).plan(at(), seed=0)
+    assert 0.8 <= plan.latency_s <= 1.2
+    assert plan.model_s > 0.9 * plan.latency_s - 0.1
+
+
+def test_without_a_budget_all_candidates_go_in_one_batch() -> None:
+    world = Point()
+    toy(dynamics=world, n_samples=100).plan(at(), seed=0)
+    assert world.calls == [100]
+
+
+# -- the agent -------------------------------------------------------------------------------------------------------
+
+
+def test_a_planner_is_an_agent() -> None:
+    planner = toy(n_samples=20)
+    assert isinstance(planner, Agent) and isinstance(planner.initial_state(2, seed=0), AgentState)
+    assert isinstance(planner.dynamics, Dynamics) and isinstance(planner.objective, Objective)
+    assert isinstance(planner.proposals, Proposals)
+    planner.reset(seed=0)
+    first = [planner.act(at(*GOAL)) for _ in range(4)]
+    assert all(SPACE.contains(a) and a.dtype == np.float32 for a in first)
+    planner.reset(seed=0)
+    np.testing.assert_array_equal(planner.act(at(*GOAL)), first[0])
+
+
+def test_predict_is_a_function_of_its_state_and_changes_nothing() -> None:
+    planner = toy(n_samples=20)
+    state = planner.initial_state(1, seed=5)
+    for _ in range(4):
+        _, state = planner.predict(at(), state)
+    before = replace(state[0])
+    first, after = planner.predict(at(1, 1), state)
+    again, _ = planner.predict(at(1, 1), state)
+    np.testing.assert_array_equal(first, again)
+    assert state[0] == before and after[0].decisions == state[0].decisions
+
+
+def test_a_plan_is_followed_for_execute_actions() -> None:
+    planner = toy(n_samples=20, execute=3)
+    state = planner.initial_state(1, seed=0)
+    decisions, actions = [], []
+    for _ in range(7):
+        action, state = planner.predict(at(), state)
+        decisions.append(int(state.decisions[0]))
+        actions.append(action)
+        if len(actions) == 3:
+            np.testing.assert_array_equal(np.stack(actions), state[0].plan.actions[:3])
+    assert decisions == [1, 1, 1, 2, 2, 2, 3]
+
+
+def test_a_batch_equals_the_single_runs_whatever_resets_when() -> None:
+    planner = toy("cem", n_samples=20, iterations=2)
+    seeds, restarts = [11, 22, 33], {(4, 0): 44, (5, 1): 55}
+    seen = {(t, row): at(0.1 * t, -0.3 * row) for t in range(9) for row in range(3)}
+    state, together = planner.initial_state(3, seed=seeds), []
+    for t in range(9):
+        mask = np.array([(t, row) in restarts for row in range(3)])
+        state = state.restarted(mask, [restarts.get((t, row), 0) for row in range(3)])
+        batch = {"agent_pos": np.stack([seen[t, row]["agent_pos"] for row in range(3)])}
+        actions, state = planner.predict(batch, state)
+        together.append(actions)
+    for row in range(3):
+        single = planner.initial_state(1, seed=seeds[row])
+        for t in range(9):
+            if (t, row) in restarts:
+                single = planner.initial_state(1, seed=restarts[t, row])
+            action, single = planner.predict(seen[t, row], single)
+            np.testing.assert_array_equal(action, together[t][row])
+
+
+def test_episode_start_drops_plan_and_queue_of_that_row_only() -> None:
+    planner = toy(n_samples=10)
+    state = planner.initial_state(2, seed=0)
+    batch = {"agent_pos": np.zeros((2, 2), np.float32)}
+    _, state = planner.predict(batch, state)
+    _, state = planner.predict(batch, state, episode_start=np.array([True, False]))
+    assert [len(row.queue) for row in state.rows] == [2, 1]
+    assert (
+        state[0].seed == 1 and state[1].seed == 1
+    )  # the first row went on to its own next seed; the second began with 1
+
+
+def test_deterministic_decisions_ignore_the_seed() -> None:
+    planner = toy(n_samples=20)
+    run = lambda s, d: planner.predict(at(), planner.initial_state(1, seed=s), deterministic=d)[0]  # noqa: E731
+    np.testing.assert_array_equal(run(1, True), run(2, True))
+    assert not np.array_equal(run(1, False), run(2, False))
+
+
+class Remembering(Point):
+    """Notes the history that it is given."""
+
+    lookback = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.histories: list[Any] = []
+
+    def rollout(self, obs: Any, actions: np.ndarray, *, history: Any = None, frames: Any = None) -> Rollout:
+        self.histories.append(None if history is None else history["agent_pos"][:, 0].tolist())
+        return super().rollout(obs, actions, frames=frames)
+
+
+def test_dynamics_get_the_history_that_they_look_at() -> None:
+    world = Remembering()
+    planner = toy(dynamics=world, n_samples=5, execute=2)
+    state = planner.initial_state(1, seed=0)
+    for t in range(5):
+        _, state = planner.predict(at(t, 0), state)
+    assert world.histories == [None, [0, 1], [2, 3]]
+
+
+def walker() -> SamplingPlanner:
+    world = Point(toys.Walk.action_space)
+    proposals = UniformProposals(toys.Walk.action_space, horizon=4)
+    return SamplingPlanner(dynamics=world, objective=StateCost(distance), proposals=proposals, n_samples=8, execute=2)
+
+
+def test_an_evaluation_does_not_depend_on_how_many_run_side_by_side() -> None:
+    toys.register()
+    reports = [uva.evaluate(walker(), toys.WALK, 6, n_envs=n, protocol="success", progress=False) for n in (1, 3)]
+    assert [vars(e) for e in reports[0].episodes] == [vars(e) for e in reports[1].episodes]
+    # Candidates that go furthest towards the goal win, so the walker walks.
+    assert reports[0].success_rate > 0.5
+
+
+# -- mistakes --------------------------------------------------------------------------------------------------------
+
+
+class Returns:
+    """Proposals that return what they were made with."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def sample(self, obs: Any, n: int) -> Any:
+        return self.value(n)
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        (lambda n: np.zeros((n, T, 3)), r"must return \(5, T, 2\)"),
+        (lambda n: np.zeros((n - 1, T, 2)), r"must return \(5, T, 2\)"),
+        (lambda n: np.zeros((n, 2)), r"must return \(5, T, 2\)"),
+        (lambda n: np.full((n, T, 2), np.nan), "NaN"),
+        (lambda n: np.full((n, T, 2), 300.0), "undo their normalisation"),
+        (lambda n: np.zeros((n, 2, 2)), "execute=3, but the proposals have 2"),
+    ],
+)
+def test_wrong_proposals_are_named(value: Any, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        toy(proposals=Returns(value), n_samples=5).plan(at())
+
+
+@pytest.mark.parametrize(
+    ("objective", "match"),
+    [
+        (lambda r: np.zeros(len(r) + 1), "one cost per candidate"),
+        (lambda r: np.full(len(r), np.nan), "not finite"),
+        (lambda r: np.where(np.arange(len(r)) == 2, np.inf, 0), "not finite .inf. for 1 of 5"),
+    ],
+)
+def test_wrong_costs_are_named(objective: Any, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        toy(objective=objective, n_samples=5).plan(at())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"n_samples": 0}, ValueError, "at least 1"),
+        ({"budget_s": 0}, ValueError, "budget_s"),
+        ({"tail": "repeat"}, ValueError, "hold"),
+        ({"objective": 3}, TypeError, "__call__"),
+        ({"dynamics": object()}, TypeError, "rollout"),
+        ({"proposals": lambda obs: 0}, TypeError, "sample"),
+        ({"steps": 4}, ValueError, "no denoising steps"),
+        ({"screen": Screen(steps=0)}, ValueError, "no denoising steps"),
+        ({"proposals": None, "execute": 17}, ValueError, "execute=17"),
+    ],
+)
+def test_wrong_arguments_are_named(options: dict[str, Any], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        toy(**options)
+
+
+def test_wrong_settings_of_the_parts_are_named() -> None:
+    unbounded = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    with pytest.raises(ValueError, match="give both"):
+        GaussianProposals(unbounded)
+    with pytest.raises(ValueError, match="no bounds"):
+        UniformProposals(unbounded)
+    with pytest.raises(ValueError, match="the first look is the last"):
+        Screen()
+    with pytest.raises(ValueError, match="keep"):
+        Screen(keep=0, steps=0)
+    with pytest.raises(ValueError, match="at least 2"):
+        CEM(dynamics=Point(), objective=quadratic(), elites=1)
+
+
+def test_a_tuple_and_a_foreign_state_are_refused() -> None:
+    planner = toy(n_samples=5)
+    with pytest.raises(TypeError, match=r"\(obs, info\)"):
+        planner.predict((at(), {}))
+    with pytest.raises(ValueError, match="2 environments, the observation has 1"):
+        planner.predict(at(), planner.initial_state(2, seed=0))
+    with pytest.raises(ValueError, match="one observation"):
+        planner.plan({"agent_pos": np.zeros((2, 2), np.float32)})
+
+
+class Blind:
+    """Sees only candidates whose first action goes right, and finds the others cheap."""
+
+    looks = Looks(frames=(), pixels=False)
+
+    def __init__(self, sees: bool) -> None:
+        self.sees = sees
+
+    def judge(self, rollout: Rollout) -> Judgement:
+        right = rollout.actions[:, 0, 0] > 0
+        return Judgement(np.where(right, 5.0, -5.0), right & self.sees)
+
+    def __call__(self, rollout: Rollout) -> np.ndarray:
+        return self.judge(rollout).costs
+
+
+def test_what_was_not_seen_never_beats_what_was() -> None:
+    plan = toy(objective=Blind(True), n_samples=30).plan(at(), seed=0)
+    assert plan.actions[0, 0] > 0 and plan.seen[plan.best] and not plan.seen.all()
+
+
+def test_seeing_nothing_at_all_is_said() -> None:
+    with pytest.warns(UserWarning, match="Blind cannot see what it judges in any of 30"):
+        plan = toy(objective=Blind(False), n_samples=30).plan(at(), seed=0)
+    assert not plan.seen.any()
+
+
+def test_sums_give_each_term_the_frames_that_it_looks_at() -> None:
+    early, late = StateCost(lambda s: float(s[0]), frames=(1,)), StateCost(lambda s: float(s[1]), frames=(-1,))
+    both = 2 * early + late * 0.5 + ActionPenalty(smoothness=0, effort=1)
+    assert both.looks.frames is not None and set(both.looks.frames) == {1, -1} and not both.looks.pixels
+    actions = np.random.default_rng(0).uniform(-1, 1, (4, T, 2))
+    path = actions.cumsum(1)
+    expected = 2 * path[:, 1, 0] + 0.5 * path[:, -1, 1] + np.square(actions).mean((1, 2))
+    world = Point()
+    np.testing.assert_allclose(both(world.rollout(at(), actions, frames=both.looks.frames)), expected)
+    with pytest.raises(ValueError, match=r"no frames at control steps \[8\]"):
+        late(world.rollout(at(), actions, frames=(1,)))
+
+
+def test_penalties_measure_what_they_say() -> None:
+    actions = np.zeros((2, 3, 1))
+    actions[1, :, 0] = [0, 4, 0]
+    roll = Point(toys.Walk.action_space).rollout({"agent_pos": np.zeros(1)}, actions)
+    np.testing.assert_allclose(ActionPenalty()(roll), [0, 16])
+    np.testing.assert_allclose(ActionPenalty(smoothness=0, effort=3)(roll), [0, 16])
+    np.testing.assert_allclose(ActionPenalty(scale=2)(roll), [0, 4])
