@@ -16,9 +16,10 @@ from accelerate import PartialState
 from rich.progress import Progress
 from torch import nn
 
+from uva_agents.checkpoints.folder import load_tensors
 from uva_agents.checkpoints.initial import load_mar, load_vae, match_into
 from uva_agents.checkpoints.spec import InterfaceSpec
-from uva_agents.checkpoints.store import Bundle, is_checkpoint_file, load_bundle, load_tensors, save_bundle
+from uva_agents.checkpoints.store import Bundle, is_checkpoint_file, load_bundle, save_bundle
 from uva_agents.data import (
     Episodes,
     LatentCache,
