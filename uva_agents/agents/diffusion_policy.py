@@ -66,6 +66,11 @@ class DiffusionPolicy(ChunkAgent):
         return cls(load_diffusion_policy(name_or_path, device=device), **options)
 
     @property
+    def lookback(self) -> int:
+        """Observations before the current one that a decision may look at."""
+        return self.bundle.model.config.obs_steps - 1
+
+    @property
     def name(self) -> str:
         """Of the weights."""
         return self.bundle.name

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from uva_agents.agents.chunks import ChunkAgent, noise_generator, noise_seed, queue_of
-from uva_agents.agents.context import context, look_ahead, observe, read
+from uva_agents.agents.context import context, frames_kept, look_ahead, observe, read
 from uva_agents.agents.core import UVA
 from uva_agents.agents.memory import Memory, remember
 from uva_agents.agents.observations import Frames
+from uva_agents.agents.pose_actions import smooth_actions
 from uva_agents.model import Context, SamplerConfig, sample_actions
 
 
@@ -32,6 +33,7 @@ class Policy(ChunkAgent):
         temperature: scale of the sampling noise.
         ancestral: the released sampler (for weights that predict noise; released: ``steps=100, temperature=0.95``) instead
             of a deterministic few-step one.
+        smooth: width of a moving average over the chunk, an odd number of actions; the released robot server uses 3.
         batch_size: decisions computed together. 1 makes a vectorised run equal the single runs bit for bit, because
             matrix products of another batch size round differently; raise it where throughput matters more.
     """
@@ -44,11 +46,15 @@ class Policy(ChunkAgent):
         steps: int = 16,
         temperature: float = 1.0,
         ancestral: bool = False,
+        smooth: int = 1,
         batch_size: int = 1,
     ) -> None:
         chunk = uva.bundle.model.config.action_steps
         super().__init__(uva.bundle.spec, chunk=chunk, execute=execute, batch_size=batch_size)
+        if smooth < 1 or smooth % 2 == 0:
+            raise ValueError(f"smooth must be odd and positive, got {smooth}")
         self.uva = uva
+        self.smooth = smooth
         prediction = uva.bundle.model.config.action_head.prediction
         if ancestral and prediction != "epsilon":
             raise ValueError(f"ancestral sampling needs weights that predict noise; these predict {prediction!r}")
@@ -58,6 +64,11 @@ class Policy(ChunkAgent):
     def from_pretrained(cls, name_or_path: str | Path, *, device: str | torch.device = "auto", **options: Any) -> Self:
         """A shipped name, a weights folder or a released ``.ckpt`` file; ``options`` go to the constructor."""
         return cls(UVA.from_pretrained(name_or_path, device=device), **options)
+
+    @property
+    def lookback(self) -> int:
+        """Observations before the current one that a decision may look at."""
+        return frames_kept(self.uva) - 1
 
     @property
     def name(self) -> str:
@@ -70,6 +81,7 @@ class Policy(ChunkAgent):
         return {
             "weights": self.uva.fingerprint,
             "execute": self.execute,
+            "smooth": self.smooth,
             "sampler": dataclasses.asdict(self.sampler),
         }
 
@@ -119,6 +131,8 @@ class Policy(ChunkAgent):
 
     def _actions(self, memory: Memory, normalized: torch.Tensor) -> np.ndarray:
         """Environment units (..., A), relative to where this environment is where that matters."""
+        if self.smooth > 1:
+            normalized = smooth_actions(normalized, taps=self.smooth)
         return self.uva.environment_actions(normalized, memory.proprio[-1] if memory.proprio else None)
 
     @torch.no_grad()

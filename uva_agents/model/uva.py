@@ -256,7 +256,9 @@ class UVA(nn.Module):
     def _history_actions(self, actions: Tensor | None) -> Tensor:
         if actions is None:
             return self.history_action_mask.view(1, 1, 1, -1)
-        return cast(Tensor, self.history_action_proj(actions))
+        known = torch.isfinite(actions).all(dim=-1, keepdim=True)
+        actions = torch.where(known, actions, 0.0)
+        return self._per_step(actions, self.history_action_proj, self.history_action_mask, known)
 
     def _proprio(self, proprio: Tensor | None, visibility: Visibility) -> Tensor:
         if not self.config.proprio_maskable:
