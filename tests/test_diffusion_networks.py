@@ -14,6 +14,7 @@ from uva_agents.model import (
     DiffusionPolicyNet,
     TwoFrameConfig,
     TwoFrameNet,
+    UNetConfig,
     dp_c,
     dp_c_config,
     dp_c_nano,
@@ -193,16 +194,19 @@ def test_one_batch_is_learned(kind: str) -> None:
     assert np.mean(losses[-20:]) < np.mean(losses[:5]) / 3, (losses[:5], losses[-5:])
 
 
+@pytest.mark.slow
 def test_two_ways_of_doing_it_stay_two_ways() -> None:
     """The same observation is followed by actions near 0.6 or near -0.6: samples are either, not their mean."""
     torch.manual_seed(0)
-    net = DiffusionPolicyNet(tiny_dp_config()).train()
+    config = tiny_dp_config(denoiser=UNetConfig(stages=(32, 64), step_dim=32), horizon=8, action_steps=8)
+    net = DiffusionPolicyNet(config).train()
     optimizer = torch.optim.AdamW(net.denoiser.parameters(), lr=3e-3)
-    observed = torch.zeros(64, 2, 18)
-    for _ in range(250):
+    observed, steps = torch.zeros(64, 2, 18), 350
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
         side = torch.randint(0, 2, (64, 1, 1)) * 2.0 - 1
-        actions = (0.6 * side).expand(64, 16, 2)
-        loss = net.loss(observed, actions, torch.randint(0, 100, (64,)), torch.randn(64, 16, 2))
+        actions = (0.6 * side).expand(64, 8, 2)
+        loss = net.loss(observed, actions, torch.randint(0, 100, (64,)), torch.randn(64, 8, 2))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -212,7 +216,8 @@ def test_two_ways_of_doing_it_stay_two_ways() -> None:
         chunks = sample_chunks(net, observed[:1], n=64, sampler=ActionSampler(steps=16), generators=generators)
     means = chunks.mean((1, 2))
     assert 16 <= int((means > 0).sum()) <= 48, means
-    assert float((means.abs() - 0.6).abs().median()) < 0.15, means
+    near = (means.abs() - 0.6).abs() < 0.2
+    assert float(near.float().mean()) > 0.7, means
 
 
 @pytest.mark.parametrize("make", [dp_c_config, dp_t_config, tiny_dp_config])
