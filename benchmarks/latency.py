@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from uva_agents.agents import UVA, Policy
-from uva_agents.agents.policy import noise_seed
+from uva_agents.agents.chunks import noise_seed
 from uva_agents.benchmarks.machine import hardware, parse_arguments, versions
 from uva_agents.model import Context, Task
 from uva_agents.model.diffusion import ancestral_process

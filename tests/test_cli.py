@@ -44,7 +44,7 @@ def test_eval_takes_seed_and_protocol(tmp_path):
         (["eval", "tests.toys:noisy_agent", toys.WALK, "--protocol", "dp-pusth"], "did you mean 'dp-pusht'"),
         (["eval", "tests.toys:nothing", toys.WALK], "cannot be imported"),
         (["eval", "no_such_module:nothing", toys.WALK], "No module named"),
-        (["eval", "tests.toys:noisy_agent", toys.WALK, "--steps", "4"], "--steps applies to UVA weights"),
+        (["eval", "tests.toys:noisy_agent", toys.WALK, "--steps", "4"], "--steps applies to weights"),
         (["eval", "no-such-weights", "uva/PushT-v0"], "no-such-weights"),
         (["info", "no-such-weights"], "no-such-weights"),
     ],

@@ -5,9 +5,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from uva_agents.checkpoints import Bundle, InterfaceSpec, save_bundle
+from uva_agents.checkpoints import Bundle, InterfaceSpec, NetBundle, save_bundle
 from uva_agents.data import LinearNormalizer, write_replay_buffer
-from uva_agents.model import UVA, VAE, nano_vae_config, uva_nano_config
+from uva_agents.model import (
+    UVA,
+    VAE,
+    DiffusionPolicyConfig,
+    DiffusionPolicyNet,
+    EncoderConfig,
+    TransformerConfig,
+    TwoFrameConfig,
+    TwoFrameNet,
+    UNetConfig,
+    nano_vae_config,
+    uva_nano_config,
+)
 
 
 def tiny_bundle(seed: int = 0, **overrides: object) -> Bundle:
@@ -31,6 +43,32 @@ def tiny_bundle(seed: int = 0, **overrides: object) -> Bundle:
 
 def tiny_weights(folder: Path) -> Path:
     return save_bundle(tiny_bundle(), folder, card="# tiny\nUntrained.\n")
+
+
+def tiny_encoder(**overrides: object) -> EncoderConfig:
+    size = {"widths": (16, 32), "blocks": (1, 1), "stem": (7, 4), "pool": False, "keypoints": 8, "features": 16}
+    return EncoderConfig(**(size | {"full_coordinates": True} | overrides))
+
+
+def tiny_dp_config(kind: str = "unet", **overrides: object) -> DiffusionPolicyConfig:
+    denoiser = UNetConfig(stages=(16, 32), step_dim=16) if kind == "unet" else TransformerConfig(32, 2, 2, dropout=0.0)
+    return DiffusionPolicyConfig(**({"encoder": tiny_encoder(), "denoiser": denoiser} | overrides))
+
+
+def tiny_dp_bundle(kind: str = "unet", seed: int = 0, **overrides: object) -> NetBundle[DiffusionPolicyNet]:
+    torch.manual_seed(seed)
+    limits = {k: (np.zeros(2), np.full(2, 512.0)) for k in ("action", "agent_pos")}
+    spec = InterfaceSpec((96, 96), (0.0, 0.0), (512.0, 512.0), proprio_key="agent_pos", env_id="uva/PushT-v0")
+    net = DiffusionPolicyNet(tiny_dp_config(kind, **overrides)).eval().requires_grad_(False)
+    return NetBundle(net, LinearNormalizer.from_limits(limits), spec, "tiny-dp")
+
+
+def tiny_two_frame_bundle(seed: int = 0) -> NetBundle[TwoFrameNet]:
+    torch.manual_seed(seed)
+    spec = InterfaceSpec((96, 96), (0.0, 0.0), (512.0, 512.0), env_id="uva/PushT-v0")
+    net = TwoFrameNet(TwoFrameConfig(tiny_encoder(frames=2, crop=88), width=16)).eval().requires_grad_(False)
+    normalizer = LinearNormalizer.from_limits({"action": (np.zeros(2), np.full(2, 512.0))})
+    return NetBundle(net, normalizer, spec, "tiny-pair")
 
 
 def tiny_dataset(path: Path, episodes: int = 6, length: int = 24) -> Path:

@@ -17,14 +17,25 @@ _LAZY = {
     "Policy": "uva_agents.agents",
     "WorldModel": "uva_agents.agents",
     "InverseModel": "uva_agents.agents",
+    "DiffusionPolicy": "uva_agents.agents",
+    "TwoFrameInverse": "uva_agents.agents",
     "evaluate": "uva_agents.benchmarks",
 }
 
 if TYPE_CHECKING:
-    from uva_agents.agents import UVA, InverseModel, Policy, WorldModel
+    from uva_agents.agents import UVA, DiffusionPolicy, InverseModel, Policy, TwoFrameInverse, WorldModel
     from uva_agents.benchmarks import evaluate
 
-__all__ = ["UVA", "InverseModel", "Policy", "WorldModel", "__version__", "evaluate"]
+__all__ = [
+    "UVA",
+    "DiffusionPolicy",
+    "InverseModel",
+    "Policy",
+    "TwoFrameInverse",
+    "WorldModel",
+    "__version__",
+    "evaluate",
+]
 
 
 def __getattr__(name: str) -> Any:

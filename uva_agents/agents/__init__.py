@@ -1,4 +1,7 @@
-"""Agents: Policy, WorldModel and InverseModel over one set of weights. Importing this loads no torch; naming an agent does."""
+"""Agents: Policy, WorldModel and InverseModel over one set of weights, DiffusionPolicy and TwoFrameInverse with their own.
+
+Importing this loads no torch; naming an agent does.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,35 @@ from uva_agents.agents.rollout import Rollout
 # Planners need the contract and Rollout only, and work on a simulator without any network.
 _LAZY = {
     "UVA": "uva_agents.agents.core",
+    "DiffusionPolicy": "uva_agents.agents.diffusion_policy",
     "InverseModel": "uva_agents.agents.inverse_model",
     "Policy": "uva_agents.agents.policy",
+    "TwoFrameInverse": "uva_agents.agents.two_frame",
     "WorldModel": "uva_agents.agents.world_model",
+    "load_policy": "uva_agents.agents.loading",
 }
 
 if TYPE_CHECKING:
     from uva_agents.agents.core import UVA
+    from uva_agents.agents.diffusion_policy import DiffusionPolicy
     from uva_agents.agents.inverse_model import InverseModel
+    from uva_agents.agents.loading import load_policy
     from uva_agents.agents.policy import Policy
+    from uva_agents.agents.two_frame import TwoFrameInverse
     from uva_agents.agents.world_model import WorldModel
 
-__all__ = ["UVA", "Agent", "AgentState", "InverseModel", "Policy", "Rollout", "WorldModel"]
+__all__ = [
+    "UVA",
+    "Agent",
+    "AgentState",
+    "DiffusionPolicy",
+    "InverseModel",
+    "Policy",
+    "Rollout",
+    "TwoFrameInverse",
+    "WorldModel",
+    "load_policy",
+]
 
 
 def __getattr__(name: str) -> Any:

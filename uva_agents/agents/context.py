@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from uva_agents.agents.core import UVA, FrameCode
-from uva_agents.agents.memory import Memory
+from uva_agents.agents.memory import Memory, remember
 from uva_agents.agents.observations import Frames, read_observation
 from uva_agents.model import Context
 
@@ -129,20 +130,9 @@ def _now(memory: Memory) -> np.ndarray | None:
     return memory.proprio[-1] if memory.proprio else None
 
 
-def memories_from(uva: UVA, obs: Any, history: Any | None, seed: int = 0) -> tuple[list[Memory], bool]:
-    """Fresh memories that have seen ``history`` (observations with a leading time axis, oldest first) and then ``obs``.
-
-    Returns the memories and whether the observation was a batch.
-    """
-    frames = read(uva, obs)
-    memories = [Memory(seed + i) for i in range(len(frames))]
-    if history is not None:
-        past = read(uva, history)
-        if frames.batched:
-            raise ValueError("history= goes with a single observation; call once per environment for a batch")
-        for step in range(len(past)):
-            memories[0] = observe(uva, memories[0], past, step)
-    return [observe(uva, m, frames, i) for i, m in enumerate(memories)], frames.batched
+def memories_from(uva: UVA, obs: Any, history: Any | None) -> tuple[list[Memory], bool]:
+    """See :func:`~uva_agents.agents.memory.remember`."""
+    return remember(partial(read, uva), partial(observe, uva), obs, history)
 
 
 def _known(memory: Memory, index: int) -> FrameCode:

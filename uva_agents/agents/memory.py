@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from uva_agents.agents.core import FrameCode
-from uva_agents.agents.observations import Instruction
+from uva_agents.agents.observations import Frames, Instruction
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,26 @@ class PolicyState:
                 # Untouched rows keep their seed: SB3 marks the very first observation as an episode start too.
                 rows.append(Memory(row.seed + 1) if row.frames else row)
         return PolicyState(tuple(rows))
+
+
+def remember(
+    read: Callable[[Any], Frames], observe: Callable[[Memory, Frames, int], Memory], obs: Any, history: Any | None
+) -> tuple[list[Memory], bool]:
+    """Fresh memories that have seen ``history`` (observations with a leading time axis, oldest first) and then ``obs``.
+
+    Args:
+        read: checks observations.
+        observe: adds one environment's observation to a memory.
+
+    Returns:
+        The memories, and whether the observation was a batch.
+    """
+    frames = read(obs)
+    memories = [Memory(i) for i in range(len(frames))]
+    if history is not None:
+        past = read(history)
+        if frames.batched:
+            raise ValueError("history= goes with a single observation; call once per environment for a batch")
+        for step in range(len(past)):
+            memories[0] = observe(memories[0], past, step)
+    return [observe(m, frames, i) for i, m in enumerate(memories)], frames.batched

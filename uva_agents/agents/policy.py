@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-import gymnasium as gym
 import numpy as np
 import torch
 
-from uva_agents.agents.context import context, frames_kept, look_ahead, memories_from, observe, read
+from uva_agents.agents.chunks import ChunkAgent, noise_generator, noise_seed, queue_of
+from uva_agents.agents.context import context, frames_kept, look_ahead, observe, read
 from uva_agents.agents.core import UVA
-from uva_agents.agents.memory import Memory, PolicyState
+from uva_agents.agents.memory import Memory, remember
+from uva_agents.agents.observations import Frames
 from uva_agents.agents.pose_actions import smooth_actions
 from uva_agents.model import Context, SamplerConfig, sample_actions
 
 
-class Policy:
+class Policy(ChunkAgent):
     """Samples a chunk of actions from the newest frames, executes the first few, and samples again.
 
     >>> policy = Policy.from_pretrained("pusht-nano")          # doctest: +SKIP
@@ -51,33 +50,20 @@ class Policy:
         batch_size: int = 1,
     ) -> None:
         chunk = uva.bundle.model.config.action_steps
-        execute = uva.bundle.spec.execute if execute is None else execute
-        if not 1 <= execute <= chunk:
-            raise ValueError(f"execute must be between 1 and the chunk length {chunk}, got {execute}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        super().__init__(uva.bundle.spec, chunk=chunk, execute=execute, batch_size=batch_size)
         if smooth < 1 or smooth % 2 == 0:
             raise ValueError(f"smooth must be odd and positive, got {smooth}")
         self.uva = uva
-        self.execute = execute
         self.smooth = smooth
         prediction = uva.bundle.model.config.action_head.prediction
         if ancestral and prediction != "epsilon":
             raise ValueError(f"ancestral sampling needs weights that predict noise; these predict {prediction!r}")
         self.sampler = SamplerConfig(action_steps=steps, temperature=temperature, ancestral=ancestral)
-        self.batch_size = batch_size
-        self._seeds = itertools.count()
-        self._state: PolicyState | None = None
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, device: str | torch.device = "auto", **options: Any) -> Self:
         """A shipped name, a weights folder or a released ``.ckpt`` file; ``options`` go to the constructor."""
         return cls(UVA.from_pretrained(name_or_path, device=device), **options)
-
-    @property
-    def action_space(self) -> gym.spaces.Box:
-        """Of one environment action."""
-        return self.uva.bundle.spec.action_space
 
     @property
     def lookback(self) -> int:
@@ -103,89 +89,16 @@ class Policy:
     def device(self) -> torch.device:
         return self.uva.device
 
-    def check_env(self, env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]) -> None:
-        """Refuse an environment whose action space is not the one these weights were trained for.
+    def _read(self, obs: Any) -> Frames:
+        return read(self.uva, obs)
 
-        Raises:
-            ValueError: naming both spaces.
-        """
-        space = getattr(env, "single_action_space", env.action_space)
-        mine = self.action_space
-        if not (
-            isinstance(space, gym.spaces.Box)
-            and space.shape == mine.shape
-            and np.allclose(space.low, mine.low)
-            and np.allclose(space.high, mine.high)
-        ):
-            raise ValueError(f"these weights act in {mine}, the environment wants {space}: use weights trained for it")
+    def _observe(self, memory: Memory, frames: Frames, row: int) -> Memory:
+        return observe(self.uva, memory, frames, row)
 
-    # -- state -------------------------------------------------------------------------------------------------------
-
-    def initial_state(self, batch_size: int = 1, *, seed: int | Sequence[int] | None = None) -> PolicyState:
-        """State before the first observation; one seed per environment, or consecutive ones from a single seed."""
-        if seed is None:
-            seeds = [next(self._seeds) for _ in range(batch_size)]
-        elif isinstance(seed, Sequence):
-            seeds = [int(s) for s in seed]
-        else:
-            seeds = [int(seed) + i for i in range(batch_size)]
-        if len(seeds) != batch_size:
-            raise ValueError(f"{len(seeds)} seeds for {batch_size} environments")
-        return PolicyState(tuple(Memory(s) for s in seeds))
-
-    def reset(self, *, seed: int | None = None) -> None:
-        """Begin a new episode in :meth:`act`: frame history and queued actions are dropped."""
-        if seed is not None:
-            self._seeds = itertools.count(seed)
-        self._state = None
-
-    # -- acting ------------------------------------------------------------------------------------------------------
-
-    def act(self, obs: Any) -> np.ndarray:
-        """The next action for one observation (A,) or a batch (B, A), following one episode since :meth:`reset`."""
-        action, self._state = self.predict(obs, self._state)
-        return action
-
-    def predict(
-        self,
-        observation: Any,
-        state: PolicyState | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, PolicyState]:
-        """stable-baselines3's ``predict``.
-
-        Args:
-            observation: one observation or a batch; see the observation contract in the README.
-            state: what the previous call returned; ``None`` starts an episode.
-            episode_start: (n,) bool, environments whose observation is the first of an episode.
-            deterministic: use the same start noise at every decision, so that the action is a function of the history.
-
-        Returns:
-            Actions (A,) or (n, A) in environment units inside ``action_space``, and the next state.
-
-        Raises:
-            TypeError, KeyError, ValueError: naming what is wrong with the observation or the state.
-        """
-        frames = read(self.uva, observation)
-        if state is None:
-            state = self.initial_state(len(frames))
-        if not isinstance(state, PolicyState) or len(state) != len(frames):
-            found = f"{len(state)} environments" if isinstance(state, PolicyState) else type(state).__name__
-            raise ValueError(f"state is for {found}, the observation has {len(frames)}; pass what predict returned")
-        if episode_start is not None:
-            state = state.restarted(np.asarray(episode_start))
-        rows = [observe(self.uva, row, frames, i) for i, row in enumerate(state.rows)]
-        hungry = [i for i, row in enumerate(rows) if row.queue is None or len(row.queue) == 0]
-        for begin in range(0, len(hungry), self.batch_size):
-            some = hungry[begin : begin + self.batch_size]
-            for i, row in zip(some, self._decide([rows[i] for i in some], deterministic), strict=True):
-                rows[i] = row
-        actions = np.stack([_queue(row)[0] for row in rows])
+    def _acted(self, memory: Memory) -> Memory:
         c = self.uva.bundle.model.config
-        rows = [row.acted(c.history_steps if c.history_actions else 0) for row in rows]
-        rows = [look_ahead(self.uva, row, len(_queue(row)) + 1) for row in rows]
-        return (actions if frames.batched else actions[0]), PolicyState(tuple(rows))
+        memory = memory.acted(c.history_steps if c.history_actions else 0)
+        return look_ahead(self.uva, memory, len(queue_of(memory)) + 1)
 
     @torch.no_grad()
     def _decide(self, memories: list[Memory], deterministic: bool) -> list[Memory]:
@@ -237,7 +150,7 @@ class Policy:
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        memories, batched = memories_from(self.uva, obs, history)
+        memories, batched = remember(self._read, self._observe, obs, history)
         inputs, _ = context(self.uva, memories)
         seed = next(self._seeds) if seed is None else seed
         chunks = self._chunks(inputs, [(seed, 0)], n)
@@ -246,19 +159,9 @@ class Policy:
         return actions if batched else actions[0]
 
 
-def _queue(memory: Memory) -> np.ndarray:
-    assert memory.queue is not None
-    return memory.queue
-
-
-def noise_seed(key: tuple[int, int]) -> int:
-    """Seed of a decision's noise, from an episode's seed and the number of the decision."""
-    return int(np.random.SeedSequence([abs(key[0]), key[1]]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
 def _noise(key: tuple[int, int], shape: tuple[int, ...]) -> torch.Tensor:
-    """Standard normal numbers that depend on nothing but the key; made on the CPU, so that every device gets the same."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(noise_seed(key)))
+    """Standard normal numbers that depend on nothing but the key."""
+    return torch.randn(shape, generator=noise_generator(key))
 
 
 def _row(inputs: Context, i: int) -> Context:

@@ -11,8 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from uva_agents.checkpoints.archive import read_archive
+from uva_agents.checkpoints.folder import load_tensors
 from uva_agents.checkpoints.official_keys import rename, rename_vae
-from uva_agents.checkpoints.store import is_checkpoint_file, load_tensors
+from uva_agents.checkpoints.store import is_checkpoint_file
 from uva_agents.model import VAE
 
 _LOG = logging.getLogger(__name__)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from uva_agents.checkpoints.archive import plain, read_archive, resolved
+from uva_agents.checkpoints.folder import pick_device
 from uva_agents.checkpoints.official_config import interface, network_config
 from uva_agents.checkpoints.official_keys import rename, rename_vae
-from uva_agents.checkpoints.store import Bundle, pick_device
+from uva_agents.checkpoints.store import Bundle
 from uva_agents.checkpoints.text import TextEncoder
 from uva_agents.data.normalizer import LinearNormalizer
 from uva_agents.model import UVA, VAE

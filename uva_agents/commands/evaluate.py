@@ -87,7 +87,7 @@ def load_agent(name: str, *, device: str, **options: Any) -> Any:
     """
     if _FACTORY.fullmatch(name) and not Path(name).exists():
         if options:
-            raise ValueError(f"--{next(iter(options)).replace('_', '-')} applies to UVA weights, not to {name}")
+            raise ValueError(f"--{next(iter(options)).replace('_', '-')} applies to weights, not to {name}")
         module_name, attribute = name.split(":")
         if os.getcwd() not in sys.path:  # a console script does not look in the working directory, `python -m` does
             sys.path.insert(0, os.getcwd())
@@ -96,6 +96,6 @@ def load_agent(name: str, *, device: str, **options: Any) -> Any:
         except (ModuleNotFoundError, AttributeError) as error:
             raise ValueError(f"{name} cannot be imported: {error}") from error
         return factory()
-    from uva_agents.agents import Policy
+    from uva_agents.agents import load_policy
 
-    return Policy.from_pretrained(name, device=device, **options)
+    return load_policy(name, device=device, **options)

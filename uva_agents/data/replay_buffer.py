@@ -31,6 +31,13 @@ PUSHT_FIELDS: Mapping[str, Field] = {
 }
 """The human PushT demonstrations: agent position is the first two numbers of the recorded state."""
 
+BLOCK_PUSH_FIELDS: Mapping[str, Field] = {
+    "pixels": Field("img"),
+    "action": Field("action"),
+    "agent_pos": Field("state", columns=slice(0, 2)),
+}
+"""Block pushing, rendered: commanded positions as actions, the effector's position first in the state; metres."""
+
 
 def read_replay_buffer(path: str | Path, fields: Mapping[str, Field] = PUSHT_FIELDS) -> Episodes:
     """All episodes of a replay buffer.

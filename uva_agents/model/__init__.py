@@ -20,27 +20,61 @@ from uva_agents.model.builders import (
 )
 from uva_agents.model.config import HeadConfig, Task, UVAConfig
 from uva_agents.model.context import Context, patchify, unpatchify
+from uva_agents.model.diffusion_policy import (
+    ActionSampler,
+    DiffusionPolicyConfig,
+    DiffusionPolicyNet,
+    TransformerConfig,
+    UNetConfig,
+    sample_chunks,
+)
 from uva_agents.model.losses import Draws, Jitter, Losses, joint_loss
 from uva_agents.model.masking import Visibility, draw_mask, draw_tasks
+from uva_agents.model.policy_builders import (
+    dp_c,
+    dp_c_config,
+    dp_c_nano,
+    dp_c_nano_config,
+    dp_t,
+    dp_t_config,
+    two_frame_nano,
+    two_frame_nano_config,
+)
 from uva_agents.model.sampling import SamplerConfig, VideoSample, frame_sampler, sample_actions, sample_video
+from uva_agents.model.two_frame import TwoFrameConfig, TwoFrameNet
 from uva_agents.model.uva import UVA
 from uva_agents.model.vae import VAE, VAEConfig, nano_vae_config
+from uva_agents.model.vision import EncoderConfig
 
 __all__ = [
     "CONFIGS",
     "UVA",
     "VAE",
+    "ActionSampler",
     "Context",
+    "DiffusionPolicyConfig",
+    "DiffusionPolicyNet",
     "Draws",
+    "EncoderConfig",
     "HeadConfig",
     "Jitter",
     "Losses",
     "SamplerConfig",
     "Task",
+    "TransformerConfig",
+    "TwoFrameConfig",
+    "TwoFrameNet",
+    "UNetConfig",
     "UVAConfig",
     "VAEConfig",
     "VideoSample",
     "Visibility",
+    "dp_c",
+    "dp_c_config",
+    "dp_c_nano",
+    "dp_c_nano_config",
+    "dp_t",
+    "dp_t_config",
     "draw_mask",
     "draw_tasks",
     "frame_sampler",
@@ -48,7 +82,10 @@ __all__ = [
     "nano_vae_config",
     "patchify",
     "sample_actions",
+    "sample_chunks",
     "sample_video",
+    "two_frame_nano",
+    "two_frame_nano_config",
     "unpatchify",
     "uva_base",
     "uva_base_config",

@@ -8,11 +8,12 @@ import difflib
 from pathlib import Path
 
 from uva_agents.training.config import RECIPES, STAGES, Recipe
+from uva_agents.training.network_recipes import NETWORK_RECIPES, NetworkRecipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``uva train``."""
-    parser.add_argument("recipe", help=f"one of: {', '.join(RECIPES)}")
+    parser.add_argument("recipe", help=f"one of: {', '.join([*RECIPES, *NETWORK_RECIPES])}")
     parser.add_argument("--data", type=Path, required=True, help="dataset folder (a zarr replay buffer)")
     parser.add_argument(
         "--out", type=Path, default=None, help="run folder; the same folder resumes (default runs/RECIPE)"
@@ -25,10 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--init", default=None, help="go on from these weights (a shipped name, a folder, or a MAR file)"
     )
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument(
+        "--steps", type=int, default=None, help="optimiser steps, for recipes of one stage (dp-*, two-frame-*)"
+    )
     for stage in STAGES:
         parser.add_argument(f"--{stage}-steps", type=int, default=None, help=f"optimiser steps of the {stage} stage")
-    parser.add_argument("--batch-size", type=int, default=None, help="of the video and joint stages, per process")
-    parser.add_argument("--lr", type=float, default=None, help="peak learning rate of the video and joint stages")
+    parser.add_argument("--batch-size", type=int, default=None, help="per process; of the video and joint stages")
+    parser.add_argument("--lr", type=float, default=None, help="peak learning rate; of the video and joint stages")
     parser.add_argument("--variants", type=int, default=None, help="cached augmented variants of the data")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -38,36 +42,40 @@ def run(args: argparse.Namespace) -> int:
     """Train, and say where the weights are."""
     import torch
 
+    from uva_agents.training.network_pipeline import run_network_recipe
     from uva_agents.training.pipeline import RunOptions, run_recipe
 
     if args.threads:
         torch.set_num_threads(args.threads)
     recipe = configure(args)
-    folder = run_recipe(
-        recipe,
-        RunOptions(
-            args.data,
-            args.out or Path("runs") / recipe.name,
-            vae_weights=args.vae,
-            points_weights=args.points,
-            init=args.init,
-            progress=not args.quiet,
-        ),
+    options = RunOptions(
+        args.data,
+        args.out or Path("runs") / recipe.name,
+        vae_weights=args.vae,
+        points_weights=args.points,
+        init=args.init,
+        progress=not args.quiet,
     )
+    folder = run_recipe(recipe, options) if isinstance(recipe, Recipe) else run_network_recipe(recipe, options)
     if folder is not None:
         print(f"weights: {folder}")
     return 0
 
 
-def configure(args: argparse.Namespace) -> Recipe:
+def configure(args: argparse.Namespace) -> Recipe | NetworkRecipe:
     """The named recipe with the command line's changes.
 
     Raises:
-        ValueError: unknown recipe, with the close matches.
+        ValueError: unknown recipe, with the close matches; an option that the recipe has no use for.
     """
-    if args.recipe not in RECIPES:
-        close = difflib.get_close_matches(args.recipe, RECIPES, n=2) or list(RECIPES)
+    names = [*RECIPES, *NETWORK_RECIPES]
+    if args.recipe not in names:
+        close = difflib.get_close_matches(args.recipe, names, n=2) or names
         raise ValueError(f"no recipe called {args.recipe!r}; did you mean {' or '.join(close)}?")
+    if args.recipe in NETWORK_RECIPES:
+        return _configure_network(args)
+    if args.steps is not None:
+        raise ValueError(f"recipe {args.recipe!r} has several stages: use --{STAGES[-1]}-steps and its like")
     recipe = RECIPES[args.recipe]()
     for name in STAGES:
         stage = getattr(recipe, name)
@@ -84,3 +92,22 @@ def configure(args: argparse.Namespace) -> Recipe:
     if args.variants is not None:
         recipe = dataclasses.replace(recipe, variants=args.variants)
     return recipe
+
+
+def _configure_network(args: argparse.Namespace) -> NetworkRecipe:
+    recipe = NETWORK_RECIPES[args.recipe]()
+    unused = [f"--{name}-steps" for name in STAGES if getattr(args, f"{name}_steps") is not None]
+    unused += ["--variants"] if args.variants is not None else []
+    if unused:
+        raise ValueError(
+            f"recipe {args.recipe!r} is one network with one stage: {unused[0]} does not apply, --steps does"
+        )
+    stage = recipe.stage
+    if args.steps is not None:
+        every, warmup = min(stage.validate_every, max(1, args.steps)), min(stage.warmup, args.steps // 10)
+        stage = dataclasses.replace(stage, steps=args.steps, validate_every=every, warmup=warmup)
+    if args.batch_size:
+        stage = dataclasses.replace(stage, batch_size=args.batch_size)
+    if args.lr:
+        stage = dataclasses.replace(stage, lr=args.lr)
+    return dataclasses.replace(recipe, stage=stage, seed=recipe.seed if args.seed is None else args.seed)

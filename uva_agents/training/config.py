@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from uva_agents.data import PUSHT_FIELDS, Field
 from uva_agents.model import Task, UVAConfig, uva_base_config, uva_nano_config
@@ -39,6 +39,19 @@ class StageConfig:
     ema_power: float = 0.75
     ema_max: float = 0.999
     validate_every: int = 500
+
+
+class DataLayout(Protocol):
+    """What a recipe says about a dataset's low-dimensional arrays."""
+
+    @property
+    def proprio_key(self) -> str | None: ...
+
+    @property
+    def readout_keys(self) -> tuple[str, ...]: ...
+
+    @property
+    def limits(self) -> Mapping[str, tuple[Any, Any]]: ...
 
 
 STAGES = ("vae", "points", "dynamics", "writer", "video", "joint")

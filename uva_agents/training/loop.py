@@ -91,7 +91,9 @@ def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[
     accelerator = Accelerator(mixed_precision=_precision(), cpu=not torch.cuda.is_available())
     rank, world = accelerator.process_index, accelerator.num_processes
     module = stage.module.to(accelerator.device)
-    groups = parameter_groups(module, config.weight_decay)
+    # A stage whose parts decay at different rates says so.
+    grouped = getattr(stage, "parameter_groups", None)
+    groups = parameter_groups(module, config.weight_decay) if grouped is None else grouped(config.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
     ema = EMA(module, power=config.ema_power, maximum=config.ema_max)
     options.folder.mkdir(parents=True, exist_ok=True)

@@ -16,9 +16,10 @@ from accelerate import PartialState
 from rich.progress import Progress
 from torch import nn
 
+from uva_agents.checkpoints.folder import load_tensors
 from uva_agents.checkpoints.initial import load_mar, load_vae, match_into
 from uva_agents.checkpoints.spec import InterfaceSpec
-from uva_agents.checkpoints.store import Bundle, is_checkpoint_file, load_bundle, load_tensors, save_bundle
+from uva_agents.checkpoints.store import Bundle, is_checkpoint_file, load_bundle, save_bundle
 from uva_agents.data import (
     Episodes,
     LatentCache,
@@ -33,7 +34,7 @@ from uva_agents.data import (
 )
 from uva_agents.model import UVA, VAE, Task
 from uva_agents.model.points import PointReader
-from uva_agents.training.config import STAGES, Recipe, StageConfig
+from uva_agents.training.config import STAGES, DataLayout, Recipe, StageConfig
 from uva_agents.training.joint_stage import JointStage
 from uva_agents.training.loop import LoopOptions, Stage, run_stage
 from uva_agents.training.points_stage import PointsStage
@@ -166,7 +167,7 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
     )
 
 
-def make_normalizer(recipe: Recipe, episodes: Episodes) -> LinearNormalizer:
+def make_normalizer(recipe: DataLayout, episodes: Episodes) -> LinearNormalizer:
     """From the recipe's limits where it has them, from the data elsewhere."""
     limits = {}
     for key in {"action", *([recipe.proprio_key] if recipe.proprio_key else []), *recipe.readout_keys}:
@@ -177,7 +178,7 @@ def make_normalizer(recipe: Recipe, episodes: Episodes) -> LinearNormalizer:
     return LinearNormalizer.from_limits(limits)
 
 
-def make_interface(recipe: Recipe, episodes: Episodes) -> InterfaceSpec:
+def make_interface(recipe: DataLayout, episodes: Episodes, env_id: str = "uva/PushT-v0") -> InterfaceSpec:
     """What the trained weights will expect from an environment."""
     actions = episodes.arrays["action"]
     low, high = recipe.limits.get("action", (actions.min(0), actions.max(0)))
@@ -187,7 +188,7 @@ def make_interface(recipe: Recipe, episodes: Episodes) -> InterfaceSpec:
         action_low=tuple(float(v) for v in np.broadcast_to(low, dim)),
         action_high=tuple(float(v) for v in np.broadcast_to(high, dim)),
         proprio_key=recipe.proprio_key,
-        env_id="uva/PushT-v0",
+        env_id=env_id,
     )
 
 

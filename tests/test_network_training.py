@@ -1,0 +1,285 @@
+"""Training of Diffusion Policy and the two-frame baseline: windows, recipes end to end, resumption, errors that name mistakes."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import uva_agents as uva
+from tests.test_training import curve
+from tests.tiny import observation, tiny_dataset, tiny_dp_config, tiny_encoder
+from uva_agents.data import FrameWindows, LinearNormalizer, WindowSpec, held_out_split, read_replay_buffer
+from uva_agents.data.frame_windows import cut
+from uva_agents.model import DiffusionPolicyNet, TwoFrameConfig
+from uva_agents.training.cli import add_arguments, configure
+from uva_agents.training.config import StageConfig
+from uva_agents.training.diffusion_stage import DiffusionStage
+from uva_agents.training.network_pipeline import run_network_recipe
+from uva_agents.training.network_recipes import NETWORK_RECIPES, NetworkRecipe, dp_c_nano, dp_t, two_frame_pusht
+from uva_agents.training.pipeline import RunOptions
+
+STAGE = StageConfig(steps=8, batch_size=8, lr=2e-3, warmup=2, validate_every=4)
+
+
+def tiny_policy_recipe(**changes: object) -> NetworkRecipe:
+    return replace(dp_c_nano(), model=tiny_dp_config(), stage=STAGE, held_out=1, **changes)
+
+
+def tiny_pair_recipe(**changes: object) -> NetworkRecipe:
+    model = TwoFrameConfig(tiny_encoder(frames=2, crop=88), width=32)
+    return replace(two_frame_pusht(), **({"model": model, "stage": STAGE, "held_out": 1} | changes))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_dataset(tmp_path_factory.mktemp("data") / "d.zarr")
+
+
+def windows(data: Path, spec: WindowSpec, **options: object) -> FrameWindows:
+    episodes = read_replay_buffer(data)
+    limits = {k: (np.zeros(2), np.full(2, 512.0)) for k in ("action", "agent_pos")}
+    return FrameWindows(episodes, episodes.arrays["pixels"], LinearNormalizer.from_limits(limits), spec, **options)
+
+
+def test_a_window_holds_two_observations_and_the_actions_from_now_on(data: Path) -> None:
+    episodes = read_replay_buffer(data)
+    some = windows(data, WindowSpec(2, 1, 16, 0), proprio_key="agent_pos")
+    assert len(some) == episodes.steps
+    batch = some.batch([30, 24])  # episodes have 24 steps: the second window is the first of its episode
+    assert batch.frames.shape == (2, 2, 96, 96, 3) and batch.corner is None and batch.actions.shape == (2, 16, 2)
+    np.testing.assert_array_equal(batch.frames[0].numpy(), episodes.arrays["pixels"][[29, 30]])
+    np.testing.assert_array_equal(batch.frames[1].numpy(), episodes.arrays["pixels"][[24, 24]])
+    back = (batch.actions[0].numpy() + 1) * 256
+    np.testing.assert_allclose(back, np.clip(episodes.arrays["action"][30:46], 0, 512), atol=1e-3)
+    assert batch.proprio is not None
+    np.testing.assert_allclose((batch.proprio[0].numpy() + 1) * 256, episodes.arrays["agent_pos"][[29, 30]], atol=1e-3)
+
+
+def test_crops_lie_where_their_corners_say(data: Path) -> None:
+    some = windows(data, WindowSpec(2, 1, 16, 0))
+    frames = some.pixels
+    rng = np.random.default_rng(0)
+    for together in (True, False):
+        batch = some.batch([5, 40], crop=84, rng=rng, together=together)
+        assert batch.corner is not None
+        corner = batch.corner.numpy().astype(int)
+        assert corner.min() >= 0 and corner.max() <= 12
+        for i, now in enumerate((5, 40)):
+            for k in range(2):
+                x, y = corner[i, k]
+                expected = frames[now - 1 + k, y : y + 84, x : x + 84]
+                np.testing.assert_array_equal(batch.frames[i, k].numpy(), expected)
+        assert (corner[:, 0] == corner[:, 1]).all() == together
+    with pytest.raises(ValueError, match="rng="):
+        some.batch([5], crop=84)
+    assert cut(frames, np.array([3]), np.array([[12, 0]]), 84).shape == (1, 84, 84, 3)
+
+
+def test_a_pair_never_crosses_an_episode(data: Path) -> None:
+    spec = WindowSpec(n_frames=1, stride=1, action_steps=1)
+    some = windows(data, spec, trim=(0, 1), frame_offsets=(0, 1))
+    assert len(some) == 6 * 23
+    rows = some.index.steps(np.arange(len(some)), some.frame_offsets)
+    assert (rows[:, 1] - rows[:, 0] == 1).all() and not (rows[:, 1] % 24 == 0).any()
+
+
+def test_a_policy_recipe_runs_end_to_end_and_its_weights_act(data: Path, tmp_path: Path) -> None:
+    folder = run_network_recipe(tiny_policy_recipe(), RunOptions(data, tmp_path / "run", progress=False))
+    assert folder is not None
+    policy = uva.DiffusionPolicy.from_pretrained(folder, steps=4)
+    assert policy.name == "dp-c-nano" and policy.spec.env_id == "uva/PushT-v0" and policy.execute == 8
+    assert policy.sample(observation(0), n=3).shape == (3, 16, 2)
+    lines = curve(tmp_path / "run" / "policy")
+    last = [line for line in lines if line["kind"] == "val"][-1]
+    assert last["step"] == 8 and last["windows"] == 24 and last["samples"] == 4
+    for name in ("loss", "action_error", "action_error8", "best_error", "spread"):
+        assert np.isfinite(last[name]) and last[name] > 0, name
+    assert last["best_error"] <= last["action_error"]
+    assert json.loads((folder / "config.json").read_text())["recipe"]["draws"] == 2
+    # A finished run is not trained again; weights continue another run.
+    assert run_network_recipe(tiny_policy_recipe(), RunOptions(data, tmp_path / "run", progress=False)) == folder
+    again = run_network_recipe(
+        replace(tiny_policy_recipe(), name="more"), RunOptions(data, tmp_path / "more", init=folder, progress=False)
+    )
+    assert again is not None
+    with pytest.raises(ValueError, match="another size"):
+        run_network_recipe(
+            replace(tiny_policy_recipe(), model=tiny_dp_config("transformer")),
+            RunOptions(data, tmp_path / "third", init=folder, progress=False),
+        )
+
+
+def test_the_two_frame_recipe_learns_to_read_actions(data: Path, tmp_path: Path) -> None:
+    stage = StageConfig(steps=120, batch_size=32, lr=3e-3, warmup=5, validate_every=120, ema_max=0.9)
+    folder = run_network_recipe(tiny_pair_recipe(stage=stage), RunOptions(data, tmp_path / "run", progress=False))
+    assert folder is not None
+    last = [line for line in curve(tmp_path / "run" / "two-frame") if line["kind"] == "val"][-1]
+    assert last["windows"] == 23 and np.isfinite([last["action_error"], last["constant_error"]]).all()
+    # On what it was trained on: five episodes are too few to learn more than them.
+    inverse, episodes = uva.TwoFrameInverse.from_pretrained(folder), read_replay_buffer(data)
+    trained = held_out_split(len(episodes), 1, seed=42)[0]
+    errors, constant = [], []
+    for episode in trained:
+        rows = slice(int(episodes.starts[episode]), int(episodes.ends[episode]))
+        track, truth = inverse.label(episodes.arrays["pixels"][rows]), episodes.arrays["action"][rows][:-1]
+        assert track.shape == truth.shape == (23, 2)
+        errors.append(np.linalg.norm(track - truth, axis=1).mean())
+        constant.append(np.linalg.norm(episodes.arrays["action"].mean(0) - truth, axis=1).mean())
+    assert np.mean(errors) < 0.4 * np.mean(constant), (errors, constant)
+
+
+@pytest.mark.parametrize("make", [tiny_policy_recipe, tiny_pair_recipe])
+def test_an_interrupted_run_continues_the_same_curve(make: object, data: Path, tmp_path: Path) -> None:
+    recipe = make()  # type: ignore[operator]
+    straight = run_network_recipe(recipe, RunOptions(data, tmp_path / "straight", progress=False))
+    folder = None
+    for _ in range(5):
+        folder = run_network_recipe(recipe, RunOptions(data, tmp_path / "pieces", progress=False, stop_after=3))
+        if folder is not None:
+            break
+    assert straight is not None and folder is not None
+    (stage,) = [p.parent.name for p in (tmp_path / "pieces").glob("*/checkpoint.pt")]
+    a, b = (torch.load(tmp_path / run / stage / "checkpoint.pt", weights_only=True) for run in ("straight", "pieces"))
+    assert a["step"] == b["step"] == 8
+    for part in ("model", "ema"):
+        for name, value in a[part].items():
+            torch.testing.assert_close(value, b[part][name], atol=1e-5, rtol=1e-4, msg=f"{part} {name}")
+    lines = [[x for x in curve(tmp_path / run / stage) if x["kind"] == "val"] for run in ("straight", "pieces")]
+    assert len(lines[0]) == len(lines[1]) == 2
+    for one, other in zip(*lines, strict=True):
+        assert {**one, "kind": 0} == pytest.approx({**other, "kind": 0}, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_leaves_the_same_curve(data: Path, tmp_path: Path) -> None:
+    """A real process, killed without warning, then started again."""
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from dataclasses import replace\n"
+        "from pathlib import Path\n"
+        "from tests.test_network_training import tiny_policy_recipe\n"
+        "import uva_agents.training.network_pipeline as p\n"
+        "from uva_agents.training.loop import LoopOptions\n"
+        "p.LoopOptions = lambda *a, **k: replace(LoopOptions(*a, **k), checkpoint_every_s=0.3)\n"
+        "recipe = tiny_policy_recipe()\n"
+        "recipe = replace(recipe, stage=replace(recipe.stage, steps=150, validate_every=150))\n"
+        f"p.run_network_recipe(recipe, p.RunOptions(Path({str(data)!r}), Path(sys.argv[1]), progress=False))\n"
+    )
+
+    def start(out: Path) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [sys.executable, "-c", script, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    assert start(tmp_path / "straight").wait(timeout=600) == 0
+    process = start(tmp_path / "killed")
+    folder, deadline = tmp_path / "killed" / "policy", time.monotonic() + 600
+    while time.monotonic() < deadline and process.poll() is None:
+        log = folder / "metrics.jsonl"
+        if (folder / "checkpoint.pt").exists() and log.exists() and any(x.get("step", 0) >= 50 for x in curve(folder)):
+            break
+        time.sleep(0.02)
+    assert process.poll() is None, "the run ended before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert start(tmp_path / "killed").wait(timeout=600) == 0
+    curves = [
+        {line["step"]: line["loss"] for line in curve(tmp_path / run / "policy") if line["kind"] == "train"}
+        for run in ("straight", "killed")
+    ]
+    assert curves[0].keys() == curves[1].keys() == {25, 50, 75, 100, 125, 150}
+    # Means that the kill cut through cover fewer steps: at most two. The others have the same batches and noise.
+    off = [step for step, loss in curves[0].items() if abs(loss - curves[1][step]) > 1e-3 * loss]
+    assert len(off) <= 2, off
+    saved = [
+        torch.load(tmp_path / run / "policy" / "checkpoint.pt", weights_only=True)["model"]
+        for run in ("straight", "killed")
+    ]
+    for name, value in saved[0].items():
+        torch.testing.assert_close(value, saved[1][name], atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_an_excerpt_of_the_demonstrations_is_learned_from(shared: Path, tmp_path: Path) -> None:
+    """Three human demonstrations: within 40 steps the noise is mostly found, and samples get nearer to what was done."""
+    import zarr
+
+    from uva_agents.data import write_replay_buffer
+
+    source = zarr.open_group(str(shared / "data" / "pusht" / "pusht_cchi_v7_replay.zarr"), mode="r")
+    ends = np.asarray(source["meta/episode_ends"])[:3]  # type: ignore[arg-type]
+    rows = {key: np.asarray(source[f"data/{key}"][: ends[-1]]) for key in ("img", "action", "state", "keypoint")}  # type: ignore[index]
+    write_replay_buffer(tmp_path / "d.zarr", {**rows, "img": rows["img"].astype(np.uint8)}, ends)
+    stage = StageConfig(steps=40, batch_size=32, lr=3e-3, warmup=2, validate_every=1, ema_max=0.8)
+    recipe = tiny_policy_recipe(draws=4)
+    run_network_recipe(
+        replace(recipe, stage=replace(stage, validate_every=20)),
+        RunOptions(tmp_path / "d.zarr", tmp_path / "run", progress=False),
+    )
+    lines = [line for line in curve(tmp_path / "run" / "policy") if line["kind"] == "val"]
+    assert [line["step"] for line in lines] == [20, 40]
+    # An untrained network's loss is about 1 (it predicts no noise); two places on the table are 267 px apart on average.
+    assert lines[-1]["loss"] < 0.45 and lines[-1]["action_error"] < lines[0]["action_error"] < 270, lines
+
+
+def test_only_the_transformer_decays_faster_than_its_encoder() -> None:
+    recipe = replace(dp_t(), model=tiny_dp_config("transformer"))
+    net = DiffusionPolicyNet(tiny_dp_config("transformer"))
+    stage = DiffusionStage(recipe, net, None, None, None)
+    groups = stage.parameter_groups(1e-3)
+    assert [g["weight_decay"] for g in groups] == [1e-6, 0.0, 1e-3, 0.0]
+    assert sum(len(g["params"]) for g in groups) == len(list(net.parameters()))
+    plain = {id(p) for g in groups if g["weight_decay"] == 0 for p in g["params"]}
+    assert id(net.denoiser.action_pos) in plain and id(net.denoiser.memory_pos) in plain
+    assert id(net.denoiser.decoder.layers[0].self_attn.in_proj_weight) not in plain
+
+
+def test_published_settings_are_those_of_the_recipe() -> None:
+    for name, betas, decay, warmup in (("dp-c", (0.95, 0.999), 1e-6, 500), ("dp-t", (0.9, 0.95), 1e-3, 1000)):
+        recipe = NETWORK_RECIPES[name]()
+        s = recipe.stage
+        assert (s.lr, s.betas, s.weight_decay, s.warmup, s.batch_size) == (1e-4, betas, decay, warmup, 64)
+        assert (s.ema_power, s.ema_max, s.final_lr, recipe.draws) == (0.75, 0.9999, 0.0, 1)
+        assert not recipe.crop_together and not recipe.model.encoder.full_coordinates
+
+
+def test_recipes_are_found_by_name_and_options_that_do_not_apply_are_named() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+
+    def parse(*words: str) -> NetworkRecipe:
+        return configure(parser.parse_args([*words, "--data", "x"]))
+
+    for name in NETWORK_RECIPES:
+        assert parse(name).name == name
+    changed = parse("dp-c-nano", "--steps", "30", "--batch-size", "9", "--lr", "0.1", "--seed", "4")
+    assert (changed.stage.steps, changed.stage.batch_size, changed.stage.lr, changed.seed) == (30, 9, 0.1, 4)
+    assert changed.stage.validate_every == 30 and changed.stage.warmup == 3
+    with pytest.raises(ValueError, match="dp-c-nano"):
+        parse("dp-c-nana")
+    with pytest.raises(ValueError, match="--joint-steps does not apply"):
+        parse("dp-c-nano", "--joint-steps", "3")
+    with pytest.raises(ValueError, match="several stages"):
+        parse("pusht-nano", "--steps", "3")
+
+
+def test_data_that_does_not_fit_is_refused(data: Path, tmp_path: Path) -> None:
+    options = RunOptions(data, tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match="action_dim=3"):
+        run_network_recipe(replace(tiny_policy_recipe(), model=tiny_dp_config(action_dim=3)), options)
+    with pytest.raises(ValueError, match="proprio_dim=5"):
+        run_network_recipe(replace(tiny_policy_recipe(), model=tiny_dp_config(proprio_dim=5)), options)
+    with pytest.raises(ValueError, match="--vae"):
+        run_network_recipe(tiny_policy_recipe(), replace(options, vae_weights=Path("vae.safetensors")))
+    run_network_recipe(tiny_policy_recipe(), replace(options, stop_after=1))
+    with pytest.raises(ValueError, match="another configuration"):
+        run_network_recipe(tiny_policy_recipe(draws=1), replace(options, stop_after=1))

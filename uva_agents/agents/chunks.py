@@ -1,0 +1,158 @@
+"""What agents that sample chunks of actions share: execute the first few, then look and sample again."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from uva_agents.agents.memory import Memory, PolicyState
+from uva_agents.agents.observations import Frames
+from uva_agents.checkpoints.spec import InterfaceSpec
+
+
+class ChunkAgent:
+    """An :class:`~uva_agents.agents.base.Agent` whose subclass says how to read, remember and decide.
+
+    Args:
+        spec: of the weights.
+        chunk: actions per sample.
+        execute: actions of a chunk executed before the next decision; the weights' own number by default.
+        batch_size: decisions computed together. 1 makes a vectorised run equal the single runs bit for bit, because
+            matrix products of another batch size round differently; raise it where throughput matters more.
+    """
+
+    def __init__(self, spec: InterfaceSpec, *, chunk: int, execute: int | None, batch_size: int) -> None:
+        execute = spec.execute if execute is None else execute
+        if not 1 <= execute <= chunk:
+            raise ValueError(f"execute must be between 1 and the chunk length {chunk}, got {execute}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.spec = spec
+        self.execute = execute
+        self.batch_size = batch_size
+        self._seeds = itertools.count()
+        self._state: PolicyState | None = None
+
+    @property
+    def action_space(self) -> gym.spaces.Box:
+        """Of one environment action."""
+        return self.spec.action_space
+
+    def check_env(self, env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]) -> None:
+        """Refuse an environment whose action space is not the one these weights were trained for.
+
+        Raises:
+            ValueError: naming both spaces.
+        """
+        space = getattr(env, "single_action_space", env.action_space)
+        mine = self.action_space
+        if not (
+            isinstance(space, gym.spaces.Box)
+            and space.shape == mine.shape
+            and np.allclose(space.low, mine.low)
+            and np.allclose(space.high, mine.high)
+        ):
+            raise ValueError(f"these weights act in {mine}, the environment wants {space}: use weights trained for it")
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def initial_state(self, batch_size: int = 1, *, seed: int | Sequence[int] | None = None) -> PolicyState:
+        """State before the first observation; one seed per environment, or consecutive ones from a single seed."""
+        if seed is None:
+            seeds = [next(self._seeds) for _ in range(batch_size)]
+        elif isinstance(seed, Sequence):
+            seeds = [int(s) for s in seed]
+        else:
+            seeds = [int(seed) + i for i in range(batch_size)]
+        if len(seeds) != batch_size:
+            raise ValueError(f"{len(seeds)} seeds for {batch_size} environments")
+        return PolicyState(tuple(Memory(s) for s in seeds))
+
+    def reset(self, *, seed: int | None = None) -> None:
+        """Begin a new episode in :meth:`act`: frame history and queued actions are dropped."""
+        if seed is not None:
+            self._seeds = itertools.count(seed)
+        self._state = None
+
+    # -- acting ------------------------------------------------------------------------------------------------------
+
+    def act(self, obs: Any) -> np.ndarray:
+        """The next action for one observation (A,) or a batch (B, A), following one episode since :meth:`reset`."""
+        action, self._state = self.predict(obs, self._state)
+        return action
+
+    def predict(
+        self,
+        observation: Any,
+        state: PolicyState | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, PolicyState]:
+        """stable-baselines3's ``predict``.
+
+        Args:
+            observation: one observation or a batch; see the observation contract in the README.
+            state: what the previous call returned; ``None`` starts an episode.
+            episode_start: (n,) bool, environments whose observation is the first of an episode.
+            deterministic: use the same start noise at every decision, so that the action is a function of the history.
+
+        Returns:
+            Actions (A,) or (n, A) in environment units inside ``action_space``, and the next state.
+
+        Raises:
+            TypeError, KeyError, ValueError: naming what is wrong with the observation or the state.
+        """
+        frames = self._read(observation)
+        if state is None:
+            state = self.initial_state(len(frames))
+        if not isinstance(state, PolicyState) or len(state) != len(frames):
+            found = f"{len(state)} environments" if isinstance(state, PolicyState) else type(state).__name__
+            raise ValueError(f"state is for {found}, the observation has {len(frames)}; pass what predict returned")
+        if episode_start is not None:
+            state = state.restarted(np.asarray(episode_start))
+        rows = [self._observe(row, frames, i) for i, row in enumerate(state.rows)]
+        hungry = [i for i, row in enumerate(rows) if row.queue is None or len(row.queue) == 0]
+        for begin in range(0, len(hungry), self.batch_size):
+            some = hungry[begin : begin + self.batch_size]
+            for i, row in zip(some, self._decide([rows[i] for i in some], deterministic), strict=True):
+                rows[i] = row
+        actions = np.stack([queue_of(row)[0] for row in rows])
+        rows = [self._acted(row) for row in rows]
+        return (actions if frames.batched else actions[0]), PolicyState(tuple(rows))
+
+    def _read(self, obs: Any) -> Frames:
+        """Checked observations."""
+        raise NotImplementedError
+
+    def _observe(self, memory: Memory, frames: Frames, row: int) -> Memory:
+        """Memory with one environment's newest observation."""
+        raise NotImplementedError
+
+    def _decide(self, memories: list[Memory], deterministic: bool) -> list[Memory]:
+        """Memories with the first ``execute`` actions of a fresh chunk queued, and one more decision counted."""
+        raise NotImplementedError
+
+    def _acted(self, memory: Memory) -> Memory:
+        """Memory after the queue's first action was handed out."""
+        return memory.acted(0)
+
+
+def queue_of(memory: Memory) -> np.ndarray:
+    """(k, A) actions still to execute."""
+    assert memory.queue is not None
+    return memory.queue
+
+
+def noise_seed(key: tuple[int, int]) -> int:
+    """Seed of a decision's noise, from an episode's seed and the number of the decision."""
+    return int(np.random.SeedSequence([abs(key[0]), key[1]]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def noise_generator(key: tuple[int, int]) -> torch.Generator:
+    """On the CPU, so that every device gets the same numbers."""
+    return torch.Generator().manual_seed(noise_seed(key))

@@ -1,0 +1,114 @@
+"""TwoFrameInverse: the action between two consecutive frames, the baseline that InverseModel is compared to."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from uva_agents.agents.observations import check_pixels
+from uva_agents.checkpoints.networks import NetBundle, load_two_frame
+from uva_agents.data.images import resize_frames
+from uva_agents.data.latents import weights_fingerprint
+from uva_agents.model import TwoFrameNet
+
+
+class TwoFrameInverse:
+    """Inverse dynamics as in UniPi (UVA paper, Table VI): a residual network looks at two frames, one control step apart.
+
+    Unlike :class:`~uva_agents.agents.inverse_model.InverseModel` it sees nothing before and after, so it has one answer per
+    pair of frames and no chunk.
+
+    Args:
+        bundle: network, normaliser and interface.
+        batch_size: pairs computed together.
+    """
+
+    def __init__(self, bundle: NetBundle[TwoFrameNet], *, batch_size: int = 256) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.bundle = bundle
+        self.batch_size = batch_size
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, *, device: str | torch.device = "auto", **options: Any) -> Self:
+        """A shipped name or a weights folder; ``options`` go to the constructor.
+
+        Raises:
+            FileNotFoundError: unknown name; the message lists close matches.
+            ValueError: damaged or foreign files; weights of another kind, with the class that takes them.
+        """
+        return cls(load_two_frame(name_or_path, device=device), **options)
+
+    @property
+    def action_space(self) -> gym.spaces.Box:
+        """Of one environment action."""
+        return self.bundle.spec.action_space
+
+    @property
+    def name(self) -> str:
+        """Of the weights."""
+        return self.bundle.name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all tensors."""
+        return weights_fingerprint(self.bundle.model)
+
+    @property
+    def device(self) -> torch.device:
+        return self.bundle.device
+
+    @torch.no_grad()
+    def infer(self, frames: Any) -> np.ndarray:
+        """The actions between consecutive frames.
+
+        Args:
+            frames: uint8 (F, H, W, 3) or (B, F, H, W, 3), one per control step; at least 2.
+
+        Returns:
+            (F - 1, A) or (B, F - 1, A), environment units: row t is the action taken at frame t.
+
+        Raises:
+            ValueError: wrong shape or dtype, or a single frame.
+        """
+        pixels = check_pixels(frames, self.bundle.spec.image_shape, video=True)
+        batched = pixels.ndim == 5
+        pixels = pixels if batched else pixels[None]
+        videos, length = pixels.shape[:2]
+        if length < 2:
+            raise ValueError("the two-frame baseline takes at least 2 frames, one control step apart, got 1")
+        side = self.bundle.model.config.encoder.image_size
+        small = resize_frames(pixels.reshape(-1, *pixels.shape[2:]), side)
+        first = (np.arange(videos)[:, None] * length + np.arange(length - 1)).reshape(-1)
+        parts = []
+        for begin in range(0, len(first), self.batch_size):
+            rows = first[begin : begin + self.batch_size, None] + np.arange(2)
+            actions = self.bundle.model(torch.from_numpy(small[rows]).to(self.device))
+            parts.append(self.bundle.normalizer.unnormalize("action", actions).float().cpu().numpy())
+        space = self.action_space
+        actions = np.clip(np.nan_to_num(np.concatenate(parts)), space.low, space.high).astype(np.float32)
+        actions = actions.reshape(videos, length - 1, -1)
+        chunks: np.ndarray = actions if batched else actions[0]
+        return chunks
+
+    def label(self, video: Any) -> np.ndarray:
+        """Actions of a whole video at the control rate.
+
+        Args:
+            video: uint8 (N, H, W, 3), one frame per control step, of any length from 2.
+
+        Returns:
+            (N - 1, A), environment units: row t is the action taken at frame t.
+
+        Raises:
+            ValueError: wrong shape or dtype, or a single frame.
+        """
+        pixels = check_pixels(video, self.bundle.spec.image_shape, video=True)
+        if pixels.ndim != 4 or len(pixels) < 2:
+            raise ValueError(f"label() takes one video (N, H, W, 3) of at least 2 frames, got {pixels.shape}")
+        return self.infer(pixels)

@@ -1,0 +1,118 @@
+"""Windows of raw frames: what networks that look at pixels train on. A batch is cut from memory, with no worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uva_agents.data.episodes import Episodes
+from uva_agents.data.normalizer import LinearNormalizer
+from uva_agents.data.windows import WindowIndex, WindowSpec
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """One batch of windows.
+
+    Attributes:
+        frames: uint8 (B, K, h, w, 3), whole images or crops.
+        corner: float32 (B, K, 2), x and y of the crops' upper left corners, pixels; ``None`` for whole images.
+        actions: float32 (B, T, A), normalised and clipped to [-1, 1]: an environment clips them, too.
+        proprio: float32 (B, K, P) normalised, or ``None``.
+    """
+
+    frames: Tensor
+    corner: Tensor | None
+    actions: Tensor
+    proprio: Tensor | None
+
+
+class FrameWindows:
+    """Every step of every chosen episode as a 'now', as in :class:`~uva_agents.data.windows.WindowIndex`.
+
+    Args:
+        episodes: the data.
+        pixels: its frames at the network's size, uint8 (N, S, S, 3).
+        normalizer: has ``action`` and the proprioception key.
+        spec: whose ``history`` and ``actions`` are taken.
+        chosen: episode numbers to use.
+        proprio_key: low-dimensional key given beside the frames.
+        trim: see :class:`~uva_agents.data.windows.WindowIndex`.
+        frame_offsets: steps of the frames relative to now, instead of the history's.
+    """
+
+    def __init__(
+        self,
+        episodes: Episodes,
+        pixels: np.ndarray,
+        normalizer: LinearNormalizer,
+        spec: WindowSpec,
+        *,
+        chosen: np.ndarray | None = None,
+        proprio_key: str | None = None,
+        trim: tuple[int, int] = (0, 0),
+        frame_offsets: Sequence[int] | None = None,
+    ) -> None:
+        self.index = WindowIndex(episodes, spec, chosen, trim)
+        self.spec = spec
+        self.frame_offsets = spec.history if frame_offsets is None else np.asarray(frame_offsets)
+        self.pixels = pixels
+        actions = normalizer.normalize("action", torch.from_numpy(episodes.arrays["action"]))
+        self.actions = actions.clamp(-1, 1)
+        self.proprio = None
+        if proprio_key is not None:
+            self.proprio = normalizer.normalize(proprio_key, torch.from_numpy(episodes.arrays[proprio_key]))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def batch(
+        self,
+        windows: np.ndarray | Sequence[int],
+        *,
+        crop: int | None = None,
+        rng: np.random.Generator | None = None,
+        together: bool = False,
+    ) -> FrameBatch:
+        """The windows with these numbers (B,).
+
+        Args:
+            crop: side of a random part of every frame; whole frames without.
+            rng: draws the places; needed with ``crop``.
+            together: all frames of a window are cut at the same place.
+        """
+        windows = np.asarray(windows)
+        rows = self.index.steps(windows, self.frame_offsets)
+        corner = None
+        if crop is None:
+            frames = self.pixels[rows]
+        else:
+            if rng is None:
+                raise ValueError("random crops need rng=")
+            places = (len(rows), 1 if together else rows.shape[1], 2)
+            corners = rng.integers(0, self.pixels.shape[1] - crop + 1, places)
+            corners = np.broadcast_to(corners, (*rows.shape, 2))
+            frames = cut(self.pixels, rows.reshape(-1), corners.reshape(-1, 2), crop)
+            frames = frames.reshape(*rows.shape, *frames.shape[1:])
+            corner = torch.from_numpy(corners.astype(np.float32))
+        return FrameBatch(
+            torch.from_numpy(frames),
+            corner,
+            self.actions[torch.from_numpy(self.index.steps(windows, self.spec.actions))],
+            None if self.proprio is None else self.proprio[torch.from_numpy(rows)],
+        )
+
+
+def cut(pixels: np.ndarray, rows: np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:
+    """Squares of images: (N, H, W, 3), rows (M,), corners (M, 2) as x and y -> (M, side, side, 3).
+
+    A loop of block copies: an index of every pixel would take ten times as long.
+    """
+    out = np.empty((len(rows), side, side, pixels.shape[3]), pixels.dtype)
+    for i, (row, (x, y)) in enumerate(zip(rows.tolist(), corners.tolist(), strict=True)):
+        out[i] = pixels[row, y : y + side, x : x + side]
+    return out

@@ -1,0 +1,241 @@
+"""Diffusion Policy (Chi et al. 2023, arXiv 2303.04137): chunks of actions by denoising, conditioned on the last observations."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from uva_agents.model.diffusion import cosine_betas
+from uva_agents.model.diffusion_transformer import DiffusionTransformer
+from uva_agents.model.unet1d import ConditionalUNet1D
+from uva_agents.model.vision import EncoderConfig, ImageEncoder
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """DP-C's noise predictor; see :class:`~uva_agents.model.unet1d.ConditionalUNet1D`."""
+
+    stages: tuple[int, ...] = (512, 1024, 2048)
+    kernel: int = 5
+    groups: int = 8
+    step_dim: int = 128
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))  # JSON has no tuples
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """DP-T's noise predictor; see :class:`~uva_agents.model.diffusion_transformer.DiffusionTransformer`."""
+
+    width: int = 256
+    depth: int = 8
+    heads: int = 4
+    dropout: float = 0.3
+    embedding_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class DiffusionPolicyConfig:
+    """Everything that determines the tensors of a :class:`DiffusionPolicyNet`.
+
+    Args:
+        encoder: of one camera frame.
+        denoiser: the noise predictor: a U-Net (DP-C) or a transformer (DP-T).
+        action_dim: numbers per action.
+        proprio_dim: numbers measured beside each frame, 0 without.
+        obs_steps: newest observations that are looked at, one control step apart.
+        horizon: actions that are denoised together.
+        first_action: time of the first of them, relative to the newest observation. Published: ``1 - obs_steps``, so that the
+            first ones lie in the past and are never executed. Here 0 by default (as the authors' later UMI policy has it): 16
+            denoised actions are then 16 actions from now, the same 16 that the world model looks ahead, with no work thrown away.
+        action_steps: actions from now that a sample consists of.
+        train_steps: diffusion steps.
+    """
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    denoiser: UNetConfig | TransformerConfig = field(default_factory=UNetConfig)
+    action_dim: int = 2
+    proprio_dim: int = 2
+    obs_steps: int = 2
+    horizon: int = 16
+    first_action: int = 0
+    action_steps: int = 16
+    train_steps: int = 100
+
+    def __post_init__(self) -> None:
+        if not 1 - self.obs_steps <= self.first_action <= 0:
+            raise ValueError(
+                f"first_action must be between {1 - self.obs_steps} (the oldest observation) and 0 (now), got {self.first_action}"
+            )
+        if not 1 <= self.action_steps <= self.horizon + self.first_action:
+            raise ValueError(
+                f"a horizon of {self.horizon} that begins at {self.first_action} has {self.horizon + self.first_action} actions "
+                f"from now on, action_steps asks for {self.action_steps}"
+            )
+        if isinstance(self.denoiser, UNetConfig) and self.horizon % (factor := 2 ** (len(self.denoiser.stages) - 1)):
+            raise ValueError(f"horizon {self.horizon} must be a multiple of {factor} for a U-Net of these stages")
+
+    @property
+    def features(self) -> int:
+        """Numbers per observation that the noise predictor is given."""
+        return self.encoder.features + self.proprio_dim
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries, ready for JSON."""
+        kind = "unet" if isinstance(self.denoiser, UNetConfig) else "transformer"
+        values = dataclasses.asdict(self)
+        return {**values, "denoiser": {"kind": kind, **values["denoiser"]}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DiffusionPolicyConfig:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: unknown or ill-typed fields.
+        """
+        try:
+            denoiser = dict(values["denoiser"])
+            kinds: dict[str, type[UNetConfig] | type[TransformerConfig]] = {
+                "unet": UNetConfig,
+                "transformer": TransformerConfig,
+            }
+            made = kinds[denoiser.pop("kind")](**denoiser)
+            return cls(**{**values, "encoder": EncoderConfig(**values["encoder"]), "denoiser": made})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"bad DiffusionPolicyConfig ({error}): the file was written by another version") from error
+
+
+class DiffusionPolicyNet(nn.Module):
+    """Observation encoder and noise predictor."""
+
+    def __init__(self, config: DiffusionPolicyConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.encoder = ImageEncoder(c.encoder)
+        self.denoiser: ConditionalUNet1D | DiffusionTransformer
+        if isinstance(c.denoiser, UNetConfig):
+            self.denoiser = ConditionalUNet1D(
+                action_dim=c.action_dim, condition=c.obs_steps * c.features, **dataclasses.asdict(c.denoiser)
+            )
+        else:
+            self.denoiser = DiffusionTransformer(
+                action_dim=c.action_dim,
+                features=c.features,
+                horizon=c.horizon,
+                obs_steps=c.obs_steps,
+                first_action=c.first_action,
+                **dataclasses.asdict(c.denoiser),
+            )
+        alphas = torch.from_numpy(np.cumprod(1 - cosine_betas(c.train_steps))).float()
+        self.register_buffer("alphas_cumprod", alphas, persistent=False)
+        self.alphas_cumprod: Tensor
+
+    def observe(self, frames: Tensor, proprio: Tensor | None, corner: Tensor | None = None) -> Tensor:
+        """Observation features (B, To, F).
+
+        Args:
+            frames: uint8 (B, To, H, W, 3), oldest first; whole images or crops.
+            proprio: (B, To, P) normalised.
+            corner: (B, To, 2) of crops, see :class:`~uva_agents.model.vision.ImageEncoder`.
+        """
+        batch, steps = frames.shape[:2]
+        features = self.encoder(frames.flatten(0, 1), None if corner is None else corner.flatten(0, 1))
+        features = features.view(batch, steps, -1)
+        if self.config.proprio_dim:
+            if proprio is None:
+                raise ValueError(f"this policy needs proprioception (B, {steps}, {self.config.proprio_dim})")
+            features = torch.cat([features, proprio.to(features.dtype)], dim=-1)
+        return cast(Tensor, features)
+
+    def predict_noise(self, x: Tensor, t: Tensor, observed: Tensor) -> Tensor:
+        """Noise (B, T, A) in noisy actions (B, T, A) at diffusion steps (B,)."""
+        return cast(Tensor, self.denoiser(x, t, observed))
+
+    def loss(self, observed: Tensor, actions: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Mean squared error of the predicted noise.
+
+        Args:
+            observed: (B, To, F).
+            actions: (B, T, A) normalised to [-1, 1].
+            t: (B * K,) diffusion steps in [0, train_steps): K draws for every observation, which is encoded once.
+            noise: (B * K, T, A) standard normal.
+        """
+        draws = len(t) // len(actions)
+        if draws > 1:
+            observed, actions = (x.repeat_interleave(draws, 0) for x in (observed, actions))
+        signal = self.alphas_cumprod[t][:, None, None]
+        noisy = signal.sqrt() * actions + (1 - signal).sqrt() * noise
+        return (self.predict_noise(noisy, t, observed).float() - noise).square().mean()
+
+
+@dataclass(frozen=True)
+class ActionSampler:
+    """How chunks are denoised.
+
+    Args:
+        kind: ``"ddpm"`` draws noise at every step; ``"ddim"`` is deterministic given the first noise and needs few steps.
+        steps: calls of the noise predictor.
+    """
+
+    kind: Literal["ddim", "ddpm"] = "ddim"
+    steps: int = 16
+
+    def scheduler(self, train_steps: int) -> Any:
+        """The diffusers scheduler: squared-cosine, noise prediction, clean sample clipped to [-1, 1].
+
+        Raises:
+            ValueError: unknown kind, or a number of steps that the training schedule does not have.
+        """
+        import diffusers
+
+        schedulers: Any = diffusers
+        if not 1 <= self.steps <= train_steps:
+            raise ValueError(f"steps must be between 1 and the {train_steps} of training, got {self.steps}")
+        shared = dict(num_train_timesteps=train_steps, beta_schedule="squaredcos_cap_v2", prediction_type="epsilon")
+        if self.kind == "ddim":
+            made = schedulers.DDIMScheduler(**shared, clip_sample=True, set_alpha_to_one=True)
+        elif self.kind == "ddpm":
+            made = schedulers.DDPMScheduler(**shared, clip_sample=True, variance_type="fixed_small")
+        else:
+            raise ValueError(f"sampler must be 'ddim' or 'ddpm', got {self.kind!r}")
+        made.set_timesteps(self.steps)
+        return made
+
+
+def sample_chunks(
+    net: DiffusionPolicyNet,
+    observed: Tensor,
+    *,
+    n: int,
+    sampler: ActionSampler,
+    generators: Sequence[torch.Generator],
+) -> Tensor:
+    """``n`` action chunks for each observation, all in one batch; (B * n, action_steps, A) normalised, from now on.
+
+    Args:
+        observed: (B, To, F); B a multiple of the number of generators.
+        generators: random streams on the CPU, so that every device gets the same noise. One for each equal share of the batch:
+            what a share draws does not depend on the others.
+    """
+    c = net.config
+    observed = observed.repeat_interleave(n, 0)
+    scheduler = sampler.scheduler(c.train_steps)
+    share = len(observed) // len(generators)
+    shape = (share, c.horizon, c.action_dim)
+    parts = [torch.randn(shape, generator=g).to(observed) for g in generators]
+    for timestep in scheduler.timesteps:
+        x = torch.cat(parts)
+        predicted = net.predict_noise(x, timestep.to(x.device).expand(len(x)), observed)
+        # Every share takes its own step, because the step itself may draw noise.
+        parts = [
+            scheduler.step(some.to(x.dtype), int(timestep), part, generator=generator).prev_sample
+            for some, part, generator in zip(predicted.split(share), parts, generators, strict=True)
+        ]
+    return torch.cat(parts)[:, -c.first_action :][:, : c.action_steps]

@@ -1,0 +1,120 @@
+"""Train Diffusion Policy: predict the noise in chunks of demonstrated actions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from uva_agents.data import EpochOrder, FrameWindows, LinearNormalizer
+from uva_agents.model import ActionSampler, DiffusionPolicyNet, sample_chunks
+from uva_agents.training.loop import parameter_groups
+from uva_agents.training.network_recipes import NetworkRecipe
+from uva_agents.training.report import Reporter
+
+
+class DiffusionModule(nn.Module):
+    """The objective as a module, so that DDP sees one forward."""
+
+    def __init__(self, net: DiffusionPolicyNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(
+        self, frames: Tensor, corner: Tensor | None, proprio: Tensor | None, actions: Tensor, t: Tensor, noise: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.net.loss(self.net.observe(frames, proprio, corner), actions, t, noise), {}
+
+
+class DiffusionStage:
+    """Random crops, and a diffusion step and noise of its own for every draw.
+
+    Args:
+        recipe: what to train.
+        net: the network.
+        train, held_out: windows.
+        normalizer: back to environment units.
+        check_windows, check_samples: held-out windows, and samples for each of them, in a validation.
+    """
+
+    name = "policy"
+
+    def __init__(
+        self,
+        recipe: NetworkRecipe,
+        net: DiffusionPolicyNet,
+        train: FrameWindows,
+        held_out: FrameWindows,
+        normalizer: LinearNormalizer,
+        *,
+        check_windows: int = 128,
+        check_samples: int = 4,
+    ) -> None:
+        self.recipe, self.config = recipe, recipe.stage
+        self.module: nn.Module = DiffusionModule(net)
+        self.net = net
+        self.train, self.held_out = train, held_out
+        self.normalizer = normalizer
+        self.check_windows, self.check_samples = check_windows, check_samples
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """The encoder may decay at another rate."""
+        encoder = self.recipe.encoder_weight_decay
+        return [
+            *parameter_groups(self.net.encoder, weight_decay if encoder is None else encoder),
+            *parameter_groups(self.net.denoiser, weight_decay),
+        ]
+
+    def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        size, c = self.config.batch_size, self.net.config
+        windows = EpochOrder(len(self.train), 1, size, self.recipe.seed, rank, world).at(step)[0]
+        rng = np.random.default_rng([self.recipe.seed, step, rank])
+        batch = self.train.batch(windows, crop=c.encoder.crop, rng=rng, together=self.recipe.crop_together)
+        draws = size * self.recipe.draws
+        return {
+            "frames": batch.frames,
+            "corner": batch.corner,
+            "proprio": batch.proprio,
+            "actions": batch.actions,
+            "t": torch.randint(0, c.train_steps, (draws,)),
+            "noise": torch.randn(draws, c.horizon, c.action_dim),
+        }
+
+    def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
+        """Samples against what the demonstrator did, in environment units, and the loss on fixed noise.
+
+        ``action_error`` is the mean distance of a sample's actions, ``action_error8`` of the first 8, ``best_error`` of the
+        nearest of the samples, ``spread`` the distance between samples for the same window: where demonstrators differ, a
+        good policy has a large spread and a small best error.
+        """
+        assert isinstance(module, DiffusionModule)
+        net = module.net
+        c, device = net.config, next(net.parameters()).device
+        count = min(self.check_windows, len(self.held_out))
+        batch = self.held_out.batch(np.linspace(0, len(self.held_out) - 1, count).astype(np.int64))
+        proprio = None if batch.proprio is None else batch.proprio.to(device)
+        observed = net.observe(batch.frames.to(device), proprio)
+        generator = torch.Generator().manual_seed(0)
+        t = torch.linspace(0, c.train_steps - 1, count).long()[torch.randperm(count, generator=generator)]
+        noise = torch.randn(count, c.horizon, c.action_dim, generator=generator)
+        loss = net.loss(observed, batch.actions.to(device), t.to(device), noise.to(device))
+        steps = min(16, c.train_steps)
+        chunks = sample_chunks(
+            net, observed, n=self.check_samples, sampler=ActionSampler(steps=steps), generators=[generator]
+        )
+        chunks = self.normalizer.unnormalize("action", chunks.float().cpu()).view(count, -1, *chunks.shape[1:])
+        truth = batch.actions[:, -c.first_action :][:, : c.action_steps]
+        error = (chunks - self.normalizer.unnormalize("action", truth)[:, None]).norm(dim=-1)
+        metrics = {
+            "loss": float(loss),
+            "action_error": float(error.mean()),
+            "action_error8": float(error[..., :8].mean()),
+            "best_error": float(error.mean(-1).min(1).values.mean()),
+            "windows": float(count),
+            "samples": float(self.check_samples),
+        }
+        if self.check_samples > 1:
+            metrics["spread"] = float((chunks[:, 1:] - chunks[:, :1]).norm(dim=-1).mean())
+        return metrics

@@ -1,0 +1,110 @@
+"""A run of one network that looks at pixels: data, one stage, export. Resumes where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import nn
+
+from uva_agents.checkpoints.folder import resolve
+from uva_agents.checkpoints.networks import NetBundle, load_diffusion_policy, load_two_frame, save_net
+from uva_agents.data import FrameWindows, WindowSpec, held_out_split, read_replay_buffer
+from uva_agents.data.images import resize_frames
+from uva_agents.model import DiffusionPolicyNet, TwoFrameConfig, TwoFrameNet
+from uva_agents.training.diffusion_stage import DiffusionStage
+from uva_agents.training.loop import LoopOptions, run_stage
+from uva_agents.training.network_recipes import NetworkRecipe
+from uva_agents.training.pipeline import RunOptions, make_interface, make_normalizer
+from uva_agents.training.two_frame_stage import TwoFrameStage
+
+
+def run_network_recipe(recipe: NetworkRecipe, options: RunOptions) -> Path | None:
+    """Train a recipe to the end; returns the weights folder, or ``None`` when ``stop_after`` cut it short.
+
+    Raises:
+        ValueError: the data does not fit the network, or ``options`` ask for what only UVA's recipes have.
+    """
+    if options.vae_weights is not None or options.points_weights is not None:
+        raise ValueError(f"recipe {recipe.name!r} has no autoencoder and no point reader: leave out --vae and --points")
+    state = PartialState(cpu=not torch.cuda.is_available())
+    wanted = {"pixels", "action", *([recipe.proprio_key] if recipe.proprio_key else [])}
+    episodes = read_replay_buffer(options.data, {k: f for k, f in recipe.fields.items() if k in wanted})
+    train, held_out = held_out_split(len(episodes), recipe.held_out, seed=42)
+    _check(recipe, episodes.arrays["action"].shape[-1], "action_dim", recipe.model.action_dim)
+    if state.is_main_process:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1, default=str))
+    pixels = resize_frames(episodes.arrays["pixels"], recipe.model.encoder.image_size)
+    normalizer = make_normalizer(recipe, episodes)
+    spec = dataclasses.replace(
+        make_interface(recipe, episodes, recipe.env_id), control_hz=recipe.control_hz, execute=recipe.execute
+    )
+    torch.manual_seed(recipe.seed)
+    net: DiffusionPolicyNet | TwoFrameNet
+    stage: DiffusionStage | TwoFrameStage
+
+    def windows(chosen: np.ndarray) -> FrameWindows:
+        if isinstance(recipe.model, TwoFrameConfig):
+            # The last frame of an episode has no successor.
+            pair = WindowSpec(n_frames=1, stride=1, action_steps=1)
+            return FrameWindows(episodes, pixels, normalizer, pair, chosen=chosen, trim=(0, 1), frame_offsets=(0, 1))
+        c = recipe.model
+        spec = WindowSpec(c.obs_steps, 1, c.horizon, c.first_action)
+        return FrameWindows(episodes, pixels, normalizer, spec, chosen=chosen, proprio_key=recipe.proprio_key)
+
+    if isinstance(recipe.model, TwoFrameConfig):
+        net = TwoFrameNet(recipe.model)
+        stage = TwoFrameStage(recipe, net, windows(train), windows(held_out), normalizer)
+    else:
+        found = episodes.arrays[recipe.proprio_key].shape[-1] if recipe.proprio_key else 0
+        _check(recipe, found, "proprio_dim", recipe.model.proprio_dim)
+        net = DiffusionPolicyNet(recipe.model)
+        stage = DiffusionStage(recipe, net, windows(train), windows(held_out), normalizer)
+    if options.init is not None:
+        _start_from(net, options.init)
+    rest = {k: v for k, v in recipe.to_dict().items() if k != "stage"}
+    text = json.dumps([rest, episodes.fingerprint, _origin(options)], sort_keys=True, default=str)
+    loop = LoopOptions(
+        options.out / stage.name,
+        key=hashlib.sha256(text.encode()).hexdigest()[:16],
+        seed=recipe.seed,
+        progress=options.progress,
+        stop_after=options.stop_after,
+    )
+    averaged, finished = run_stage(stage, recipe.stage, loop)
+    stage.module.load_state_dict(averaged)
+    if not finished or not state.is_main_process:
+        return None
+    extra = {"recipe": json.loads(json.dumps(recipe.to_dict(), default=str))}
+    folder = options.out / "weights"
+    if isinstance(net, DiffusionPolicyNet):
+        return save_net(NetBundle(net, normalizer, spec, recipe.name), folder, extra=extra)
+    return save_net(NetBundle(net, normalizer, spec, recipe.name), folder, extra=extra)
+
+
+def _check(recipe: NetworkRecipe, found: int, name: str, wanted: int) -> None:
+    if found != wanted:
+        raise ValueError(f"the data has {found} numbers where recipe {recipe.name!r} has {name}={wanted}")
+
+
+def _start_from(net: nn.Module, init: str | Path) -> None:
+    """Continue from finished weights of the same network.
+
+    Raises:
+        ValueError: they are another network.
+    """
+    load = load_diffusion_policy if isinstance(net, DiffusionPolicyNet) else load_two_frame
+    origin = load(init, device="cpu").model
+    if {k: v.shape for k, v in origin.state_dict().items()} != {k: v.shape for k, v in net.state_dict().items()}:
+        raise ValueError(f"{resolve(init)} holds a network of another size than the recipe's")
+    net.load_state_dict(origin.state_dict())
+
+
+def _origin(options: RunOptions) -> str:
+    return "" if options.init is None else str(resolve(options.init).resolve())
