@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         f"{hardware()}, {versions()}"
     )
     print(
-        f"  {'straight loop, 100 steps, all frames':40s} {whole:8.3f} s   ({args.candidates} x the median of n={len(naive)} x {args.naive})"
+        f"  {'straight loop, 100 steps, all frames':40s} {whole:8.3f} s   "
+        f"({args.candidates} x the median of n={len(naive)} x {args.naive})"
     )
     for name, plans in rows.items():
         print("  " + describe(name, plans, whole))
@@ -115,7 +116,8 @@ def record(model: Any, count: int) -> list[tuple[dict[str, Any], dict[str, Any]]
     env, policy = gym.make(ENV_ID), model.policy()
     obs, _ = env.reset(seed=100_000)
     policy.reset(seed=0)
-    seen, found = [], []
+    seen: list[dict[str, Any]] = []
+    found: list[tuple[dict[str, Any], dict[str, Any]]] = []
     while len(found) < count:
         if len(seen) >= 16 and (len(seen) - 16) % 24 == 0:
             found.append((obs, stack(seen[-12:]) or {}))
@@ -179,7 +181,10 @@ def describe(name: str, plans: list[Plan], whole: float) -> str:
     """One line of the table."""
     times = np.array([p.latency_s for p in plans])
     p50, p95 = np.percentile(times, [50, 95])
-    share = lambda key: float(np.median([getattr(p, key) / p.latency_s for p in plans]))  # noqa: E731
+
+    def share(key: str) -> float:
+        return float(np.median([getattr(p, key) / p.latency_s for p in plans]))
+
     return (
         f"{name:40s} {p50:8.3f} s   p95 {p95:.3f}   {whole / p50:6.1f}x   model {share('model_s'):.0%}, proposals "
         f"{share('proposals_s'):.0%}, objective {share('objective_s'):.1%}, planner {share('overhead_s'):.1%}   n={len(plans)}"
@@ -192,8 +197,8 @@ def parts(plan: Plan) -> dict[str, float]:
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    ranks = [np.argsort(np.argsort(x)) for x in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(x)).astype(float) for x in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ class BlockToSquare(Term):
         """Costs in metres, and which of them are measured."""
         reading = self.read(rollout)
         seen = reading.block_seen & reading.square_seen
-        any_seen = seen.any(1)
+        any_seen = np.asarray(seen.any(1))
         if self.reduce == "last":
             last = seen.shape[1] - 1 - seen[:, ::-1].argmax(1)
             costs = reading.distance[np.arange(len(seen)), last]

@@ -59,7 +59,7 @@ class PushTCoverage(Term):
         coverage, middle, seen = self.read(rollout)
         _, target = _mark(self.mark, *rollout.frames.shape[2:4])
         costs = 1 - coverage + self.reach * np.linalg.norm(middle - target, axis=-1) / SIDE
-        any_seen = seen.any(1)
+        any_seen = np.asarray(seen.any(1))
         costs = (costs * seen).sum(1) / np.maximum(seen.sum(1), 1)
         return Judgement(np.where(any_seen, costs, 1 + self.reach), any_seen)
 
@@ -84,7 +84,7 @@ def block_share(frames: np.ndarray) -> np.ndarray:
     share = frames.astype(np.float32) @ (row[:3] / 255) + row[3]
     height, width = share.shape[1:]
     dy, dx = -(-height * 3 // 96), -(-width * 3 // 96)
-    inside = np.zeros_like(share)
+    inside: np.ndarray = np.zeros_like(share)
     # A tenth is rounding and soft imagination of the empty floor.
     inside[:, dy:-dy, dx:-dx] = np.clip((share[:, dy:-dy, dx:-dx] - 0.1) / 0.9, 0, 1)
     return inside

@@ -145,7 +145,8 @@ def _outline(side: float, count: int = 8) -> np.ndarray:
     t = (np.arange(count) + 0.5) / count - 0.5
     half = np.full(count, 0.5)
     edges = [np.stack(p, -1) for p in ((t, half), (t, -half), (half, t), (-half, t))]
-    return side * np.concatenate(edges)
+    outline: np.ndarray = side * np.concatenate(edges)
+    return outline
 
 
 def _sampled(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:

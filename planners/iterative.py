@@ -52,16 +52,17 @@ class CEM(Planner):
     def search(self, search: Search, warm: np.ndarray | None) -> None:
         """Refine ``iterations`` times."""
         pool, costs = _first(search, self.n_samples, warm)
-        mean = std = None
+        mean: np.ndarray | None = None
+        std: np.ndarray | None = None
         for _ in range(self.iterations - 1):
             order = np.argsort(costs, kind="stable")[: self.elites]
             order = order[np.isfinite(costs[order])]
             if search.out_of_time or not len(order):
                 return
             pool, costs = pool[order], costs[order]
-            s = 0.0 if mean is None or std is None else self.smoothing
-            mean = pool.mean(0) if not s else s * mean + (1 - s) * pool.mean(0)
-            std = pool.std(0) if not s else s * std + (1 - s) * pool.std(0)
+            s = self.smoothing
+            mean = pool.mean(0) if mean is None else s * mean + (1 - s) * pool.mean(0)
+            std = pool.std(0) if std is None else s * std + (1 - s) * pool.std(0)
             fresh = _drawn(search, mean, std, self.n_samples, self.min_std)
             pool, costs = np.concatenate([pool, fresh]), np.concatenate([costs, search.score(fresh)])
 

@@ -252,7 +252,7 @@ class Planner:
         rest = previous[self.execute :]
         last = previous[-1:] if self.tail == "hold" else np.zeros_like(previous[-1:])
         shifted = np.concatenate([rest, np.repeat(last, len(previous) - len(rest), axis=0)])
-        return np.clip(shifted, self._space.low, self._space.high).astype(np.float32)
+        return np.asarray(np.clip(shifted, self._space.low, self._space.high), np.float32)
 
 
 class SamplingPlanner(Planner):

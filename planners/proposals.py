@@ -95,7 +95,7 @@ class UniformProposals:
     def sample(self, obs: Any, n: int, *, seed: int | None = None) -> np.ndarray:
         """(n, horizon, A) float32; ``obs`` plays no part. ``seed``: the next of an own sequence when absent."""
         rng = np.random.default_rng(next(self._seeds) if seed is None else seed)
-        low, high = self.action_space.low, self.action_space.high
+        low, high = np.asarray(self.action_space.low, float), np.asarray(self.action_space.high, float)
         draws = rng.uniform(low, high, (n, -(-self.horizon // self.hold), *self.action_space.shape))
         return draws.repeat(self.hold, axis=1)[:, : self.horizon].astype(np.float32)
 

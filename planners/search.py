@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -102,7 +103,8 @@ class Search:
                 return
             if takes(self._proposals.sample, "seed"):
                 options["seed"] = int(self.rng.integers(2**31))
-            sampled = self._timed("proposals", lambda m=size: self._proposals.sample(self._obs, m, **options))
+            propose = functools.partial(self._proposals.sample, self._obs, size, **options)
+            sampled = self._timed("proposals", propose)
             batch = self._checked(sampled, size)
             if extra is not None and extra.shape == batch.shape[1:]:
                 batch = np.concatenate([batch, extra[None]])

@@ -24,7 +24,8 @@ def plane(height: float) -> Homography:
 def box(x: float, y: float, side: float, turn: float = 0.0) -> np.ndarray:
     half = side / 2 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     c, s = np.cos(turn), np.sin(turn)
-    return np.array([x, y]) + half @ np.array([[c, s], [-s, c]])
+    corners: np.ndarray = np.array([x, y]) + half @ np.array([[c, s], [-s, c]])
+    return corners
 
 
 def scene(

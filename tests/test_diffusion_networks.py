@@ -162,8 +162,8 @@ def test_several_draws_for_one_observation_equal_repeated_observations() -> None
     net = DiffusionPolicyNet(tiny_dp_config()).eval()
     observed, actions = torch.randn(3, 2, 18), torch.rand(3, 16, 2)
     t, noise = torch.randint(0, 100, (6,)), torch.randn(6, 16, 2)
-    repeated = [x.repeat_interleave(2, 0) for x in (observed, actions)]
-    torch.testing.assert_close(net.loss(observed, actions, t, noise), net.loss(*repeated, t, noise))
+    observed2, actions2 = observed.repeat_interleave(2, 0), actions.repeat_interleave(2, 0)
+    torch.testing.assert_close(net.loss(observed, actions, t, noise), net.loss(observed2, actions2, t, noise))
 
 
 def batch_of(kind: str, n: int = 8) -> tuple[DiffusionPolicyNet, dict[str, torch.Tensor]]:

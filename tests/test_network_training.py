@@ -240,7 +240,7 @@ def test_only_the_transformer_decays_faster_than_its_encoder() -> None:
     assert sum(len(g["params"]) for g in groups) == len(list(net.parameters()))
     plain = {id(p) for g in groups if g["weight_decay"] == 0 for p in g["params"]}
     assert id(net.denoiser.action_pos) in plain and id(net.denoiser.memory_pos) in plain
-    assert id(net.denoiser.decoder.layers[0].self_attn.in_proj_weight) not in plain
+    assert id(dict(net.denoiser.named_parameters())["decoder.layers.0.self_attn.in_proj_weight"]) not in plain
 
 
 def test_published_settings_are_those_of_the_recipe() -> None:
@@ -257,7 +257,9 @@ def test_recipes_are_found_by_name_and_options_that_do_not_apply_are_named() -> 
     add_arguments(parser)
 
     def parse(*words: str) -> NetworkRecipe:
-        return configure(parser.parse_args([*words, "--data", "x"]))
+        recipe = configure(parser.parse_args([*words, "--data", "x"]))
+        assert isinstance(recipe, NetworkRecipe)
+        return recipe
 
     for name in NETWORK_RECIPES:
         assert parse(name).name == name

@@ -103,7 +103,7 @@ class Fixed:
         self.plans = plans
 
     def sample(self, obs: Any, n: int) -> np.ndarray:
-        return self.plans[np.arange(n) % len(self.plans)]
+        return np.asarray(self.plans[np.arange(n) % len(self.plans)])
 
 
 def test_duplicates_are_imagined_once() -> None:
@@ -412,6 +412,7 @@ class Blind:
         self.sees = sees
 
     def judge(self, rollout: Rollout) -> Judgement:
+        assert rollout.actions is not None
         right = rollout.actions[:, 0, 0] > 0
         return Judgement(np.where(right, 5.0, -5.0), right & self.sees)
 

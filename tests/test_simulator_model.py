@@ -32,6 +32,7 @@ def test_futures_are_what_then_happens() -> None:
         obs, *_ = env.step(action)
         if t % 4 == 0:
             np.testing.assert_array_equal(roll.frames[1, t // 4 - 1], obs["pixels"])
+            assert roll.states is not None
             assert roll.states[1][t // 4 - 1].actions == env.unwrapped.get_state().actions
 
 
@@ -214,7 +215,9 @@ def test_a_plan_in_the_true_simulator_pushes_the_block_nearer() -> None:
     assert plan.cost <= np.median(plan.costs) - 0.005, "candidates must differ for this to test anything"
     assert target.looks.pixels is False
     model = SimulatorModel(env)
-    chosen, worst = (model.rollout(obs, plan.candidates[[i]], frames=(-1,)) for i in (plan.best, plan.costs.argmax()))
+    chosen, worst = (
+        model.rollout(obs, plan.candidates[[i]], frames=(-1,)) for i in (plan.best, int(plan.costs.argmax()))
+    )
     assert PushTCoverage()(chosen)[0] < PushTCoverage()(worst)[0]
 
 

@@ -169,6 +169,24 @@ def test_kill_9_in_the_middle_loses_at_most_the_last_checkpoint_interval(data: P
     assert len(off) <= 2, off
 
 
+@pytest.mark.slow
+def test_two_processes_train_one_network_together(data: Path, tmp_path: Path) -> None:
+    """With torchrun, as on several GPUs. Both see half of every step, and there is one curve and one set of weights."""
+    words = ["train", "pusht-nano", "--data", str(data), "--out", str(tmp_path / "run"), "--quiet", "--threads", "1"]
+    words += ["--variants", "1", "--batch-size", "8"]
+    for stage in ("vae", "points", "dynamics", "writer", "video", "joint"):
+        words += [f"--{stage}-steps", "2"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "uva_agents.cli", *words]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        launch, capture_output=True, text=True, timeout=400, cwd=root, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("weights:") == 1
+    assert [line["step"] for line in curve(tmp_path / "run" / "joint") if line["kind"] == "val"] == [2]
+    load_bundle(tmp_path / "run" / "weights")
+
+
 def test_training_overfits_one_batch(data: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe()
     recipe = replace(recipe, joint=replace(recipe.joint, steps=150, warmup=10, batch_size=32, validate_every=1000))

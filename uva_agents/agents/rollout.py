@@ -37,7 +37,7 @@ class Rollout:
     @property
     def decoded(self) -> bool:
         """Whether there are frames to look at."""
-        return self.frames.shape[1] == len(self.frame_steps)
+        return int(self.frames.shape[1]) == len(self.frame_steps)
 
     def select(self, frames: Sequence[int] | None) -> Rollout:
         """Only these frames.

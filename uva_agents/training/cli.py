@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import os
 from pathlib import Path
 
 from uva_agents.training.config import RECIPES, STAGES, Recipe
@@ -45,6 +46,11 @@ def run(args: argparse.Namespace) -> int:
     from uva_agents.training.network_pipeline import run_network_recipe
     from uva_agents.training.pipeline import RunOptions, run_recipe
 
+    if os.environ.get("ACCELERATE_USE_CPU") == "True" and "WORLD_SIZE" not in os.environ:
+        # However many were asked for: without MPI it starts one and does not say so.
+        print(
+            "training as one process; for several on these CPUs: torchrun --nproc_per_node N -m uva_agents.cli train ..."
+        )
     if args.threads:
         torch.set_num_threads(args.threads)
     recipe = configure(args)
