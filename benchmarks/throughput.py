@@ -36,16 +36,38 @@ def main(argv: list[str] | None = None) -> int:
         cached.append(bench.rate(args.steps, encode=False))
         naive.append(bench.rate(max(2, args.steps // 4), encode=True))
     ratios = [a / b for a, b in zip(cached, naive, strict=True)]
+    peak = _matmul_rate()
     print(
         f"joint stage, batch {args.batch_size}, {torch.get_num_threads()} threads, windows/s (median of {args.rounds}):"
     )
     print(f"  cached latents        {np.median(cached):7.1f}   ({min(cached):.1f}..{max(cached):.1f})")
     print(f"  autoencoder in loop   {np.median(naive):7.1f}   ({min(naive):.1f}..{max(naive):.1f})")
     print(f"  ratio                 {np.median(ratios):7.2f}   ({min(ratios):.2f}..{max(ratios):.2f})")
+    print(f"  this machine, now     {peak:7.1f}   GFLOP/s of float32 matrix products")
     if args.json:
-        result = {"cached": cached, "naive": naive, "hardware": hardware(), "versions": versions()}
+        result = {
+            "cached": cached,
+            "naive": naive,
+            "matmul_gflops": peak,
+            "hardware": hardware(),
+            "versions": versions(),
+        }
         args.json.write_text(json.dumps(result, indent=1))
     return 0
+
+
+def _matmul_rate() -> float:
+    """GFLOP/s of a large product: shared machines differ from hour to hour, and windows per second with them."""
+    import torch
+
+    a = torch.randn(1024, 1024)
+    a @ a
+    times = []
+    for _ in range(20):
+        began = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - began)
+    return 2 * 1024**3 / float(np.median(times)) / 1e9
 
 
 class Bench:

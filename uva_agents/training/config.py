@@ -154,7 +154,7 @@ def pusht_nano() -> Recipe:
         dynamics=StageConfig(steps=9000, batch_size=512, lr=2e-3, warmup=100, weight_decay=0.02, validate_every=1000),
         writer=StageConfig(steps=12_000, batch_size=256, lr=1e-3, warmup=100, weight_decay=0.02, validate_every=1000),
         video=StageConfig(steps=200, batch_size=128, lr=1e-3),
-        joint=StageConfig(steps=3400, batch_size=128, lr=1e-3, validate_every=700),
+        joint=StageConfig(steps=11_000, batch_size=128, lr=1e-3, validate_every=1000),
     )
 
 
