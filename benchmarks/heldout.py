@@ -1,6 +1,6 @@
 """Held-out metrics of all five tasks. ``python -m uva_agents.benchmarks.heldout --data FOLDER``
 
-Runs shipped (or other) weights on the episodes that their training held out: action errors in pixels, frames in decibels
+Runs shipped (or other) weights on the episodes that their training held out: action errors in pixels (or mm), frames in decibels
 against copying the current one.
 """
 
@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of this benchmark."""
     parser.add_argument("--data", type=Path, required=True, help="the replay buffer that the weights were trained on")
     parser.add_argument("--weights", default="pusht-nano")
-    parser.add_argument("--held-out", type=int, default=10, help="episodes held out in training (default %(default)s)")
+    parser.add_argument(
+        "--held-out", type=int, default=None, help="episodes held out in training, where not the recipe's"
+    )
     parser.add_argument("--actions", type=int, default=1212, help="windows for action errors")
     parser.add_argument("--videos", type=int, default=256, help="windows for frames")
     parser.add_argument("--out", type=Path, default=Path("outputs/heldout"), help="folder of the result and a picture")
@@ -43,19 +45,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def evaluate_heldout(
-    uva: object, data: Path, held_out: int, actions: int, videos: int, reporter: object
+    uva: object, data: Path, held_out: int | None, actions: int, videos: int, reporter: object
 ) -> dict[str, float]:
     """Metrics by name; see :class:`uva_agents.training.validation.Validator`."""
     import torch
 
     from uva_agents.agents import UVA
     from uva_agents.data import LatentWindows, Variant, held_out_split, read_replay_buffer
+    from uva_agents.training.config import RECIPES, pusht_nano
+    from uva_agents.training.points_stage import point_scale, stack_points
     from uva_agents.training.report import Reporter
     from uva_agents.training.validation import Validator
 
     assert isinstance(uva, UVA) and isinstance(reporter, Reporter)
-    episodes = read_replay_buffer(data)
-    episodes = episodes.select(held_out_split(len(episodes), held_out, seed=42)[1])
+    recipe = RECIPES.get(uva.bundle.name, pusht_nano)()
+    episodes = read_replay_buffer(data, recipe.fields)
+    count = recipe.held_out if held_out is None else held_out
+    episodes = episodes.select(held_out_split(len(episodes), count, seed=42)[1])
     frames = episodes.arrays["pixels"]
     codes = [uva.encode(frames[i : i + 64]) for i in range(0, len(frames), 64)]
     tokens = torch.cat([c.tokens for c in codes]).half().cpu().numpy()
@@ -68,17 +74,26 @@ def evaluate_heldout(
         uva.bundle.normalizer,
         spec.window(c.n_frames, c.frame_stride, c.action_steps),
         proprio_key=spec.proprio_key,
-        readout_keys=("agent_pos", "keypoints") if c.readout_dim else (),
+        readout_keys=recipe.readout_keys if c.readout_dim else (),
         points=[torch.cat(points).cpu().numpy()] if points else None,
     )
-    validator = Validator(windows, uva.bundle.vae, uva.bundle.normalizer, frames, n_actions=actions, n_videos=videos)
+    validator = Validator(
+        windows,
+        uva.bundle.vae,
+        uva.bundle.normalizer,
+        frames,
+        n_actions=actions,
+        n_videos=videos,
+        unit=recipe.unit,
+        unit_scale=recipe.unit_scale,
+        readout_keys=recipe.readout_keys,
+    )
     metrics = validator.run(uva.bundle.model, reporter)
     if points:
-        truth = np.concatenate([episodes.arrays["agent_pos"], episodes.arrays["keypoints"]], axis=1).reshape(
-            len(frames), -1, 2
-        )
-        read = (torch.cat(points).cpu().numpy().reshape(truth.shape) + 1) * 256
-        metrics["points_px"] = float(np.linalg.norm(read - truth, axis=-1).mean())
+        truth = stack_points(recipe, episodes)
+        scale, offset = point_scale(recipe, uva.bundle.normalizer)
+        read = (torch.cat(points).cpu().numpy().reshape(truth.shape) - offset) / scale
+        metrics[f"points_{recipe.unit}"] = float(np.linalg.norm(read - truth, axis=-1).mean()) * recipe.unit_scale
     return metrics
 
 

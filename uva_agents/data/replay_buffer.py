@@ -19,7 +19,7 @@ class Field:
     """Where a canonical array comes from: a key under ``data/``, optionally some of its last axis, flattened or not."""
 
     key: str
-    columns: slice | None = None
+    columns: slice | tuple[int, ...] | None = None
     flatten: bool = False
 
 
@@ -35,8 +35,10 @@ BLOCK_PUSH_FIELDS: Mapping[str, Field] = {
     "pixels": Field("img"),
     "action": Field("action"),
     "agent_pos": Field("state", columns=slice(0, 2)),
+    "keypoints": Field("state", columns=(2, 3, 5, 6, 10, 11, 13, 14)),
 }
-"""Block pushing, rendered: commanded positions as actions, the effector's position first in the state; metres."""
+"""Block pushing, rendered: commanded positions as actions, the effector's position first in the state; metres. Key points are the
+middles of the red and the green block, of the green and the red square."""
 
 
 def read_replay_buffer(path: str | Path, fields: Mapping[str, Field] = PUSHT_FIELDS) -> Episodes:
@@ -67,7 +69,7 @@ def read_replay_buffer(path: str | Path, fields: Mapping[str, Field] = PUSHT_FIE
             raise ValueError(f"{path} has no data/{field.key} (wanted as {name!r}); found {', '.join(close)}")
         value = _read(keys[field.key], f"{path}/data/{field.key}")
         if field.columns is not None:
-            value = value[..., field.columns]
+            value = value[..., list(field.columns) if isinstance(field.columns, tuple) else field.columns]
         if field.flatten:
             value = value.reshape(len(value), math.prod(value.shape[1:]))
         arrays[name] = _as_pixels(value, str(path)) if name == "pixels" else value.astype(np.float32)

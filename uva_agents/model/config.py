@@ -93,6 +93,8 @@ class UVAConfig:
         readout_dim: numbers per frame of low-dimensional state (key points, say) that an auxiliary head reads from the
             joint latent and hands to the action head, 0 without. Trained where the data has them; never an input.
         frame_points: points that a small reader finds in every visible frame and that are embedded with its tokens, 0 without.
+        point_reader: ``"mlp"`` on the averaged image, or ``"conv"`` with a spatial softmax, for small things in large pictures.
+        point_axes: ``"yx"`` where a point's first coordinate runs down the picture.
         frame_sketch: move the frame's points by the actions, draw the current frame with them moved, and let the video head
             sample what is missing from that. Needs ``frame_points``, and a read-out of the same points.
         proprio_points: so many leading points are what proprioception measures, in the same units: where it is known, a sketch
@@ -130,6 +132,8 @@ class UVAConfig:
     predict_proprio_dim: int = 0
     readout_dim: int = 0
     frame_points: int = 0
+    point_reader: Literal["mlp", "conv"] = "mlp"
+    point_axes: Literal["xy", "yx"] = "xy"
     frame_sketch: bool = False
     proprio_points: int = 0
     standardize: bool = False

@@ -8,9 +8,13 @@ from __future__ import annotations
 import math
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from uva_agents.model.resnet import ResNet
+from uva_agents.model.vision import SpatialSoftmax
 
 
 class PointReader(nn.Module):
@@ -31,13 +35,56 @@ class PointReader(nn.Module):
         self.pool = pool
         self.net = _mlp(3 * (image_size // pool) ** 2, width, 2 * points)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> points (B, 2 * K) in [-1, 1]: x to the right and y down, interleaved."""
-        return self.read_pooled(F.avg_pool2d(images, self.pool))
+    def reduce(self, frames: np.ndarray) -> np.ndarray:
+        """What training keeps of frames uint8 (N, H, W, 3): their averages (N, H / pool, W / pool, 3)."""
+        n, h, w, _ = frames.shape
+        squares = frames.reshape(n, h // self.pool, self.pool, w // self.pool, self.pool, 3)
+        reduced: np.ndarray = np.round(squares.mean((2, 4))).astype(np.uint8)
+        return reduced
 
-    def read_pooled(self, pooled: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> points (B, 2 * K) in [-1, 1], interleaved; see ``UVAConfig.point_axes``."""
+        return self.read_reduced(F.avg_pool2d(images, self.pool))
+
+    def read_reduced(self, pooled: Tensor) -> Tensor:
         """The same from images that have been averaged already, (B, 3, H / pool, W / pool)."""
         return cast(Tensor, self.net((2.0 * (1.0 - pooled)).flatten(1)))
+
+
+class ConvPointReader(nn.Module):
+    """Convolutions and a spatial softmax: for things of a few pixels, which averaging would blur.
+
+    Args:
+        points: how many points.
+        widths: of the convolutional levels.
+        features: soft positions that the points are computed from.
+        width: of the hidden layers behind them.
+    """
+
+    def __init__(
+        self,
+        *,
+        points: int,
+        widths: tuple[int, ...] = (32, 64, 96),
+        features: int = 32,
+        width: tuple[int, int] = (64, 128),
+    ) -> None:
+        super().__init__()
+        self.trunk = ResNet(channels=3, widths=widths, blocks=(1,) * len(widths), stem=(7, 4), pool=False)
+        self.keypoints = SpatialSoftmax(channels=widths[-1], keypoints=features)
+        self.out = nn.Linear(2 * features, width[0])
+        self.head = nn.Sequential(nn.Linear(width[0], width[1]), nn.GELU(), nn.Linear(width[1], 2 * points))
+
+    def reduce(self, frames: np.ndarray) -> np.ndarray:
+        """What training keeps of frames uint8 (N, H, W, 3): everything."""
+        return frames
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> points (B, 2 * K) in [-1, 1]."""
+        seen = self.keypoints(self.trunk(images)).flatten(1)
+        return cast(Tensor, self.head(F.relu(self.out(seen))))
+
+    read_reduced = forward
 
 
 class PointDynamics(nn.Module):
@@ -74,15 +121,17 @@ class PointWriter(nn.Module):
         grid: tokens along a side of a frame.
         channels: of a token.
         width: of the hidden layers.
+        axes: see ``UVAConfig.point_axes``.
     """
 
-    def __init__(self, *, points: int, grid: int, channels: int, width: int = 384) -> None:
+    def __init__(self, *, points: int, grid: int, channels: int, width: int = 384, axes: str = "xy") -> None:
         super().__init__()
         # A token changes completely within a few pixels: plain coordinates would be learned as a blur.
         self.register_buffer("rates", math.pi * torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0]), persistent=False)
         centre = (2 * torch.arange(grid) + 1) / grid - 1
-        xy = torch.stack([centre.repeat(grid), centre.repeat_interleave(grid)], dim=-1)  # tokens go row by row
-        self.register_buffer("centres", xy.repeat(1, points), persistent=False)
+        across, down = centre.repeat(grid), centre.repeat_interleave(grid)  # tokens go row by row
+        place = torch.stack([across, down] if axes == "xy" else [down, across], dim=-1)
+        self.register_buffer("centres", place.repeat(1, points), persistent=False)
         self.embed = nn.Linear(channels + 2 * 2 * points * 11, width)
         self.place = nn.Parameter(torch.zeros(grid**2, width))  # the background differs from place to place
         self.net = nn.Sequential(

@@ -19,7 +19,7 @@ from uva_agents.model.context import Context, patchify, unpatchify
 from uva_agents.model.heads import ActionHead, DiffusionHead
 from uva_agents.model.layers import Block
 from uva_agents.model.masking import Visibility
-from uva_agents.model.points import PointDynamics, PointReader, PointWriter
+from uva_agents.model.points import ConvPointReader, PointDynamics, PointReader, PointWriter
 
 
 def _embedding(*shape: int) -> nn.Parameter:
@@ -73,7 +73,11 @@ class UVA(nn.Module):
             self.register_buffer("token_mean", torch.zeros(s, c.token_dim))
             self.register_buffer("token_std", torch.ones(s, c.token_dim))
         if c.frame_points:
-            self.point_reader = PointReader(image_size=c.image_size, points=c.frame_points)
+            self.point_reader: PointReader | ConvPointReader = (
+                ConvPointReader(points=c.frame_points)
+                if c.point_reader == "conv"
+                else PointReader(image_size=c.image_size, points=c.frame_points)
+            )
             self.history_point_proj = nn.Linear(2 * c.frame_points, d)
             self.future_point_proj = nn.Linear(2 * c.frame_points, d)
 
@@ -97,7 +101,7 @@ class UVA(nn.Module):
             self.point_dynamics = PointDynamics(
                 points=c.frame_points, frames=t, steps=c.action_steps, action_dim=c.action_dim
             )
-            self.point_writer = PointWriter(points=c.frame_points, grid=c.grid, channels=c.token_dim)
+            self.point_writer = PointWriter(points=c.frame_points, grid=c.grid, channels=c.token_dim, axes=c.point_axes)
             self.sketch_proj = nn.Linear(c.token_dim, d)
         if c.predict_actions:
             self.action_head = self._action_head(c.action_dim, extra=2 * t * c.readout_dim)

@@ -78,7 +78,15 @@ class ImageEncoder(nn.Module):
         self.out = nn.Linear(2 * config.keypoints, config.features)
 
     def forward(self, frames: Tensor, corner: Tensor | None = None) -> Tensor:
-        """Features (B, features).
+        """Features (B, features); see :meth:`locate`."""
+        return self.describe(self.locate(frames, corner))
+
+    def describe(self, points: Tensor) -> Tensor:
+        """Features (..., features) from key points (..., 2 * keypoints)."""
+        return F.relu(self.out(points))
+
+    def locate(self, frames: Tensor, corner: Tensor | None = None) -> Tensor:
+        """Key points (B, 2 * keypoints).
 
         Args:
             frames: uint8 (B, H, W, 3 * frames), whole images (the centre is cut out) or crops of ``config.crop``.
@@ -98,4 +106,5 @@ class ImageEncoder(nn.Module):
             points = points * (c.crop / c.image_size)
             if corner is not None:
                 points = points + ((2.0 * corner + c.crop) / c.image_size - 1.0)[:, None].to(points.dtype)
-        return F.relu(self.out(points.flatten(1)))
+        located: Tensor = points.flatten(1)
+        return located

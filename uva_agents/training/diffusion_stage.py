@@ -28,6 +28,19 @@ class DiffusionModule(nn.Module):
         return self.net.loss(self.net.observe(frames, proprio, corner), actions, t, noise), {}
 
 
+class PointsDiffusionModule(nn.Module):
+    """The same from key points that were computed before."""
+
+    def __init__(self, net: DiffusionPolicyNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(
+        self, points: Tensor, proprio: Tensor | None, actions: Tensor, t: Tensor, noise: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.net.loss(self.net.observe_points(points, proprio), actions, t, noise), {}
+
+
 class DiffusionStage:
     """Random crops, and a diffusion step and noise of its own for every draw.
 
@@ -89,7 +102,7 @@ class DiffusionStage:
         nearest of the samples, ``spread`` the distance between samples for the same window: where demonstrators differ, a
         good policy has a large spread and a small best error.
         """
-        assert isinstance(module, DiffusionModule)
+        assert isinstance(module, DiffusionModule | PointsDiffusionModule)
         net = module.net
         c, device = net.config, next(net.parameters()).device
         count = min(self.check_windows, len(self.held_out))
@@ -118,3 +131,44 @@ class DiffusionStage:
         if self.check_samples > 1:
             metrics["spread"] = float((chunks[:, 1:] - chunks[:, :1]).norm(dim=-1).mean())
         return metrics
+
+
+class PointsDiffusionStage(DiffusionStage):
+    """Diffusion Policy behind convolutions that are kept as they are: every frame goes through them once, before training.
+
+    Several times as many windows a second as with the convolutions in the loop, for a policy that sees what the encoder was
+    trained to see.
+    """
+
+    def __init__(
+        self,
+        recipe: NetworkRecipe,
+        net: DiffusionPolicyNet,
+        train: FrameWindows,
+        held_out: FrameWindows,
+        normalizer: LinearNormalizer,
+    ) -> None:
+        super().__init__(recipe, net, train, held_out, normalizer)
+        self.module = PointsDiffusionModule(net)
+        for part in (net.encoder.trunk, net.encoder.keypoints):
+            part.requires_grad_(False)
+        self.points = self._locate(train.pixels)
+
+    @torch.no_grad()
+    def _locate(self, pixels: np.ndarray) -> Tensor:
+        device = next(self.net.parameters()).device
+        parts = [torch.from_numpy(pixels[i : i + 256]).to(device) for i in range(0, len(pixels), 256)]
+        return torch.cat([self.net.encoder.locate(part).cpu() for part in parts])
+
+    def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        size, c = self.config.batch_size, self.net.config
+        windows = EpochOrder(len(self.train), 1, size, self.recipe.seed, rank, world).at(step)[0]
+        rows = torch.from_numpy(self.train.index.steps(windows, self.train.frame_offsets))
+        draws = size * self.recipe.draws
+        return {
+            "points": self.points[rows],
+            "proprio": None if self.train.proprio is None else self.train.proprio[rows],
+            "actions": self.train.actions[torch.from_numpy(self.train.index.steps(windows, self.train.spec.actions))],
+            "t": torch.randint(0, c.train_steps, (draws,)),
+            "noise": torch.randn(draws, c.horizon, c.action_dim),
+        }

@@ -12,12 +12,12 @@ import torch
 from accelerate import PartialState
 from torch import nn
 
-from uva_agents.checkpoints.folder import resolve
+from uva_agents.checkpoints.folder import load_tensors, resolve
 from uva_agents.checkpoints.networks import NetBundle, load_diffusion_policy, load_two_frame, save_net
 from uva_agents.data import FrameWindows, WindowSpec, held_out_split, read_replay_buffer
 from uva_agents.data.images import resize_frames
 from uva_agents.model import DiffusionPolicyNet, TwoFrameConfig, TwoFrameNet
-from uva_agents.training.diffusion_stage import DiffusionStage
+from uva_agents.training.diffusion_stage import DiffusionStage, PointsDiffusionStage
 from uva_agents.training.loop import LoopOptions, run_stage
 from uva_agents.training.network_recipes import NetworkRecipe
 from uva_agents.training.pipeline import RunOptions, make_interface, make_normalizer
@@ -30,8 +30,10 @@ def run_network_recipe(recipe: NetworkRecipe, options: RunOptions) -> Path | Non
     Raises:
         ValueError: the data does not fit the network, or ``options`` ask for what only UVA's recipes have.
     """
-    if options.vae_weights is not None or options.points_weights is not None:
-        raise ValueError(f"recipe {recipe.name!r} has no autoencoder and no point reader: leave out --vae and --points")
+    if options.vae_weights is not None:
+        raise ValueError(f"recipe {recipe.name!r} has no autoencoder: leave out --vae")
+    if options.points_weights is not None and isinstance(recipe.model, TwoFrameConfig):
+        raise ValueError(f"recipe {recipe.name!r} trains its own encoder: leave out --points")
     state = PartialState(cpu=not torch.cuda.is_available())
     wanted = {"pixels", "action", *([recipe.proprio_key] if recipe.proprio_key else [])}
     episodes = read_replay_buffer(options.data, {k: f for k, f in recipe.fields.items() if k in wanted})
@@ -64,8 +66,18 @@ def run_network_recipe(recipe: NetworkRecipe, options: RunOptions) -> Path | Non
     else:
         found = episodes.arrays[recipe.proprio_key].shape[-1] if recipe.proprio_key else 0
         _check(recipe, found, "proprio_dim", recipe.model.proprio_dim)
-        net = DiffusionPolicyNet(recipe.model)
-        stage = DiffusionStage(recipe, net, windows(train), windows(held_out), normalizer)
+        model = recipe.model
+        if options.points_weights is not None:
+            # An encoder that reads points has seen whole images.
+            whole = dataclasses.replace(model.encoder, crop=model.encoder.image_size)
+            model = dataclasses.replace(model, encoder=whole)
+            recipe = dataclasses.replace(recipe, model=model)
+        net = DiffusionPolicyNet(model)
+        if options.points_weights is not None:
+            _see_with(net, options.points_weights)
+            stage = PointsDiffusionStage(recipe, net, windows(train), windows(held_out), normalizer)
+        else:
+            stage = DiffusionStage(recipe, net, windows(train), windows(held_out), normalizer)
     if options.init is not None:
         _start_from(net, options.init)
     rest = {k: v for k, v in recipe.to_dict().items() if k != "stage"}
@@ -93,6 +105,19 @@ def _check(recipe: NetworkRecipe, found: int, name: str, wanted: int) -> None:
         raise ValueError(f"the data has {found} numbers where recipe {recipe.name!r} has {name}={wanted}")
 
 
+def _see_with(net: DiffusionPolicyNet, path: Path) -> None:
+    """Take the encoder from a convolutional point reader.
+
+    Raises:
+        ValueError: it is another network.
+    """
+    tensors = {k: v for k, v in load_tensors(path).items() if not k.startswith("head.")}
+    own = net.encoder.state_dict()
+    if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in own.items()}:
+        raise ValueError(f"{path} is not a convolutional point reader of the size of this policy's encoder")
+    net.encoder.load_state_dict(tensors)
+
+
 def _start_from(net: nn.Module, init: str | Path) -> None:
     """Continue from finished weights of the same network.
 
@@ -107,4 +132,5 @@ def _start_from(net: nn.Module, init: str | Path) -> None:
 
 
 def _origin(options: RunOptions) -> str:
-    return "" if options.init is None else str(resolve(options.init).resolve())
+    used = [str(resolve(options.init).resolve())] if options.init is not None else []
+    return " ".join([*used, *([str(options.points_weights)] if options.points_weights is not None else [])])

@@ -17,9 +17,8 @@ from uva_agents.model import (
     dp_t_config,
     two_frame_nano_config,
 )
-from uva_agents.training.config import StageConfig
+from uva_agents.training.config import Limits, StageConfig
 
-Limits = Mapping[str, tuple[float | tuple[float, ...], float | tuple[float, ...]]]
 PUSHT_LIMITS: Limits = {"action": (0.0, 512.0), "agent_pos": (0.0, 512.0)}
 BLOCK_PUSH_LIMITS: Limits = {"action": ((0.15, -0.5), (0.7, 0.5)), "agent_pos": ((0.15, -0.5), (0.7, 0.5))}
 """Metres; the box to which the simulation clips a commanded position."""

@@ -33,7 +33,7 @@ from uva_agents.data import (
     standard_variants,
 )
 from uva_agents.model import UVA, VAE, Task
-from uva_agents.model.points import PointReader
+from uva_agents.model.points import ConvPointReader, PointReader
 from uva_agents.training.config import STAGES, DataLayout, Recipe, StageConfig
 from uva_agents.training.joint_stage import JointStage
 from uva_agents.training.loop import LoopOptions, Stage, run_stage
@@ -117,7 +117,9 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
     if recipe.model.frame_points and points is None:
         return None
     normalizer = make_normalizer(recipe, episodes)
-    spec = make_interface(recipe, episodes)
+    spec = dataclasses.replace(
+        make_interface(recipe, episodes, recipe.env_id), control_hz=recipe.control_hz, execute=recipe.execute
+    )
 
     def windows(chosen: np.ndarray, some: tuple[Variant, ...]) -> LatentWindows:
         c = recipe.model
@@ -135,7 +137,15 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
             history_actions=c.history_actions,
         )
 
-    validator = Validator(windows(held_out, variants[:1]), vae, normalizer, episodes.arrays["pixels"])
+    validator = Validator(
+        windows(held_out, variants[:1]),
+        vae,
+        normalizer,
+        episodes.arrays["pixels"],
+        unit=recipe.unit,
+        unit_scale=recipe.unit_scale,
+        readout_keys=recipe.readout_keys,
+    )
     stages: list[tuple[StageConfig, str, dict[Task, float], Validator]] = [
         (recipe.video, "video", {Task.VIDEO: 1.0}, dataclasses.replace(validator, video_only=True)),
         (recipe.joint, "joint", dict(recipe.task_weights), validator),
@@ -145,7 +155,7 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
         held_windows = windows(held_out, variants[:1])
         one = torch.ones(recipe.model.tokens_per_frame, recipe.model.token_dim)
         mean, std = (model.token_mean, model.token_std) if recipe.model.standardize else (0 * one, one)
-        moves = DynamicsStage(recipe, model.point_dynamics, train_windows, held_windows)
+        moves = DynamicsStage(recipe, model.point_dynamics, train_windows, held_windows, normalizer)
         draws = WriterStage(recipe, model.point_writer, train_windows, held_windows, mean=mean, std=std)
         for stage in (moves, draws):
             if not _train(stage, None, stage.config, recipe, options):
@@ -245,14 +255,20 @@ def _points(
         pass  # it came with the weights
     elif options.points_weights is not None:
         reader.load_state_dict(load_tensors(options.points_weights))
-    elif not _train(PointsStage(recipe, reader, train, held_out), None, recipe.points, recipe, options):
+    elif not _train(
+        PointsStage(recipe, reader, train, held_out, make_normalizer(recipe, train)),
+        None,
+        recipe.points,
+        recipe,
+        options,
+    ):
         return None
     reader.eval().requires_grad_(False)
     return [_read_points(reader, apply_variant(episodes, v, world_size=recipe.world_size)) for v in variants]
 
 
 @torch.no_grad()
-def _read_points(reader: PointReader, episodes: Episodes) -> np.ndarray:
+def _read_points(reader: PointReader | ConvPointReader, episodes: Episodes) -> np.ndarray:
     frames = episodes.arrays["pixels"]
     device = next(reader.parameters()).device
     parts = [reader(to_images(frames[i : i + 512]).to(device)).cpu().numpy() for i in range(0, len(frames), 512)]

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uva_agents.data import Batch, EpochOrder, LatentWindows
+from uva_agents.data import Batch, EpochOrder, LatentWindows, LinearNormalizer
 from uva_agents.model.points import PointDynamics, PointWriter
 from uva_agents.training.config import Recipe, StageConfig
+from uva_agents.training.points_stage import point_scale
 from uva_agents.training.report import Reporter
 
 
@@ -55,8 +56,10 @@ class DynamicsStage(_SketchStage):
         dynamics: PointDynamics,
         train: LatentWindows,
         held_out: LatentWindows,
+        normalizer: LinearNormalizer,
     ) -> None:
         super().__init__(recipe, recipe.dynamics, DynamicsModule(dynamics), train, held_out)
+        self.unit = torch.from_numpy(recipe.unit_scale / point_scale(recipe, normalizer)[0])
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         batch = self._batch(step, rank, world)
@@ -76,12 +79,13 @@ class DynamicsStage(_SketchStage):
         history, target = moving_points(batch)
         device = next(module.parameters()).device
         moved = module.dynamics(history.to(device), batch.actions.to(device)).cpu()
-        error = (moved - target)[:, -1].view(len(moved), -1, 2).norm(dim=-1) * self.recipe.world_size / 2
-        still = (target - history[:, -1:])[:, -1].view(len(moved), -1, 2).norm(dim=-1) * self.recipe.world_size / 2
+        error = ((moved - target)[:, -1].view(len(moved), -1, 2) * self.unit).norm(dim=-1)
+        still = ((target - history[:, -1:])[:, -1].view(len(moved), -1, 2) * self.unit).norm(dim=-1)
+        unit = self.recipe.unit
         return {
-            "first_px": float(error[:, 0].mean()),
-            "others_px": float(error[:, 1:].mean()),
-            "others_copied_px": float(still[:, 1:].mean()),
+            f"first_{unit}": float(error[:, 0].mean()),
+            f"others_{unit}": float(error[:, 1:].mean()),
+            f"others_copied_{unit}": float(still[:, 1:].mean()),
         }
 
 

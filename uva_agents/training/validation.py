@@ -1,4 +1,4 @@
-"""Held-out metrics of every task, in units a person can judge: pixels for actions and positions, decibels for frames."""
+"""Held-out metrics of every task, in units a person can judge: pixels or millimetres for positions, decibels for frames."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class Validator:
         frames: true uint8 frames (N, H, W, 3) of the same rows as ``windows``' latents.
         n_actions, n_videos: windows for the two kinds of metric.
         video_only: skip actions (for the video stage).
+        unit, unit_scale: see :class:`~uva_agents.training.config.Recipe`.
+        readout_keys: what the auxiliary state consists of.
     """
 
     windows: LatentWindows
@@ -34,6 +36,9 @@ class Validator:
     n_actions: int = 384
     n_videos: int = 64
     video_only: bool = False
+    unit: str = "px"
+    unit_scale: float = 1.0
+    readout_keys: tuple[str, ...] = ()
 
     @torch.no_grad()
     def run(self, model: UVA, reporter: Reporter | None = None, step: int = 0) -> dict[str, float]:
@@ -59,23 +64,24 @@ class Validator:
             chunk = sample_actions(model, context, task=task, sampler=sampler, generator=generator, n=n)
             chunk = chunk.view(-1, n, *chunk.shape[1:]).mean(1)
             error = (self.normalizer.unnormalize("action", chunk) - truth).norm(dim=-1)
-            metrics[f"{name}_error_px"] = float(error.mean())
+            metrics[f"{name}_error_{self.unit}"] = float(error.mean()) * self.unit_scale
             if task is Task.POLICY:
-                metrics["policy_error8_px"] = float(error[:, :8].mean())
+                metrics[f"policy_error8_{self.unit}"] = float(error[:, :8].mean()) * self.unit_scale
         if batch.readout is not None:
             metrics.update(self._readout(model, batch))
         return metrics
 
     def _readout(self, model: UVA, batch: Batch) -> dict[str, float]:
-        """Position error of the state read from the current frame, pixels, with and without proprioception."""
+        """Position error of the state read from the current frame, with and without proprioception."""
         assert batch.readout is not None
-        unit = float(1.0 / self.normalizer.scale["action"][0])
+        scale = np.concatenate([self.normalizer.scale[key] for key in self.readout_keys]).astype(np.float32)
+        unit = torch.from_numpy(self.unit_scale / scale).view(-1, 2)
         out = {}
-        for name, proprio in (("readout_px", batch.proprio), ("readout_blind_px", None)):
+        for name, proprio in (("readout", batch.proprio), ("readout_blind", None)):
             context = Context(history=batch.history, history_points=batch.history_points, proprio=proprio)
             z = model.joint_latent(context, model.visibility(Task.POLICY, len(batch.history)))
             error = model.read_out(z)[:, 0, -1] - batch.readout[:, 0, -1]
-            out[name] = float(error.view(len(error), -1, 2).norm(dim=-1).mean()) * unit
+            out[f"{name}_{self.unit}"] = float((error.cpu().view(len(error), -1, 2) * unit).norm(dim=-1).mean())
         return out
 
     def _videos(
