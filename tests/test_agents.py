@@ -112,6 +112,16 @@ def test_deterministic_prediction_ignores_the_seed(model: UVA) -> None:
     assert not np.array_equal(runs[2], runs[3])
 
 
+def test_smoothing_averages_neighbouring_actions_and_repeats_the_ends(model: UVA) -> None:
+    rough, smooth = (Policy(model, smooth=taps).sample(observation(0), n=1, seed=3)[0] for taps in (1, 3))
+    near = np.stack([np.concatenate([rough[:1], rough[:-1]]), rough, np.concatenate([rough[1:], rough[-1:]])])
+    inside = ((near > 0) & (near < 512)).all(0)  # the action space cuts off what goes beyond it, before and after
+    assert inside.any(axis=0).all()
+    np.testing.assert_allclose(smooth[inside], near.mean(0)[inside], rtol=1e-4)
+    with pytest.raises(ValueError, match="odd"):
+        Policy(model, smooth=2)
+
+
 def test_a_new_decision_comes_after_execute_actions(model: UVA) -> None:
     policy = Policy(model, execute=5)
     state = policy.initial_state(1, seed=0)

@@ -271,7 +271,42 @@ def test_windows_and_validation_episodes_of_the_released_code_can_be_had(shared:
         np.testing.assert_array_equal(index.steps(np.array([i]), index.spec.history)[0], row[3:16:4])
         np.testing.assert_array_equal(index.steps(np.array([i]), index.spec.future)[0], row[19::4])
         np.testing.assert_array_equal(index.steps(np.array([i]), index.spec.actions)[0], row[15:31])
+        # With actions as history a row has one more step in front; they come right before those to predict.
+        np.testing.assert_array_equal(index.steps(np.array([i]), index.spec.history_actions)[0][1:], row[:15])
     for n in (206, 247, 500):
         mask = recorded[f"sampler/val_mask_{n}_0.02_seed42"]
         np.testing.assert_array_equal(released_validation_split(n)[1], np.flatnonzero(mask))
         np.testing.assert_array_equal(released_validation_split(n)[0], np.flatnonzero(~mask))
+
+
+def test_action_and_history_offsets_match_the_recording(shared: Path) -> None:
+    recorded = np.load(shared / "golden" / "misc.npz")
+    ramp = {name: recorded[f"traj/{name}"].reshape(-1) for name in ("shift", "noshift_future")}
+    np.testing.assert_array_equal(WindowSpec().actions + 15, ramp["shift"])
+    np.testing.assert_array_equal(WindowSpec(action_offset=1).actions + 15, ramp["noshift_future"])
+    # Rows of 33 steps, in which now is step 16.
+    for name, offset in (("shift", 0), ("noshift", 1)):
+        spec = WindowSpec(action_offset=offset)
+        np.testing.assert_array_equal(spec.actions + 16, recorded[f"traj/hist33_{name}_future"].reshape(-1))
+        np.testing.assert_array_equal(spec.history_actions + 16, recorded[f"traj/hist33_{name}_history"].reshape(-1))
+    np.testing.assert_array_equal(WindowSpec().history + 15, recorded["frames/eval_indices_T16"])
+    np.testing.assert_array_equal(
+        np.concatenate([WindowSpec().history, WindowSpec().future]) + 15, recorded["frames/train_indices_T32"]
+    )
+    choices = WindowSpec().history_choices() + 15
+    assert len(choices) == recorded["frames/n_combinations_different_history_freq"]
+    np.testing.assert_array_equal(choices[:8], recorded["frames/first_combinations"])
+
+
+def test_batches_bring_the_actions_before_now_and_any_history_that_is_asked_for() -> None:
+    data = episodes()
+    tokens = np.arange(30, dtype=np.float16).repeat(64).reshape(30, 1, 64)
+    limits = {k: (np.zeros(2), np.full(2, 512.0)) for k in ("action", "agent_pos")}
+    normalizer = LinearNormalizer.from_limits(limits)
+    windows = LatentWindows(data, [tokens], standard_variants(1), normalizer, WindowSpec(), history_actions=True)
+    batch = windows.batch(np.array([8]), history=np.array([-15, -2, -2, 0]))
+    assert batch.history[0, :, 0, 0].tolist() == [0, 6, 6, 8]
+    assert batch.history_actions is not None and batch.proprio is not None
+    expected = data.arrays["action"][np.arange(-8, 8).clip(0)] / 256 - 1
+    np.testing.assert_allclose(batch.history_actions[0].numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(batch.proprio[0].numpy(), data.arrays["agent_pos"][[0, 6, 6, 8]] / 256 - 1, atol=1e-5)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from uva_agents.agents.pose_actions import smooth_actions
+from uva_agents.benchmarks import fvd
 from uva_agents.checkpoints.official_keys import rename, rename_vae
 from uva_agents.data import poses
 from uva_agents.model import VAE, HeadConfig
@@ -105,3 +107,30 @@ def test_rotation_vectors_survive_every_angle() -> None:
     half = np.concatenate([axis * np.sin(angle / 2)[:, None], np.cos(angle / 2)[:, None]], axis=1)
     np.testing.assert_allclose(poses.matrix_from_quaternion(half), matrix, atol=1e-9)
     np.testing.assert_allclose(poses.matrix_from_quaternion(-half), matrix, atol=1e-9)
+
+
+def test_action_smoothing_matches_the_recording(misc: dict[str, np.ndarray]) -> None:
+    smoothed = smooth_actions(torch.from_numpy(misc["smooth/in"]), taps=3)
+    np.testing.assert_allclose(smoothed.numpy(), misc["smooth/out"], atol=1e-6)
+
+
+def test_frechet_video_distance_matches_the_recording(misc: dict[str, np.ndarray]) -> None:
+    assert fvd.frechet_distance(misc["fvd/a"], misc["fvd/b"]) == pytest.approx(float(misc["fvd/distance"]), rel=1e-4)
+    assert fvd.frechet_distance(misc["fvd/a"], misc["fvd/a"]) == pytest.approx(0, abs=1e-6)
+    small = fvd.preprocess(misc["fvd/video"], resolution=16)
+    np.testing.assert_allclose(small.numpy(), misc["fvd/preprocessed_res16"], atol=1e-6)
+
+
+def test_frechet_video_distance_of_two_sets_grows_with_their_difference() -> None:
+    rng = np.random.default_rng(0)
+    videos = rng.integers(0, 200, (12, 4, 24, 20, 3), dtype=np.uint8)
+    features = lambda x: x.mean((2, 3)).flatten(1)[:, :16]  # noqa: E731
+    near, far = (
+        fvd.frechet_video_distance([videos[:6], videos[6:]], [videos + shift], features, resolution=16)
+        for shift in (np.uint8(5), np.uint8(50))
+    )
+    assert 0 < near < far
+    with pytest.raises(ValueError, match="uint8"):
+        fvd.preprocess(videos / 255)
+    with pytest.raises(ValueError, match="NaN"):
+        fvd.frechet_distance(np.full((4, 3), np.nan), np.zeros((4, 3)))

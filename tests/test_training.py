@@ -17,6 +17,7 @@ import torch
 
 from tests.tiny import tiny_dataset
 from uva_agents.checkpoints import load_bundle
+from uva_agents.model import Context, Task
 from uva_agents.training.config import Recipe, StageConfig, pusht_nano
 from uva_agents.training.ema import EMA
 from uva_agents.training.loop import learning_rate
@@ -71,6 +72,24 @@ def test_a_recipe_runs_end_to_end_and_its_weights_load(data: Path, tmp_path: Pat
     # A finished run is not trained again.
     again = run_recipe(tiny_recipe(), RunOptions(data, tmp_path / "run", progress=False))
     assert again == folder
+
+
+def test_past_actions_and_varied_history_train_and_an_unknown_past_is_no_action(data: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(varied_history=True)
+    recipe = replace(recipe, model=replace(recipe.model, history_actions=True))
+    folder = run_recipe(recipe, RunOptions(data, tmp_path / "run", progress=False))
+    assert folder is not None
+    model = load_bundle(folder).model
+    history = torch.randn(2, 4, 9, 64, generator=torch.Generator().manual_seed(0))
+    past = torch.rand(2, 16, 2, generator=torch.Generator().manual_seed(1))
+    visibility = model.visibility(Task.POLICY, 2)
+
+    def z(actions: torch.Tensor | None) -> torch.Tensor:
+        with torch.no_grad():
+            return model.joint_latent(Context(history=history, history_actions=actions), visibility)
+
+    torch.testing.assert_close(z(torch.full_like(past, float("nan"))), z(None))
+    assert not torch.allclose(z(past), z(None), atol=1e-4)
 
 
 def test_an_interrupted_run_continues_the_same_curve(data: Path, tmp_path: Path) -> None:

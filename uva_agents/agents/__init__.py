@@ -1,9 +1,33 @@
-"""Agents: Policy, WorldModel and InverseModel over one set of weights."""
+"""Agents: Policy, WorldModel and InverseModel over one set of weights. Importing this loads no torch; naming an agent does."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from uva_agents.agents.base import Agent, AgentState
-from uva_agents.agents.core import UVA
-from uva_agents.agents.inverse_model import InverseModel
-from uva_agents.agents.policy import Policy
-from uva_agents.agents.world_model import Rollout, WorldModel
+from uva_agents.agents.rollout import Rollout
+
+# Planners need the contract and Rollout only, and work on a simulator without any network.
+_LAZY = {
+    "UVA": "uva_agents.agents.core",
+    "InverseModel": "uva_agents.agents.inverse_model",
+    "Policy": "uva_agents.agents.policy",
+    "WorldModel": "uva_agents.agents.world_model",
+}
+
+if TYPE_CHECKING:
+    from uva_agents.agents.core import UVA
+    from uva_agents.agents.inverse_model import InverseModel
+    from uva_agents.agents.policy import Policy
+    from uva_agents.agents.world_model import WorldModel
 
 __all__ = ["UVA", "Agent", "AgentState", "InverseModel", "Policy", "Rollout", "WorldModel"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value  # the next access does not come here
+    return value

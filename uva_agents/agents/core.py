@@ -44,8 +44,7 @@ class UVA:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         if bundle.vae.config.kind == "kl-f16":
-            # Large convolutions on few channels: faster, same numbers. (torch's annotations know no memory_format alone.)
-            bundle.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            bundle.vae.streamline()
         self._texts: dict[str, Tensor] = {}
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -95,7 +96,9 @@ class InverseModel:
         return actions if batched else actions[0]
 
     @torch.no_grad()
-    def label(self, video: Any, *, batch_size: int = 16) -> np.ndarray:
+    def label(
+        self, video: Any, *, batch_size: int = 16, progress: Callable[[int, int], None] | None = None
+    ) -> np.ndarray:
         """Actions of a whole video at the control rate, from overlapping windows.
 
         Windows begin at every 4th frame and at the last possible one; where they overlap, their actions are averaged (poses, whose
@@ -105,6 +108,7 @@ class InverseModel:
         Args:
             video: uint8 (N, H, W, 3), one frame per control step, of any length from 2.
             batch_size: windows inferred together.
+            progress: called with how many windows are done, and how many there are.
 
         Returns:
             (N - 1, A), environment units: row t is the action taken at frame t.
@@ -129,6 +133,8 @@ class InverseModel:
         for begin in range(0, len(starts), batch_size):
             index = starts[begin : begin + batch_size, None] + ahead
             chunks.append(self.infer(pixels[np.minimum(index, len(pixels) - 1)]))
+            if progress is not None:
+                progress(min(begin + batch_size, len(starts)), len(starts))
         total, weight = np.zeros((length - 1, len(spec.action_low))), np.zeros((length - 1, 1))
         middle = 1 / (1 + np.abs(np.arange(c.action_steps) - (c.action_steps - 1) / 2))[:, None]
         for start, chunk in zip(starts, np.concatenate(chunks), strict=True):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uva_agents.checkpoints.spec import InterfaceSpec
+if TYPE_CHECKING:  # the checks themselves need no torch
+    from uva_agents.checkpoints.spec import InterfaceSpec
 
 Instruction = str | np.ndarray | None
 """What to do, in words or as the text encoder's vector (D,)."""

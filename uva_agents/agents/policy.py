@@ -13,9 +13,10 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from uva_agents.agents.context import context, look_ahead, memories_from, observe, read
+from uva_agents.agents.context import context, frames_kept, look_ahead, memories_from, observe, read
 from uva_agents.agents.core import UVA
 from uva_agents.agents.memory import Memory, PolicyState
+from uva_agents.agents.pose_actions import smooth_actions
 from uva_agents.model import Context, SamplerConfig, sample_actions
 
 
@@ -33,6 +34,7 @@ class Policy:
         temperature: scale of the sampling noise.
         ancestral: the released sampler (for weights that predict noise; released: ``steps=100, temperature=0.95``) instead
             of a deterministic few-step one.
+        smooth: width of a moving average over the chunk, an odd number of actions; the released robot server uses 3.
         batch_size: decisions computed together. 1 makes a vectorised run equal the single runs bit for bit, because
             matrix products of another batch size round differently; raise it where throughput matters more.
     """
@@ -45,6 +47,7 @@ class Policy:
         steps: int = 16,
         temperature: float = 1.0,
         ancestral: bool = False,
+        smooth: int = 1,
         batch_size: int = 1,
     ) -> None:
         chunk = uva.bundle.model.config.action_steps
@@ -53,8 +56,11 @@ class Policy:
             raise ValueError(f"execute must be between 1 and the chunk length {chunk}, got {execute}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if smooth < 1 or smooth % 2 == 0:
+            raise ValueError(f"smooth must be odd and positive, got {smooth}")
         self.uva = uva
         self.execute = execute
+        self.smooth = smooth
         prediction = uva.bundle.model.config.action_head.prediction
         if ancestral and prediction != "epsilon":
             raise ValueError(f"ancestral sampling needs weights that predict noise; these predict {prediction!r}")
@@ -74,6 +80,11 @@ class Policy:
         return self.uva.bundle.spec.action_space
 
     @property
+    def lookback(self) -> int:
+        """Observations before the current one that a decision may look at."""
+        return frames_kept(self.uva) - 1
+
+    @property
     def name(self) -> str:
         """Of the weights."""
         return self.uva.bundle.name
@@ -84,6 +95,7 @@ class Policy:
         return {
             "weights": self.uva.fingerprint,
             "execute": self.execute,
+            "smooth": self.smooth,
             "sampler": dataclasses.asdict(self.sampler),
         }
 
@@ -206,6 +218,8 @@ class Policy:
 
     def _actions(self, memory: Memory, normalized: torch.Tensor) -> np.ndarray:
         """Environment units (..., A), relative to where this environment is where that matters."""
+        if self.smooth > 1:
+            normalized = smooth_actions(normalized, taps=self.smooth)
         return self.uva.environment_actions(normalized, memory.proprio[-1] if memory.proprio else None)
 
     @torch.no_grad()

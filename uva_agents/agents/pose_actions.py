@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from uva_agents.data.poses import (
     matrix_from_pose9,
@@ -46,3 +47,13 @@ def relative_proprio(rows: np.ndarray, start: np.ndarray) -> np.ndarray:
     now = pose9_from_matrix(relative_to(matrix[-1], matrix))
     turned = rot6d_from_matrix(relative_to(pose_matrix(start[:6]), matrix)[:, :3, :3])
     return np.concatenate([now, rows[:, 6:7], turned], axis=-1)
+
+
+def smooth_actions(actions: torch.Tensor, *, taps: int = 3) -> torch.Tensor:
+    """Moving average of (..., K, A) over the K steps, the ends repeated. The released robot server does it to every number.
+
+    Rotations as rot6d come out a little short; making a matrix of them puts them back on the sphere.
+    """
+    steps = actions.shape[-2]
+    rows = torch.arange(steps)[:, None] + torch.arange(taps) - taps // 2
+    return actions[..., rows.clamp(0, steps - 1), :].mean(dim=-2)

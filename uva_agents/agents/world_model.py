@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
 
-from uva_agents.agents.context import context, memories_from
+from uva_agents.agents.context import context, frames_kept, memories_from
 from uva_agents.agents.core import UVA
+from uva_agents.agents.rollout import Rollout, frame_indices
 from uva_agents.model import Context, SamplerConfig, Task, frame_sampler, sample_video
+
+if TYPE_CHECKING:
+    from uva_agents.agents.dream import DreamEnv, DreamVectorEnv, Starts
+
+__all__ = ["Rollout", "Start", "WorldModel"]
+
+_ROWS = 1 << 16
+"""Tokens that pass through the network together: more than this costs memory and no longer saves time."""
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """Imagined futures of S candidates.
+class Start:
+    """A moment from which futures are imagined, encoded once: takes the place of ``obs`` and ``history``.
 
     Attributes:
-        frames: uint8 (S, F, H, W, 3).
-        latents: (S, F, tokens, channels), network units.
-        frame_steps: (F,) control steps from now at which the frames lie.
-        actions: (S, 16, A) sampled along with the frames, environment units; only from :meth:`WorldModel.imagine`.
+        context: of one sample, without actions.
+        pose: (P,) proprioception now, where there is one.
+        now: uint8 (H, W, 3).
     """
 
-    frames: np.ndarray
-    latents: Tensor
-    frame_steps: np.ndarray
-    actions: np.ndarray | None = None
+    context: Context
+    pose: np.ndarray | None
+    now: np.ndarray
 
 
 class WorldModel:
@@ -40,39 +50,80 @@ class WorldModel:
         sampler: denoising steps and reveal iterations. By default, weights that draw frames from actions (``frame_sketch``) give
             the most likely frames for those actions; others a draw.
         seed: of the sampling noise.
+        batch_size: candidates imagined together; by default as many as is efficient for the size of the network.
     """
 
-    def __init__(self, uva: UVA, *, sampler: SamplerConfig | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, uva: UVA, *, sampler: SamplerConfig | None = None, seed: int = 0, batch_size: int | None = None
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        c = uva.bundle.model.config
         self.uva = uva
-        self.sampler = sampler or frame_sampler(uva.bundle.model.config)
+        self.sampler = sampler or frame_sampler(c)
         self.seed = seed
+        self.batch_size = batch_size or min(128, max(1, _ROWS // (c.n_frames * c.tokens_per_frame)))
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, device: str | torch.device = "auto", **options: Any) -> Self:
         """A shipped name, a weights folder or a released ``.ckpt`` file; ``options`` go to the constructor."""
         return cls(UVA.from_pretrained(name_or_path, device=device), **options)
 
-    def rollout(self, obs: Any, actions: Any, *, history: Any | None = None, seed: int | None = None) -> Rollout:
+    @property
+    def action_space(self) -> gym.spaces.Box:
+        """Of one action of a candidate."""
+        return self.uva.bundle.spec.action_space
+
+    @property
+    def lookback(self) -> int:
+        """Observations before the current one that a prediction may look at."""
+        return frames_kept(self.uva) - 1
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides its predictions, as JSON values."""
+        return {"weights": self.uva.fingerprint, "sampler": dataclasses.asdict(self.sampler), "seed": self.seed}
+
+    @torch.no_grad()
+    def prepare(self, obs: Any, *, history: Any | None = None) -> Start:
+        """What all candidates share, computed once: give it as ``obs`` to several :meth:`rollout` calls from one moment."""
+        memories, batched = memories_from(self.uva, obs, history)
+        if batched:
+            raise ValueError("the world model takes one observation at a time (candidates are its batch)")
+        start, memories = context(self.uva, memories)
+        memory = memories[0]
+        return Start(start, memory.proprio[-1] if memory.proprio else None, memory.frames[-1])
+
+    def rollout(
+        self,
+        obs: Any,
+        actions: Any,
+        *,
+        history: Any | None = None,
+        seed: int | None = None,
+        frames: Sequence[int] | None = None,
+        decode: bool = True,
+        steps: int | None = None,
+    ) -> Rollout:
         """What happens if these actions are taken.
 
         Args:
-            obs: one observation.
+            obs: one observation, or what :meth:`prepare` made of it.
             actions: (S, T, A) or (T, A) in environment units; T a multiple of 16. Beyond 16 the predicted frames become history.
             history: earlier observations with a leading time axis, oldest first.
             seed: of the noise; the model's own when absent.
+            frames: which frames of the future are wanted: indices, negative ones from the end. The others are neither sampled
+                (where that is possible) nor decoded. ``None`` means all.
+            decode: false leaves the frames in latent space.
+            steps: denoising steps of the frames; the sampler's own when absent. 0 is the sketch alone, for weights that draw
+                frames from actions: no transformer, a first impression.
 
         Raises:
-            ValueError: T is not a multiple of 16, or the actions are not finite or of the wrong size.
+            ValueError: T is not a multiple of 16; actions that are not finite, of the wrong size or outside the action space; an
+                unknown frame.
         """
-        c = self.uva.bundle.model.config
-        size = len(self.uva.bundle.spec.action_low)
-        plans = np.asarray(actions, dtype=np.float32)
-        plans = plans[None] if plans.ndim == 2 else plans
-        if plans.ndim != 3 or plans.shape[-1] != size or plans.shape[1] % c.action_steps or not plans.shape[1]:
-            raise ValueError(f"actions must be (S, T, {size}) with T a multiple of {c.action_steps}, got {plans.shape}")
-        if not np.isfinite(plans).all():
-            raise ValueError("actions have NaN or infinity")
-        return self._run(obs, history, Task.FORWARD, len(plans), plans, seed)
+        plans = self._checked(actions)
+        return self._run(obs, history, Task.FORWARD, len(plans), plans, seed, frames, decode, self._with_steps(steps))
 
     def generate(self, obs: Any, *, n: int = 1, history: Any | None = None, seed: int | None = None) -> Rollout:
         """Plausible futures without actions: the video model. ``n`` samples of 16 steps."""
@@ -82,46 +133,220 @@ class WorldModel:
         """Futures and the actions that go with them, sampled jointly (policy + video task)."""
         return self._run(obs, history, Task.POLICY_VIDEO, n, None, seed)
 
+    def as_env(
+        self,
+        objective: Callable[[Rollout], Any],
+        *,
+        horizon: int = 64,
+        hold: bool = True,
+        success_cost: float | None = None,
+        starts: Starts | None = None,
+    ) -> DreamEnv:
+        """A gymnasium environment that lives in this model.
+
+        Args:
+            objective, horizon, hold, success_cost: see :class:`~uva_agents.agents.dream.DreamRules`.
+            starts: observations to begin from, a function of a random generator that gives one, or an environment to reset; by
+                default the environment that the weights were trained for. ``reset(options={"obs": ..., "history": ...})`` says it
+                for one episode.
+        """
+        from uva_agents.agents.dream import DreamEnv, DreamRules
+
+        return DreamEnv(self, DreamRules(objective, horizon, hold, success_cost), starts=starts)
+
+    def as_vector_env(
+        self,
+        num_envs: int,
+        objective: Callable[[Rollout], Any],
+        *,
+        horizon: int = 64,
+        hold: bool = True,
+        success_cost: float | None = None,
+        starts: Starts | None = None,
+    ) -> DreamVectorEnv:
+        """Several environments as in :meth:`as_env`, imagined in one batch."""
+        from uva_agents.agents.dream import DreamRules, DreamVectorEnv
+
+        return DreamVectorEnv(self, num_envs, DreamRules(objective, horizon, hold, success_cost), starts=starts)
+
+    def _checked(self, actions: Any) -> np.ndarray:
+        """(S, T, A) float32."""
+        c, space = self.uva.bundle.model.config, self.action_space
+        size = space.shape[0]
+        plans = np.asarray(actions, dtype=np.float32)
+        plans = plans[None] if plans.ndim == 2 else plans
+        if plans.ndim != 3 or plans.shape[-1] != size or plans.shape[1] % c.action_steps or not plans.shape[1]:
+            raise ValueError(f"actions must be (S, T, {size}) with T a multiple of {c.action_steps}, got {plans.shape}")
+        if not np.isfinite(plans).all():
+            raise ValueError("actions have NaN or infinity")
+        # Rounding is forgiven, another unit is not.
+        slack = 1e-3 * np.where(np.isfinite(space.high - space.low), space.high - space.low, 0.0)
+        outside = (plans < space.low - slack) | (plans > space.high + slack)
+        if outside.any():
+            worst = plans[outside][0]
+            raise ValueError(
+                f"actions must be in environment units inside {space}, but {worst:g} is outside: "
+                "clip them, or undo their normalisation"
+            )
+        return plans
+
+    def _with_steps(self, steps: int | None) -> SamplerConfig | None:
+        """The sampler with that many steps for frames; ``None`` for the sketch alone."""
+        if steps is None:
+            return self.sampler
+        if steps < 0:
+            raise ValueError(f"steps must be 0 or more, got {steps}")
+        if steps == 0 and not self.uva.bundle.model.config.frame_sketch:
+            raise ValueError("steps=0 is the sketch alone, and these weights draw none (frame_sketch): use at least 1")
+        return replace(self.sampler, video_steps=steps) if steps else None
+
     @torch.no_grad()
     def _run(
-        self, obs: Any, history: Any | None, task: Task, n: int, plans: np.ndarray | None, seed: int | None
+        self,
+        obs: Any,
+        history: Any | None,
+        task: Task,
+        n: int,
+        plans: np.ndarray | None,
+        seed: int | None,
+        frames: Sequence[int] | None = None,
+        decode: bool = True,
+        sampler: SamplerConfig | None = None,
     ) -> Rollout:
         c = self.uva.bundle.model.config
-        memories, batched = memories_from(self.uva, obs, history)
-        if batched:
-            raise ValueError("the world model takes one observation at a time (candidates are its batch)")
+        if isinstance(obs, Start) and history is not None:
+            raise ValueError("history= is part of what prepare() made already: give it there")
+        start = obs if isinstance(obs, Start) else self.prepare(obs, history=history)
         steps = c.action_steps if plans is None else plans.shape[1]
         if steps > c.action_steps and (c.wrist_image or (c.proprio_dim and not c.proprio_maskable)):
             raise ValueError(
                 f"these weights need proprioception or a wrist camera at every step, which nobody has measured in imagined "
                 f"frames: roll out {c.action_steps} steps at a time"
             )
-        start, memories = context(self.uva, memories)
-        pose = memories[0].proprio[-1] if memories[0].proprio else None
-        actions = None if plans is None else self.uva.normalize_actions(plans, pose)
+        sampler = self.sampler if plans is None else sampler
+        chunks = steps // c.action_steps
+        wanted = frame_indices(frames, chunks * c.n_frames)
+        actions = None if plans is None else self.uva.normalize_actions(plans, start.pose)
         generator = torch.Generator(device=self.uva.device).manual_seed(self.seed if seed is None else seed)
-        inputs = Context(**{key: _repeat(value, n) for key, value in vars(start).items()})
-        parts, frames, sampled = [], [], None
-        for begin in range(0, steps, c.action_steps):
-            if actions is not None:
-                inputs = replace(inputs, actions=actions[:, begin : begin + c.action_steps])
-            sample = sample_video(self.uva.bundle.model, inputs, task=task, sampler=self.sampler, generator=generator)
-            sampled = sample.actions
-            parts.append(sample.tokens)
-            frames.append(self.uva.decode(sample.tokens))
-            # Predicted frames become the history of the next chunk; where the agent then is, nobody has measured.
-            points = None
-            if c.frame_points:
-                points = self.uva.encode(frames[-1].reshape(-1, *frames[-1].shape[2:])).points
-                points = None if points is None else points.view(n, c.n_frames, -1)
-            inputs = Context(history=sample.tokens, history_points=points, text=inputs.text)
-        latents = torch.cat(parts, dim=1)
+        all_steps = np.arange(1, chunks * c.n_frames + 1) * c.frame_stride
+        chunks = max(wanted, default=0) // c.n_frames + 1  # nobody looks at what comes after the last wanted frame
+        noise, size = self._noise(task, n, chunks, sampler, generator)
+        parts = []
+        for begin in range(0, n, size):
+            rows = slice(begin, min(begin + size, n))
+            parts.append(
+                self._imagine(
+                    start,
+                    rows.stop - begin,
+                    task,
+                    None if actions is None else actions[rows],
+                    chunks,
+                    wanted,
+                    decode,
+                    sampler,
+                    generator,
+                    [] if noise is None else [x[rows] for x in noise],
+                )
+            )
+        height, width = self.uva.bundle.spec.image_shape
+        sampled = parts[0][2]
         return Rollout(
-            frames=np.concatenate(frames, axis=1),
-            latents=latents,
-            frame_steps=np.arange(1, latents.shape[1] + 1) * c.frame_stride,
-            actions=None if sampled is None else self.uva.environment_actions(sampled, pose),
+            frames=np.concatenate([x[1] for x in parts])
+            if decode and wanted
+            else np.empty((n, 0, height, width, 3), np.uint8),
+            latents=torch.cat([x[0] for x in parts]),
+            frame_steps=all_steps[wanted],
+            actions=plans if sampled is None else self.uva.environment_actions(sampled, start.pose),
+            all_steps=all_steps,
+            now=start.now,
         )
+
+    def _noise(
+        self, task: Task, n: int, chunks: int, sampler: SamplerConfig | None, generator: torch.Generator
+    ) -> tuple[list[Tensor] | None, int]:
+        """Start noise (n, T, S, C) of each chunk, and how many candidates may be imagined together.
+
+        Drawn for all candidates at once, so that a future does not depend on which others are in its batch. Samplers that draw
+        more than that as they go get all candidates in one batch.
+        """
+        c = self.uva.bundle.model.config
+        if task is not Task.FORWARD or (
+            sampler is not None and (sampler.iterations > 1 or sampler.ancestral or c.predict_wrist)
+        ):
+            return None, n
+        warmth = 0.0
+        if sampler is not None:
+            warmth = sampler.temperature if sampler.video_temperature is None else sampler.video_temperature
+        shape = (n, c.n_frames, c.tokens_per_frame, c.token_dim)
+        if not warmth:
+            zero = torch.zeros(1, 1, 1, 1, device=self.uva.device).expand(shape)
+            return [zero] * chunks, min(n, self.batch_size)
+        noise = []
+        for _ in range(chunks):
+            torch.rand(n, c.tokens_per_frame, generator=generator, device=self.uva.device)  # the order of one iteration
+            noise.append(torch.randn(shape, generator=generator, device=self.uva.device) * warmth)
+        return noise, min(n, self.batch_size)
+
+    def _imagine(
+        self,
+        start: Start,
+        n: int,
+        task: Task,
+        actions: Tensor | None,
+        chunks: int,
+        wanted: list[int],
+        decode: bool,
+        sampler: SamplerConfig | None,
+        generator: torch.Generator,
+        noise: list[Tensor],
+    ) -> tuple[Tensor, np.ndarray, Tensor | None]:
+        """Tokens (n, K, S, C) and frames (n, K, H, W, 3) of the wanted frames, and actions where they are sampled."""
+        model, c = self.uva.bundle.model, self.uva.bundle.model.config
+        inputs = Context(**{key: _repeat(value, n) for key, value in vars(start.context).items()})
+        tokens, frames, sampled = [], [], None
+        for k in range(chunks):
+            mine = [i - k * c.n_frames for i in wanted if i // c.n_frames == k]
+            last = k == chunks - 1
+            # What becomes history is needed whole.
+            drawn = mine if last else list(range(c.n_frames))
+            if actions is not None:
+                steps = actions[:, k * c.action_steps : (k + 1) * c.action_steps]
+                inputs = replace(inputs, actions=steps)
+            if sampler is None:
+                assert inputs.actions is not None
+                future = model.sketch(inputs, inputs.actions)[:, drawn]
+            elif drawn:
+                # The order in which positions are revealed means nothing where they are revealed together.
+                order = torch.arange(c.tokens_per_frame, device=self.uva.device).expand(n, -1) if noise else None
+                sample = sample_video(
+                    model,
+                    inputs,
+                    task=task,
+                    sampler=sampler,
+                    generator=generator,
+                    order=order,
+                    frames=None if len(drawn) == c.n_frames else drawn,
+                    noise=noise[k] if noise else None,
+                )
+                future, sampled = sample.tokens, sample.actions
+            else:
+                future = torch.zeros(n, 0, c.tokens_per_frame, c.token_dim, device=self.uva.device)
+            kept = [drawn.index(i) for i in mine]
+            tokens.append(future[:, kept])
+            again = c.frame_points and not last  # points of the next chunk's history are read from the frames
+            images = self.uva.decode(future) if drawn and (again or (decode and mine)) else None
+            if images is not None and decode and mine:
+                frames.append(images[:, kept])
+            if not last:
+                # Predicted frames become the history of the next chunk; where the agent then is, nobody has measured.
+                points = None
+                if again and images is not None:
+                    points = model.point_reader(self.uva.images(images.reshape(-1, *images.shape[2:])))
+                    points = points.view(n, c.n_frames, -1)
+                inputs = Context(history=future, history_points=points, text=inputs.text)
+        height, width = self.uva.bundle.spec.image_shape
+        empty = np.empty((n, 0, height, width, 3), np.uint8)
+        return torch.cat(tokens, dim=1), np.concatenate(frames, axis=1) if frames else empty, sampled
 
 
 def _repeat(x: Tensor | None, n: int) -> Tensor | None:

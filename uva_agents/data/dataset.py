@@ -26,6 +26,7 @@ class Batch:
         proprio: (B, T, P) at the history frames, or ``None``.
         readout: (B, 2, T, R) low-dimensional state at history and future frames, or ``None``.
         history_points, future_points: (B, T, 2K) points read from the frames, or ``None``.
+        history_actions: (B, action_steps, A) that led here, or ``None``.
     """
 
     history: Tensor
@@ -35,6 +36,7 @@ class Batch:
     readout: Tensor | None
     history_points: Tensor | None = None
     future_points: Tensor | None = None
+    history_actions: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """On a device."""
@@ -50,6 +52,7 @@ class Batch:
             move(self.readout),
             move(self.history_points),
             move(self.future_points),
+            move(self.history_actions),
         )
 
 
@@ -67,6 +70,7 @@ class LatentWindows:
         readout_keys: keys concatenated into the read-out target.
         world_size: see :func:`~uva_agents.data.augment.apply_variant`.
         points: float32 (N, 2K) per variant, read from its frames.
+        history_actions: whether batches have the actions before now.
     """
 
     def __init__(
@@ -82,11 +86,13 @@ class LatentWindows:
         readout_keys: Sequence[str] = (),
         world_size: float = 512.0,
         points: Sequence[np.ndarray] | None = None,
+        history_actions: bool = False,
     ) -> None:
         if len(tokens) != len(variants):
             raise ValueError(f"{len(tokens)} latent arrays for {len(variants)} variants")
         self.index = WindowIndex(episodes, spec, chosen)
         self.spec = spec
+        self.history_actions = history_actions
         self.variants = len(variants)
         self.rows_per_variant = episodes.steps
         self.tokens = torch.from_numpy(np.concatenate(tokens))
@@ -106,17 +112,28 @@ class LatentWindows:
         return len(self.index)
 
     def batch(
-        self, windows: np.ndarray | Sequence[int], variant: np.ndarray | int = 0, *, tokens: bool = True
+        self,
+        windows: np.ndarray | Sequence[int],
+        variant: np.ndarray | int = 0,
+        *,
+        tokens: bool = True,
+        history: np.ndarray | None = None,
     ) -> Batch:
-        """The windows with these numbers (B,), each from its variant; without ``tokens``, frames have no rows (0, ...)."""
+        """The windows with these numbers (B,), each from its variant.
+
+        Args:
+            tokens: without them, frames have no rows (0, ...).
+            history: offsets (T,) of the history frames, instead of the window's own.
+        """
         windows = np.asarray(windows)
         base = (np.asarray(variant) * self.rows_per_variant).reshape(-1, 1)
         rows = {
             name: torch.from_numpy(self.index.steps(windows, offsets) + base)
             for name, offsets in (
-                ("history", self.spec.history),
+                ("history", self.spec.history if history is None else history),
                 ("future", self.spec.future),
                 ("action", self.spec.actions),
+                ("history_action", self.spec.history_actions),
             )
         }
         readout = None
@@ -130,6 +147,7 @@ class LatentWindows:
             readout=readout,
             history_points=None if self.points is None else self.points[rows["history"]],
             future_points=None if self.points is None else self.points[rows["future"]],
+            history_actions=self.actions[rows["history_action"]] if self.history_actions else None,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,21 @@ class WindowSpec:
     @property
     def actions(self) -> np.ndarray:
         return np.arange(self.action_steps) + self.action_offset
+
+    @property
+    def history_actions(self) -> np.ndarray:
+        """The actions just before :attr:`actions`, as many."""
+        return self.actions - self.action_steps
+
+    def history_choices(self) -> np.ndarray:
+        """Every other way to pick history frames that ends now, offsets (n, n_frames) in order, repeats allowed.
+
+        Over 16 steps and 4 frames there are 816. The released code draws one per batch where robots and data differ in rate
+        (``different_history_freq``).
+        """
+        steps = np.arange(1 - self.n_frames * self.stride, 1)
+        earlier = itertools.combinations_with_replacement(steps, self.n_frames - 1)
+        return np.array([(*some, 0) for some in earlier])
 
 
 RELEASED_TRIM = (14, 9)

@@ -38,7 +38,7 @@ class Context:
         actions: (B, action_steps, A), normalised.
         proprio: (B, proprio_steps, P), normalised. Rows with NaN are missing (networks with ``proprio_maskable``).
         text: (B, text_dim).
-        history_actions: (B, history_steps, A), normalised.
+        history_actions: (B, history_steps, A), normalised; NaN where unknown.
         wrist_history, wrist_future: (B, T, S, C).
         history_points, future_points: (B, T, 2 * frame_points) points read from the frames, in [-1, 1].
     """

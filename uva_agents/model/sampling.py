@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,9 +46,9 @@ class VideoSample:
     """What :func:`sample_video` sampled.
 
     Attributes:
-        tokens: (B, T, S, C) future frames.
+        tokens: (B, T, S, C) future frames, or those of them that were asked for.
         actions: (B, action_steps, A) normalised, where they were asked for.
-        wrist_tokens: (B, T, S, C) future frames of the wrist camera, from networks that predict them.
+        wrist_tokens: the same of the wrist camera, from networks that predict them.
     """
 
     tokens: Tensor
@@ -96,6 +97,8 @@ def sample_video(
     generator: torch.Generator | None = None,
     order: Tensor | None = None,
     with_actions: bool | None = None,
+    frames: Sequence[int] | None = None,
+    noise: Tensor | None = None,
 ) -> VideoSample:
     """Future frame tokens for VIDEO, FORWARD or POLICY_VIDEO.
 
@@ -103,6 +106,9 @@ def sample_video(
         context: history (and actions for FORWARD); ``future`` is ignored.
         order: (B, S) the order in which positions are revealed; random when absent, shared by the frames.
         with_actions: also sample actions in the last iteration; by default for POLICY_VIDEO.
+        frames: which of the T future frames are wanted (ascending), all when absent. In one iteration the head then samples no others;
+            the ones it samples are the same.
+        noise: (B, T, S, C) start of the deterministic sampler, drawn from ``generator`` when absent; for one iteration.
     """
     if not task.predicts_video:
         raise ValueError(f"sample_video covers VIDEO, FORWARD and POLICY_VIDEO, not {task}")
@@ -125,6 +131,10 @@ def sample_video(
     doing = context.actions if task is Task.FORWARD else None
     warmth = sampler.temperature if sampler.video_temperature is None else sampler.video_temperature
     counts = reveal_counts(min(sampler.iterations, s), s)
+    # Later iterations see what earlier ones sampled, so all of it is needed; an exact sampler draws noise as it goes.
+    partly = frames is not None and len(counts) == 1 and not sampler.ancestral
+    wanted = torch.zeros(c.n_frames, dtype=torch.bool, device=device)
+    wanted[list(frames) if partly and frames is not None else slice(None)] = True
     for i, left in enumerate(counts):
         visibility = model.visibility(task, b, mask[:, None].expand(-1, c.n_frames, -1))
         z = model.joint_latent(replace(context, future=tokens, wrist_future=wrist), visibility)
@@ -138,23 +148,30 @@ def sample_video(
             )
         # Positions stay masked from the end of the order, so the first ones are revealed first.
         following = (rank < left).float()
-        revealed = (mask - following).bool()[:, None].expand(-1, c.n_frames, -1)
+        revealed = (mask - following).bool()[:, None] & wanted[None, :, None]
         if early and i == 0:
             doing = actions
         sketch = model.sketch(context, doing) if c.frame_sketch and doing is not None else None
 
-        def sampled(head: DiffusionHead, condition: Tensor, revealed: Tensor = revealed) -> Tensor:
+        def sampled(
+            head: DiffusionHead, condition: Tensor, start: Tensor | None = None, revealed: Tensor = revealed
+        ) -> Tensor:
+            if start is None and partly:
+                start = torch.randn(tokens.shape, generator=generator, device=device) * warmth
             return head.sample(
                 condition.view(b, c.n_frames, s, -1)[revealed],
                 steps=sampler.video_steps,
+                noise=None if start is None else start[revealed],
                 generator=generator,
                 temperature=warmth,
                 ancestral=sampler.ancestral,
             )
 
-        fresh = sampled(model.video_head, model.video_condition(z, sketch))
+        fresh = sampled(model.video_head, model.video_condition(z, sketch), noise)
         tokens = tokens.masked_scatter(revealed[..., None], fresh if sketch is None else fresh + sketch[revealed])
         if wrist is not None:
             wrist = wrist.masked_scatter(revealed[..., None], sampled(model.wrist_head, z))
         mask = following
+    if frames is not None:
+        tokens, wrist = tokens[:, list(frames)], None if wrist is None else wrist[:, list(frames)]
     return VideoSample(tokens, actions if wants_actions else None, wrist)

@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 from uva_agents.model.config import Task, UVAConfig
@@ -166,8 +167,8 @@ class UVA(nn.Module):
         """Joint video-action latent Z, (B, T * S, D)."""
         c = self.config
         b = context.batch_size
-        x = self.mix(torch.cat(self._groups(context, visibility, b), dim=-1))
-        x = x + self.encoder_time_pos[:, :, None] + self.encoder_space_pos[:, None]
+        x = self._mixed(self._groups(context, visibility, b))
+        x = (x + self.encoder_time_pos[:, :, None] + self.encoder_space_pos[:, None]).expand(b, -1, -1, -1)
         x = x.flatten(1, 2)
         if c.text_dim:
             x = torch.cat([self._text_tokens(context.text, b) + self.encoder_text_pos, x], dim=1)
@@ -189,13 +190,30 @@ class UVA(nn.Module):
                 x = block(x)
         return x
 
+    def _mixed(self, groups: list[Tensor]) -> Tensor:
+        """One linear map of the concatenated groups, (B, T, S, D).
+
+        Computed group by group: what is missing is one row and what comes per step is a few, and they are spread over the
+        positions only after their part of the map.
+        """
+        parts = self.mix.weight.split(self.config.width, dim=1)
+        x: Tensor | None = None
+        for group, weight in zip(groups, parts, strict=True):
+            part = linear(group, weight, self.mix.bias if x is None else None)
+            part = self._spread(part) if part.dim() == 3 else part
+            x = part if x is None else x + part
+        assert x is not None
+        return x
+
     def _groups(self, context: Context, visibility: Visibility, b: int) -> list[Tensor]:
-        """The channel groups of every position, each (B, T, S, D), in the released order."""
+        """The channel groups of every position in the released order.
+
+        (B, T, S, D), or (B, K, D) for what comes once per step, or (1, 1, 1, D) where all of it is missing.
+        """
         c = self.config
-        shape = (b, c.n_frames, c.tokens_per_frame, c.width)
         missing = self.frame_mask.view(1, 1, 1, -1)
         hidden = visibility.future_mask[..., None]
-        future = self._future(context.future, self.future_proj, missing, hidden, shape)
+        future = self._future(context.future, self.future_proj, missing, hidden)
         if c.frame_points and context.future_points is not None:
             # Only of frames that are shown whole: a masked frame must not leak where things are in it.
             whole = (hidden.sum(2, keepdim=True) == 0).float()
@@ -207,56 +225,51 @@ class UVA(nn.Module):
         groups = [future]
         if c.predict_wrist:
             wrist_missing = self.wrist_mask.view(1, 1, 1, -1)
-            groups.append(self._future(context.wrist_future, self.wrist_future_proj, wrist_missing, hidden, shape))
+            groups.append(self._future(context.wrist_future, self.wrist_future_proj, wrist_missing, hidden))
         keep = visibility.history[:, None, None, None]
-        history = _select(context.history, self.history_proj, missing, keep, shape)
+        history = _select(context.history, self.history_proj, missing, keep)
         if c.frame_points and context.history_points is not None:
             history = history + keep.float() * self.history_point_proj(context.history_points)[:, :, None]
         groups.append(history)
         if c.history_actions:
-            groups.append(self._history_actions(context.history_actions, b))
-        action_keep = visibility.actions[:, None, None]
-        actions = _select(
-            context.actions,
-            self.action_proj,
-            self.action_mask.view(1, 1, -1),
-            action_keep,
-            (b, c.action_steps, c.width),
-        )
-        groups.append(self._spread(actions))
+            groups.append(self._history_actions(context.history_actions))
+        groups.append(self._per_step(context.actions, self.action_proj, self.action_mask, visibility.actions))
         if c.wrist_image:
             if context.wrist_history is None:
                 raise ValueError("this network sees a wrist camera: give wrist_history")
             groups.append(self.wrist_history_proj(context.wrist_history))
         if c.proprio_dim:
-            groups.append(self._proprio(context.proprio, visibility, b))
+            groups.append(self._proprio(context.proprio, visibility))
         return groups
 
-    def _future(
-        self, tokens: Tensor | None, proj: nn.Module, missing: Tensor, hidden: Tensor, shape: tuple[int, ...]
-    ) -> Tensor:
+    def _future(self, tokens: Tensor | None, proj: nn.Module, missing: Tensor, hidden: Tensor) -> Tensor:
         if tokens is None:
-            return missing.expand(shape)
+            return missing
         return cast(Tensor, proj(tokens) * (1 - hidden) + missing * hidden)
 
-    def _history_actions(self, actions: Tensor | None, b: int) -> Tensor:
-        mask = self.history_action_mask.view(1, 1, -1)
-        if actions is None:
-            return self._spread(mask.expand(b, self.config.history_steps, -1))
-        return self._spread(self.history_action_proj(actions))
+    def _per_step(self, steps: Tensor | None, proj: nn.Module, missing: Tensor, keep: Tensor) -> Tensor:
+        """(B, K, A) where ``keep`` (B,) or (B, K, 1), the mask token elsewhere."""
+        if steps is None:
+            return missing.view(1, 1, 1, -1)
+        return _select(steps, proj, missing.view(1, 1, -1), keep if keep.dim() == 3 else keep[:, None, None])
 
-    def _proprio(self, proprio: Tensor | None, visibility: Visibility, b: int) -> Tensor:
-        c = self.config
-        if not c.proprio_maskable:
+    def _history_actions(self, actions: Tensor | None) -> Tensor:
+        if actions is None:
+            return self.history_action_mask.view(1, 1, 1, -1)
+        known = torch.isfinite(actions).all(dim=-1, keepdim=True)
+        actions = torch.where(known, actions, 0.0)
+        return self._per_step(actions, self.history_action_proj, self.history_action_mask, known)
+
+    def _proprio(self, proprio: Tensor | None, visibility: Visibility) -> Tensor:
+        if not self.config.proprio_maskable:
             if proprio is None:
                 raise ValueError("this network needs proprioception: give proprio")
-            return self._spread(self.proprio_proj(proprio))
+            return cast(Tensor, self.proprio_proj(proprio))
         keep = visibility.history[:, None, None]
-        shape = (b, c.proprio_steps, c.width)
         if proprio is not None:
             known = torch.isfinite(proprio).all(dim=-1, keepdim=True)
             keep, proprio = keep & known, torch.where(known, proprio, 0.0)
-        return self._spread(_select(proprio, self.proprio_proj, self.proprio_mask.view(1, 1, -1), keep, shape))
+        return self._per_step(proprio, self.proprio_proj, self.proprio_mask, keep)
 
     def _spread(self, steps: Tensor) -> Tensor:
         """Per-step features (B, K, D) -> one per position (B, T, S, D), each step covering T * S / K in a row.
@@ -267,8 +280,11 @@ class UVA(nn.Module):
         c = self.config
         b, k, d = steps.shape
         positions = c.n_frames * c.tokens_per_frame
-        index = torch.arange(positions, device=steps.device) * k // positions
-        return steps[:, index].view(b, c.n_frames, c.tokens_per_frame, d)
+        if positions % k == 0:
+            spread = steps[:, :, None].expand(-1, -1, positions // k, -1)
+        else:
+            spread = steps.index_select(1, torch.arange(positions, device=steps.device) * k // positions)
+        return spread.reshape(b, c.n_frames, c.tokens_per_frame, d)
 
     def _text_tokens(self, text: Tensor | None, b: int) -> Tensor:
         tokens = self.text_mask.expand(b, -1) if text is None else self.text_proj(text)
@@ -342,13 +358,9 @@ class UVA(nn.Module):
         return Visibility.for_tasks([task] * batch_size, future_mask)
 
 
-def _select(
-    tokens: Tensor | None, proj: Callable[[Tensor], Tensor], missing: Tensor, keep: Tensor, shape: tuple[int, ...]
-) -> Tensor:
+def _select(tokens: Tensor | None, proj: Callable[[Tensor], Tensor], missing: Tensor, keep: Tensor) -> Tensor:
     """Projected tokens where ``keep``, the mask token elsewhere."""
-    if tokens is None:
-        return missing.expand(shape)
-    return torch.where(keep, proj(tokens), missing)
+    return missing if tokens is None else torch.where(keep, proj(tokens), missing)
 
 
 def _init_linear(module: nn.Module) -> None:

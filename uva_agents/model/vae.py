@@ -14,6 +14,7 @@ by ``scale`` so that their standard deviation is about 1 (0.2325 for the release
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -124,6 +125,20 @@ class VAE(nn.Module):
         else:
             raise ValueError(f"unknown VAE kind {config.kind!r}: use 'kl-f16' or 'nano'")
 
+    def streamline(self, on: bool = True) -> None:
+        """Lay the network out for inference, or (``on=False``) back as it was built. Outputs change by rounding only.
+
+        Channels-last, which CPU convolutions prefer; and the residual blocks of kl-f16 write activation and sum into tensors that
+        they own, where diffusers allocates five more per block: at 256 x 256 pixels, 32 MiB each for the system to clear.
+        """
+        self.to(memory_format=torch.channels_last if on else torch.contiguous_format)  # type: ignore[call-overload]
+        if self.config.kind == "kl-f16":
+            for block in self.modules():
+                if type(block).__name__ == "ResnetBlock2D":
+                    block.__dict__.pop("forward", None)
+                    if on:
+                        block.forward = partial(_resnet_in_place, block)
+
     def posterior(self, images: Tensor) -> Posterior:
         """(B, 3, H, W) in [-1, 1] -> Gaussian over unscaled latents (B, C, H/16, W/16).
 
@@ -149,6 +164,13 @@ class VAE(nn.Module):
         if self.config.kind == "kl-f16":
             z = self.net.post_quant_conv(z)
         return cast(Tensor, self.net.decoder(z))
+
+
+def _resnet_in_place(block: Any, x: Tensor, temb: None = None) -> Tensor:
+    """A diffusers ``ResnetBlock2D`` without time embedding, dropout and output scale, as autoencoders have it."""
+    y = block.conv1(F.silu(block.norm1(x), inplace=True))
+    y = block.conv2(F.silu(block.norm2(y), inplace=True))
+    return cast(Tensor, y.add_(x if block.conv_shortcut is None else block.conv_shortcut(x)))
 
 
 def _diffusers_autoencoder(config: VAEConfig) -> nn.Module:

@@ -63,6 +63,8 @@ class Recipe:
         mask_minimum, mask_std: of the truncated normal that draws how much of a future frame is masked.
         history_dropout: share of samples whose history is the current frame repeated, as at the start of an episode.
         proprio_dropout: share of samples that get no proprioception.
+        history_action_dropout: share of the actions before now that are hidden, where they are an input.
+        varied_history: draw which past frames a step's history consists of, instead of evenly spaced ones.
         latent_noise: standard deviation of noise on the latents in training (their own is 1).
         action_weight, readout_weight: of the action loss and the auxiliary state loss.
         kl_weight: of the autoencoder.
@@ -94,6 +96,8 @@ class Recipe:
     mask_std: float = 0.5
     proprio_dropout: float = 0.1
     history_dropout: float = 0.0
+    history_action_dropout: float = 0.5
+    varied_history: bool = False
     latent_noise: float = 0.0
     action_weight: float = 1.0
     readout_weight: float = 2.0

@@ -59,12 +59,16 @@ class JointStage:
         self.windows = windows
         self.task_weights = task_weights
         self.validator = validator
+        self.histories = windows.spec.history_choices()
         self.module: nn.Module = JointModule(model, recipe)
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         recipe, n = self.recipe, self.config.batch_size
         order = EpochOrder(len(self.windows), self.windows.variants, n, recipe.seed, rank, world)
-        batch = self.windows.batch(*order.at(step))
+        history = None
+        if recipe.varied_history:
+            history = self.histories[int(torch.randint(len(self.histories), ()))]
+        batch = self.windows.batch(*order.at(step), history=history)
         tasks = draw_tasks(n, self.task_weights)
         c = recipe.model
         mask = draw_mask(
@@ -91,6 +95,10 @@ def make_context(batch: Batch, recipe: Recipe) -> tuple[Context, Tensor | None]:
     if readout is not None:
         known = torch.where(frozen[:, None, None], readout[:, 0, -1:], readout[:, 0])
         readout = torch.stack([known, readout[:, 1]], dim=1)
+    done = batch.history_actions
+    if done is not None:
+        hidden = torch.rand(*done.shape[:2], 1) < recipe.history_action_dropout
+        done = done.masked_fill(hidden, float("nan"))
     past = batch.history_points
     if past is not None:
         past = torch.where(frozen[:, None, None], past[:, -1:], past)
@@ -99,6 +107,7 @@ def make_context(batch: Batch, recipe: Recipe) -> tuple[Context, Tensor | None]:
         future=batch.future,
         actions=batch.actions,
         proprio=proprio,
+        history_actions=done,
         history_points=past,
         future_points=batch.future_points,
     )

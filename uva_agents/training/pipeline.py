@@ -131,6 +131,7 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
             readout_keys=recipe.readout_keys,
             world_size=recipe.world_size,
             points=None if points is None else points[: len(some)],
+            history_actions=c.history_actions,
         )
 
     validator = Validator(windows(held_out, variants[:1]), vae, normalizer, episodes.arrays["pixels"])

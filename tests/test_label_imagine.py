@@ -1,0 +1,121 @@
+"""``uva label`` and ``uva imagine``: files in, files out, and mistakes named."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.tiny import observation, tiny_weights
+from uva_agents import cli
+from uva_agents.agents import InverseModel
+from uva_agents.benchmarks.video import VideoFile
+from uva_agents.commands.imagine import read_actions
+from uva_agents.commands.label import fit, resampled
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_weights(tmp_path_factory.mktemp("weights") / "w")
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    return np.stack([observation(i)["pixels"] for i in range(23)])
+
+
+def test_labels_of_an_array_are_those_of_the_inverse_model(weights: Path, frames: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "clip.npz", video=frames)
+    out = tmp_path / "out"
+    assert cli.main(["label", str(tmp_path / "clip.npz"), "--weights", str(weights), "--out", str(out), "--quiet"]) == 0
+    saved = np.load(out / "actions.npz")
+    expected = InverseModel.from_pretrained(weights, device="cpu").label(frames)
+    np.testing.assert_allclose(saved["actions"], expected, atol=1e-3)
+    np.testing.assert_allclose(saved["times_s"], np.arange(22) / 10)
+    table = np.genfromtxt(out / "actions.csv", delimiter=",", names=True)
+    np.testing.assert_allclose(np.stack([table["action_0"], table["action_1"]], -1), expected, rtol=1e-4)
+    assert (out / "trajectory.png").stat().st_size > 1000
+    assert sorted(p.name for p in out.iterdir()) == ["actions.csv", "actions.npz", "trajectory.png"]
+    np.testing.assert_allclose(read_actions(out / "actions.csv", 2, 16)[0], expected[:16], rtol=1e-4)
+
+
+def test_a_film_at_another_rate_and_size_is_labelled_at_the_control_rate(
+    weights: Path, frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = VideoFile(tmp_path / "film.mp4", fps=30)
+    for frame in frames:
+        for _ in range(3):
+            film.add(np.pad(frame.repeat(2, 0).repeat(2, 1), ((0, 0), (32, 32), (0, 0))))  # wider than high
+    film.close()
+    out = tmp_path / "out"
+    assert cli.main(["label", str(tmp_path / "film.mp4"), "--weights", str(weights), "--out", str(out), "--quiet"]) == 0
+    saved = np.load(out / "actions.npz")
+    assert saved["actions"].shape == (22, 2) and saved["frames"].tolist() == list(range(0, 66, 3))
+    assert "22 actions at 10 Hz from 69 frames at 30 per second" in capsys.readouterr().out
+
+
+def test_frames_are_chosen_by_time_and_cut_in_the_middle() -> None:
+    assert resampled(25, 25.0, 10.0).tolist() == [0, 2, 5, 8, 10, 12, 15, 18, 20, 22]
+    assert resampled(3, 5.0, 10.0).tolist() == [0, 0, 1, 2, 2]
+    with pytest.raises(ValueError, match="less than two control steps"):
+        resampled(3, 30.0, 10.0)
+    wide = np.zeros((20, 60, 3), np.uint8)
+    wide[:, 20:40] = 200
+    assert (fit(wide, (10, 10)) == 200).all()
+    assert fit(wide, (20, 60)) is wide
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("gone.mp4", None, "no file"),
+        ("text.mp4", b"not a film", "not a video"),
+        ("flat.npy", np.zeros((4, 4)), "uint8 frames"),
+        ("short.npy", np.zeros((1, 96, 96, 3), np.uint8), "less than two control steps"),
+    ],
+)
+def test_what_is_no_video_is_named(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: Any, match: str
+) -> None:
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    assert cli.main(["label", str(path), "--weights", str(weights), "--out", str(tmp_path / "out"), "--quiet"]) == 2
+    assert match in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("actions", "steps"), [("policy", 16), ("random", 32), ("file", 16)])
+def test_imagination_is_shown_beside_the_truth(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], actions: str, steps: int
+) -> None:
+    if actions == "file":
+        actions = str(tmp_path / "plan.npy")
+        np.save(actions, np.random.default_rng(0).uniform(0, 512, (20, 2)))
+    words = ["imagine", "--weights", str(weights), "--env", "uva/PushT-v0", "--candidates", "2", "--after", "3"]
+    words += ["--actions", actions, "--steps", str(steps), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "PSNR" in printed and f"\n  {steps:19d}   " in printed
+    for name in ("imagined.png", "imagined.mp4"):
+        assert (tmp_path / "out" / name).stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["--steps", "10"], "multiple of 16"),
+        (["--steps", "32"], "policy proposes 16"),
+        (["--actions", "nowhere.npy"], "no file nowhere.npy"),
+        (["--env", "CartPole-v1"], "set_state"),
+        (["--candidates", "0"], "at least 1"),
+    ],
+)
+def test_what_cannot_be_imagined_is_named(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], match: str
+) -> None:
+    base = ["imagine", "--weights", str(weights), "--env", "uva/PushT-v0", "--after", "0", "--out", str(tmp_path / "o")]
+    assert cli.main([*base, *words]) == 2
+    assert match in capsys.readouterr().err

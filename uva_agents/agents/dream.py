@@ -1,0 +1,260 @@
+"""Environments that live in a world model: real ``gymnasium`` environments, so that any RL library can train in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from uva_agents.agents.imagination import Imagination
+
+if TYPE_CHECKING:
+    from uva_agents.agents.rollout import Rollout
+    from uva_agents.agents.world_model import WorldModel
+
+Starts = Callable[[np.random.Generator], Any] | Sequence[Mapping[str, Any]] | gym.Env[Any, Any]
+"""Where dreams begin: observations to choose from, a function of a random generator that gives one, or an environment to reset."""
+
+
+@dataclass(frozen=True)
+class DreamRules:
+    """What makes an environment of a world model.
+
+    Args:
+        objective: cost of an imagined frame (see :class:`uva_agents.planners.Objective`), given a rollout of one candidate and
+            that one frame. The reward is minus the cost.
+        horizon: control steps after which an episode is truncated, a multiple of the model's frame stride.
+        hold: an action is held for all control steps of a frame, and the action space is the agent's. Otherwise a step takes
+            one action per control step, (frame_stride, A).
+        success_cost: an episode ends in success when the cost is at most this; ``None`` never ends one.
+    """
+
+    objective: Callable[[Rollout], Any]
+    horizon: int = 64
+    hold: bool = True
+    success_cost: float | None = None
+
+
+class _Dream:
+    """What one and several dreams share: spaces, beginnings, steps, rewards."""
+
+    def __init__(self, world: WorldModel, rules: DreamRules, starts: Starts | None, n: int) -> None:
+        uva = world.uva
+        c, spec = uva.bundle.model.config, uva.bundle.spec
+        self.world, self.rules = world, rules
+        self.stride = c.frame_stride
+        if rules.horizon < self.stride or rules.horizon % self.stride:
+            raise ValueError(f"horizon must be a multiple of the frame stride {self.stride}, got {rules.horizon}")
+        if rules.horizon > c.action_steps and (c.wrist_image or (c.proprio_dim and not c.proprio_maskable)):
+            raise ValueError(
+                "these weights need proprioception or a wrist camera at every step, which nobody has measured in imagined frames: "
+                f"horizon must be at most {c.action_steps}"
+            )
+        if not callable(rules.objective):
+            raise TypeError(f"objective must be callable, rollout -> cost, got {type(rules.objective).__name__}")
+        self.imagination = Imagination(world, n)
+        self.elapsed = np.zeros(n, np.int64)
+        self.starts = starts
+        self._env: gym.Env[Any, Any] | None = None
+        low, high = spec.action_space.low, spec.action_space.high
+        if not rules.hold:
+            low, high = np.tile(low, (self.stride, 1)), np.tile(high, (self.stride, 1))
+        self.action_space = gym.spaces.Box(low, high, dtype=np.float32)
+        observed: dict[str, gym.Space[Any]] = {"pixels": gym.spaces.Box(0, 255, (*spec.image_shape, 3), np.uint8)}
+        self.reads_position = self.imagination.agent_position(np.zeros((1, *spec.image_shape, 3), np.uint8)) is not None
+        if self.reads_position:
+            observed["agent_pos"] = gym.spaces.Box(-np.inf, np.inf, (c.proprio_dim,), np.float32)
+        self.observation_space = gym.spaces.Dict(observed)
+
+    def begin(self, row: int, rng: np.random.Generator, options: Mapping[str, Any] | None) -> None:
+        """A new episode of a row, from ``options["obs"]`` (and ``options["history"]``) or from the starts."""
+        unknown = set(options or {}) - {"obs", "history"}
+        if unknown:
+            raise ValueError(f"unknown reset options {sorted(unknown)}: a dream takes 'obs' and 'history'")
+        if options and "obs" in options:
+            obs, history = options["obs"], options.get("history")
+        else:
+            obs, history = self._start(rng), None
+        self.imagination.begin(row, self.world.prepare(obs, history=history), int(rng.integers(1 << 62)))
+        self.elapsed[row] = 0
+
+    def _start(self, rng: np.random.Generator) -> Any:
+        starts = self.starts
+        if starts is None:
+            env_id = self.world.uva.bundle.spec.env_id
+            if env_id is None:
+                raise ValueError(
+                    "these weights name no environment to begin dreams in: give starts=, or reset(options={'obs': ...})"
+                )
+            import uva_agents.envs  # noqa: F401  (registers them)
+
+            self._env = self._env or gym.make(env_id)
+            starts = self._env
+        if isinstance(starts, gym.Env):
+            return starts.reset(seed=int(rng.integers(1 << 31)))[0]
+        if callable(starts):
+            return starts(rng)
+        if not len(starts):
+            raise ValueError("starts is empty: give at least one observation")
+        return starts[int(rng.integers(len(starts)))]
+
+    def observations(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
+        """Batched, of these rows."""
+        pixels = np.stack([self.imagination.frame(row) for row in rows])
+        seen = {"pixels": pixels}
+        if self.reads_position:
+            seen["agent_pos"] = cast(np.ndarray, self.imagination.agent_position(pixels))
+        return seen
+
+    def step(
+        self, rows: list[int], actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Rewards, terminations, truncations (R,) and infos of these rows."""
+        expected = (len(rows), *self.action_space.shape)
+        actions = np.asarray(actions, np.float32)
+        if actions.shape != expected:
+            raise ValueError(f"actions must have shape {expected}, got {actions.shape}")
+        if not np.isfinite(actions).all():
+            raise ValueError("actions have NaN or infinity")
+        actions = np.clip(actions, self.action_space.low, self.action_space.high)
+        chunks = np.repeat(actions[:, None], self.stride, axis=1) if self.rules.hold else actions
+        told = self.imagination.advance(rows, chunks)
+        costs = np.array([float(np.asarray(self.rules.objective(rollout)).reshape(-1)[0]) for rollout in told])
+        if not np.isfinite(costs).all():
+            raise ValueError(f"the objective gave a cost that is not finite: {costs[~np.isfinite(costs)][0]}")
+        self.elapsed[rows] += self.stride
+        limit = self.rules.success_cost
+        success = np.zeros(len(rows), bool) if limit is None else costs <= limit
+        truncated = (self.elapsed[rows] >= self.rules.horizon) & ~success
+        infos = {"is_success": success, "cost": costs, "control_steps": self.elapsed[rows].copy()}
+        return -costs, success, truncated, infos
+
+    def close(self) -> None:
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+
+class DreamEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
+    """One imagined environment. Made by :meth:`WorldModel.as_env <uva_agents.agents.WorldModel.as_env>`.
+
+    A step is one frame of the model (4 control steps). Observations: ``pixels`` uint8 (H, W, 3), and ``agent_pos`` float32 (P,)
+    as read from the frame, for weights that can. Reward: minus the objective's cost of the new frame. ``info``: ``is_success``,
+    ``cost``, ``control_steps``.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 3}  # noqa: RUF012  (gymnasium declares it per instance)
+
+    def __init__(self, world: WorldModel, rules: DreamRules, *, starts: Starts | None = None) -> None:
+        self._dream = _Dream(world, rules, starts, 1)
+        self.action_space = self._dream.action_space
+        self.observation_space = cast("gym.Space[dict[str, np.ndarray]]", self._dream.observation_space)
+        self.render_mode = "rgb_array"
+        self._running = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Begin an episode; ``options={"obs": ..., "history": ...}`` says where."""
+        super().reset(seed=seed)
+        self._dream.begin(0, self.np_random, options)
+        self._running = True
+        return self._observation(), {"is_success": False, "control_steps": 0}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """One frame further."""
+        if not self._running:
+            raise RuntimeError("call reset() before step()")
+        rewards, terminated, truncated, infos = self._dream.step([0], np.asarray(action)[None])
+        self._running = not (terminated[0] or truncated[0])
+        info = {key: value[0].item() for key, value in infos.items()}
+        return self._observation(), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def render(self) -> np.ndarray:
+        """The newest frame."""
+        return self._dream.imagination.frame(0)
+
+    def close(self) -> None:
+        self._dream.close()
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        return {key: value[0] for key, value in self._dream.observations([0]).items()}
+
+
+class DreamVectorEnv(gym.vector.VectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray]):
+    """Several imagined environments in one batch of the network. Made by ``WorldModel.as_vector_env``.
+
+    Sub-environments equal :class:`DreamEnv` with the same seed, up to rounding. A finished one resets in the step after
+    (``AutoresetMode.NEXT_STEP``).
+    """
+
+    metadata = {  # noqa: RUF012
+        "render_modes": ["rgb_array"],
+        "render_fps": 3,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(self, world: WorldModel, num_envs: int, rules: DreamRules, *, starts: Starts | None = None) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        self.num_envs = num_envs
+        self._dream = _Dream(world, rules, starts, num_envs)
+        self.single_action_space = self._dream.action_space
+        self.single_observation_space = self._dream.observation_space
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.render_mode = "rgb_array"
+        self._rngs = [np.random.default_rng() for _ in range(num_envs)]
+        self._finished: np.ndarray | None = None
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Begin all episodes; an integer seed gives sub-environment i the seed ``seed + i``."""
+        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed or [None] * self.num_envs
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"{len(seeds)} seeds for {self.num_envs} environments")
+        for i, one in enumerate(seeds):
+            if one is not None:
+                self._rngs[i] = gym.utils.seeding.np_random(one)[0]
+            self._dream.begin(i, self._rngs[i], options)
+        self._finished = np.zeros(self.num_envs, bool)
+        still = np.zeros(self.num_envs, bool)
+        return self._dream.observations(range(self.num_envs)), {
+            "is_success": still,
+            "control_steps": self._dream.elapsed.copy(),
+        }
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """One frame further in all of them; those that finished before begin anew instead, with reward 0."""
+        if self._finished is None:
+            raise RuntimeError("call reset() before step()")
+        actions = np.asarray(actions)
+        if len(actions) != self.num_envs:
+            raise ValueError(f"{len(actions)} actions for {self.num_envs} environments")
+        n, fresh = self.num_envs, self._finished
+        rewards, terminated, truncated = np.zeros(n), np.zeros(n, bool), np.zeros(n, bool)
+        infos: dict[str, Any] = {"is_success": np.zeros(n, bool), "cost": np.full(n, np.nan)}
+        for i in np.flatnonzero(fresh):
+            self._dream.begin(int(i), self._rngs[i], None)
+        rows = np.flatnonzero(~fresh)
+        if len(rows):
+            rewards[rows], terminated[rows], truncated[rows], told = self._dream.step(rows.tolist(), actions[rows])
+            infos["is_success"][rows], infos["cost"][rows] = told["is_success"], told["cost"]
+        infos["control_steps"] = self._dream.elapsed.copy()
+        self._finished = terminated | truncated
+        return self._dream.observations(range(n)), rewards, terminated, truncated, infos
+
+    def render(self) -> tuple[np.ndarray, ...]:
+        """The newest frame of each."""
+        return tuple(self._dream.imagination.frame(i) for i in range(self.num_envs))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self._dream.close()

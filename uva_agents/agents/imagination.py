@@ -1,0 +1,150 @@
+"""Futures imagined a frame at a time, several side by side: what a dream's environments step through."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uva_agents.agents.rollout import Rollout
+from uva_agents.model import Context, Task, sample_video
+
+if TYPE_CHECKING:
+    from uva_agents.agents.world_model import Start, WorldModel
+
+
+class Imagination:
+    """``n`` independent futures of one world model.
+
+    A future advances by one frame (``frame_stride`` control steps). Within a chunk (16 control steps) every frame is predicted
+    from the frames before the chunk and the actions so far, with the last one held for the rest; when the chunk is full, its
+    frames become the history of the next. After whole chunks a future is therefore what :meth:`WorldModel.rollout` gives for the
+    same actions and noise.
+
+    Args:
+        world: the model and its sampler.
+        n: futures.
+    """
+
+    def __init__(self, world: WorldModel, n: int) -> None:
+        self.world = world
+        self._contexts: list[Context | None] = [None] * n
+        self._poses: list[np.ndarray | None] = [None] * n
+        self._actions: list[list[np.ndarray]] = [[] for _ in range(n)]
+        self._generators = [torch.Generator(world.uva.device) for _ in range(n)]
+        self._frames: list[np.ndarray | None] = [None] * n
+
+    def begin(self, row: int, start: Start, seed: int) -> None:
+        """Future ``row`` starts over from here, with noise of its own."""
+        self._contexts[row], self._poses[row] = start.context, start.pose
+        self._actions[row] = []
+        self._frames[row] = start.now
+        self._generators[row].manual_seed(seed)
+
+    def frame(self, row: int) -> np.ndarray:
+        """uint8 (H, W, 3), the newest frame of a future."""
+        newest = self._frames[row]
+        assert newest is not None, "begin() comes first"
+        return newest
+
+    @torch.no_grad()
+    def advance(self, rows: list[int], actions: np.ndarray) -> list[Rollout]:
+        """Futures ``rows`` by one frame.
+
+        Args:
+            actions: (R, frame_stride, A) environment units.
+
+        Returns:
+            One rollout of one candidate and one frame per row; its ``now`` is the frame before.
+        """
+        uva = self.world.uva
+        model, c = uva.bundle.model, uva.bundle.model.config
+        for row, chunk in zip(rows, actions, strict=True):
+            self._actions[row].append(chunk)
+        plans = [np.concatenate(self._actions[row]) for row in rows]
+        held = [np.concatenate([p, np.repeat(p[-1:], c.action_steps - len(p), 0)]) for p in plans]
+        given = torch.cat([uva.normalize_actions(p[None], self._poses[row]) for p, row in zip(held, rows, strict=True)])
+        contexts = [context for row in rows if (context := self._contexts[row]) is not None]
+        noise = self._noise(rows)
+        tokens = sample_video(
+            model,
+            replace(stacked(contexts), actions=given),
+            task=Task.FORWARD,
+            sampler=self.world.sampler,
+            generator=self._generators[rows[0]],
+            # The order in which positions are revealed means nothing where they are revealed together.
+            order=None if noise is None else torch.arange(c.tokens_per_frame, device=uva.device).expand(len(rows), -1),
+            noise=noise,
+        ).tokens
+        at = [len(self._actions[row]) - 1 for row in rows]
+        newest = tokens[range(len(rows)), at][:, None]
+        frames = uva.decode(newest)
+        told = []
+        for i, row in enumerate(rows):
+            told.append(
+                Rollout(
+                    frames=frames[i : i + 1],
+                    latents=newest[i : i + 1],
+                    frame_steps=np.array([c.frame_stride]),
+                    actions=np.asarray(actions[i : i + 1], np.float32),
+                    now=self._frames[row],
+                )
+            )
+            self._frames[row] = frames[i, 0]
+            if at[i] == c.n_frames - 1:
+                self._turn(row, tokens[i : i + 1])
+        return told
+
+    def _turn(self, row: int, tokens: Tensor) -> None:
+        """A full chunk becomes history; where the agent then is, nobody has measured."""
+        uva = self.world.uva
+        before = self._contexts[row]
+        assert before is not None
+        points = None
+        if uva.bundle.model.config.frame_points:
+            images = uva.decode(tokens)[0]
+            points = uva.bundle.model.point_reader(uva.images(images))[None]
+        self._contexts[row] = Context(history=tokens, history_points=points, text=before.text)
+        self._actions[row] = []
+
+    def _noise(self, rows: list[int]) -> Tensor | None:
+        """(R, T, S, C), each row from its own stream, where the sampler draws once; others share what they draw as they go."""
+        sampler, c = self.world.sampler, self.world.uva.bundle.model.config
+        if sampler.iterations > 1 or sampler.ancestral or c.predict_wrist:
+            return None
+        warmth = sampler.temperature if sampler.video_temperature is None else sampler.video_temperature
+        shape, device = (c.n_frames, c.tokens_per_frame, c.token_dim), self.world.uva.device
+        if not warmth:
+            return torch.zeros(len(rows), *shape, device=device)
+        return warmth * torch.stack(
+            [torch.randn(shape, generator=self._generators[row], device=device) for row in rows]
+        )
+
+    def agent_position(self, frames: np.ndarray) -> np.ndarray | None:
+        """(N, P) proprioception read off frames uint8 (N, H, W, 3), for weights whose point reader finds it; else ``None``."""
+        uva = self.world.uva
+        c, key = uva.bundle.model.config, uva.bundle.spec.proprio_key
+        if key is None or not c.proprio_points or 2 * c.proprio_points != c.proprio_dim:
+            return None
+        with torch.no_grad():
+            points = uva.bundle.model.point_reader(uva.images(frames))[:, : c.proprio_dim]
+        return np.asarray(uva.bundle.normalizer.unnormalize(key, points.cpu()).numpy(), np.float32)
+
+
+def stacked(contexts: list[Context]) -> Context:
+    """Contexts of one sample each as a batch; what only some of them know is unknown (NaN) for the others."""
+    values: dict[str, Tensor | None] = {}
+    for name in (f.name for f in fields(Context)):
+        parts: list[Tensor | None] = [getattr(context, name) for context in contexts]
+        known = [part for part in parts if part is not None]
+        if not known:
+            values[name] = None
+        elif len(known) < len(parts) and name not in ("proprio", "history_actions"):
+            raise ValueError(f"some futures began with {name} and some without: begin all with it, or none")
+        else:
+            unknown = torch.full_like(known[0], float("nan"))
+            values[name] = torch.cat([unknown if part is None else part for part in parts])
+    return Context(**values)

@@ -1,0 +1,164 @@
+"""``uva imagine``: what the world model predicts for actions, beside what they really lead to."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uva_agents.commands.pictures import Moment, side_by_side, write_film, write_sheet
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``uva imagine``."""
+    parser.add_argument(
+        "--weights", default="pusht-nano", help="shipped name, weights folder or .ckpt (default %(default)s)"
+    )
+    parser.add_argument("--env", default=None, help="environment id (default: the one the weights were trained for)")
+    parser.add_argument(
+        "--seed", type=int, default=100_000, help="of the episode and the actions (default %(default)s)"
+    )
+    parser.add_argument(
+        "--actions",
+        default="policy",
+        help="policy: chunks that the weights propose; random: walks through the action space; or an .npy, .npz (array "
+        "'actions') or .csv file with (T, A) or (S, T, A) in environment units (default %(default)s)",
+    )
+    parser.add_argument(
+        "--candidates", type=int, default=4, help="how many, for policy and random (default %(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=16, help="control steps ahead, a multiple of 16; more than 16 feeds back"
+    )
+    parser.add_argument(
+        "--after", type=int, default=24, help="control steps the policy acts first (default %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("outputs/imagine"), help="folder (default %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write ``imagined.png`` and ``imagined.mp4``, and print how near the frames come.
+
+    Raises:
+        ValueError: an environment without ``get_state``, actions of the wrong size, or a number of steps that is no multiple of 16.
+    """
+    import gymnasium as gym
+    from rich.progress import track
+
+    import uva_agents as uva
+
+    model = uva.UVA.from_pretrained(args.weights, device=args.device)
+    env_id = args.env or model.bundle.spec.env_id
+    if env_id is None:
+        raise ValueError("these weights name no environment: choose one with --env")
+    env = gym.make(env_id)
+    if not hasattr(env.unwrapped, "set_state"):
+        raise ValueError(
+            f"{env_id} has no get_state and set_state, so the truth cannot be shown beside the imagination"
+        )
+    if args.steps < 1 or args.steps % model.bundle.model.config.action_steps:
+        raise ValueError(f"--steps {args.steps} must be a multiple of {model.bundle.model.config.action_steps}")
+    obs, seen = play(env, model.policy(), args.seed, args.after)
+    history = {key: np.stack([o[key] for o in seen]) for key in obs} if seen else None
+    plans = candidates(args, model, obs, history)
+    rollout = model.world_model().rollout(obs, plans, history=history)
+    saved = env.unwrapped.get_state()  # type: ignore[attr-defined]
+    moments, film = [], []
+    for s, plan in enumerate(track(plans, description="simulating")):
+        env.unwrapped.set_state(saved)
+        real = np.stack([env.unwrapped.step(action)[0]["pixels"] for action in plan])
+        moments.append(
+            Moment(
+                f"candidate {s}", obs["pixels"], real[rollout.frame_steps - 1], rollout.frames[s], rollout.frame_steps
+            )
+        )
+        for step, frame in enumerate(real, start=1):
+            shown = rollout.frames[s, np.searchsorted(rollout.frame_steps, step)]
+            film.append(side_by_side(frame, shown, f"real: candidate {s}, step {step}", "imagined"))
+    env.close()
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_sheet(args.out / "imagined.png", moments)
+    write_film(args.out / "imagined.mp4", film, fps=10)
+    print(
+        f"{args.weights} in {env_id}, seed {args.seed}, after {len(seen)} steps; {len(plans)} candidates ({args.actions})"
+    )
+    print("  control steps ahead   imagined   copy of now   (PSNR in dB against the real frames)")
+    for i, step in enumerate(rollout.frame_steps):
+        truth = np.stack([m.real[i] for m in moments])
+        copied = np.broadcast_to(obs["pixels"], truth.shape)
+        print(f"  {step:19d}   {psnr(rollout.frames[:, i], truth):8.2f}   {psnr(copied, truth):11.2f}")
+    print(f"picture: {args.out / 'imagined.png'}\nfilm:    {args.out / 'imagined.mp4'}")
+    return 0
+
+
+def play(env: Any, policy: Any, seed: int, steps: int) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+    """The observation after some steps of the policy (fewer, if the episode ends), and those before it."""
+    obs, _ = env.reset(seed=seed)
+    policy.reset(seed=seed)
+    seen: list[dict[str, np.ndarray]] = []
+    for _ in range(steps):
+        following, _, terminated, truncated, _ = env.step(policy.act(obs))
+        if terminated or truncated:
+            break
+        seen.append(obs)
+        obs = following
+    return obs, seen
+
+
+def candidates(args: argparse.Namespace, model: Any, obs: Any, history: Any) -> np.ndarray:
+    """(S, T, A) in environment units."""
+    c, space = model.bundle.model.config, model.bundle.spec.action_space
+    if args.actions not in ("policy", "random"):
+        return read_actions(Path(args.actions), space.shape[0], args.steps)
+    if args.candidates < 1:
+        raise ValueError(f"--candidates {args.candidates}: at least 1 is needed")
+    if args.actions == "policy":
+        if args.steps != c.action_steps:
+            raise ValueError(
+                f"the policy proposes {c.action_steps} actions: use --steps {c.action_steps}, or --actions random"
+            )
+        proposed: np.ndarray = model.policy().sample(obs, n=args.candidates, history=history, seed=args.seed)
+        return proposed
+    # Straight lines between random places, one after the other: uncorrelated actions would just shake in one spot.
+    rng = np.random.default_rng(args.seed)
+    legs = args.steps // 8
+    places = rng.uniform(space.low, space.high, (args.candidates, legs + 1, space.shape[0]))
+    at = np.arange(args.steps) / 8
+    leg, share = at.astype(int), (at % 1)[None, :, None]
+    walks: np.ndarray = ((1 - share) * places[:, leg] + share * places[:, leg + 1]).astype(np.float32)
+    return walks
+
+
+def read_actions(path: Path, size: int, steps: int) -> np.ndarray:
+    """(S, steps, A) from a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not hold enough actions of that size.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"--actions takes policy, random or a file, and there is no file {path}")
+    if path.suffix == ".csv":
+        table = np.genfromtxt(path, delimiter=",", names=True)
+        columns = [name for name in table.dtype.names or () if name.startswith("action")]
+        values = np.stack([table[name] for name in columns], axis=-1) if columns else np.empty((0, 0))
+    else:
+        loaded = np.load(path)
+        if path.suffix == ".npz" and "actions" not in loaded.files:
+            raise ValueError(f"{path} has arrays {loaded.files}, none is called 'actions'")
+        values = loaded["actions"] if path.suffix == ".npz" else loaded
+    values = values[None] if values.ndim == 2 else values
+    if values.ndim != 3 or values.shape[2] != size or values.shape[1] < steps:
+        raise ValueError(
+            f"{path} must hold at least {steps} actions of {size} numbers, (T, A) or (S, T, A); got {values.shape}"
+        )
+    return np.asarray(values[:, :steps], np.float32)
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Of uint8 pictures, dB, over all of them together."""
+    error = np.square(a.astype(np.float64) - b.astype(np.float64)).mean()
+    return float(10 * np.log10(255**2 / max(error, 1e-12)))

@@ -1,0 +1,157 @@
+"""``uva label``: the actions of a video that carries none."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uva_agents.commands.plots import curves, path_over
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``uva label``."""
+    parser.add_argument("video", type=Path, help="a video file, or an .npy / .npz of uint8 frames (N, H, W, 3)")
+    parser.add_argument(
+        "--weights", default="pusht-nano", help="shipped name, weights folder or .ckpt (default %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, default=None, help="folder (default: outputs/label/NAME OF THE VIDEO)")
+    parser.add_argument(
+        "--fps", type=float, default=None, help="frames per second of the video; by default what the file says"
+    )
+    parser.add_argument("--draws", type=int, default=8, help="samples that are averaged (default %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default %(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write ``actions.npz``, ``actions.csv`` and ``trajectory.png``.
+
+    Raises:
+        ValueError: the file holds no video, or too short a one.
+    """
+    from rich.progress import Progress
+
+    from uva_agents.agents import UVA, InverseModel
+
+    model = UVA.from_pretrained(args.weights, device=args.device)
+    spec, hz = model.bundle.spec, model.bundle.spec.control_hz
+    frames, fps = read_video(args.video, args.fps, hz)
+    index = resampled(len(frames), fps, hz)
+    video = np.stack([fit(frames[i], spec.image_shape) for i in index])
+    inverse = InverseModel(model, draws=args.draws)
+    with Progress(disable=args.quiet) as bar:
+        task = bar.add_task("labelling", total=None)
+        actions = inverse.label(video, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    out = args.out or Path("outputs/label") / args.video.stem
+    out.mkdir(parents=True, exist_ok=True)
+    times = np.arange(len(actions)) / hz
+    names = [f"action_{i}" for i in range(actions.shape[1])]
+    _write(out / "actions.npz", lambda path: _save_npz(path, actions, times, index[:-1]))
+    _write(out / "actions.csv", lambda path: _save_csv(path, names, times, index[:-1], actions))
+    square = spec.action_low == (0.0, 0.0) and spec.action_high[0] == spec.action_high[1] and spec.action_pose is None
+    if square and actions.shape[1] == 2:  # image coordinates: the path belongs on the picture
+        picture = path_over(video[-1], actions / spec.action_high[0])
+    else:
+        picture = curves(actions, names, hz)
+    import imageio.v3 as iio
+
+    _write(out / "trajectory.png", lambda path: iio.imwrite(path, picture))
+    print(f"{len(actions)} actions at {hz:g} Hz from {len(frames)} frames at {fps:g} per second")
+    for name in ("actions.npz", "actions.csv", "trajectory.png"):
+        print(f"  {out / name}")
+    return 0
+
+
+def read_video(path: Path, fps: float | None, hz: float) -> tuple[Any, float]:
+    """Frames uint8 (N, H, W, 3) and their rate. Arrays are taken to be at the control rate.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no video, or its rate is unknown.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    if path.suffix in (".npy", ".npz"):
+        loaded = np.load(path)
+        if path.suffix == ".npz":
+            videos = [key for key in loaded.files if loaded[key].ndim == 4]
+            if len(videos) != 1:
+                raise ValueError(f"{path} has arrays {loaded.files}: exactly one of them must be a video (N, H, W, 3)")
+            loaded = loaded[videos[0]]
+        if loaded.ndim != 4 or loaded.shape[-1] != 3 or loaded.dtype != np.uint8:
+            raise ValueError(f"{path} must hold uint8 frames (N, H, W, 3), got {loaded.dtype} {loaded.shape}")
+        return loaded, fps or hz
+    import imageio.v2 as iio
+
+    try:
+        reader: Any
+        with iio.get_reader(path, format="FFMPEG") as reader:
+            rate = fps or float(reader.get_meta_data().get("fps") or 0)
+            frames = [np.asarray(frame) for frame in reader]
+    except (OSError, ValueError, RuntimeError, IndexError) as error:
+        raise ValueError(f"{path} is not a video that ffmpeg can read: {str(error).splitlines()[0][:200]}") from error
+    if not frames or not np.isfinite(rate) or rate <= 0:
+        raise ValueError(f"{path} has {len(frames)} frames at an unknown rate: say it with --fps")
+    return frames, rate
+
+
+def resampled(count: int, fps: float, hz: float) -> np.ndarray:
+    """Indices of the frames nearest to every control step.
+
+    Raises:
+        ValueError: less than two control steps of video.
+    """
+    steps = int(np.floor((count - 1) * hz / fps + 1e-6)) + 1
+    if steps < 2:
+        raise ValueError(f"the video lasts {count / fps:.2f} s, which is less than two control steps at {hz:g} Hz")
+    nearest: np.ndarray = np.rint(np.arange(steps) * fps / hz).astype(int).clip(0, count - 1)
+    return nearest
+
+
+def fit(frame: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The middle of a frame with the aspect of ``shape`` (H, W), resized to it."""
+    from PIL import Image
+
+    if frame.shape[:2] == shape:
+        return frame
+    height, width = frame.shape[:2]
+    scale = min(height / shape[0], width / shape[1])
+    h, w = round(shape[0] * scale), round(shape[1] * scale)
+    top, left = (height - h) // 2, (width - w) // 2
+    middle = Image.fromarray(frame[top : top + h, left : left + w])
+    return np.asarray(
+        middle.resize((shape[1], shape[0]), Image.Resampling.BOX if scale > 1 else Image.Resampling.BILINEAR)
+    )
+
+
+def _write(path: Path, save: Any) -> None:
+    """Atomically: a killed run leaves no half file under the name."""
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        save(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _save_npz(path: Path, actions: np.ndarray, times: np.ndarray, frames: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, actions=actions, times_s=times, frames=frames)
+
+
+def _save_csv(path: Path, names: list[str], times: np.ndarray, frames: np.ndarray, actions: np.ndarray) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["time_s", "frame", *names])
+        writer.writerows(_rows(times, frames, actions))
+
+
+def _rows(times: np.ndarray, frames: np.ndarray, actions: np.ndarray) -> Iterator[list[str]]:
+    for time, frame, row in zip(times, frames, actions, strict=True):
+        yield [f"{time:.4f}", str(frame), *(f"{value:.6g}" for value in row)]
