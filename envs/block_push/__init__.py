@@ -2,5 +2,15 @@
 
 from uva_agents.envs.block_push.env import BlockPushEnv, BlockPushState
 from uva_agents.envs.block_push.layout import ASSIGNMENTS, Layout, layout_of_seed
+from uva_agents.envs.block_push.oracle import ORDERS, Oracle, order_of_seed
 
-__all__ = ["ASSIGNMENTS", "BlockPushEnv", "BlockPushState", "Layout", "layout_of_seed"]
+__all__ = [
+    "ASSIGNMENTS",
+    "ORDERS",
+    "BlockPushEnv",
+    "BlockPushState",
+    "Layout",
+    "Oracle",
+    "layout_of_seed",
+    "order_of_seed",
+]
