@@ -12,6 +12,7 @@ import functools
 import importlib
 import math
 import os
+import shutil
 import sys
 import tempfile
 import weakref
@@ -67,8 +68,10 @@ class Scene:
         p.setGravity(0, 0, -9.8)
         self._load(draw_arm)
         self.target: tuple[float, float] = PUSHER_START
-        self._folder: tempfile.TemporaryDirectory[str] | None = tempfile.TemporaryDirectory(prefix="uva-block-push-")
-        self._file = str(Path(self._folder.name) / "state.bullet")
+        folder = tempfile.mkdtemp(prefix="uva-block-push-")
+        # Removed at the latest when this scene is collected or the process ends.
+        self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._file = str(Path(folder) / "state.bullet")
         self._cached: tuple[bytes, int] | None = None
         self._backgrounds: dict[tuple[Any, ...], np.ndarray] = {}
         self._simulate(_SETTLE)
@@ -200,10 +203,7 @@ class Scene:
 
     def close(self) -> None:
         """Disconnect; twice does no harm."""
-        if self._folder is None:
-            return
-        self._folder.cleanup()
-        self._folder = None
+        self._remove_folder()
         self.client.close()
 
     def _block_pose(self, body: int) -> Pose:
