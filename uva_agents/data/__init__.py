@@ -5,7 +5,13 @@ from uva_agents.data.dataset import Batch, EpochOrder, LatentWindows
 from uva_agents.data.episodes import Episodes, held_out_split, released_validation_split
 from uva_agents.data.latents import LatentCache, encode_frames
 from uva_agents.data.normalizer import LinearNormalizer
-from uva_agents.data.replay_buffer import PUSHT_FIELDS, Field, read_replay_buffer, write_replay_buffer
+from uva_agents.data.replay_buffer import (
+    PUSHT_FIELDS,
+    Field,
+    read_replay_buffer,
+    write_replay_buffer,
+    write_replay_buffer_by_episode,
+)
 from uva_agents.data.windows import RELEASED_TRIM, WindowIndex, WindowSpec
 
 __all__ = [
@@ -28,4 +34,5 @@ __all__ = [
     "released_validation_split",
     "standard_variants",
     "write_replay_buffer",
+    "write_replay_buffer_by_episode",
 ]
