@@ -158,7 +158,9 @@ def test_replayed_actions_are_executed_from_the_starts_of_their_seeds(tmp_path, 
     found = contents(out)
     np.testing.assert_array_equal(found["meta/episode_ends"], [4, 9])
     np.testing.assert_array_equal(found["meta/seed"], [0, 1])
-    np.testing.assert_allclose(found["data/action"][4:], np.array([0.3, -0.4]) + np.cumsum(changes[4:], axis=0), atol=1e-6)
+    np.testing.assert_allclose(
+        found["data/action"][4:], np.array([0.3, -0.4]) + np.cumsum(changes[4:], axis=0), atol=1e-6
+    )
     assert main(words) == 2  # OUT exists
     assert "--force" in capsys.readouterr().err
     assert main([*words, "--force", "--episodes", "1", "--max-steps", "2", "--only-successful"]) == 2

@@ -174,7 +174,8 @@ class Scene:
         # Where nothing is, the depth is that of the far plane. Nine tenths of the time would go into the table.
         fine = np.where(depth[..., None] < 1.0, rgb, self._backgrounds[key])
         total = fine.reshape(height, 2, width, 2, 3).sum(axis=(1, 3), dtype=np.uint16)
-        return ((total + 2) // 4).astype(np.uint8)
+        picture: np.ndarray = ((total + 2) // 4).astype(np.uint8)
+        return picture
 
     def _draw_background(self, size: tuple[int, int], view: list[float], projection: list[float]) -> np.ndarray:
         with _silent():
