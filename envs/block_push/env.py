@@ -75,7 +75,8 @@ class BlockPushEnv(gym.Env[Observation, np.ndarray]):
         ValueError: an unknown option.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    # gymnasium declares it without ClassVar.
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}  # type: ignore[misc]
     task = "block_push"
     task_description = "push the blocks into the squares"
     _max_episode_steps = 350
@@ -117,7 +118,8 @@ class BlockPushEnv(gym.Env[Observation, np.ndarray]):
         }
         if render_observations:
             spaces["pixels"] = gym.spaces.Box(0, 255, (*self.image_size, 3), np.uint8)
-        self.observation_space = gym.spaces.Dict(spaces)
+        # Gymnasium types a Dict's observations as dict[str, Any].
+        self.observation_space = gym.spaces.Dict(spaces)  # type: ignore[assignment]
         if self._relative:
             self.action_space = gym.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
         else:
@@ -179,7 +181,7 @@ class BlockPushEnv(gym.Env[Observation, np.ndarray]):
         pixels = self._scene.draw(self.image_size, self._camera.view, self._camera.projection)
         return {"pixels": pixels, "agent_pos": self._agent_pos()}
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]  # gymnasium's type has no picture of its own
+    def render(self) -> np.ndarray | None:
         """Picture uint8 (render_size, width, 3) of the present moment."""
         if self._layout is None:
             raise RuntimeError("render() before reset(): call env.reset() first")

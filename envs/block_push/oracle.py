@@ -76,7 +76,8 @@ class Oracle:
             step = step * (largest / length)
         if self._noise:
             step = step + self._rng.normal(0.0, self._noise, 2)
-        return here + step
+        target: np.ndarray = here + step
+        return target
 
     def _step(self, state: np.ndarray, here: np.ndarray) -> tuple[np.ndarray, float]:
         """The wanted change of the target and the largest one allowed."""
@@ -140,7 +141,8 @@ class Oracle:
         outward = (here - block) / np.linalg.norm(here - block)
         c, s = np.cos(lead), np.sin(lead)
         ahead = np.array([c * outward[0] - s * outward[1], s * outward[0] + c * outward[1]])
-        return block + _CIRCLE * ahead - here
+        step: np.ndarray = block + _CIRCLE * ahead - here
+        return step
 
 
 def _fold(angle: float) -> float:
