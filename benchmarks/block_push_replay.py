@@ -12,7 +12,7 @@ import argparse
 import json
 import multiprocessing as mp
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def _tasks(folder: Path, episodes: int | None, nudge: float) -> list[_Task]:
         raise FileNotFoundError(f"no replayed_obs.npz in {folder}")
     with np.load(recording) as stored:
         obs, ends, inside = stored["obs"], stored["episode_ends"], stored["n_in_target"]
-    actions = np.asarray(zarr.open(str(folder / "multimodal_push_seed.zarr"), mode="r")["data/action"])
+    actions = np.asarray(zarr.open_group(str(folder / "multimodal_push_seed.zarr"), mode="r")["data/action"])
     starts = np.concatenate([[0], ends[:-1]])
     chosen = np.linspace(0, len(ends) - 1, min(episodes or len(ends), len(ends))).round().astype(int)
     return [_Task(int(e), actions[starts[e] : ends[e]], obs[ends[e] - 1], int(inside[e]), nudge) for e in chosen]
@@ -140,7 +140,7 @@ def _replay(task: _Task) -> Replay:
     changed = task.actions.astype(np.float64)
     changed[0] += task.nudge
     other, other_inside = _run(_env, task.episode, changed)
-    return Replay(*(getattr(found, n) for n in Replay.__slots__[:5]), other_inside, _distance(other, last))
+    return replace(found, nudged_inside=other_inside, nudged_error=_distance(other, last))
 
 
 def _run(env: Any, seed: int, actions: np.ndarray) -> tuple[np.ndarray, int]:

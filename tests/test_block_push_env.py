@@ -44,7 +44,7 @@ def recorded(shared):
 
     folder = shared / "data" / "block_pushing"
     replay = np.load(folder / "replayed_obs.npz")
-    actions = zarr.open(str(folder / "multimodal_push_seed.zarr"), mode="r")["data/action"]
+    actions = zarr.open_group(str(folder / "multimodal_push_seed.zarr"), mode="r")["data/action"]
     ends = replay["episode_ends"]
     return replay["obs"], actions, ends, np.concatenate([[0], ends[:-1]])
 
