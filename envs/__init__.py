@@ -3,9 +3,12 @@
 import gymnasium as gym
 
 PUSHT = "uva/PushT-v0"
+BLOCK_PUSH = "uva/BlockPush-v0"
 
-# Entry points are strings: registering costs nothing, and pygame and pymunk load only when an environment is made.
+# Entry points are strings: registering costs nothing, and simulators load only when an environment is made.
 if PUSHT not in gym.registry:
     gym.register(PUSHT, entry_point="uva_agents.envs.pusht:PushTEnv", max_episode_steps=300)
+if BLOCK_PUSH not in gym.registry:
+    gym.register(BLOCK_PUSH, entry_point="uva_agents.envs.block_push:BlockPushEnv", max_episode_steps=350)
 
-__all__ = ["PUSHT"]
+__all__ = ["BLOCK_PUSH", "PUSHT"]

@@ -25,6 +25,7 @@ COMMANDS = {
     "train": _Command("uva_agents.commands.train", "train a model on demonstrations"),
     "imagine": _Command("uva_agents.commands.imagine", "film what the world model predicts beside what really happens"),
     "label": _Command("uva_agents.commands.label", "read the actions off a video"),
+    "data": _Command("uva_agents.commands.data", "collect demonstrations in a simulator"),
     "convert": _Command("uva_agents.commands.convert", "turn a released checkpoint into a weights folder"),
     "info": _Command(
         "uva_agents.commands.info", "versions, environments and shipped weights; or the card of some weights"

@@ -12,6 +12,7 @@ from uva_agents.data.replay_buffer import (
     Field,
     read_replay_buffer,
     write_replay_buffer,
+    write_replay_buffer_by_episode,
 )
 from uva_agents.data.windows import RELEASED_TRIM, WindowIndex, WindowSpec
 
@@ -38,4 +39,5 @@ __all__ = [
     "released_validation_split",
     "standard_variants",
     "write_replay_buffer",
+    "write_replay_buffer_by_episode",
 ]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
 
 from uva_agents.data.episodes import Episodes
+
+_CHUNK = 128
+"""Rows per chunk of what is written here."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,65 @@ def write_replay_buffer(
     root = zarr.open_group(str(path), mode="w", zarr_format=2 if zarr_format == 2 else 3)
     data, meta = root.create_group("data"), root.create_group("meta")
     for name, value in arrays.items():
-        chunks = (min(len(value), 128) or 1, *value.shape[1:])
+        chunks = (min(len(value), _CHUNK) or 1, *value.shape[1:])
         data.create_array(name, data=value, chunks=chunks)
     meta.create_array("episode_ends", data=np.asarray(ends, dtype=np.int64))
+
+
+def write_replay_buffer_by_episode(
+    path: str | Path,
+    episodes: Iterable[Mapping[str, np.ndarray]],
+    *,
+    meta: Mapping[str, np.ndarray] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Like :func:`write_replay_buffer` for more than fits into memory: one episode at a time is held.
+
+    Args:
+        path: folder to write; not atomic, write beside and rename.
+        episodes: arrays of equal length for each; the same names, types and row shapes in all.
+        meta: further arrays under ``meta/``, one entry per episode.
+        attributes: of the root group.
+
+    Raises:
+        ValueError: no episode at all, or arrays of one episode differ in length.
+    """
+    root = zarr.open_group(str(path), mode="w")
+    root.attrs.update(dict(attributes or {}))
+    data = root.create_group("data")
+    waiting: dict[str, np.ndarray] = {}
+    ends: list[int] = []
+    for arrays in episodes:
+        lengths = {len(value) for value in arrays.values()}
+        if len(lengths) != 1:
+            raise ValueError(f"arrays of episode {len(ends)} have different lengths: {sorted(lengths)}")
+        ends.append((ends[-1] if ends else 0) + lengths.pop())
+        for name, value in arrays.items():
+            if name not in waiting:
+                data.create_array(
+                    name, shape=(0, *value.shape[1:]), chunks=(_CHUNK, *value.shape[1:]), dtype=value.dtype
+                )
+                waiting[name] = value[:0]
+            rows = np.concatenate([waiting[name], value])
+            # Whole chunks only: a chunk that is appended to is read, unpacked and packed again.
+            whole = len(rows) // _CHUNK * _CHUNK
+            _append(data, name, rows[:whole])
+            waiting[name] = rows[whole:]
+    if not ends:
+        raise ValueError(f"no episodes to write to {path}")
+    for name, rows in waiting.items():
+        _append(data, name, rows)
+    group = root.create_group("meta")
+    group.create_array("episode_ends", data=np.asarray(ends, dtype=np.int64))
+    for name, value in (meta or {}).items():
+        group.create_array(name, data=value)
+
+
+def _append(group: zarr.Group, name: str, rows: np.ndarray) -> None:
+    if len(rows):
+        array = group[name]
+        assert isinstance(array, zarr.Array)
+        array.append(rows)
 
 
 def _array_names(root: zarr.Group, path: Path) -> list[str]:

@@ -1,0 +1,86 @@
+"""``uva data``: demonstrations from simulators."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``uva data collect ENVIRONMENT OUT``."""
+    actions = parser.add_subparsers(title="what to do", metavar="collect", required=True)
+    collect = actions.add_parser("collect", help="demonstrations of an environment into a replay buffer")
+    collect.add_argument("environment", choices=("block-push",))
+    collect.add_argument("out", type=Path, help="replay buffer (.zarr folder) to write")
+    collect.add_argument("--episodes", type=int, default=None, help="default: 1000, or all of --replay")
+    collect.add_argument("--seed", type=int, default=0, help="of the first episode (default %(default)s)")
+    collect.add_argument(
+        "--noise", type=float, default=0.0, help="standard deviation added to every step, metres (default %(default)s)"
+    )
+    collect.add_argument("--workers", type=int, default=2, help="processes (default %(default)s)")
+    collect.add_argument(
+        "--replay",
+        type=Path,
+        default=None,
+        metavar="RECORDED.zarr",
+        help="execute these recorded relative actions instead of the scripted oracle; episode i has seed SEED + i",
+    )
+    collect.add_argument("--image-size", type=int, default=96, help="side of the pictures (default %(default)s)")
+    collect.add_argument("--camera", choices=("workspace", "published"), default="workspace")
+    collect.add_argument(
+        "--max-steps", type=int, default=350, help="after these the oracle gives up (default %(default)s)"
+    )
+    collect.add_argument("--only-successful", action="store_true", help="leave the other episodes out")
+    collect.add_argument("--force", action="store_true", help="replace OUT")
+    collect.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Collect, and say how many episodes succeeded. 1 if some were lost.
+
+    Raises:
+        ValueError: OUT exists already, or the settings do not go together.
+        FileNotFoundError: no recording there.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from uva_agents.data.collect import BlockPushPlan, collect_block_push, recorded_ends
+
+    episodes = args.episodes
+    if episodes is None:
+        episodes = 1000 if args.replay is None else len(recorded_ends(args.replay))
+    plan = BlockPushPlan(
+        episodes=episodes,
+        seed=args.seed,
+        noise=args.noise,
+        replay=None if args.replay is None else str(args.replay.resolve()),
+        image_size=args.image_size,
+        camera=args.camera,
+        max_steps=args.max_steps,
+    )
+    columns = TextColumn("episodes"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, disable=args.quiet) as bar:
+        task = bar.add_task("episodes", total=plan.episodes)
+        result = collect_block_push(
+            args.out,
+            plan,
+            workers=args.workers,
+            only_successful=args.only_successful,
+            force=args.force,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    print(
+        f"{result.episodes} episodes ({result.resumed} from an earlier start), both blocks placed in {result.successes} "
+        f"({result.successes / result.episodes:.1%})"
+    )
+    print(f"{result.written} episodes, {result.rows} rows: {args.out}")
+    for index, error in sorted(result.failures.items()):
+        print(f"lost: episode {index} (seed {plan.seed + index}): {error}")
+    return 1 if result.failures else 0

@@ -1,0 +1,329 @@
+"""Demonstrations of ``uva/BlockPush-v0`` on disk: by the scripted oracle, or by replaying recorded actions.
+
+Worker processes write finished episodes into ``OUT.partial``, one file each, whole or not at all. A killed job continues
+there; a worker that dies costs its episode. When all are done they become one replay buffer, which moves into place at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import multiprocessing as mp
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from uva_agents.data.replay_buffer import write_replay_buffer_by_episode
+
+STATE_NAMES = (
+    *("effector_x", "effector_y"),
+    *("red_block_x", "red_block_y", "red_block_yaw"),
+    *("green_block_x", "green_block_y", "green_block_yaw"),
+    *("target_x", "target_y"),
+    *("green_square_x", "green_square_y", "green_square_yaw"),
+    *("red_square_x", "red_square_y", "red_square_yaw"),
+)
+"""Columns of the collected ``state``: metres and radians, yaws in [0, pi)."""
+_FROM_ENV = [6, 7, *range(6), *range(8, 16)]
+
+
+@dataclass(frozen=True)
+class BlockPushPlan:
+    """What is collected. Two plans that differ never share a working folder.
+
+    Attributes:
+        episodes: how many; episode i has seed ``seed + i``.
+        seed: of the first episode.
+        noise: standard deviation of what is added to every step of the oracle, metres.
+        replay: a replay buffer whose relative ``data/action`` are executed instead of the oracle's; ``seed`` is that of
+            its first episode, 0 for the published one.
+        image_size: side of the pictures.
+        camera: see :class:`uva_agents.envs.block_push.BlockPushEnv`.
+        max_steps: an oracle that has not succeeded by then is stopped.
+    """
+
+    episodes: int
+    seed: int = 0
+    noise: float = 0.0
+    replay: str | None = None
+    image_size: int = 96
+    camera: str = "workspace"
+    max_steps: int = 350
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ValueError(f"episodes={self.episodes}: at least one")
+        if self.noise < 0:
+            raise ValueError(f"noise={self.noise}: a standard deviation in metres is not negative")
+        if self.noise and self.replay:
+            raise ValueError("noise is added to the oracle's actions; a replay executes what was recorded")
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps={self.max_steps}: at least one")
+        if not (self.seed >= 0 and self.seed + self.episodes <= 2**32):
+            raise ValueError(f"seed={self.seed} is out of range: BlockPush seeds go from 0 to 2**32 - 1")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What became of a plan. ``failures``: episode index -> what happened. ``written``: episodes in the replay buffer."""
+
+    episodes: int
+    successes: int
+    resumed: int
+    written: int
+    rows: int
+    failures: dict[int, str]
+
+
+def recorded_ends(path: str | Path) -> np.ndarray:
+    """``meta/episode_ends`` of recorded actions.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: it has no two-dimensional relative actions with episode ends.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no recording at {path}")
+    try:
+        root = zarr.open_group(str(path), mode="r")
+        ends, actions = np.asarray(root["meta/episode_ends"]), root["data/action"]
+    except Exception as error:  # zarr raises several unrelated types
+        raise ValueError(f"{path} is no replay buffer with data/action and meta/episode_ends: {error}") from error
+    if (
+        not isinstance(actions, zarr.Array)
+        or actions.shape[1:] != (2,)
+        or not len(ends)
+        or ends[-1] != actions.shape[0]
+    ):
+        raise ValueError(f"{path}: data/action must be (N, 2) with N the last of meta/episode_ends")
+    if np.abs(np.asarray(actions[: ends[0]])).max() > 0.1:
+        raise ValueError(f"{path} holds absolute actions: a replay needs changes of the pusher's target, in metres")
+    return ends
+
+
+def collect_block_push(
+    out: str | Path,
+    plan: BlockPushPlan,
+    *,
+    workers: int = 1,
+    only_successful: bool = False,
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Collected:
+    """Collect ``plan`` into the replay buffer ``out``.
+
+    Rows: ``img`` uint8 (H, W, 3) before the action, ``action`` float32 (2,) the commanded target, metres, clipped to the
+    table; ``state`` float32 (16,) before the action, see :data:`STATE_NAMES`. Per episode: ``meta/seed``, ``meta/success``.
+    An oracle's episode ends, like the published ones, with the moment after success and one more action.
+
+    Args:
+        workers: processes.
+        only_successful: leave the other episodes out of ``out``.
+        force: replace ``out``.
+        progress: called with (episodes done, all).
+
+    Raises:
+        ValueError: ``out`` exists; its working folder belongs to another plan; no episode is left to write.
+        ImportError: PyBullet is not installed.
+    """
+    out = Path(out)
+    if out.exists() and not force:
+        raise ValueError(f"{out} exists: choose another folder, or --force to replace it")
+    if workers < 1:
+        raise ValueError(f"workers={workers}: at least one")
+    if plan.replay is not None and plan.episodes > (found := len(recorded_ends(plan.replay))):
+        raise ValueError(f"{plan.replay} has {found} episodes, not {plan.episodes}")
+    partial = _working_folder(out, plan)
+    done = {i for i in range(plan.episodes) if _file(partial, i).exists()}
+    resumed = len(done)
+    queue = deque(i for i in range(plan.episodes) if i not in done)
+    failures: dict[int, str] = {}
+    for finished, (index, error) in enumerate(_run(plan, partial, queue, min(workers, len(queue))), start=resumed + 1):
+        if error is not None:
+            failures[index] = error
+        if progress is not None:
+            progress(finished, plan.episodes)
+    indices = [i for i in range(plan.episodes) if i not in failures]
+    success = {i: _success(_file(partial, i)) for i in indices}
+    kept = [i for i in indices if success[i] or not only_successful]
+    if not kept:
+        reason = f"; the first error: {next(iter(failures.values()))}" if failures else ", none was successful"
+        raise ValueError(f"no episode to write{reason}")
+    rows = _assemble(out, partial, plan, kept, success)
+    return Collected(len(indices), sum(success.values()), resumed, len(kept), rows, failures)
+
+
+def record_block_push(plan: BlockPushPlan, index: int) -> dict[str, np.ndarray]:
+    """Episode ``index`` of ``plan``: arrays of its rows, and ``success`` ()."""
+    from uva_agents.envs.block_push import BlockPushEnv, Oracle, order_of_seed
+
+    seed = plan.seed + index
+    replayed = None if plan.replay is None else _recorded_actions(plan.replay, index)
+    env = BlockPushEnv(
+        action_mode="absolute" if replayed is None else "relative", image_size=plan.image_size, camera=plan.camera
+    )
+    with contextlib.closing(env):
+        observation, info = env.reset(seed=seed)
+        oracle = Oracle(order_of_seed(seed), noise=plan.noise, seed=seed)
+        images, states, actions = [], [], []
+        length = plan.max_steps + 1 if replayed is None else len(replayed)
+        for t in range(length):
+            over = info["is_success"]
+            images.append(observation["pixels"])
+            states.append(info["state"][_FROM_ENV])
+            # Rounded before it is executed, so that what is stored leads to what is stored.
+            action = oracle.act(info["state"]).astype(np.float32) if replayed is None else replayed[t]
+            observation, *_, info = env.step(action)
+            actions.append(info["state"][8:10])
+            if over and replayed is None:
+                break
+    return {
+        "img": np.stack(images),
+        "action": np.array(actions, np.float32),
+        "state": np.array(states, np.float32),
+        "success": np.array(info["p2"]),
+    }
+
+
+def _recorded_actions(path: str, index: int) -> np.ndarray:
+    ends = recorded_ends(path)
+    start = 0 if index == 0 else int(ends[index - 1])
+    return np.asarray(zarr.open_group(path, mode="r")["data/action"][start : int(ends[index])])  # type: ignore[index]
+
+
+def _working_folder(out: Path, plan: BlockPushPlan) -> Path:
+    """``OUT.partial``, new or of the same plan; files that a killed job did not finish are removed."""
+    partial = out.with_name(f"{out.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    settings, wanted = partial / "plan.json", json.dumps(dataclasses.asdict(plan), indent=1)
+    if settings.exists() and settings.read_text() != wanted:
+        raise ValueError(f"{partial} holds episodes of other settings: remove it, or finish that job with its settings")
+    unfinished = partial / ".plan.json"
+    unfinished.write_text(wanted)
+    unfinished.replace(settings)
+    for leftover in partial.glob(".*.npz"):
+        leftover.unlink()
+    return partial
+
+
+def _file(folder: Path, index: int) -> Path:
+    return folder / f"{index:06d}.npz"
+
+
+def _success(path: Path) -> bool:
+    with np.load(path) as episode:
+        return bool(episode["success"])
+
+
+def _assemble(out: Path, partial: Path, plan: BlockPushPlan, kept: list[int], success: dict[int, bool]) -> int:
+    """Episodes of ``partial`` to ``out``; returns the number of rows."""
+    rows = 0
+
+    def episodes() -> Iterator[dict[str, np.ndarray]]:
+        nonlocal rows
+        for index in kept:
+            with np.load(_file(partial, index)) as stored:
+                episode = {name: stored[name] for name in ("img", "action", "state")}
+            rows += len(episode["action"])
+            yield episode
+
+    zarr_folder = partial / "zarr"
+    write_replay_buffer_by_episode(
+        zarr_folder,
+        episodes(),
+        meta={
+            "seed": np.array([plan.seed + i for i in kept], np.int64),
+            "success": np.array([success[i] for i in kept]),
+        },
+        attributes={"env": "uva/BlockPush-v0", "state": list(STATE_NAMES), "plan": dataclasses.asdict(plan)},
+    )
+    if out.exists():
+        shutil.rmtree(out)
+    zarr_folder.rename(out)
+    shutil.rmtree(partial)
+    return rows
+
+
+# -- worker processes ------------------------------------------------------------------------------
+
+
+@dataclass
+class _Worker:
+    process: Any
+    connection: Connection
+    index: int
+
+
+def _run(plan: BlockPushPlan, partial: Path, queue: deque[int], count: int) -> Iterator[tuple[int, str | None]]:
+    """(episode, error or ``None``) as episodes end, until the queue is empty."""
+    workers = [_start(plan, partial, queue.popleft()) for _ in range(count)]
+    try:
+        while workers:
+            for connection in wait([w.connection for w in workers]):
+                worker = next(w for w in workers if w.connection is connection)
+                died = False
+                try:
+                    error = worker.connection.recv()
+                except (EOFError, OSError):
+                    died = True
+                    worker.process.join(timeout=5)
+                    error = f"the worker process died (exit code {worker.process.exitcode})"
+                yield worker.index, error
+                if queue and not died:
+                    worker.index = queue.popleft()
+                    with contextlib.suppress(OSError):  # it is gone: the next recv() finds out
+                        worker.connection.send(worker.index)
+                    continue
+                _stop(worker)
+                workers.remove(worker)
+                if queue:
+                    workers.append(_start(plan, partial, queue.popleft()))
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+            _stop(worker)
+
+
+def _start(plan: BlockPushPlan, partial: Path, index: int) -> _Worker:
+    ours, theirs = mp.Pipe()
+    process = mp.Process(target=_serve, args=(theirs, plan, partial), daemon=True)
+    process.start()
+    theirs.close()
+    ours.send(index)
+    return _Worker(process, ours, index)
+
+
+def _stop(worker: _Worker) -> None:
+    with contextlib.suppress(OSError):
+        worker.connection.send(None)
+    worker.process.join(timeout=5)
+    if worker.process.is_alive():
+        worker.process.kill()
+    worker.connection.close()
+
+
+def _serve(connection: Connection, plan: BlockPushPlan, partial: Path) -> None:
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # the job was interrupted: its process reports that
+        while (index := connection.recv()) is not None:
+            error = None
+            try:
+                _save(_file(partial, index), record_block_push(plan, index))
+            except Exception as problem:
+                error = f"{type(problem).__name__}: {problem}"
+            connection.send(error)
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Whole or not at all."""
+    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
+    np.savez_compressed(unfinished, **arrays)  # type: ignore[arg-type]  # numpy's stub: allow_pickle comes by name
+    unfinished.replace(path)
