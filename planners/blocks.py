@@ -56,6 +56,7 @@ class BlockToSquare(Term):
         reduce: ``"last"`` or ``"mean"`` of the frames in which it is seen.
         threshold: density of colour at which a block counts as seen (a clear view is about 1, an outline below 0.4).
         blind: cost in metres where it is not.
+        view: which of the environment's cameras took the pictures, where no ``camera`` is given.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class BlockToSquare(Term):
         reduce: Literal["last", "mean"] = "last",
         threshold: float = THRESHOLD,
         blind: float = 2.0,
+        view: str = "workspace",
     ) -> None:
         for what, value in (("block", block), ("square", square)):
             if value not in ("red", "green"):
@@ -86,6 +88,7 @@ class BlockToSquare(Term):
         self.square: Colour = square
         self.block_camera = block_camera or camera
         self.camera, self.reduce, self.threshold, self.blind = camera, reduce, threshold, blind
+        self.view = view
         self.looks = Looks(frames)
         # One decision asks several times about the same frame.
         self._square_in = lru_cache(maxsize=4)(self._find_square)
@@ -93,7 +96,7 @@ class BlockToSquare(Term):
     @property
     def identity(self) -> dict[str, object]:
         """What it measures, as JSON values."""
-        camera = "task" if self.camera is None else [repr(self.camera), repr(self.block_camera)]
+        camera = self.view if self.camera is None else [repr(self.camera), repr(self.block_camera)]
         names = ("block", "square", "reduce", "threshold", "blind")
         return {**{n: getattr(self, n) for n in names}, "frames": self.looks.frames, "camera": camera}
 
@@ -113,8 +116,8 @@ class BlockToSquare(Term):
         """Positions in the frames that it looks at."""
         frames = pixels_of(rollout.select(self.looks.frames))
         s, f, height, width, _ = frames.shape
-        camera = self.camera or block_push_camera((height, width))
-        above = self.block_camera or block_push_camera((height, width), BLOCK_PLANE)
+        camera = self.camera or block_push_camera((height, width), view=self.view)
+        above = self.block_camera or block_push_camera((height, width), BLOCK_PLANE, self.view)
         found = find_blocks(frames.reshape(-1, height, width, 3), self.block, above, threshold=self.threshold)
         block = above.to_metres(found.pixels).reshape(s, f, 2)
         square, square_seen = np.zeros(2), False
@@ -131,5 +134,7 @@ class BlockToSquare(Term):
 
     def _find_square(self, frame: bytes, size: tuple[int, int]) -> tuple[np.ndarray, bool]:
         image = np.frombuffer(frame, np.uint8).reshape(*size, 3)
-        square, _, seen = find_square(image, self.square, self.camera or block_push_camera(size), area=AREA)
+        square, _, seen = find_square(
+            image, self.square, self.camera or block_push_camera(size, view=self.view), area=AREA
+        )
         return square, seen

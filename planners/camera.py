@@ -7,6 +7,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
+from uva_agents.envs.block_push.camera import CAMERAS
+
 
 @runtime_checkable
 class Camera(Protocol):
@@ -43,19 +45,27 @@ class Homography:
 
     @classmethod
     def pinhole(
-        cls, *, position: Any, forward: Any, up: Any, focal: float, size: tuple[int, int], height: float = 0.0
+        cls,
+        *,
+        position: Any,
+        forward: Any,
+        up: Any,
+        focal: float | tuple[float, float],
+        size: tuple[int, int],
+        height: float = 0.0,
     ) -> Self:
         """A pinhole camera's view of the plane z = ``height``.
 
         Args:
             position, forward, up: (3,) of the camera, world coordinates in metres; forward and up are unit vectors.
-            focal: focal length, pixels.
+            focal: focal length, pixels; across and down where they differ.
             size: (H, W) of the image, whose middle is on the optical axis.
         """
         position, forward, up = (np.asarray(v, np.float64) for v in (position, forward, up))
         axes = np.stack([np.cross(forward, up), -up, forward])  # image right, image down, depth
         rows, columns = size
-        intrinsics = np.array([[focal, 0, (columns - 1) / 2], [0, focal, (rows - 1) / 2], [0, 0, 1]])
+        fx, fy = focal if isinstance(focal, tuple) else (focal, focal)
+        intrinsics = np.array([[fx, 0, (columns - 1) / 2], [0, fy, (rows - 1) / 2], [0, 0, 1]])
         plane = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, height]])
         return cls(intrinsics @ (axes @ plane - np.outer(axes @ position, [0, 0, 1])))
 
@@ -78,21 +88,29 @@ class Homography:
         return _apply(getattr(self, "_inverse"), pixels)  # noqa: B009  (set in __post_init__)
 
 
-def block_push_camera(size: tuple[int, int] = (96, 96), height: float = 0.02) -> Homography:
-    """The camera of the block pushing task, 240x320, as a picture scaled to ``size``.
-
-    Position (1, 0, 0.75), 45 degrees downwards, focal length 0.803 image widths (ibc's environment).
+def block_push_camera(size: tuple[int, int] = (96, 96), height: float = 0.02, view: str = "workspace") -> Homography:
+    """A camera of ``uva/BlockPush-v0``.
 
     Args:
         size: (H, W) of the pictures.
         height: of the plane; 0.02 is that of the squares.
+        view: the environment's ``camera``.
+
+    Raises:
+        ValueError: an unknown view.
     """
-    a = np.sqrt(0.5)
-    native = (240, 320)
-    view = Homography.pinhole(
-        position=(1.0, 0.0, 0.75), forward=(-a, 0, -a), up=(-a, 0, a), focal=0.803 * 320, size=native, height=height
+    if view not in CAMERAS:
+        raise ValueError(f"view={view!r} is unknown: choose one of {', '.join(map(repr, CAMERAS))}")
+    camera = CAMERAS[view]
+    toward = np.subtract(camera.look_at, camera.eye)
+    distance = float(np.linalg.norm(toward))
+    forward = toward / distance
+    right = np.cross(forward, (0, 0, 1))
+    right /= np.linalg.norm(right)
+    focal = (size[1] * distance / camera.width, size[0] * distance / camera.height)
+    return Homography.pinhole(
+        position=camera.eye, forward=forward, up=np.cross(right, forward), focal=focal, size=size, height=height
     )
-    return view.resized(native, size)
 
 
 def _apply(matrix: np.ndarray, points: Any) -> np.ndarray:

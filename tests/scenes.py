@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from uva_agents.planners.camera import Homography
+from uva_agents.planners.camera import Homography, block_push_camera
 
-A = np.sqrt(0.5)
 SCALE = 4
 NATIVE = (240 * SCALE, 320 * SCALE)
 PURE = {"red": (255, 0, 0), "green": (0, 255, 0)}
@@ -16,9 +15,7 @@ PALE = {"red": (255, 87, 89), "green": (87, 255, 89)}
 
 def plane(height: float) -> Homography:
     """Of the task's camera, drawn four times as large."""
-    return Homography.pinhole(
-        position=(1, 0, 0.75), forward=(-A, 0, -A), up=(-A, 0, A), focal=0.803 * NATIVE[1], size=NATIVE, height=height
-    )
+    return block_push_camera(NATIVE, height)
 
 
 def box(x: float, y: float, side: float, turn: float = 0.0) -> np.ndarray:

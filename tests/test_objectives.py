@@ -122,12 +122,17 @@ def observation_space() -> Any:
 
 
 def test_cameras_go_back_and_forth_and_follow_resizing_and_cropping() -> None:
-    camera = block_push_camera((240, 320))
+    camera = block_push_camera((240, 320), view="published")
     points = np.random.default_rng(0).uniform((0.15, -0.4), (0.6, 0.4), (20, 2))
     pixels = camera.to_pixels(points)
     np.testing.assert_allclose(camera.to_metres(pixels), points, atol=1e-9)
     # The optical axis meets the floor at x = 0.25; the height of the plane shifts that by as much.
     np.testing.assert_allclose(camera.to_metres([159.5, 119.5]), (0.27, 0), atol=1e-6)
+    # Sixty degrees downwards, at (0.42, -0.07) on the floor.
+    at = block_push_camera((96, 96)).to_metres([47.5, 47.5])
+    np.testing.assert_allclose(at, (0.42 + 0.02 / np.tan(np.pi / 3), -0.07), atol=1e-6)
+    with pytest.raises(ValueError, match="'workspace', 'published'"):
+        block_push_camera(view="side")
     smaller = camera.resized((240, 320), (96, 96)).to_pixels(points)
     np.testing.assert_allclose(smaller, (pixels + 0.5) * (0.3, 0.4) - 0.5)
     np.testing.assert_allclose(camera.cropped(10, 20).to_pixels(points), pixels - (20, 10))
