@@ -115,8 +115,9 @@ def straight(base: UVA, frames: np.ndarray, steps: int, seed: int) -> Tensor:
 
 @torch.no_grad()
 def measure_straight(base: UVA, steps: int, repeats: int) -> list[float]:
-    """Seconds per :func:`straight` decision, with the autoencoder as diffusers and the released code run it."""
+    """Seconds per :func:`straight` decision, with autoencoder and transformer as the released code runs them."""
     base.bundle.vae.streamline(False)
+    base.bundle.model.streamline(False)
     rng = np.random.default_rng(0)
     height, width = base.bundle.spec.image_shape
     times = []
@@ -128,6 +129,7 @@ def measure_straight(base: UVA, steps: int, repeats: int) -> list[float]:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
     base.bundle.vae.streamline()
+    base.bundle.model.streamline()
     return times[1:]
 
 

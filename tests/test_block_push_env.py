@@ -315,6 +315,19 @@ def test_a_restored_episode_continues_bit_for_bit_in_any_environment(env):
     other.close()
 
 
+def test_advancing_is_stepping_without_a_look(env):
+    env.reset(seed=5)
+    saved = env.get_state()
+    for _ in range(6):
+        obs, *_ = env.step([0.4, 0.0])
+    env.set_state(saved)
+    for _ in range(6):
+        assert env.advance([0.4, 0.0]) is None
+    np.testing.assert_array_equal(env.get_obs()["agent_pos"], obs["agent_pos"])
+    with pytest.raises(ValueError, match="shape"):
+        env.advance([0.4])
+
+
 def test_pictures_of_a_restored_moment_are_the_same(seeing):
     seeing.reset(seed=1)
     shown = seeing.step((0.33, -0.35))[0]["pixels"]

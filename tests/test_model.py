@@ -362,6 +362,24 @@ def test_official_autoencoder_has_the_released_number_of_parameters() -> None:
     assert sum(p.numel() for p in vae.parameters()) == 66_456_019
 
 
+def test_a_streamlined_network_gives_the_same_latent_and_gradients() -> None:
+    torch.manual_seed(0)
+    model = nano().eval()
+    visibility, given = model.visibility(Task.POLICY, 2), context(model)
+
+    def outcome() -> list[torch.Tensor]:
+        with torch.no_grad():
+            still = model.joint_latent(given, visibility)
+        model.zero_grad()
+        model.joint_latent(given, visibility).square().sum().backward()
+        return [still, *(p.grad for p in model.encoder_blocks.parameters() if p.grad is not None)]
+
+    stock = outcome()
+    model.streamline()
+    for a, b in zip(stock, outcome(), strict=True):
+        torch.testing.assert_close(b, a, rtol=0, atol=0)
+
+
 def test_a_streamlined_autoencoder_gives_the_same_latents_and_gradients() -> None:
     torch.manual_seed(0)
     vae = VAE(VAEConfig(channels=32, res_blocks=1, channel_mult=(1, 1, 2, 2, 4)))

@@ -197,6 +197,35 @@ def test_two_processes_train_one_network_together(data: Path, tmp_path: Path) ->
     load_bundle(tmp_path / "run" / "weights")
 
 
+def test_points_may_be_read_by_convolutions_and_run_down_the_picture_first(data: Path, tmp_path: Path) -> None:
+    """What block pushing needs: another reader, the other order of axes, no augmentation, millimetres, limits per axis."""
+    recipe = tiny_recipe()
+    limits = {"action": (0.0, 512.0), "agent_pos": ((0.0, 0.0), (512.0, 500.0)), "keypoints": (0.0, 512.0)}
+    recipe = replace(
+        recipe,
+        model=replace(recipe.model, point_reader="conv", point_axes="yx"),
+        limits=limits,
+        env_id="uva/BlockPush-v0",
+        execute=6,
+        unit="mm",
+        unit_scale=1000.0,
+        variants=1,
+        mirror=False,
+        max_shift=0,
+    )
+    folder = run_recipe(recipe, RunOptions(data, tmp_path / "run", progress=False))
+    assert folder is not None
+    bundle = load_bundle(folder)
+    assert (bundle.spec.env_id, bundle.spec.execute) == ("uva/BlockPush-v0", 6)
+    last = curve(tmp_path / "run" / "joint")[-1]
+    # Untrained, an action is wrong by a good part of the 512 units, each of which is a thousand of what is reported.
+    assert 10_000 < last["policy_error_mm"] < 512_000 and np.isfinite(last["readout_mm"])
+    assert "points_mm" in curve(tmp_path / "run" / "points")[-1]
+    assert "others_mm" in curve(tmp_path / "run" / "dynamics")[-1]
+    centres = bundle.model.point_writer.get_buffer("centres")
+    np.testing.assert_allclose(centres[1, :2], (-2 / 3, 0), atol=1e-6)  # second token: top row, middle column
+
+
 def test_training_overfits_one_batch(data: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe()
     recipe = replace(recipe, joint=replace(recipe.joint, steps=150, warmup=10, batch_size=32, validate_every=1000))

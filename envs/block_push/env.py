@@ -174,6 +174,19 @@ class BlockPushEnv(gym.Env[Observation, np.ndarray]):
         success = info["is_success"]
         return self._observation(), float(success) if self._assignment else reward, success, False, info
 
+    def advance(self, action: Any) -> None:
+        """The motion of :meth:`step` without a look at it: nothing is drawn. The score is kept."""
+        if self._layout is None:
+            raise RuntimeError("advance() before reset(): call env.reset() first")
+        self._scene.step(self._target(action))
+        self._score, _ = advance(self._score, distances(self._scene.block_poses(), self._layout))
+
+    def get_obs(self) -> Observation:
+        """The observation of the present moment, as :meth:`step` returns it; changes nothing."""
+        if self._layout is None:
+            raise RuntimeError("get_obs() before reset(): call env.reset() first")
+        return self._observation()
+
     def observe(self) -> Observation:
         """The observation of the present moment, ``pixels`` included whatever ``render_observations`` says."""
         if self._layout is None:

@@ -43,6 +43,7 @@ class UVA:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+        bundle.model.streamline()
         if bundle.vae.config.kind == "kl-f16":
             bundle.vae.streamline()
         self._texts: dict[str, Tensor] = {}

@@ -145,19 +145,19 @@ class DiffusionPolicyNet(nn.Module):
             proprio: (B, To, P) normalised.
             corner: (B, To, 2) of crops, see :class:`~uva_agents.model.vision.ImageEncoder`.
         """
-        batch, steps = frames.shape[:2]
-        points = self.encoder.locate(frames.flatten(0, 1), None if corner is None else corner.flatten(0, 1))
-        return self.observe_points(points.view(batch, steps, -1), proprio)
+        features = self.encoder(frames.flatten(0, 1), None if corner is None else corner.flatten(0, 1))
+        return self._with_proprio(features.view(*frames.shape[:2], -1), proprio)
 
     def observe_points(self, points: Tensor, proprio: Tensor | None) -> Tensor:
         """The same from the encoder's key points (B, To, 2 * keypoints), for training on an encoder that is kept as it is."""
-        steps = points.shape[1]
-        features = self.encoder.describe(points)
-        if self.config.proprio_dim:
-            if proprio is None:
-                raise ValueError(f"this policy needs proprioception (B, {steps}, {self.config.proprio_dim})")
-            features = torch.cat([features, proprio.to(features.dtype)], dim=-1)
-        return features
+        return self._with_proprio(self.encoder.describe(points), proprio)
+
+    def _with_proprio(self, features: Tensor, proprio: Tensor | None) -> Tensor:
+        if not self.config.proprio_dim:
+            return features
+        if proprio is None:
+            raise ValueError(f"this policy needs proprioception (B, {features.shape[1]}, {self.config.proprio_dim})")
+        return torch.cat([features, proprio.to(features.dtype)], dim=-1)
 
     def predict_noise(self, x: Tensor, t: Tensor, observed: Tensor) -> Tensor:
         """Noise (B, T, A) in noisy actions (B, T, A) at diffusion steps (B,)."""

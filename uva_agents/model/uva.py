@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from uva_agents.model.config import Task, UVAConfig
 from uva_agents.model.context import Context, patchify, unpatchify
 from uva_agents.model.heads import ActionHead, DiffusionHead
-from uva_agents.model.layers import Block
+from uva_agents.model.layers import Block, Mlp
 from uva_agents.model.masking import Visibility
 from uva_agents.model.points import ConvPointReader, PointDynamics, PointReader, PointWriter
 
@@ -166,6 +166,12 @@ class UVA(nn.Module):
                 nn.init.zeros_(final.linear.weight)
 
     # -- joint latent ------------------------------------------------------------------------------------------------
+
+    def streamline(self, on: bool = True) -> None:
+        """Without gradients, write activations into tensors that the network owns; the numbers stay the same."""
+        for module in self.modules():
+            if isinstance(module, Mlp):
+                module.in_place = on
 
     def joint_latent(self, context: Context, visibility: Visibility) -> Tensor:
         """Joint video-action latent Z, (B, T * S, D)."""
