@@ -8,9 +8,10 @@ four history frames again and runs every denoising step in order, as the release
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,28 +39,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Print a table, and write JSON when asked."""
     args = parse_arguments(__doc__, add_arguments, argv)
-    rows: dict[str, list[float]] = {}
     nano = UVA.from_pretrained(args.weights, device=args.device)
-    rows[f"{args.weights}, {args.steps} steps"] = measure(Policy(nano, steps=args.steps), args.repeats)
+    rows = take_turns({f"{args.weights}, {args.steps} steps": decisions(Policy(nano, steps=args.steps))}, args.repeats)
     baseline = ""
     if args.base_repeats:
         base = official_size(nano)
-        exact = Policy(base, steps=100, temperature=0.95, ancestral=True)
+        exact, quick = Policy(base, steps=100, temperature=0.95, ancestral=True), Policy(base, steps=args.steps)
         baseline = "uva_base, straight path, 100 steps"
-        rows[baseline] = measure_straight(base, 100, args.base_repeats)
-        rows["uva_base, 100 steps"] = measure(exact, args.base_repeats)
-        rows[f"uva_base, {args.steps} steps"] = measure(Policy(base, steps=args.steps), args.base_repeats)
+        ours = {"uva_base, 100 steps": exact, f"uva_base, {args.steps} steps": quick}
+        paths = {baseline: straight_decisions(base, 100), **{name: decisions(agent) for name, agent in ours.items()}}
+        rows |= take_turns(paths, args.base_repeats)
         if args.compile:
             base.compile()
-            rows["uva_base compiled, 100 steps"] = measure(exact, args.base_repeats)
-            rows[f"uva_base compiled, {args.steps} steps"] = measure(Policy(base, steps=args.steps), args.base_repeats)
+            compiled = {name.replace(",", " compiled,"): decisions(agent) for name, agent in ours.items()}
+            rows |= take_turns(compiled, args.base_repeats)
         print(f"largest difference of the two paths at 100 steps: {difference(exact):.1e} (normalised actions)")
     print(
         f"one decision, batch 1, float32, {torch.get_num_threads()} threads, {nano.device}, {hardware()}, {versions()}"
     )
     for name, times in rows.items():
         p50, p95 = np.percentile(times, [50, 95]) * 1e3
-        ratio = f"   {np.median(rows[baseline]) / np.median(times):6.2f}x" if baseline else ""
+        ratio = f"   {np.median(rows[baseline]) / p50 * 1e3:6.2f}x" if baseline else ""
         print(f"  {name:36s} median {p50:9.1f} ms   p95 {p95:9.1f} ms   n={len(times)}{ratio}")
     if args.json:
         result = {"rows": {k: list(v) for k, v in rows.items()}, "hardware": hardware(), "versions": versions()}
@@ -67,26 +67,29 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def measure(policy: Policy, repeats: int) -> list[float]:
-    """Seconds per decision, after the first chunk, which warms up."""
+def take_turns(paths: Mapping[str, Iterator[float]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each path, which alternate so that all meet the same machine; the first round warms up."""
+    rounds = [{name: next(path) for name, path in paths.items()} for _ in range(repeats + 1)]
+    return {name: [times[name] for times in rounds[1:]] for name in paths}
+
+
+def decisions(policy: Policy) -> Iterator[float]:
+    """Seconds of every call that makes a new chunk."""
     rng = np.random.default_rng(0)
     height, width = policy.uva.bundle.spec.image_shape
-    observe: Callable[[], dict[str, np.ndarray]] = lambda: {  # noqa: E731
-        "pixels": rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
-        "agent_pos": rng.uniform(0, 512, 2).astype(np.float32),
-    }
     state = policy.initial_state(1, seed=0)
-    times: list[float] = []
-    while len(times) <= repeats:
+    while True:
         decides = state[0].queue is None or len(state[0].queue) == 0
-        obs = observe()
+        obs = {
+            "pixels": rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
+            "agent_pos": rng.uniform(0, 512, 2).astype(np.float32),
+        }
         began = time.perf_counter()
         _, state = policy.predict(obs, state)
         if policy.device.type == "cuda":
             torch.cuda.synchronize()
         if decides:
-            times.append(time.perf_counter() - began)
-    return times[1:]
+            yield time.perf_counter() - began
 
 
 def straight(base: UVA, frames: np.ndarray, steps: int, seed: int) -> Tensor:
@@ -113,24 +116,23 @@ def straight(base: UVA, frames: np.ndarray, steps: int, seed: int) -> Tensor:
     return chunk.view(1, head.steps, head.channels)
 
 
-@torch.no_grad()
-def measure_straight(base: UVA, steps: int, repeats: int) -> list[float]:
-    """Seconds per :func:`straight` decision, with autoencoder and transformer as the released code runs them."""
-    base.bundle.vae.streamline(False)
-    base.bundle.model.streamline(False)
+def straight_decisions(base: UVA, steps: int) -> Iterator[float]:
+    """Seconds of :func:`straight` decisions, with autoencoder and transformer as the released code runs them."""
     rng = np.random.default_rng(0)
     height, width = base.bundle.spec.image_shape
-    times = []
-    for i in range(repeats + 1):
+    for seed in itertools.count():
         frames = rng.integers(0, 256, (4, height, width, 3), dtype=np.uint8)
-        began = time.perf_counter()
-        straight(base, frames, steps, i)
-        if base.device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    base.bundle.vae.streamline()
-    base.bundle.model.streamline()
-    return times[1:]
+        base.bundle.vae.streamline(False)
+        base.bundle.model.streamline(False)
+        with torch.no_grad():
+            began = time.perf_counter()
+            straight(base, frames, steps, seed)
+            if base.device.type == "cuda":
+                torch.cuda.synchronize()
+            taken = time.perf_counter() - began
+        base.bundle.vae.streamline()
+        base.bundle.model.streamline()
+        yield taken
 
 
 @torch.no_grad()
