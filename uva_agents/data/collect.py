@@ -9,20 +9,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import multiprocessing as mp
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from functools import partial as partial_of
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
 
 from uva_agents.data.replay_buffer import write_replay_buffer_by_episode
+from uva_agents.workers import run_jobs
 
 STATE_NAMES = (
     *("effector_x", "effector_y"),
@@ -145,13 +143,15 @@ def collect_block_push(
     partial = _working_folder(out, plan)
     done = {i for i in range(plan.episodes) if _file(partial, i).exists()}
     resumed = len(done)
-    queue = deque(i for i in range(plan.episodes) if i not in done)
+    missing = [i for i in range(plan.episodes) if i not in done]
     failures: dict[int, str] = {}
-    for finished, (index, error) in enumerate(_run(plan, partial, queue, min(workers, len(queue))), start=resumed + 1):
-        if error is not None:
-            failures[index] = error
+    for count, ended in enumerate(
+        run_jobs(partial_of(_recorder, plan, partial), missing, workers=workers), resumed + 1
+    ):
+        if ended.error is not None:
+            failures[ended.job] = ended.error
         if progress is not None:
-            progress(finished, plan.episodes)
+            progress(count, plan.episodes)
     indices = [i for i in range(plan.episodes) if i not in failures]
     success = {i: _success(_file(partial, i)) for i in indices}
     kept = [i for i in indices if success[i] or not only_successful]
@@ -253,73 +253,9 @@ def _assemble(out: Path, partial: Path, plan: BlockPushPlan, kept: list[int], su
     return rows
 
 
-# -- worker processes ------------------------------------------------------------------------------
-
-
-@dataclass
-class _Worker:
-    process: Any
-    connection: Connection
-    index: int
-
-
-def _run(plan: BlockPushPlan, partial: Path, queue: deque[int], count: int) -> Iterator[tuple[int, str | None]]:
-    """(episode, error or ``None``) as episodes end, until the queue is empty."""
-    workers = [_start(plan, partial, queue.popleft()) for _ in range(count)]
-    try:
-        while workers:
-            for connection in wait([w.connection for w in workers]):
-                worker = next(w for w in workers if w.connection is connection)
-                died = False
-                try:
-                    error = worker.connection.recv()
-                except (EOFError, OSError):
-                    died = True
-                    worker.process.join(timeout=5)
-                    error = f"the worker process died (exit code {worker.process.exitcode})"
-                yield worker.index, error
-                if queue and not died:
-                    worker.index = queue.popleft()
-                    with contextlib.suppress(OSError):  # it is gone: the next recv() finds out
-                        worker.connection.send(worker.index)
-                    continue
-                _stop(worker)
-                workers.remove(worker)
-                if queue:
-                    workers.append(_start(plan, partial, queue.popleft()))
-    finally:
-        for worker in workers:
-            worker.process.terminate()
-            _stop(worker)
-
-
-def _start(plan: BlockPushPlan, partial: Path, index: int) -> _Worker:
-    ours, theirs = mp.Pipe()
-    process = mp.Process(target=_serve, args=(theirs, plan, partial), daemon=True)
-    process.start()
-    theirs.close()
-    ours.send(index)
-    return _Worker(process, ours, index)
-
-
-def _stop(worker: _Worker) -> None:
-    with contextlib.suppress(OSError):
-        worker.connection.send(None)
-    worker.process.join(timeout=5)
-    if worker.process.is_alive():
-        worker.process.kill()
-    worker.connection.close()
-
-
-def _serve(connection: Connection, plan: BlockPushPlan, partial: Path) -> None:
-    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # the job was interrupted: its process reports that
-        while (index := connection.recv()) is not None:
-            error = None
-            try:
-                _save(_file(partial, index), record_block_push(plan, index))
-            except Exception as problem:
-                error = f"{type(problem).__name__}: {problem}"
-            connection.send(error)
+def _recorder(plan: BlockPushPlan, partial: Path) -> Callable[[int], None]:
+    """What a worker process does: write one episode."""
+    return lambda index: _save(_file(partial, index), record_block_push(plan, index))
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -1,0 +1,105 @@
+"""Jobs in worker processes. A job that fails is reported and the rest go on; a process that dies costs its job and is replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing as mp
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Finished(Generic[Job, Result]):
+    """A job's outcome: a result, or an error and no result."""
+
+    job: Job
+    result: Result | None
+    error: str | None
+
+
+@dataclass
+class _Worker(Generic[Job]):
+    process: Any
+    connection: Connection
+    job: Job
+
+
+def run_jobs(
+    setup: Callable[[], Callable[[Job], Result]],
+    jobs: Iterable[Job],
+    *,
+    workers: int = 1,
+    method: str | None = None,
+) -> Iterator[Finished[Job, Result]]:
+    """Outcomes as jobs end, in no particular order.
+
+    Args:
+        setup: called once in every process; gives the function that does a job. Results travel by pickle, and so does this
+            where processes are spawned.
+        jobs: done in this order, several at a time.
+        workers: processes.
+        method: how they start, ``"spawn"`` where torch is at work in this one; the platform's default when absent.
+    """
+    queue = deque(jobs)
+    context = mp.get_context(method)
+    active = [_start(context, setup, queue.popleft()) for _ in range(min(workers, len(queue)))]
+    try:
+        while active:
+            for connection in wait([w.connection for w in active]):
+                worker = next(w for w in active if w.connection is connection)
+                died = False
+                try:
+                    result, error = worker.connection.recv()
+                except (EOFError, OSError):
+                    died = True
+                    worker.process.join(timeout=5)
+                    result, error = None, f"the worker process died (exit code {worker.process.exitcode})"
+                yield Finished(worker.job, result, error)
+                if queue and not died:
+                    worker.job = queue.popleft()
+                    with contextlib.suppress(OSError):  # it is gone: the next recv() finds out
+                        worker.connection.send((worker.job,))
+                    continue
+                _stop(worker)
+                active.remove(worker)
+                if queue:
+                    active.append(_start(context, setup, queue.popleft()))
+    finally:
+        for worker in active:
+            worker.process.terminate()
+            _stop(worker)
+
+
+def _start(context: Any, setup: Callable[[], Callable[[Job], Result]], job: Job) -> _Worker[Job]:
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, setup), daemon=True)
+    process.start()
+    theirs.close()
+    ours.send((job,))
+    return _Worker(process, ours, job)
+
+
+def _stop(worker: _Worker[Job]) -> None:
+    with contextlib.suppress(OSError):
+        worker.connection.send(None)
+    worker.process.join(timeout=5)
+    if worker.process.is_alive():
+        worker.process.kill()
+    worker.connection.close()
+
+
+def _serve(connection: Connection, setup: Callable[[], Callable[[Job], Result]]) -> None:
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # the job was interrupted: its process reports that
+        work: Callable[[Job], Result] | None = None
+        while (message := connection.recv()) is not None:
+            try:
+                work = work or setup()
+                connection.send((work(message[0]), None))
+            except Exception as problem:
+                connection.send((None, f"{type(problem).__name__}: {problem}"))
