@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": _Command("uva_agents.commands.demo", "run the shipped policy and film what it sees and imagines"),
     "eval": _Command("uva_agents.commands.evaluate", "run an agent in an environment and report its score"),
     "train": _Command("uva_agents.commands.train", "train a model on demonstrations"),
+    "bench": _Command("uva_agents.commands.bench", "run a benchmark"),
     "imagine": _Command("uva_agents.commands.imagine", "film what the world model predicts beside what really happens"),
     "label": _Command("uva_agents.commands.label", "read the actions off a video"),
     "data": _Command("uva_agents.commands.data", "collect demonstrations in a simulator"),

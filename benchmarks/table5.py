@@ -1,0 +1,308 @@
+"""The paper's Table V: block pushing where one block has to go to one square. ``uva bench table5``
+
+Diffusion Policy, trained on pushing both blocks in any order, alone; choosing among its proposals by imagined futures; and
+choosing by the true simulator, the upper bound of the same planner. 100 proposals of 16 actions, 6 executed (section VII-B).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uva_agents.benchmarks.intervals import wilson_interval
+from uva_agents.benchmarks.machine import hardware, versions
+from uva_agents.benchmarks.report import write_atomic
+from uva_agents.workers import run_jobs
+
+METHODS = ("dp-c", "uva", "simulator")
+TITLES = {"dp-c": "DP-C alone", "uva": "DP-C + UVA", "simulator": "DP-C + simulator"}
+COLOURS = {"R": "red", "G": "green"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides an episode's outcome, besides method, assignment and seed.
+
+    Args:
+        world, policy: weights.
+        candidates: per decision.
+        execute: actions per decision, with and without a planner.
+        steps: denoising steps of imagined frames.
+        max_steps: of an episode.
+    """
+
+    world: str = "block-push-nano"
+    policy: str = "dp-c-block-push"
+    candidates: int = 100
+    execute: int = 6
+    steps: int = 4
+    max_steps: int = 350
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One finished episode; ``latencies_s`` of its decisions."""
+
+    method: str
+    assignment: str
+    seed: int
+    success: bool
+    length: int
+    wall_s: float
+    latencies_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """An episode to run; the pictures of its decisions go to ``pictures`` where that is given."""
+
+    method: str
+    assignment: str
+    seed: int
+    pictures: str | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of this benchmark."""
+    plain = Settings()
+    parser.add_argument("--episodes", type=int, default=10, help="per assignment and method (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=100_000, help="of the first episode (default %(default)s)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--assignments", nargs="+", default=["R-R", "R-G", "G-R", "G-G"])
+    parser.add_argument("--world", default=plain.world, help="UVA weights (default %(default)s)")
+    parser.add_argument("--policy", default=plain.policy, help="Diffusion Policy weights (default %(default)s)")
+    for name in ("candidates", "execute", "steps", "max_steps"):
+        option = "--" + name.replace("_", "-")
+        parser.add_argument(option, type=int, default=getattr(plain, name), help="default %(default)s")
+    parser.add_argument("--workers", type=int, default=1, help="processes, one thread each (default %(default)s)")
+    parser.add_argument(
+        "--pictures", type=int, default=1, help="episodes per assignment with pictures (default %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("outputs/table5"), help="a killed run continues there")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what is missing, print the table, write ``table5.json`` and ``index.html``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> int:
+    """See :func:`main`."""
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    settings = Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
+    args.out.mkdir(parents=True, exist_ok=True)
+    log = Log(args.out / "episodes.jsonl", settings)
+    jobs = [
+        Job(method, assignment, seed, str(args.out / "pictures") if index < args.pictures and method == "uva" else None)
+        for index, seed in enumerate(range(args.seed, args.seed + args.episodes))
+        for method in args.methods
+        for assignment in args.assignments
+    ]
+    done = {(e.method, e.assignment, e.seed) for e in log.episodes}
+    missing = [j for j in jobs if (j.method, j.assignment, j.seed) not in done]
+    failures: list[str] = []
+    columns = (
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rates]}"),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task("episodes", total=len(jobs), completed=len(jobs) - len(missing), rates="")
+        for ended in run_jobs(partial(prepare, settings), missing, workers=args.workers, method="spawn"):
+            if ended.result is None:
+                failures.append(f"{ended.job.method} {ended.job.assignment} seed {ended.job.seed}: {ended.error}")
+            else:
+                log.add(ended.result)
+            rates = "  ".join(f"{m} {_share(log.episodes, m):.2f}" for m in args.methods)
+            bar.update(task, advance=1, rates=rates)
+    wanted = {(j.method, j.assignment, j.seed) for j in jobs}
+    episodes = [e for e in log.episodes if (e.method, e.assignment, e.seed) in wanted]
+    if not episodes:
+        raise RuntimeError(f"no episode finished; the first error: {failures[0] if failures else 'none'}")
+    table = summarise(episodes)
+    text = "\n".join([*lines(table), *(f"failed: {f}" for f in failures)])
+    print(text)
+    facts = {"settings": dataclasses.asdict(settings), "seeds": [args.seed, args.seed + args.episodes - 1]}
+    facts |= {"hardware": hardware(), "versions": versions()}
+    result = {**facts, "table": table, "failures": failures, "episodes": [dataclasses.asdict(e) for e in episodes]}
+    write_atomic(args.out / "table5.json", json.dumps(result, indent=1))
+    write_atomic(args.out / "index.html", page(text, facts, sorted((args.out / "pictures").glob("*.png"))))
+    print(f"{args.out / 'table5.json'}, {args.out / 'index.html'}")
+    return 1 if failures else 0
+
+
+class Log:
+    """Finished episodes, a line each, behind a line of settings; another run's settings begin it anew."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path = path
+        head = json.dumps({"settings": dataclasses.asdict(settings), "versions": versions()})
+        self.episodes: list[Episode] = []
+        if path.exists():
+            found = path.read_text(errors="replace").split("\n")
+            if found[0] == head:
+                for line in found[1:]:
+                    try:
+                        values = json.loads(line)
+                    except json.JSONDecodeError:
+                        break  # cut off when the run was killed
+                    self.episodes.append(Episode(**values | {"latencies_s": tuple(values["latencies_s"])}))
+        write_atomic(path, "".join(f"{line}\n" for line in (head, *map(_as_json, self.episodes))))
+
+    def add(self, episode: Episode) -> None:
+        """Append, and make sure that it is on disk."""
+        self.episodes.append(episode)
+        with self.path.open("a") as file:
+            file.write(_as_json(episode) + "\n")
+
+
+def _as_json(episode: Episode) -> str:
+    return json.dumps(dataclasses.asdict(episode))
+
+
+def prepare(settings: Settings) -> Callable[[Job], Episode]:
+    """In a worker: load the weights once."""
+    import torch
+
+    import uva_agents as uva
+
+    torch.set_num_threads(1)
+    policy = uva.DiffusionPolicy.from_pretrained(settings.policy, execute=settings.execute)
+    world = uva.WorldModel.from_pretrained(settings.world)
+    return lambda job: play(job, settings, policy, world)
+
+
+def play(job: Job, settings: Settings, policy: Any, world: Any) -> Episode:
+    """One episode."""
+    import gymnasium as gym
+
+    from uva_agents.planners import BlockToSquare, SamplingPlanner, SimulatorModel
+
+    began = time.perf_counter()
+    env = gym.make(
+        "uva/BlockPush-v0", assignment=job.assignment, render_mode=None, max_episode_steps=settings.max_steps
+    )
+    agent = policy
+    if job.method != "dp-c":
+        block, square = (COLOURS[letter] for letter in job.assignment.split("-"))
+        agent = SamplingPlanner(
+            dynamics=world if job.method == "uva" else SimulatorModel(env),
+            objective=BlockToSquare(block, square),  # type: ignore[arg-type]
+            proposals=policy,
+            n_samples=settings.candidates,
+            execute=settings.execute,
+            steps=settings.steps if job.method == "uva" else None,
+        )
+    recorder = None
+    if job.pictures is not None:
+        from uva_agents.benchmarks.table5_pictures import Recorder
+
+        recorder = Recorder(Path(job.pictures), job.assignment, job.seed, env, world)
+    try:
+        obs, info = env.reset(seed=job.seed)
+        agent.reset(seed=job.seed)
+        seen: list[Any] = []
+        latencies: list[float] = []
+        length, over = 0, bool(info["is_success"])
+        while not over:
+            decides = length % settings.execute == 0
+            if recorder is not None and decides:
+                recorder.look(length, agent, obs, seen)
+            start = time.perf_counter()
+            action = agent.act(obs)
+            if decides:
+                latencies.append(time.perf_counter() - start)
+            seen.append(obs)
+            obs, _, terminated, truncated, info = env.step(action)
+            length, over = length + 1, terminated or truncated
+    finally:
+        env.close()
+    wall = time.perf_counter() - began
+    return Episode(job.method, job.assignment, job.seed, bool(info["is_success"]), length, wall, tuple(latencies))
+
+
+def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Success per method and assignment and over all of them, lengths, latencies."""
+    table: dict[str, Any] = {}
+    for method in METHODS:
+        mine = [e for e in episodes if e.method == method]
+        if not mine:
+            continue
+        latencies = np.concatenate([e.latencies_s for e in mine])
+        cells = {a: _rate([e for e in mine if e.assignment == a]) for a in dict.fromkeys(e.assignment for e in mine)}
+        table[method] = {
+            "assignments": cells,
+            "all": _rate(mine),
+            "length": float(np.mean([e.length for e in mine])),
+            "wall_s": float(np.sum([e.wall_s for e in mine])),
+            "latency_p50_s": float(np.percentile(latencies, 50)) if len(latencies) else None,
+            "latency_p95_s": float(np.percentile(latencies, 95)) if len(latencies) else None,
+        }
+    if {"dp-c", "uva"} <= table.keys() and table["dp-c"]["all"]["rate"]:
+        table["uva"]["over_dp_c"] = table["uva"]["all"]["rate"] / table["dp-c"]["all"]["rate"]
+    if {"simulator", "uva"} <= table.keys() and table["simulator"]["all"]["rate"]:
+        table["uva"]["over_simulator"] = table["uva"]["all"]["rate"] / table["simulator"]["all"]["rate"]
+    return table
+
+
+def _share(episodes: Sequence[Episode], method: str) -> float:
+    won = [float(e.success) for e in episodes if e.method == method]
+    return sum(won) / max(len(won), 1)
+
+
+def _rate(episodes: Sequence[Episode]) -> dict[str, Any]:
+    wins = sum(e.success for e in episodes)
+    return {"rate": wins / len(episodes), "n": len(episodes), "interval": wilson_interval(wins, len(episodes))}
+
+
+def lines(table: dict[str, Any]) -> list[str]:
+    """The table as text."""
+    found = [
+        f"{'success [95%]':18s}" + "".join(f"{a:^22s}" for a in (*next(iter(table.values()))["assignments"], "all"))
+    ]
+    for method, row in table.items():
+        cells = [*row["assignments"].values(), row["all"]]
+        text = [f"{c['rate']:.2f} [{c['interval'][0]:.2f}, {c['interval'][1]:.2f}] n={c['n']}" for c in cells]
+        found.append(f"{TITLES[method]:18s}" + "".join(f"{t:^22s}" for t in text))
+    for method, row in table.items():
+        if row["latency_p50_s"] is not None:
+            found.append(
+                f"{TITLES[method]:18s}decision p50 {row['latency_p50_s']:.3f} s, p95 {row['latency_p95_s']:.3f} s; "
+                f"{row['length']:.0f} steps an episode; {row['wall_s'] / 60:.1f} min in all"
+            )
+    for name, what in (("over_dp_c", "DP-C alone"), ("over_simulator", "simulator-guided")):
+        if name in table.get("uva", {}):
+            found.append(f"UVA-guided is {table['uva'][name]:.2f} x {what}")
+    return found
+
+
+def page(text: str, facts: dict[str, Any], pictures: Sequence[Path]) -> str:
+    """HTML with the table and the pictures beside it in the same folder."""
+    shown = "\n".join(f'<h3>{p.stem}</h3>\n<img src="pictures/{p.name}" alt="{p.stem}">' for p in pictures)
+    style = "body{font-family:sans-serif;margin:2em;max-width:1200px} pre{background:#f4f4f4;padding:1em;overflow:auto}"
+    about = (
+        "Each picture: the present with the paths of all candidates, from green (cheap) to red (dear), the chosen one in white; "
+        "above, what the world model imagines for it 4, 8, 12 and 16 steps ahead; below, what the simulator does with it."
+    )
+    return (
+        f'<!doctype html>\n<meta charset="utf-8">\n<title>Table V</title>\n<style>{style} img{{max-width:100%}}</style>\n'
+        f"<h1>Block pushing, one named block to one named square</h1>\n<pre>{text}</pre>\n"
+        f"<pre>{json.dumps(facts, indent=1)}</pre>\n<p>{about}</p>\n{shown}\n"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
