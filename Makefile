@@ -22,8 +22,9 @@ help:
 demo: $(VENV)/.core no-torchvision
 	$(BIN)/uva demo
 
+# Two processes of one thread each: most tests are one thread of Python. A file stays in one process.
 test: $(VENV)/.dev no-torchvision
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev no-torchvision
 	$(BIN)/ruff check .
