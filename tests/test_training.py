@@ -17,6 +17,7 @@ import torch
 
 from tests.tiny import tiny_dataset
 from uva_agents.checkpoints import load_bundle
+from uva_agents.checkpoints.folder import load_tensors
 from uva_agents.model import Context, Task
 from uva_agents.training.config import Recipe, StageConfig, pusht_nano
 from uva_agents.training.ema import EMA
@@ -221,6 +222,8 @@ def test_points_may_be_read_by_convolutions_and_run_down_the_picture_first(data:
     # Untrained, an action is wrong by a good part of the 512 units, each of which is a thousand of what is reported.
     assert 10_000 < last["policy_error_mm"] < 512_000 and np.isfinite(last["readout_mm"])
     assert "points_mm" in curve(tmp_path / "run" / "points")[-1]
+    reader = load_tensors(tmp_path / "run" / "points" / "reader.safetensors")  # for other runs
+    torch.testing.assert_close(bundle.model.point_reader.state_dict(), reader, rtol=1e-3, atol=1e-3)
     assert "others_mm" in curve(tmp_path / "run" / "dynamics")[-1]
     centres = bundle.model.point_writer.get_buffer("centres")
     np.testing.assert_allclose(centres[1, :2], (-2 / 3, 0), atol=1e-6)  # second token: top row, middle column

@@ -82,7 +82,7 @@ def write_folder(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").unlink(missing_ok=True)  # what is there is about to be replaced: not loadable meanwhile
     for name, module in modules.items():
-        _write_tensors(folder / f"{name}.safetensors", module, dtype)
+        write_tensors(folder / f"{name}.safetensors", module, dtype)
     if card is not None:
         _write_text(folder / "README.md", card)
     values = {"format": FORMAT, "kind": kind.value, **config}
@@ -158,7 +158,7 @@ def read_tensors(path: Path, module: nn.Module) -> None:
     module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
 
 
-def _write_tensors(path: Path, module: nn.Module, dtype: torch.dtype) -> None:
+def write_tensors(path: Path, module: nn.Module, dtype: torch.dtype) -> None:
     tensors = {k: _stored(v, dtype) for k, v in module.state_dict().items()}
     partial = path.with_suffix(".partial")
     save_file(tensors, partial)

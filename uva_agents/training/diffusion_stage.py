@@ -85,12 +85,18 @@ class DiffusionStage:
         windows = EpochOrder(len(self.train), 1, size, self.recipe.seed, rank, world).at(step)[0]
         rng = np.random.default_rng([self.recipe.seed, step, rank])
         batch = self.train.batch(windows, crop=c.encoder.crop, rng=rng, together=self.recipe.crop_together)
-        draws = size * self.recipe.draws
         return {
             "frames": batch.frames,
             "corner": batch.corner,
             "proprio": batch.proprio,
             "actions": batch.actions,
+            **self._noise(size),
+        }
+
+    def _noise(self, size: int) -> dict[str, Tensor]:
+        """A diffusion step and noise for every draw of ``size`` windows."""
+        c, draws = self.net.config, size * self.recipe.draws
+        return {
             "t": torch.randint(0, c.train_steps, (draws,)),
             "noise": torch.randn(draws, c.horizon, c.action_dim),
         }
@@ -161,14 +167,12 @@ class PointsDiffusionStage(DiffusionStage):
         return torch.cat([self.net.encoder.locate(part).cpu() for part in parts])
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
-        size, c = self.config.batch_size, self.net.config
+        size = self.config.batch_size
         windows = EpochOrder(len(self.train), 1, size, self.recipe.seed, rank, world).at(step)[0]
         rows = torch.from_numpy(self.train.index.steps(windows, self.train.frame_offsets))
-        draws = size * self.recipe.draws
         return {
             "points": self.points[rows],
             "proprio": None if self.train.proprio is None else self.train.proprio[rows],
             "actions": self.train.actions[torch.from_numpy(self.train.index.steps(windows, self.train.spec.actions))],
-            "t": torch.randint(0, c.train_steps, (draws,)),
-            "noise": torch.randn(draws, c.horizon, c.action_dim),
+            **self._noise(size),
         }

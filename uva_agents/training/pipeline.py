@@ -16,7 +16,7 @@ from accelerate import PartialState
 from rich.progress import Progress
 from torch import nn
 
-from uva_agents.checkpoints.folder import load_tensors
+from uva_agents.checkpoints.folder import load_tensors, write_tensors
 from uva_agents.checkpoints.initial import load_mar, load_vae, match_into
 from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.checkpoints.store import Bundle, is_checkpoint_file, load_bundle, save_bundle
@@ -53,7 +53,7 @@ class RunOptions:
         data: dataset folder.
         out: run folder; its stages live in sub-folders, the finished weights in ``weights/``.
         vae_weights: trained autoencoder (safetensors, or the original ``kl16.ckpt``) instead of the first stage.
-        points_weights: trained point reader (safetensors) instead of its stage.
+        points_weights: trained point reader (safetensors) instead of its stage, which writes ``points/reader.safetensors``.
         init: weights to go on from (a shipped name or a folder): their autoencoder and point reader are kept as they are,
             the network continues from theirs wherever names and shapes match. Or a MAR or released UVA checkpoint file, from
             which matching tensors of the network are taken.
@@ -255,14 +255,12 @@ def _points(
         pass  # it came with the weights
     elif options.points_weights is not None:
         reader.load_state_dict(load_tensors(options.points_weights))
-    elif not _train(
-        PointsStage(recipe, reader, train, held_out, make_normalizer(recipe, train)),
-        None,
-        recipe.points,
-        recipe,
-        options,
-    ):
-        return None
+    else:
+        stage = PointsStage(recipe, reader, train, held_out, make_normalizer(recipe, train))
+        if not _train(stage, None, recipe.points, recipe, options):
+            return None
+        if PartialState().is_main_process:  # for other runs' points_weights
+            write_tensors(options.out / stage.name / "reader.safetensors", reader, torch.float32)
     reader.eval().requires_grad_(False)
     return [_read_points(reader, apply_variant(episodes, v, world_size=recipe.world_size)) for v in variants]
 
