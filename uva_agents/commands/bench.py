@@ -8,6 +8,8 @@ import importlib
 
 BENCHMARKS = {
     "table5": "block pushing with a named block and square: Diffusion Policy alone, guided by UVA, guided by the simulator",
+    "table6": "actions read off video: InverseModel, two consecutive frames, a constant",
+    "fidelity": "imagined frames and objects in them, 4 to 64 steps ahead",
     "heldout": "metrics of all tasks on held-out episodes",
     "latency": "one decision, beside the official size",
     "throughput": "training windows per second",

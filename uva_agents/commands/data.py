@@ -15,7 +15,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     collect.add_argument("--episodes", type=int, default=None, help="default: 1000, or all of --replay")
     collect.add_argument("--seed", type=int, default=0, help="of the first episode (default %(default)s)")
     collect.add_argument(
-        "--noise", type=float, default=0.0, help="standard deviation added to every step, metres (default %(default)s)"
+        "--demonstrator",
+        choices=("oracle", "pusher"),
+        default="oracle",
+        help="oracle: the published script; pusher: looks at positions only and recovers (default %(default)s)",
+    )
+    collect.add_argument(
+        "--noise",
+        type=float,
+        default=None,
+        help="standard deviation added to every step, metres (default: 0 for the oracle, 0.002 for the pusher)",
+    )
+    collect.add_argument(
+        "--disturbed",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of the episodes, in which something moves the pusher aside before the record begins (default %(default)s)",
     )
     collect.add_argument("--workers", type=int, default=2, help="processes (default %(default)s)")
     collect.add_argument(
@@ -23,12 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=None,
         metavar="RECORDED.zarr",
-        help="execute these recorded relative actions instead of the scripted oracle; episode i has seed SEED + i",
+        help="execute these recorded relative actions instead of a script's; episode i has seed SEED + i",
     )
     collect.add_argument("--image-size", type=int, default=96, help="side of the pictures (default %(default)s)")
     collect.add_argument("--camera", choices=("workspace", "published"), default="workspace")
     collect.add_argument(
-        "--max-steps", type=int, default=350, help="after these the oracle gives up (default %(default)s)"
+        "--max-steps", type=int, default=350, help="after these the script gives up (default %(default)s)"
     )
     collect.add_argument("--only-successful", action="store_true", help="leave the other episodes out")
     collect.add_argument("--force", action="store_true", help="replace OUT")
@@ -59,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
     plan = BlockPushPlan(
         episodes=episodes,
         seed=args.seed,
-        noise=args.noise,
+        demonstrator=args.demonstrator,
+        noise=args.noise if args.noise is not None else 0.002 if args.demonstrator == "pusher" else 0.0,
+        disturbed=args.disturbed,
         replay=None if args.replay is None else str(args.replay.resolve()),
         image_size=args.image_size,
         camera=args.camera,

@@ -1,4 +1,4 @@
-"""Demonstrations of ``uva/BlockPush-v0`` on disk: by the scripted oracle, or by replaying recorded actions.
+"""Demonstrations of ``uva/BlockPush-v0`` on disk: by a script, or by replaying recorded actions.
 
 Worker processes write finished episodes into ``OUT.partial``, one file each, whole or not at all. A killed job continues
 there; a worker that dies costs its episode. When all are done they become one replay buffer, which moves into place at once.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial as partial_of
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -22,6 +23,12 @@ import zarr
 from uva_agents.data.replay_buffer import write_replay_buffer_by_episode
 from uva_agents.workers import run_jobs
 
+if TYPE_CHECKING:
+    from uva_agents.envs.block_push import BlockPushEnv, Oracle, Pusher
+
+Info = dict[str, Any]
+
+DEMONSTRATORS = ("oracle", "pusher")
 STATE_NAMES = (
     *("effector_x", "effector_y"),
     *("red_block_x", "red_block_y", "red_block_yaw"),
@@ -31,6 +38,8 @@ STATE_NAMES = (
     *("red_square_x", "red_square_y", "red_square_yaw"),
 )
 """Columns of the collected ``state``: metres and radians, yaws in [0, pi)."""
+_ASIDE = 0.015
+"""Standard deviation of a disturbance's steps, per axis, metres."""
 _FROM_ENV = [6, 7, *range(6), *range(8, 16)]
 
 
@@ -41,17 +50,23 @@ class BlockPushPlan:
     Attributes:
         episodes: how many; episode i has seed ``seed + i``.
         seed: of the first episode.
-        noise: standard deviation of what is added to every step of the oracle, metres.
-        replay: a replay buffer whose relative ``data/action`` are executed instead of the oracle's; ``seed`` is that of
+        demonstrator: ``"oracle"``, the published script; ``"pusher"``, which looks at positions only and recovers, see
+            :class:`uva_agents.envs.block_push.Pusher`.
+        noise: standard deviation of what is added to every step of the demonstrator, metres. The pusher needs some.
+        disturbed: share of episodes that begin later than the seed's start: the demonstrator works for up to 100 steps, something
+            moves its pusher aside for 2 to 6 steps, and only then does the record begin.
+        replay: a replay buffer whose relative ``data/action`` are executed instead of a script's; ``seed`` is that of
             its first episode, 0 for the published one.
         image_size: side of the pictures.
         camera: see :class:`uva_agents.envs.block_push.BlockPushEnv`.
-        max_steps: an oracle that has not succeeded by then is stopped.
+        max_steps: a demonstrator that has not succeeded by then is stopped.
     """
 
     episodes: int
     seed: int = 0
+    demonstrator: str = "oracle"
     noise: float = 0.0
+    disturbed: float = 0.0
     replay: str | None = None
     image_size: int = 96
     camera: str = "workspace"
@@ -62,8 +77,14 @@ class BlockPushPlan:
             raise ValueError(f"episodes={self.episodes}: at least one")
         if self.noise < 0:
             raise ValueError(f"noise={self.noise}: a standard deviation in metres is not negative")
-        if self.noise and self.replay:
-            raise ValueError("noise is added to the oracle's actions; a replay executes what was recorded")
+        if self.demonstrator not in DEMONSTRATORS:
+            raise ValueError(
+                f"demonstrator={self.demonstrator!r} is unknown: pass {' or '.join(map(repr, DEMONSTRATORS))}"
+            )
+        if not 0 <= self.disturbed <= 1:
+            raise ValueError(f"disturbed={self.disturbed}: a share of the episodes lies in [0, 1]")
+        if (self.noise or self.disturbed) and self.replay:
+            raise ValueError("a replay executes what was recorded: noise and disturbances are for demonstrators")
         if self.max_steps < 1:
             raise ValueError(f"max_steps={self.max_steps}: at least one")
         if not (self.seed >= 0 and self.seed + self.episodes <= 2**32):
@@ -121,7 +142,7 @@ def collect_block_push(
 
     Rows: ``img`` uint8 (H, W, 3) before the action, ``action`` float32 (2,) the commanded target, metres, clipped to the
     table; ``state`` float32 (16,) before the action, see :data:`STATE_NAMES`. Per episode: ``meta/seed``, ``meta/success``.
-    An oracle's episode ends, like the published ones, with the moment after success and one more action.
+    A script's episode ends, like the published ones, with the moment after success and one more action.
 
     Args:
         workers: processes.
@@ -164,25 +185,35 @@ def collect_block_push(
 
 def record_block_push(plan: BlockPushPlan, index: int) -> dict[str, np.ndarray]:
     """Episode ``index`` of ``plan``: arrays of its rows, and ``success`` ()."""
-    from uva_agents.envs.block_push import BlockPushEnv, Oracle, order_of_seed
+    from uva_agents.envs.block_push import BlockPushEnv, Oracle, Pusher, order_of_seed
 
     seed = plan.seed + index
     replayed = None if plan.replay is None else _recorded_actions(plan.replay, index)
     env = BlockPushEnv(
-        action_mode="absolute" if replayed is None else "relative", image_size=plan.image_size, camera=plan.camera
+        action_mode="absolute" if replayed is None else "relative",
+        image_size=plan.image_size,
+        camera=plan.camera,
+        render_observations=False,
     )
     with contextlib.closing(env):
-        observation, info = env.reset(seed=seed)
-        oracle = Oracle(order_of_seed(seed), noise=plan.noise, seed=seed)
+        _, info = env.reset(seed=seed)
+        script = Oracle if plan.demonstrator == "oracle" else Pusher
+        demonstrator = script(order_of_seed(seed), noise=plan.noise, seed=seed)
+        rng = np.random.default_rng([seed, 1])
+        if rng.random() < plan.disturbed:
+            info = _disturb(env, demonstrator, info, rng)
+            if info["is_success"]:  # it was over before it began
+                _, info = env.reset(seed=seed)
+                demonstrator = script(order_of_seed(seed), noise=plan.noise, seed=seed)
         images, states, actions = [], [], []
         length = plan.max_steps + 1 if replayed is None else len(replayed)
         for t in range(length):
             over = info["is_success"]
-            images.append(observation["pixels"])
+            images.append(env.observe()["pixels"])
             states.append(info["state"][_FROM_ENV])
             # Rounded before it is executed, so that what is stored leads to what is stored.
-            action = oracle.act(info["state"]).astype(np.float32) if replayed is None else replayed[t]
-            observation, *_, info = env.step(action)
+            action = demonstrator.act(info["state"]).astype(np.float32) if replayed is None else replayed[t]
+            *_, info = env.step(action)
             actions.append(info["state"][8:10])
             if over and replayed is None:
                 break
@@ -192,6 +223,18 @@ def record_block_push(plan: BlockPushPlan, index: int) -> dict[str, np.ndarray]:
         "state": np.array(states, np.float32),
         "success": np.array(info["p2"]),
     }
+
+
+def _disturb(env: BlockPushEnv, demonstrator: Oracle | Pusher, info: Info, rng: np.random.Generator) -> Info:
+    """Let the demonstrator work for a while, then move the pusher aside in a straight line; returns the last info."""
+    for _ in range(int(rng.integers(0, 100))):
+        if info["is_success"]:
+            break
+        *_, info = env.step(demonstrator.act(info["state"]))
+    aside = rng.normal(0.0, _ASIDE, 2)
+    for _ in range(int(rng.integers(2, 7))):
+        *_, info = env.step(info["state"][8:10] + aside)
+    return info
 
 
 def _recorded_actions(path: str, index: int) -> np.ndarray:

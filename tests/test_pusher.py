@@ -1,0 +1,110 @@
+"""The feedback demonstrator of block pushing, and episodes that begin after a disturbance."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from uva_agents.data.collect import BlockPushPlan, record_block_push
+from uva_agents.envs.block_push import BlockPushEnv, Pusher, order_of_seed
+from uva_agents.envs.block_push.layout import PUSHER_START
+
+
+@pytest.fixture
+def env():
+    pytest.importorskip("pybullet", reason="uva/BlockPush-v0 needs PyBullet: pip install 'uva-agents[block-push]'")
+    env = BlockPushEnv(render_mode=None, render_observations=False)
+    yield env
+    env.close()
+
+
+def state(block=(0.4, 0.0), here=(0.4, -0.3), other=(0.6, 0.4)):
+    """Red block, pusher, green block; squares at (0.28, 0.2) and (0.52, 0.2)."""
+    return np.array([*block, 0.0, *other, 0.0, *here, *here, 0.28, 0.2, 0.0, 0.52, 0.2, 0.0])
+
+
+@pytest.mark.parametrize("seed", [300_000, 300_001, 300_002])
+def test_it_places_both_blocks(env, seed):
+    _, info = env.reset(seed=seed)
+    pusher = Pusher(order_of_seed(seed), seed=seed)
+    for _ in range(200):
+        *_, terminated, _, info = env.step(pusher.act(info["state"]))
+        if terminated:
+            break
+    assert info["p2"]
+
+
+def test_it_comes_back_to_a_block_that_it_was_moved_away_from(env):
+    _, info = env.reset(seed=300_003)
+    pusher = Pusher(order_of_seed(300_003), seed=3)
+    for t in range(250):
+        # Beyond the block, where whoever repeats what it saw in demonstrations goes on without it.
+        action = pusher.act(info["state"]) if not 25 <= t < 35 else info["state"][8:10] + np.array([0.0, 0.03])
+        *_, terminated, _, info = env.step(action)
+        if terminated:
+            break
+    assert info["p2"]
+
+
+def test_from_the_wrong_side_it_goes_round_the_block():
+    pusher, here = Pusher(0, noise=0.0), np.array([0.39, 0.07])
+    block, square = np.array([0.4, 0.0]), np.array([0.28, 0.2])
+    forward = (square - block) / np.linalg.norm(square - block)
+    nearest = np.inf
+    for _ in range(20):
+        here = pusher.act(state(tuple(block), tuple(here)))
+        nearest = min(nearest, float(np.linalg.norm(here - block)))
+        if (block - here) @ forward > 0.045:
+            break
+    assert nearest > 0.044  # post and half a block's diagonal: nothing was touched
+    np.testing.assert_allclose(here, block - 0.05 * forward, atol=5e-3)
+
+
+def test_a_block_that_is_placed_gives_way_to_the_other():
+    pusher = Pusher(0, noise=0.0)
+    assert pusher.act(state(block=(0.28, 0.18), here=(0.28, 0.1), other=(0.4, -0.2)))[1] < 0.1  # back to the second
+    assert pusher.act(state(block=(0.4, 0.0), here=(0.4, -0.05), other=(0.4, -0.2)))[1] < -0.05  # for good
+
+
+def test_the_noise_follows_from_its_seed():
+    first, same, other = (Pusher(0, seed=s).act(state()) for s in (1, 1, 2))
+    np.testing.assert_array_equal(first, same)
+    assert np.abs(first - other).max() > 0
+
+
+def test_a_bad_pusher_is_named():
+    with pytest.raises(ValueError, match="order=4"):
+        Pusher(4)
+    with pytest.raises(ValueError, match="not negative"):
+        Pusher(0, noise=-1)
+
+
+def test_a_disturbed_episode_begins_where_the_disturbance_left_it(env):
+    plan = BlockPushPlan(episodes=1, seed=8, image_size=16, max_steps=3, demonstrator="pusher", noise=0.002)
+    undisturbed = record_block_push(plan, 0)
+    np.testing.assert_allclose(undisturbed["state"][0, :2], PUSHER_START, atol=3e-3)
+    shifted = dataclasses.replace(plan, disturbed=1.0)
+    first, again = record_block_push(shifted, 0), record_block_push(shifted, 0)
+    assert np.linalg.norm(first["state"][0, :2] - PUSHER_START) > 0.02
+    np.testing.assert_array_equal(first["state"], again["state"])
+    assert first["img"].shape == (4, 16, 16, 3)
+
+
+def test_a_disturbance_after_which_nothing_is_left_to_do_is_left_out(env):
+    plan = BlockPushPlan(
+        episodes=1, seed=7, image_size=16, max_steps=3, demonstrator="pusher", noise=0.002, disturbed=1.0
+    )
+    np.testing.assert_allclose(record_block_push(plan, 0)["state"][0, :2], PUSHER_START, atol=3e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"demonstrator": "human"}, "'oracle' or 'pusher'"),
+        ({"disturbed": 1.5}, r"\[0, 1\]"),
+        ({"disturbed": 0.5, "replay": "x.zarr"}, "recorded"),
+    ],
+)
+def test_plans_that_make_no_sense_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        BlockPushPlan(**{"episodes": 1, **change})
