@@ -203,7 +203,31 @@ def test_jitter_reaches_the_network_and_not_the_targets() -> None:
     seen: list[torch.Tensor] = []
     model.video_head.row_losses = lambda target, *a, **k: seen.append(target) or target.sum(-1) * 0  # type: ignore
     joint_loss(model, base, visibility, jitter=Jitter(tokens=0.5))
-    torch.testing.assert_close(seen[0], base.future.flatten(0, 2))
+    every = {tuple(row) for row in base.future.flatten(0, 2).tolist()}
+    assert seen and {tuple(row) for row in seen[0].tolist()} <= every
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_share_of_the_masked_tokens_has_the_gradient_of_all_of_them_on_average(share: float) -> None:
+    model = nano(video_head=HeadConfig(width=16, depth=1, prediction="flow", share=share))
+    base = context(model)
+    assert base.future is not None
+    mask = torch.zeros(2, 4, 9)
+    mask[:, :, :6] = 1
+    hidden = base.future[:, :, :6].flatten(0, 2)
+    rows: list[torch.Tensor] = []
+    # A loss that is known for every token: the sum of its numbers.
+    model.video_head.row_losses = lambda target, *a, **k: rows.append(target) or target.sum(-1)  # type: ignore
+    losses = [joint_loss(model, base, Visibility.for_tasks([Task.VIDEO] * 2, mask)).video for _ in range(300)]
+    assert {len(r) for r in rows} == {round(share * len(hidden))}
+    spread = float(hidden.sum(-1).std()) / (len(rows[0]) * 300) ** 0.5
+    assert float(torch.stack(losses).mean()) == pytest.approx(float(hidden.sum(-1).mean()), abs=4 * spread + 1e-4)
+
+
+def test_a_head_without_draws_or_tokens_is_named() -> None:
+    for wrong in ({"draws": 0}, {"share": 0.0}, {"share": 1.5}):
+        with pytest.raises(ValueError, match="share"):
+            HeadConfig(**wrong)  # type: ignore[arg-type]
 
 
 def test_every_optional_input_trains_and_every_parameter_gets_a_gradient() -> None:

@@ -24,8 +24,8 @@ def uva_nano_config(*, action_dim: int = 2, vae_scale: float = 1.0, **overrides:
         dropout=0.0,  # drawing the masks costs a seventh of a step on a CPU; the aggregator's dropout is nearly free
         aggregator_dropout=0.1,
         action_dim=action_dim,
-        video_head=HeadConfig(width=192, depth=3, prediction="flow"),
-        action_head=HeadConfig(width=320, depth=3, prediction="flow", clip=1.1, draws=6),
+        video_head=HeadConfig(width=192, depth=3, prediction="flow", share=0.5),
+        action_head=HeadConfig(width=320, depth=3, prediction="flow", clip=1.1, draws=4),
         aggregator="flatten",
         proprio_steps=4,
         proprio_maskable=True,

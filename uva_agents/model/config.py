@@ -53,6 +53,8 @@ class HeadConfig:
             ``"v"`` and ``"flow"`` are safe to sample in few steps.
         clip: bound on the predicted clean sample while sampling; ``None`` leaves it free.
         draws: noise draws per condition in training (they share the transformer's work).
+        share: of the masked tokens whose loss is computed in a training step, drawn anew each time: the same gradient on
+            average, for less work. Frames have many tokens and neighbours tell much the same.
     """
 
     width: int = 1024
@@ -60,6 +62,11 @@ class HeadConfig:
     prediction: Prediction = "epsilon"
     clip: float | None = None
     draws: int = 1
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.draws < 1 or not 0 < self.share <= 1:
+            raise ValueError(f"draws={self.draws} must be at least 1, and share={self.share} in (0, 1]")
 
 
 @dataclass(frozen=True)

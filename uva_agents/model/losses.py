@@ -138,8 +138,11 @@ def _sketch(model: UVA, context: Context, visibility: Visibility) -> Tensor:
 
 
 def _token_loss(head: DiffusionHead, z: Tensor, target: Tensor, rows: Tensor, draws: Draws | None) -> Tensor:
-    """Mean loss of the masked tokens. Only they are computed: the others would be multiplied by zero."""
+    """Mean loss of the masked tokens, or of a share of them. Only they are computed: the others would be multiplied by zero."""
     index = rows.flatten().nonzero().squeeze(1)
+    if draws is None and head.config.share < 1:
+        kept = max(1, round(head.config.share * len(index)))
+        index = index[torch.randperm(len(index), device=index.device)[:kept]]
     t = noise = None
     if draws is not None:
         t, noise = draws.t[index], draws.noise[index]
