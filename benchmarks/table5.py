@@ -10,21 +10,17 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from uva_agents.benchmarks.intervals import wilson_interval
 from uva_agents.benchmarks.machine import hardware, versions
 from uva_agents.benchmarks.report import write_atomic
+from uva_agents.benchmarks.table5_report import METHODS, Episode, lines, page, share, summarise
 from uva_agents.workers import run_jobs
 
-METHODS = ("dp-c", "uva", "simulator")
-TITLES = {"dp-c": "DP-C alone", "uva": "DP-C + UVA", "simulator": "DP-C + simulator"}
 COLOURS = {"R": "red", "G": "green"}
 
 
@@ -37,6 +33,8 @@ class Settings:
         candidates: per decision.
         execute: actions per decision, with and without a planner.
         steps: denoising steps of imagined frames.
+        screen: share of the candidates that is imagined in full, after a first look at what the sketch alone makes of all of them;
+            1 leaves the first look out.
         max_steps: of an episode.
     """
 
@@ -45,20 +43,8 @@ class Settings:
     candidates: int = 100
     execute: int = 6
     steps: int = 4
+    screen: float = 1.0
     max_steps: int = 350
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One finished episode; ``latencies_s`` of its decisions."""
-
-    method: str
-    assignment: str
-    seed: int
-    success: bool
-    length: int
-    wall_s: float
-    latencies_s: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -75,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of this benchmark."""
     plain = Settings()
     parser.add_argument("--episodes", type=int, default=10, help="per assignment and method (default %(default)s)")
+    parser.add_argument(
+        "--simulator-episodes",
+        type=int,
+        default=None,
+        help="the same for the simulator, which is a hundred times slower: the first so many seeds (default: all)",
+    )
     parser.add_argument("--seed", type=int, default=100_000, help="of the first episode (default %(default)s)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--assignments", nargs="+", default=["R-R", "R-G", "G-R", "G-G"])
@@ -83,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("candidates", "execute", "steps", "max_steps"):
         option = "--" + name.replace("_", "-")
         parser.add_argument(option, type=int, default=getattr(plain, name), help="default %(default)s")
+    parser.add_argument(
+        "--screen",
+        type=float,
+        default=plain.screen,
+        help="share of the candidates imagined in full, the best by the sketch alone (default %(default)s)",
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes, one thread each (default %(default)s)")
     parser.add_argument(
         "--pictures", type=int, default=1, help="episodes per assignment with pictures (default %(default)s)"
@@ -108,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         Job(method, assignment, seed, str(args.out / "pictures") if index < args.pictures and method == "uva" else None)
         for index, seed in enumerate(range(args.seed, args.seed + args.episodes))
         for method in args.methods
+        if method != "simulator" or args.simulator_episodes is None or index < args.simulator_episodes
         for assignment in args.assignments
     ]
     done = {(e.method, e.assignment, e.seed) for e in log.episodes}
@@ -126,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
                 failures.append(f"{ended.job.method} {ended.job.assignment} seed {ended.job.seed}: {ended.error}")
             else:
                 log.add(ended.result)
-            rates = "  ".join(f"{m} {_share(log.episodes, m):.2f}" for m in args.methods)
+            rates = "  ".join(f"{m} {share(log.episodes, m):.2f}" for m in args.methods)
             bar.update(task, advance=1, rates=rates)
     wanted = {(j.method, j.assignment, j.seed) for j in jobs}
     episodes = [e for e in log.episodes if (e.method, e.assignment, e.seed) in wanted]
@@ -189,7 +188,7 @@ def play(job: Job, settings: Settings, policy: Any, world: Any) -> Episode:
     """One episode."""
     import gymnasium as gym
 
-    from uva_agents.planners import BlockToSquare, SamplingPlanner, SimulatorModel
+    from uva_agents.planners import BlockToSquare, SamplingPlanner, Screen, SimulatorModel
 
     began = time.perf_counter()
     env = gym.make(
@@ -205,6 +204,7 @@ def play(job: Job, settings: Settings, policy: Any, world: Any) -> Episode:
             n_samples=settings.candidates,
             execute=settings.execute,
             steps=settings.steps if job.method == "uva" else None,
+            screen=Screen(steps=0, keep=settings.screen) if job.method == "uva" and settings.screen < 1 else None,
         )
     recorder = None
     if job.pictures is not None:
@@ -232,76 +232,6 @@ def play(job: Job, settings: Settings, policy: Any, world: Any) -> Episode:
         env.close()
     wall = time.perf_counter() - began
     return Episode(job.method, job.assignment, job.seed, bool(info["is_success"]), length, wall, tuple(latencies))
-
-
-def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
-    """Success per method and assignment and over all of them, lengths, latencies."""
-    table: dict[str, Any] = {}
-    for method in METHODS:
-        mine = [e for e in episodes if e.method == method]
-        if not mine:
-            continue
-        latencies = np.concatenate([e.latencies_s for e in mine])
-        cells = {a: _rate([e for e in mine if e.assignment == a]) for a in dict.fromkeys(e.assignment for e in mine)}
-        table[method] = {
-            "assignments": cells,
-            "all": _rate(mine),
-            "length": float(np.mean([e.length for e in mine])),
-            "wall_s": float(np.sum([e.wall_s for e in mine])),
-            "latency_p50_s": float(np.percentile(latencies, 50)) if len(latencies) else None,
-            "latency_p95_s": float(np.percentile(latencies, 95)) if len(latencies) else None,
-        }
-    if {"dp-c", "uva"} <= table.keys() and table["dp-c"]["all"]["rate"]:
-        table["uva"]["over_dp_c"] = table["uva"]["all"]["rate"] / table["dp-c"]["all"]["rate"]
-    if {"simulator", "uva"} <= table.keys() and table["simulator"]["all"]["rate"]:
-        table["uva"]["over_simulator"] = table["uva"]["all"]["rate"] / table["simulator"]["all"]["rate"]
-    return table
-
-
-def _share(episodes: Sequence[Episode], method: str) -> float:
-    won = [float(e.success) for e in episodes if e.method == method]
-    return sum(won) / max(len(won), 1)
-
-
-def _rate(episodes: Sequence[Episode]) -> dict[str, Any]:
-    wins = sum(e.success for e in episodes)
-    return {"rate": wins / len(episodes), "n": len(episodes), "interval": wilson_interval(wins, len(episodes))}
-
-
-def lines(table: dict[str, Any]) -> list[str]:
-    """The table as text."""
-    found = [
-        f"{'success [95%]':18s}" + "".join(f"{a:^22s}" for a in (*next(iter(table.values()))["assignments"], "all"))
-    ]
-    for method, row in table.items():
-        cells = [*row["assignments"].values(), row["all"]]
-        text = [f"{c['rate']:.2f} [{c['interval'][0]:.2f}, {c['interval'][1]:.2f}] n={c['n']}" for c in cells]
-        found.append(f"{TITLES[method]:18s}" + "".join(f"{t:^22s}" for t in text))
-    for method, row in table.items():
-        if row["latency_p50_s"] is not None:
-            found.append(
-                f"{TITLES[method]:18s}decision p50 {row['latency_p50_s']:.3f} s, p95 {row['latency_p95_s']:.3f} s; "
-                f"{row['length']:.0f} steps an episode; {row['wall_s'] / 60:.1f} min in all"
-            )
-    for name, what in (("over_dp_c", "DP-C alone"), ("over_simulator", "simulator-guided")):
-        if name in table.get("uva", {}):
-            found.append(f"UVA-guided is {table['uva'][name]:.2f} x {what}")
-    return found
-
-
-def page(text: str, facts: dict[str, Any], pictures: Sequence[Path]) -> str:
-    """HTML with the table and the pictures beside it in the same folder."""
-    shown = "\n".join(f'<h3>{p.stem}</h3>\n<img src="pictures/{p.name}" alt="{p.stem}">' for p in pictures)
-    style = "body{font-family:sans-serif;margin:2em;max-width:1200px} pre{background:#f4f4f4;padding:1em;overflow:auto}"
-    about = (
-        "Each picture: the present with the paths of all candidates, from green (cheap) to red (dear), the chosen one in white; "
-        "above, what the world model imagines for it 4, 8, 12 and 16 steps ahead; below, what the simulator does with it."
-    )
-    return (
-        f'<!doctype html>\n<meta charset="utf-8">\n<title>Table V</title>\n<style>{style} img{{max-width:100%}}</style>\n'
-        f"<h1>Block pushing, one named block to one named square</h1>\n<pre>{text}</pre>\n"
-        f"<pre>{json.dumps(facts, indent=1)}</pre>\n<p>{about}</p>\n{shown}\n"
-    )
 
 
 if __name__ == "__main__":

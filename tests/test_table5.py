@@ -92,6 +92,9 @@ def test_rates_intervals_and_ratios() -> None:
     assert 0.25 < low < 0.35 and 0.8 < high < 0.86
     assert table["uva"]["over_dp_c"] == pytest.approx(1.5) and table["uva"]["over_simulator"] == pytest.approx(0.75)
     assert table["uva"]["latency_p50_s"] == pytest.approx(0.2)
+    # A simulator that was given fewer starts is compared on those: 4 of 4 against 4 of 4.
+    few = summarise([*some("dp-c", 4), *some("uva", 6), *some("simulator", 8)[:4]])
+    assert few["uva"]["over_simulator"] == 1 and few["uva"]["over_dp_c"] == pytest.approx(1.5)
     text = lines(table)
     assert any("1.50 x DP-C alone" in line for line in text)
     assert "<pre>a line</pre>" in page("a line", {}, [])
