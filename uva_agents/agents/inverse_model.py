@@ -47,7 +47,8 @@ class InverseModel:
 
         Args:
             frames: uint8 (F, H, W, 3) or (B, F, H, W, 3) at the model's frame stride (every 4th control step). The last 4
-                are used; the first of those is 4 control steps after the first inferred action.
+                are used; the first of those is 4 control steps after the first inferred action. 4 more, the history, may
+                precede them.
             proprio: (K, P) or (B, K, P) rows up to the first inferred action, as in ``agent_pos``, only for weights that
                 cannot do without; the first stands for earlier ones. Relative actions start from the last; without it, from
                 the origin.
@@ -58,7 +59,8 @@ class InverseModel:
             (16, A) or (B, 16, A), environment units.
 
         Raises:
-            ValueError: wrong shape or dtype, fewer frames than the network takes, or something missing that it needs.
+            ValueError: wrong shape or dtype; fewer frames than the network takes, or so many that they are one per control step;
+                something missing that the network needs.
         """
         spec, c = self.uva.bundle.spec, self.uva.bundle.model.config
         pixels = check_pixels(frames, spec.image_shape, video=True)
@@ -67,6 +69,12 @@ class InverseModel:
         if pixels.shape[1] < c.n_frames:
             raise ValueError(
                 f"the inverse model takes {c.n_frames} frames, {c.frame_stride} control steps apart, got {pixels.shape[1]}"
+            )
+        if pixels.shape[1] > 2 * c.n_frames:
+            raise ValueError(
+                f"infer() takes {c.n_frames} frames, {c.frame_stride} control steps apart, got {pixels.shape[1]}: of a video with "
+                f"one frame per control step give every {c.frame_stride}th (video[t + {c.frame_stride} : t + "
+                f"{c.action_steps + 1} : {c.frame_stride}]), or the whole of it to label()"
             )
         pixels = pixels[:, -c.n_frames :]
         n = len(pixels)
