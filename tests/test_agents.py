@@ -203,7 +203,7 @@ def test_inverse_model_takes_frames_alone(model: UVA) -> None:
     with pytest.raises(ValueError, match="4 frames"):
         inverse.infer(frames[0, :3])
     # History before the future changes nothing; a video at the control rate is another stride.
-    np.testing.assert_array_equal(inverse.infer(np.concatenate([frames[1], frames[0]])), both[0])
+    np.testing.assert_array_equal(inverse.infer(np.concatenate([frames[1], frames[0]])), inverse.infer(frames[0]))
     with pytest.raises(ValueError, match=r"4 control steps apart, got 16.*every 4th.*label\(\)"):
         inverse.infer(np.repeat(frames[0], 4, axis=0))
 
