@@ -249,6 +249,8 @@ def test_impossible_configurations_are_named() -> None:
         tiny_encoder(crop=97)
     with pytest.raises(ValueError, match="two frames"):
         TwoFrameConfig(tiny_encoder())
+    with pytest.raises(ValueError, match="stride=0"):
+        TwoFrameConfig(stride=0)
     with pytest.raises(ValueError, match="proprioception"):
         DiffusionPolicyNet(tiny_dp_config()).observe(torch.zeros(1, 2, 96, 96, 3, dtype=torch.uint8), None)
 
@@ -258,5 +260,5 @@ def test_the_two_frame_network_tells_the_frames_apart() -> None:
     net = TwoFrameNet(TwoFrameConfig(tiny_encoder(frames=2), width=16)).eval()
     frames = torch.randint(0, 256, (3, 2, 96, 96, 3), dtype=torch.uint8)
     actions = net(frames)
-    assert actions.shape == (3, 2) and not torch.allclose(actions, net(frames.flip(1)))
+    assert actions.shape == (3, 1, 2) and not torch.allclose(actions, net(frames.flip(1)))
     assert dataclasses.replace(net.config, width=8).width == 8

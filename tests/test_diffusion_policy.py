@@ -288,6 +288,25 @@ def test_two_frames_give_the_action_between_them_and_a_video_all_of_them() -> No
         inverse.label(video / 255)
 
 
+@pytest.mark.parametrize("length", [2, 4, 5, 9, 11])
+def test_frames_further_apart_give_the_actions_between_and_still_label_every_step(length: int) -> None:
+    inverse = TwoFrameInverse(tiny_two_frame_bundle(stride=4))
+    video = np.stack([observation(i)["pixels"] for i in range(length)])
+    pair = inverse.infer(video[[0, min(4, length - 1)]])
+    assert pair.shape == (4, 2) and np.abs(pair[1:] - pair[0]).max() > 0  # four answers, not one repeated
+    track = inverse.label(video)
+    assert track.shape == (length - 1, 2)
+    np.testing.assert_allclose(track[:4], pair[: length - 1], atol=0.05)
+    if length > 5:  # the last actions come from the last frame and the one four steps before
+        end = inverse.infer(video[[-5, -1]])
+        np.testing.assert_allclose(track[-((length - 1) % 4 or 4) :], end[-((length - 1) % 4 or 4) :], atol=0.05)
+    if length == 9:
+        np.testing.assert_array_equal(inverse.infer(video[::4]), track)
+        swapped = video.copy()
+        swapped[[1, 2, 3, 5, 6, 7]] = 0  # frames between are not looked at
+        np.testing.assert_array_equal(inverse.label(swapped), track)
+
+
 def test_two_frame_weights_round_trip(tmp_path: Path) -> None:
     bundle = tiny_two_frame_bundle()
     again = uva.TwoFrameInverse.from_pretrained(save_net(bundle, tmp_path / "w", dtype=torch.float32))

@@ -111,11 +111,11 @@ def test_the_middle_of_the_tee_is_where_pictures_show_it():
 def test_both_commands_run_on_weights_and_data_from_disk(tmp_path, capsys):
     data = tiny_dataset(tmp_path / "data.zarr", episodes=4, length=40)
     weights = tiny_weights(tmp_path / "uva")
-    two = save_net(tiny_two_frame_bundle(), tmp_path / "two")
+    two, dense = (save_net(tiny_two_frame_bundle(stride=s), tmp_path / f"two{s}") for s in (4, 1))
     assert len(held_out_recordings(PUSHT, data, 2)) == 2
     common = ["--data", str(data), "--weights", str(weights), "--held-out", "2"]
     assert fidelity.main([*common, "--moments", "3", "--ahead", "32", "--out", str(tmp_path / "f")]) == 0
-    assert table6.main([*common, "--two-frame", str(two), "--out", str(tmp_path / "t")]) == 0
+    assert table6.main([*common, "--two-frame", str(two), "--dense", str(dense), "--out", str(tmp_path / "t")]) == 0
     assert json.loads((tmp_path / "t" / "table6.json").read_text())["table"]["episodes"] == 2
     assert len(json.loads((tmp_path / "f" / "fidelity.json").read_text())["table"]) == 8
     assert (tmp_path / "f" / "futures.png").exists()

@@ -63,10 +63,14 @@ def tiny_dp_bundle(kind: str = "unet", seed: int = 0, **overrides: object) -> Ne
     return NetBundle(net, LinearNormalizer.from_limits(limits), spec, "tiny-dp")
 
 
-def tiny_two_frame_bundle(seed: int = 0) -> NetBundle[TwoFrameNet]:
+def tiny_two_frame_bundle(seed: int = 0, stride: int = 1) -> NetBundle[TwoFrameNet]:
     torch.manual_seed(seed)
     spec = InterfaceSpec((96, 96), (0.0, 0.0), (512.0, 512.0), env_id="uva/PushT-v0")
-    net = TwoFrameNet(TwoFrameConfig(tiny_encoder(frames=2, crop=88), width=16)).eval().requires_grad_(False)
+    net = (
+        TwoFrameNet(TwoFrameConfig(tiny_encoder(frames=2, crop=88), width=16, stride=stride))
+        .eval()
+        .requires_grad_(False)
+    )
     normalizer = LinearNormalizer.from_limits({"action": (np.zeros(2), np.full(2, 512.0))})
     return NetBundle(net, normalizer, spec, "tiny-pair")
 

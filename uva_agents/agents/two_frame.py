@@ -1,4 +1,4 @@
-"""TwoFrameInverse: the action between two consecutive frames, the baseline that InverseModel is compared to."""
+"""TwoFrameInverse: the actions between two consecutive frames, the baseline that InverseModel is compared to."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from uva_agents.model import TwoFrameNet
 
 
 class TwoFrameInverse:
-    """Inverse dynamics as in UniPi (UVA paper, Table VI): a residual network looks at two frames, one control step apart.
+    """Inverse dynamics as in UniPi (UVA paper, Table VI): a residual network looks at two consecutive frames of a video.
 
-    Unlike :class:`~uva_agents.agents.inverse_model.InverseModel` it sees nothing before and after, so it has one answer per
-    pair of frames and no chunk.
+    Unlike :class:`~uva_agents.agents.inverse_model.InverseModel` it sees nothing before and after: what it says about a pair
+    of frames does not depend on the others. The frames are ``stride`` control steps apart, and it gives the actions between.
 
     Args:
         bundle: network, normaliser and interface.
@@ -63,15 +63,20 @@ class TwoFrameInverse:
     def device(self) -> torch.device:
         return self.bundle.device
 
+    @property
+    def stride(self) -> int:
+        """Control steps from frame to frame."""
+        return self.bundle.model.config.stride
+
     @torch.no_grad()
     def infer(self, frames: Any) -> np.ndarray:
         """The actions between consecutive frames.
 
         Args:
-            frames: uint8 (F, H, W, 3) or (B, F, H, W, 3), one per control step; at least 2.
+            frames: uint8 (F, H, W, 3) or (B, F, H, W, 3), ``stride`` control steps apart; at least 2.
 
         Returns:
-            (F - 1, A) or (B, F - 1, A), environment units: row t is the action taken at frame t.
+            ((F - 1) * stride, A), with a leading B for a batch, environment units, from the action taken at the first frame on.
 
         Raises:
             ValueError: wrong shape or dtype, or a single frame.
@@ -81,7 +86,9 @@ class TwoFrameInverse:
         pixels = pixels if batched else pixels[None]
         videos, length = pixels.shape[:2]
         if length < 2:
-            raise ValueError("the two-frame baseline takes at least 2 frames, one control step apart, got 1")
+            raise ValueError(
+                f"the two-frame baseline takes at least 2 frames, {self.stride} control steps apart, got 1"
+            )
         side = self.bundle.model.config.encoder.image_size
         small = resize_frames(pixels.reshape(-1, *pixels.shape[2:]), side)
         first = (np.arange(videos)[:, None] * length + np.arange(length - 1)).reshape(-1)
@@ -92,12 +99,12 @@ class TwoFrameInverse:
             parts.append(self.bundle.normalizer.unnormalize("action", actions).float().cpu().numpy())
         space = self.action_space
         actions = np.clip(np.nan_to_num(np.concatenate(parts)), space.low, space.high).astype(np.float32)
-        actions = actions.reshape(videos, length - 1, -1)
+        actions = actions.reshape(videos, (length - 1) * self.stride, -1)
         chunks: np.ndarray = actions if batched else actions[0]
         return chunks
 
     def label(self, video: Any) -> np.ndarray:
-        """Actions of a whole video at the control rate.
+        """Actions of a whole video at the control rate, from every ``stride``-th of its frames and the last one.
 
         Args:
             video: uint8 (N, H, W, 3), one frame per control step, of any length from 2.
@@ -111,4 +118,11 @@ class TwoFrameInverse:
         pixels = check_pixels(video, self.bundle.spec.image_shape, video=True)
         if pixels.ndim != 4 or len(pixels) < 2:
             raise ValueError(f"label() takes one video (N, H, W, 3) of at least 2 frames, got {pixels.shape}")
-        return self.infer(pixels)
+        last, stride = len(pixels) - 1, self.stride
+        if last <= stride:  # continued by its last frame
+            return self.infer(pixels[[0, last]])[:last]
+        whole = last // stride * stride
+        actions = self.infer(pixels[: whole + 1 : stride])
+        if whole < last:
+            actions = np.concatenate([actions, self.infer(pixels[[last - stride, last]])[whole - last :]])
+        return actions

@@ -20,13 +20,18 @@ class TwoFrameConfig:
         encoder: of two frames stacked along the channels.
         width: of the hidden layer behind it.
         action_dim: numbers per action.
+        stride: control steps from one frame to the other, and actions between them. 1 sees every frame of a video; 4 those that
+            a UVA network sees.
     """
 
     encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(frames=2, full_coordinates=True, features=256))
     width: int = 256
     action_dim: int = 2
+    stride: int = 1
 
     def __post_init__(self) -> None:
+        if self.stride < 1:
+            raise ValueError(f"stride={self.stride}: at least one control step from frame to frame")
         if self.encoder.frames != 2:
             raise ValueError(f"the encoder takes two frames, got {self.encoder.frames}")
 
@@ -59,15 +64,18 @@ class TwoFrameNet(nn.Module):
         self.config = config
         self.encoder = ImageEncoder(config.encoder)
         self.head = nn.Sequential(
-            nn.Linear(config.encoder.features, config.width), nn.ReLU(), nn.Linear(config.width, config.action_dim)
+            nn.Linear(config.encoder.features, config.width),
+            nn.ReLU(),
+            nn.Linear(config.width, config.stride * config.action_dim),
         )
 
     def forward(self, frames: Tensor, corner: Tensor | None = None) -> Tensor:
-        """Normalised actions (B, A).
+        """Normalised actions (B, stride, A).
 
         Args:
-            frames: uint8 (B, 2, H, W, 3), one control step apart; whole images or crops.
+            frames: uint8 (B, 2, H, W, 3), ``stride`` control steps apart; whole images or crops.
             corner: (B, 2) of the crops, the same for both frames.
         """
         stacked = frames.permute(0, 2, 3, 1, 4).flatten(3)
-        return cast(Tensor, self.head(self.encoder(stacked, corner)))
+        actions = self.head(self.encoder(stacked, corner))
+        return cast(Tensor, actions.unflatten(1, (self.config.stride, self.config.action_dim)))

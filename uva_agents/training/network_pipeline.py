@@ -53,9 +53,10 @@ def run_network_recipe(recipe: NetworkRecipe, options: RunOptions) -> Path | Non
 
     def windows(chosen: np.ndarray) -> FrameWindows:
         if isinstance(recipe.model, TwoFrameConfig):
-            # The last frame of an episode has no successor.
-            pair = WindowSpec(n_frames=1, stride=1, action_steps=1)
-            return FrameWindows(episodes, pixels, normalizer, pair, chosen=chosen, trim=(0, 1), frame_offsets=(0, 1))
+            # The last frames of an episode have no second frame.
+            s = recipe.model.stride
+            pair = WindowSpec(n_frames=1, stride=s, action_steps=s)
+            return FrameWindows(episodes, pixels, normalizer, pair, chosen=chosen, trim=(0, s), frame_offsets=(0, s))
         c = recipe.model
         spec = WindowSpec(c.obs_steps, 1, c.horizon, c.first_action)
         return FrameWindows(episodes, pixels, normalizer, spec, chosen=chosen, proprio_key=recipe.proprio_key)

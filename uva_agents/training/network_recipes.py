@@ -91,8 +91,8 @@ _NANO = dataclasses.replace(_DP_C, steps=12_000, lr=5e-4, warmup=300, clip=5.0, 
 _PAIRS = StageConfig(steps=6000, batch_size=128, lr=1e-3, warmup=200, weight_decay=0.01, validate_every=1000)
 
 
-def _pusht_pairs() -> dict[str, Any]:
-    return dict(model=two_frame_nano_config(), stage=_PAIRS, proprio_key=None, crop_together=True)
+def _pairs(stride: int) -> dict[str, Any]:
+    return dict(model=two_frame_nano_config(stride=stride), stage=_PAIRS, proprio_key=None, crop_together=True)
 
 
 def _block_push() -> dict[str, Any]:
@@ -121,13 +121,23 @@ def dp_c_block_push() -> NetworkRecipe:
 
 
 def two_frame_pusht() -> NetworkRecipe:
-    """UniPi's inverse dynamics on PushT."""
-    return NetworkRecipe(name="two-frame-pusht", **_pusht_pairs())
+    """UniPi's inverse dynamics on PushT, on the frames that UVA's networks see: every 4th."""
+    return NetworkRecipe(name="two-frame-pusht", **_pairs(4))
+
+
+def two_frame_pusht_dense() -> NetworkRecipe:
+    """The same on every frame: four times as many pictures of the same motion as UVA's networks get."""
+    return NetworkRecipe(name="two-frame-pusht-dense", **_pairs(1))
 
 
 def two_frame_block_push() -> NetworkRecipe:
-    """UniPi's inverse dynamics on block pushing."""
-    return NetworkRecipe(name="two-frame-block-push", **_pusht_pairs(), **_block_push())
+    """UniPi's inverse dynamics on block pushing, on every 4th frame."""
+    return NetworkRecipe(name="two-frame-block-push", **_pairs(4), **_block_push())
+
+
+def two_frame_block_push_dense() -> NetworkRecipe:
+    """The same on every frame."""
+    return NetworkRecipe(name="two-frame-block-push-dense", **_pairs(1), **_block_push())
 
 
 NETWORK_RECIPES: dict[str, Callable[[], NetworkRecipe]] = {
@@ -136,5 +146,7 @@ NETWORK_RECIPES: dict[str, Callable[[], NetworkRecipe]] = {
     "dp-c-nano": dp_c_nano,
     "dp-c-block-push": dp_c_block_push,
     "two-frame-pusht": two_frame_pusht,
+    "two-frame-pusht-dense": two_frame_pusht_dense,
     "two-frame-block-push": two_frame_block_push,
+    "two-frame-block-push-dense": two_frame_block_push_dense,
 }

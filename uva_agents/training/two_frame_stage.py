@@ -30,7 +30,7 @@ class TwoFrameStage:
     Args:
         recipe: what to train.
         net: the network.
-        train, held_out: windows of two frames and one action.
+        train, held_out: windows of two frames and the actions between them.
         normalizer: back to environment units.
         check_windows: held-out pairs in a validation.
     """
@@ -60,7 +60,7 @@ class TwoFrameStage:
         crop = self.net.config.encoder.crop
         batch = self.train.batch(order.at(step)[0], crop=crop, rng=rng, together=True)
         assert batch.corner is not None
-        return {"frames": batch.frames, "corner": batch.corner[:, 0], "actions": batch.actions[:, 0]}
+        return {"frames": batch.frames, "corner": batch.corner[:, 0], "actions": batch.actions}
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
         """Distance to the true action in environment units, and what the best constant answer would get."""
@@ -69,10 +69,10 @@ class TwoFrameStage:
         count = min(self.check_windows, len(self.held_out))
         batch = self.held_out.batch(np.linspace(0, len(self.held_out) - 1, count).astype(np.int64))
         answers = [module.net(part.to(device)).float().cpu() for part in batch.frames.split(128)]
-        truth = self.normalizer.unnormalize("action", batch.actions[:, 0])
+        truth = self.normalizer.unnormalize("action", batch.actions)
         found = np.concatenate([self.normalizer.unnormalize("action", part).numpy() for part in answers])
         error = np.linalg.norm(found - truth.numpy(), axis=-1)
-        constant = (truth - truth.median(0).values).norm(dim=-1)
+        constant = (truth - truth.flatten(0, 1).median(0).values).norm(dim=-1)
         return {
             "action_error": float(error.mean()),
             "action_error_median": float(np.median(error)),
