@@ -18,6 +18,7 @@ from uva_agents.model import (
     dp_c,
     dp_c_config,
     dp_c_nano,
+    dp_c_points_config,
     dp_t,
     dp_t_config,
     sample_chunks,
@@ -194,6 +195,40 @@ def test_one_batch_is_learned(kind: str) -> None:
     assert np.mean(losses[-20:]) < np.mean(losses[:5]) / 3, (losses[:5], losses[-5:])
 
 
+def offsets_config(**overrides: object) -> DiffusionPolicyConfig:
+    return tiny_dp_config(encoder=tiny_encoder(points=3), mixer=32, relative=(0.5, 0.25), **overrides)
+
+
+def test_offsets_from_where_proprioception_is_now_and_back() -> None:
+    torch.manual_seed(0)
+    net = DiffusionPolicyNet(offsets_config()).eval()
+    frames, proprio = torch.randint(0, 256, (3, 2, 96, 96, 3), dtype=torch.uint8), torch.rand(3, 2, 2) - 0.5
+    observed = net.observe(frames, proprio)
+    assert observed.shape == (3, 2, 3 * 2 + 2)
+    actions = torch.rand(3, 16, 2) - 0.5
+    offsets = net.to_offsets(actions, observed)
+    torch.testing.assert_close(offsets, (actions - proprio[:, 1:]) / torch.tensor([0.5, 0.25]))
+    torch.testing.assert_close(net.from_offsets(offsets, observed), actions)
+    # Whatever the network says, samples stay within reach of the newest position, and move with it.
+    with torch.no_grad():
+        chunks = sample_chunks(
+            net, observed, n=4, sampler=ActionSampler(steps=4), generators=[torch.Generator().manual_seed(0)]
+        )
+    reach = (chunks.view(3, 4, 16, 2) - proprio[:, None, 1:]).abs() - torch.tensor([0.5, 0.25])
+    assert float(reach.max()) < 1e-5 and float(reach.max()) > -0.5
+
+
+def test_the_loss_of_offsets_is_that_of_their_noise() -> None:
+    torch.manual_seed(0)
+    net = DiffusionPolicyNet(offsets_config()).eval()
+    observed, actions = torch.rand(2, 2, 8) - 0.5, torch.rand(2, 16, 2) - 0.5
+    t, noise = torch.tensor([20, 70]), torch.randn(2, 16, 2)
+    signal = net.alphas_cumprod[t][:, None, None]
+    offsets = (actions - observed[:, 1:, -2:]) / torch.tensor([0.5, 0.25])
+    net.predict_noise = lambda x, t, o: (x - signal.sqrt() * offsets) / (1 - signal).sqrt()  # type: ignore
+    torch.testing.assert_close(net.loss(observed, actions, t, noise), torch.zeros(()), atol=1e-8, rtol=0)
+
+
 @pytest.mark.slow
 def test_two_ways_of_doing_it_stay_two_ways() -> None:
     """The same observation is followed by actions near 0.6 or near -0.6: samples are either, not their mean."""
@@ -220,7 +255,7 @@ def test_two_ways_of_doing_it_stay_two_ways() -> None:
     assert float(near.float().mean()) > 0.7, means
 
 
-@pytest.mark.parametrize("make", [dp_c_config, dp_t_config, tiny_dp_config])
+@pytest.mark.parametrize("make", [dp_c_config, dp_t_config, tiny_dp_config, dp_c_points_config])
 def test_configurations_survive_json(make: object) -> None:
     import json
 
@@ -245,6 +280,12 @@ def test_impossible_configurations_are_named() -> None:
         ActionSampler("ddim", 101).scheduler(100)
     with pytest.raises(ValueError, match="'ddim' or 'ddpm'"):
         ActionSampler("euler", 10).scheduler(100)
+    with pytest.raises(ValueError, match="in front of a U-Net"):
+        dp_t_config(mixer=64)
+    with pytest.raises(ValueError, match=r"relative=\(0.5,\): one positive distance for each of 2"):
+        dp_c_config(relative=(0.5,))
+    with pytest.raises(ValueError, match="proprio_dim=0"):
+        dp_c_config(relative=(0.5, 0.5), proprio_dim=0)
     with pytest.raises(ValueError, match="crop 97"):
         tiny_encoder(crop=97)
     with pytest.raises(ValueError, match="two frames"):

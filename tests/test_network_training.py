@@ -33,7 +33,7 @@ STAGE = StageConfig(steps=8, batch_size=8, lr=2e-3, warmup=2, validate_every=4)
 
 
 def tiny_policy_recipe(**changes: object) -> NetworkRecipe:
-    return replace(dp_c_nano(), model=tiny_dp_config(), stage=STAGE, held_out=1, **changes)
+    return replace(dp_c_nano(), **({"model": tiny_dp_config(), "stage": STAGE, "held_out": 1} | changes))
 
 
 def tiny_pair_recipe(**changes: object) -> NetworkRecipe:
@@ -135,6 +135,20 @@ def test_a_policy_that_sees_with_a_point_reader_trains_on_its_key_points(data: P
     assert (encoder.out.weight - reader.out.weight).abs().max() > 1e-4, (
         "the layer behind the key points goes on learning"
     )
+    assert policy.sample(observation(0), n=2).shape == (2, 16, 2)
+
+
+def test_a_policy_that_is_told_where_things_are_keeps_the_whole_reader(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    reader = ConvPointReader(points=3, widths=(16, 32), features=8, width=(16, 32))
+    save_file(reader.state_dict(), tmp_path / "reader.safetensors")
+    options = RunOptions(data, tmp_path / "run", points_weights=tmp_path / "reader.safetensors", progress=False)
+    model = tiny_dp_config(encoder=tiny_encoder(points=3), mixer=32, relative=(1.0, 1.0))
+    folder = run_network_recipe(tiny_policy_recipe(model=model), options)
+    assert folder is not None
+    policy = uva.DiffusionPolicy.from_pretrained(folder)
+    for name, value in policy.bundle.model.encoder.state_dict().items():
+        torch.testing.assert_close(value, reader.state_dict()[name].half().float(), msg=name)
     assert policy.sample(observation(0), n=2).shape == (2, 16, 2)
 
 

@@ -8,6 +8,7 @@ import importlib
 
 BENCHMARKS = {
     "table5": "block pushing with a named block and square: Diffusion Policy alone, guided by UVA, guided by the simulator",
+    "guidance": "what limits guided block pushing: proposals, world model or detector",
     "table6": "actions read off video: InverseModel, two consecutive frames, a constant",
     "fidelity": "imagined frames and objects in them, 4 to 64 steps ahead",
     "heldout": "metrics of all tasks on held-out episodes",

@@ -57,6 +57,11 @@ class DiffusionPolicyConfig:
             denoised actions are then 16 actions from now, the same 16 that the world model looks ahead, with no work thrown away.
         action_steps: actions from now that a sample consists of.
         train_steps: diffusion steps.
+        mixer: width of a small network with sines over everything observed, in front of a U-Net; 0 for none, as published. Where
+            the observation is a few positions, it finds what matters about them: where they are from each other.
+        relative: per dimension the largest distance of an action from where proprioception is now, normalised units. Chunks are
+            then denoised as offsets from there. Empty for absolute ones, as published. Needs proprioception of what actions
+            command, normalised alike.
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -68,8 +73,18 @@ class DiffusionPolicyConfig:
     first_action: int = 0
     action_steps: int = 16
     train_steps: int = 100
+    mixer: int = 0
+    relative: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "relative", tuple(self.relative))  # JSON has no tuples
+        if self.mixer and not isinstance(self.denoiser, UNetConfig):
+            raise ValueError("a mixer goes in front of a U-Net; the transformer looks at observations itself")
+        if self.relative and not (len(self.relative) == self.action_dim == self.proprio_dim and min(self.relative) > 0):
+            raise ValueError(
+                f"relative={self.relative}: one positive distance for each of {self.action_dim} actions, and as many numbers of "
+                f"proprioception (proprio_dim={self.proprio_dim})"
+            )
         if not 1 - self.obs_steps <= self.first_action <= 0:
             raise ValueError(
                 f"first_action must be between {1 - self.obs_steps} (the oldest observation) and 0 (now), got {self.first_action}"
@@ -85,7 +100,7 @@ class DiffusionPolicyConfig:
     @property
     def features(self) -> int:
         """Numbers per observation that the noise predictor is given."""
-        return self.encoder.features + self.proprio_dim
+        return self.encoder.outputs + self.proprio_dim
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries, ready for JSON."""
@@ -112,6 +127,30 @@ class DiffusionPolicyConfig:
             raise ValueError(f"bad DiffusionPolicyConfig ({error}): the file was written by another version") from error
 
 
+class Mixer(nn.Module):
+    """Sines of learned sums of the observed numbers, then two layers: (B, To, F) -> (B, outputs)."""
+
+    outputs = 128
+    waves = 64
+
+    def __init__(self, *, numbers: int, width: int) -> None:
+        super().__init__()
+        self.sums = nn.Linear(numbers, self.waves)
+        nn.init.normal_(self.sums.weight, std=4.0)
+        self.mix = nn.Sequential(
+            nn.Linear(numbers + 2 * self.waves, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, self.outputs),
+        )
+
+    def forward(self, observed: Tensor) -> Tensor:
+        flat = observed.flatten(1)
+        phase = self.sums(flat)
+        return cast(Tensor, self.mix(torch.cat([flat, phase.sin(), phase.cos()], dim=-1)))
+
+
 class DiffusionPolicyNet(nn.Module):
     """Observation encoder and noise predictor."""
 
@@ -120,9 +159,12 @@ class DiffusionPolicyNet(nn.Module):
         self.config = c = config
         self.encoder = ImageEncoder(c.encoder)
         self.denoiser: ConditionalUNet1D | DiffusionTransformer
+        numbers = c.obs_steps * c.features
+        self.mixer: nn.Module = Mixer(numbers=numbers, width=c.mixer) if c.mixer else nn.Identity()
         if isinstance(c.denoiser, UNetConfig):
+            condition = Mixer.outputs if c.mixer else numbers
             self.denoiser = ConditionalUNet1D(
-                action_dim=c.action_dim, condition=c.obs_steps * c.features, **dataclasses.asdict(c.denoiser)
+                action_dim=c.action_dim, condition=condition, **dataclasses.asdict(c.denoiser)
             )
         else:
             self.denoiser = DiffusionTransformer(
@@ -161,7 +203,22 @@ class DiffusionPolicyNet(nn.Module):
 
     def predict_noise(self, x: Tensor, t: Tensor, observed: Tensor) -> Tensor:
         """Noise (B, T, A) in noisy actions (B, T, A) at diffusion steps (B,)."""
-        return cast(Tensor, self.denoiser(x, t, observed))
+        return cast(Tensor, self.denoiser(x, t, self.mixer(observed)))
+
+    def to_offsets(self, actions: Tensor, observed: Tensor) -> Tensor:
+        """What is denoised for chunks (B, T, A) normalised: themselves, or their offsets from where proprioception is now."""
+        if not self.config.relative:
+            return actions
+        return (actions - self._here(observed)) / actions.new_tensor(self.config.relative)
+
+    def from_offsets(self, chunks: Tensor, observed: Tensor) -> Tensor:
+        """The inverse of :meth:`to_offsets`."""
+        if not self.config.relative:
+            return chunks
+        return chunks * chunks.new_tensor(self.config.relative) + self._here(observed)
+
+    def _here(self, observed: Tensor) -> Tensor:
+        return observed[:, -1:, -self.config.proprio_dim :]
 
     def loss(self, observed: Tensor, actions: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Mean squared error of the predicted noise.
@@ -175,6 +232,7 @@ class DiffusionPolicyNet(nn.Module):
         draws = len(t) // len(actions)
         if draws > 1:
             observed, actions = (x.repeat_interleave(draws, 0) for x in (observed, actions))
+        actions = self.to_offsets(actions, observed)
         signal = self.alphas_cumprod[t][:, None, None]
         noisy = signal.sqrt() * actions + (1 - signal).sqrt() * noise
         return (self.predict_noise(noisy, t, observed).float() - noise).square().mean()
@@ -243,4 +301,5 @@ def sample_chunks(
             scheduler.step(some.to(x.dtype), int(timestep), part, generator=generator).prev_sample
             for some, part, generator in zip(predicted.split(share), parts, generators, strict=True)
         ]
-    return torch.cat(parts)[:, -c.first_action :][:, : c.action_steps]
+    chunks = net.from_offsets(torch.cat(parts), observed)
+    return chunks[:, -c.first_action :][:, : c.action_steps]

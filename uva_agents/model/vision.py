@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,9 @@ class EncoderConfig:
         frames: images stacked along the channels.
         widths, blocks, stem, pool: see :class:`~uva_agents.model.resnet.ResNet`.
         keypoints: of the spatial softmax.
-        features: numbers that come out.
+        features: numbers that come out, without ``points``.
+        points: positions of so many things come out instead, from two more layers, as in a
+            :class:`~uva_agents.model.points.ConvPointReader`, which an encoder can be taken from.
         full_coordinates: report key points in the coordinates of the whole image, whatever was cropped. The published encoder
             reports them relative to the crop, so that a random crop also moves the scene against the measured positions.
     """
@@ -35,6 +38,7 @@ class EncoderConfig:
     pool: bool = True
     keypoints: int = 32
     features: int = 64
+    points: int = 0
     full_coordinates: bool = False
 
     def __post_init__(self) -> None:
@@ -43,6 +47,11 @@ class EncoderConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not 0 < self.crop <= self.image_size:
             raise ValueError(f"crop {self.crop} must be between 1 and image_size {self.image_size}")
+
+    @property
+    def outputs(self) -> int:
+        """Numbers per image."""
+        return 2 * self.points or self.features
 
 
 class SpatialSoftmax(nn.Module):
@@ -76,14 +85,20 @@ class ImageEncoder(nn.Module):
         )
         self.keypoints = SpatialSoftmax(channels=config.widths[-1], keypoints=config.keypoints)
         self.out = nn.Linear(2 * config.keypoints, config.features)
+        if config.points:
+            hidden = 2 * config.features
+            self.head = nn.Sequential(
+                nn.Linear(config.features, hidden), nn.GELU(), nn.Linear(hidden, 2 * config.points)
+            )
 
     def forward(self, frames: Tensor, corner: Tensor | None = None) -> Tensor:
-        """Features (B, features); see :meth:`locate`."""
+        """What the images show (B, outputs); see :meth:`locate`."""
         return self.describe(self.locate(frames, corner))
 
     def describe(self, points: Tensor) -> Tensor:
-        """Features (..., features) from key points (..., 2 * keypoints)."""
-        return F.relu(self.out(points))
+        """Features, or the positions of things, (..., outputs) from key points (..., 2 * keypoints)."""
+        features = F.relu(self.out(points))
+        return cast(Tensor, self.head(features)) if self.config.points else features
 
     def locate(self, frames: Tensor, corner: Tensor | None = None) -> Tensor:
         """Key points (B, 2 * keypoints).

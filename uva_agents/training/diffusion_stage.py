@@ -78,6 +78,7 @@ class DiffusionStage:
         return [
             *parameter_groups(self.net.encoder, weight_decay if encoder is None else encoder),
             *parameter_groups(self.net.denoiser, weight_decay),
+            *parameter_groups(self.net.mixer, weight_decay),
         ]
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
@@ -156,7 +157,9 @@ class PointsDiffusionStage(DiffusionStage):
     ) -> None:
         super().__init__(recipe, net, train, held_out, normalizer)
         self.module = PointsDiffusionModule(net)
-        for part in (net.encoder.trunk, net.encoder.keypoints):
+        # What an encoder that says where things are says, it has learned; features are the policy's own.
+        kept = (net.encoder,) if net.config.encoder.points else (net.encoder.trunk, net.encoder.keypoints)
+        for part in kept:
             part.requires_grad_(False)
         self.points = self._locate(train.pixels)
 

@@ -112,7 +112,9 @@ def _see_with(net: DiffusionPolicyNet, path: Path) -> None:
     Raises:
         ValueError: it is another network.
     """
-    tensors = {k: v for k, v in load_tensors(path).items() if not k.startswith("head.")}
+    tensors = load_tensors(path)
+    if not net.config.encoder.points:
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("head.")}
     own = net.encoder.state_dict()
     if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in own.items()}:
         raise ValueError(f"{path} is not a convolutional point reader of the size of this policy's encoder")

@@ -14,6 +14,7 @@ from uva_agents.model import (
     TwoFrameConfig,
     dp_c_config,
     dp_c_nano_config,
+    dp_c_points_config,
     dp_t_config,
     two_frame_nano_config,
 )
@@ -88,7 +89,7 @@ _DP_C = StageConfig(
     validate_every=5000,
 )
 _NANO = dataclasses.replace(_DP_C, steps=12_000, lr=5e-4, warmup=300, clip=5.0, ema_max=0.9995, validate_every=1000)
-_PAIRS = StageConfig(steps=6000, batch_size=128, lr=1e-3, warmup=200, weight_decay=0.01, validate_every=1000)
+_PAIRS = StageConfig(steps=2000, batch_size=128, lr=1e-3, warmup=200, weight_decay=0.01, validate_every=1000)
 
 
 def _pairs(stride: int) -> dict[str, Any]:
@@ -117,7 +118,9 @@ def dp_c_nano() -> NetworkRecipe:
 
 def dp_c_block_push() -> NetworkRecipe:
     """DP-C on block pushing in random order, for two CPU cores: the source of proposals in the planning experiments."""
-    return dataclasses.replace(dp_c_nano(), name="dp-c-block-push", **_block_push())
+    return dataclasses.replace(
+        dp_c_nano(), name="dp-c-block-push", model=dp_c_points_config(), draws=1, **(_block_push() | {"execute": 6})
+    )
 
 
 def two_frame_pusht() -> NetworkRecipe:
