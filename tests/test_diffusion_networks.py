@@ -195,37 +195,41 @@ def test_one_batch_is_learned(kind: str) -> None:
     assert np.mean(losses[-20:]) < np.mean(losses[:5]) / 3, (losses[:5], losses[-5:])
 
 
-def offsets_config(**overrides: object) -> DiffusionPolicyConfig:
-    return tiny_dp_config(encoder=tiny_encoder(points=3), mixer=32, relative=(0.5, 0.25), **overrides)
+def steps_config(**overrides: object) -> DiffusionPolicyConfig:
+    return tiny_dp_config(encoder=tiny_encoder(points=3), mixer=32, max_step=(0.5, 0.25), **overrides)
 
 
-def test_offsets_from_where_proprioception_is_now_and_back() -> None:
+def test_chunks_are_steps_from_where_proprioception_is_now_and_back() -> None:
     torch.manual_seed(0)
-    net = DiffusionPolicyNet(offsets_config()).eval()
+    net = DiffusionPolicyNet(steps_config()).eval()
     frames, proprio = torch.randint(0, 256, (3, 2, 96, 96, 3), dtype=torch.uint8), torch.rand(3, 2, 2) - 0.5
     observed = net.observe(frames, proprio)
     assert observed.shape == (3, 2, 3 * 2 + 2)
     actions = torch.rand(3, 16, 2) - 0.5
-    offsets = net.to_offsets(actions, observed)
-    torch.testing.assert_close(offsets, (actions - proprio[:, 1:]) / torch.tensor([0.5, 0.25]))
-    torch.testing.assert_close(net.from_offsets(offsets, observed), actions)
-    # Whatever the network says, samples stay within reach of the newest position, and move with it.
+    steps = net.to_steps(actions, observed)
+    largest = torch.tensor([0.5, 0.25])
+    torch.testing.assert_close(steps[:, 0], (actions[:, 0] - proprio[:, 1]) / largest)
+    torch.testing.assert_close(steps[:, 5], (actions[:, 5] - actions[:, 4]) / largest)
+    torch.testing.assert_close(net.from_steps(steps, observed), actions)
+    # Whatever the network says, samples begin at the newest position and no step is larger than the largest.
     with torch.no_grad():
         chunks = sample_chunks(
             net, observed, n=4, sampler=ActionSampler(steps=4), generators=[torch.Generator().manual_seed(0)]
         )
-    reach = (chunks.view(3, 4, 16, 2) - proprio[:, None, 1:]).abs() - torch.tensor([0.5, 0.25])
-    assert float(reach.max()) < 1e-5 and float(reach.max()) > -0.5
+    path = torch.cat([proprio[:, 1:].repeat_interleave(4, 0), chunks], dim=1)
+    beyond = path.diff(dim=1).abs() - largest
+    assert -0.2 < float(beyond.max()) < 1e-5
 
 
-def test_the_loss_of_offsets_is_that_of_their_noise() -> None:
+def test_the_loss_of_steps_is_that_of_their_noise() -> None:
     torch.manual_seed(0)
-    net = DiffusionPolicyNet(offsets_config()).eval()
+    net = DiffusionPolicyNet(steps_config()).eval()
     observed, actions = torch.rand(2, 2, 8) - 0.5, torch.rand(2, 16, 2) - 0.5
     t, noise = torch.tensor([20, 70]), torch.randn(2, 16, 2)
     signal = net.alphas_cumprod[t][:, None, None]
-    offsets = (actions - observed[:, 1:, -2:]) / torch.tensor([0.5, 0.25])
-    net.predict_noise = lambda x, t, o: (x - signal.sqrt() * offsets) / (1 - signal).sqrt()  # type: ignore
+    path = torch.cat([observed[:, 1:, -2:], actions], dim=1)
+    steps = (path[:, 1:] - path[:, :-1]) / torch.tensor([0.5, 0.25])
+    net.predict_noise = lambda x, t, o: (x - signal.sqrt() * steps) / (1 - signal).sqrt()  # type: ignore
     torch.testing.assert_close(net.loss(observed, actions, t, noise), torch.zeros(()), atol=1e-8, rtol=0)
 
 
@@ -282,10 +286,12 @@ def test_impossible_configurations_are_named() -> None:
         ActionSampler("euler", 10).scheduler(100)
     with pytest.raises(ValueError, match="in front of a U-Net"):
         dp_t_config(mixer=64)
-    with pytest.raises(ValueError, match=r"relative=\(0.5,\): one positive distance for each of 2"):
-        dp_c_config(relative=(0.5,))
+    with pytest.raises(ValueError, match=r"max_step=\(0.5,\): one positive distance for each of 2"):
+        dp_c_config(max_step=(0.5,))
     with pytest.raises(ValueError, match="proprio_dim=0"):
-        dp_c_config(relative=(0.5, 0.5), proprio_dim=0)
+        dp_c_config(max_step=(0.5, 0.5), proprio_dim=0)
+    with pytest.raises(ValueError, match="first_action must be 0"):
+        dp_c_config(max_step=(0.5, 0.5), first_action=-1, horizon=20)
     with pytest.raises(ValueError, match="crop 97"):
         tiny_encoder(crop=97)
     with pytest.raises(ValueError, match="two frames"):

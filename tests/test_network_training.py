@@ -143,7 +143,7 @@ def test_a_policy_that_is_told_where_things_are_keeps_the_whole_reader(data: Pat
     reader = ConvPointReader(points=3, widths=(16, 32), features=8, width=(16, 32))
     save_file(reader.state_dict(), tmp_path / "reader.safetensors")
     options = RunOptions(data, tmp_path / "run", points_weights=tmp_path / "reader.safetensors", progress=False)
-    model = tiny_dp_config(encoder=tiny_encoder(points=3), mixer=32, relative=(1.0, 1.0))
+    model = tiny_dp_config(encoder=tiny_encoder(points=3), mixer=32, max_step=(1.0, 1.0))
     folder = run_network_recipe(tiny_policy_recipe(model=model), options)
     assert folder is not None
     policy = uva.DiffusionPolicy.from_pretrained(folder)

@@ -59,9 +59,10 @@ class DiffusionPolicyConfig:
         train_steps: diffusion steps.
         mixer: width of a small network with sines over everything observed, in front of a U-Net; 0 for none, as published. Where
             the observation is a few positions, it finds what matters about them: where they are from each other.
-        relative: per dimension the largest distance of an action from where proprioception is now, normalised units. Chunks are
-            then denoised as offsets from there. Empty for absolute ones, as published. Needs proprioception of what actions
-            command, normalised alike.
+        max_step: per dimension the largest distance from one action to the next, normalised units. Chunks are then denoised as
+            steps: from where proprioception is now to the first action, and so on, all of one size, where absolute positions differ
+            by little of their range. Empty for absolute ones, as published. Needs proprioception of what actions command,
+            normalised alike.
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -74,17 +75,20 @@ class DiffusionPolicyConfig:
     action_steps: int = 16
     train_steps: int = 100
     mixer: int = 0
-    relative: tuple[float, ...] = ()
+    max_step: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "relative", tuple(self.relative))  # JSON has no tuples
+        object.__setattr__(self, "max_step", tuple(self.max_step))  # JSON has no tuples
         if self.mixer and not isinstance(self.denoiser, UNetConfig):
             raise ValueError("a mixer goes in front of a U-Net; the transformer looks at observations itself")
-        if self.relative and not (len(self.relative) == self.action_dim == self.proprio_dim and min(self.relative) > 0):
-            raise ValueError(
-                f"relative={self.relative}: one positive distance for each of {self.action_dim} actions, and as many numbers of "
-                f"proprioception (proprio_dim={self.proprio_dim})"
-            )
+        if self.max_step:
+            if not (len(self.max_step) == self.action_dim == self.proprio_dim and min(self.max_step) > 0):
+                raise ValueError(
+                    f"max_step={self.max_step}: one positive distance for each of {self.action_dim} actions, and as many numbers "
+                    f"of proprioception (proprio_dim={self.proprio_dim})"
+                )
+            if self.first_action:
+                raise ValueError("max_step= counts from now: first_action must be 0")
         if not 1 - self.obs_steps <= self.first_action <= 0:
             raise ValueError(
                 f"first_action must be between {1 - self.obs_steps} (the oldest observation) and 0 (now), got {self.first_action}"
@@ -136,7 +140,7 @@ class Mixer(nn.Module):
     def __init__(self, *, numbers: int, width: int) -> None:
         super().__init__()
         self.sums = nn.Linear(numbers, self.waves)
-        nn.init.normal_(self.sums.weight, std=4.0)
+        nn.init.normal_(self.sums.weight)
         self.mix = nn.Sequential(
             nn.Linear(numbers + 2 * self.waves, width),
             nn.SiLU(),
@@ -205,17 +209,17 @@ class DiffusionPolicyNet(nn.Module):
         """Noise (B, T, A) in noisy actions (B, T, A) at diffusion steps (B,)."""
         return cast(Tensor, self.denoiser(x, t, self.mixer(observed)))
 
-    def to_offsets(self, actions: Tensor, observed: Tensor) -> Tensor:
-        """What is denoised for chunks (B, T, A) normalised: themselves, or their offsets from where proprioception is now."""
-        if not self.config.relative:
+    def to_steps(self, actions: Tensor, observed: Tensor) -> Tensor:
+        """What is denoised for chunks (B, T, A) normalised: themselves, or the steps that lead along them."""
+        if not self.config.max_step:
             return actions
-        return (actions - self._here(observed)) / actions.new_tensor(self.config.relative)
+        return torch.cat([self._here(observed), actions], dim=1).diff(dim=1) / actions.new_tensor(self.config.max_step)
 
-    def from_offsets(self, chunks: Tensor, observed: Tensor) -> Tensor:
-        """The inverse of :meth:`to_offsets`."""
-        if not self.config.relative:
+    def from_steps(self, chunks: Tensor, observed: Tensor) -> Tensor:
+        """The inverse of :meth:`to_steps`."""
+        if not self.config.max_step:
             return chunks
-        return chunks * chunks.new_tensor(self.config.relative) + self._here(observed)
+        return (chunks * chunks.new_tensor(self.config.max_step)).cumsum(1) + self._here(observed)
 
     def _here(self, observed: Tensor) -> Tensor:
         return observed[:, -1:, -self.config.proprio_dim :]
@@ -232,7 +236,7 @@ class DiffusionPolicyNet(nn.Module):
         draws = len(t) // len(actions)
         if draws > 1:
             observed, actions = (x.repeat_interleave(draws, 0) for x in (observed, actions))
-        actions = self.to_offsets(actions, observed)
+        actions = self.to_steps(actions, observed)
         signal = self.alphas_cumprod[t][:, None, None]
         noisy = signal.sqrt() * actions + (1 - signal).sqrt() * noise
         return (self.predict_noise(noisy, t, observed).float() - noise).square().mean()
@@ -301,5 +305,5 @@ def sample_chunks(
             scheduler.step(some.to(x.dtype), int(timestep), part, generator=generator).prev_sample
             for some, part, generator in zip(predicted.split(share), parts, generators, strict=True)
         ]
-    chunks = net.from_offsets(torch.cat(parts), observed)
+    chunks = net.from_steps(torch.cat(parts), observed)
     return chunks[:, -c.first_action :][:, : c.action_steps]
