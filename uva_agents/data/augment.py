@@ -58,7 +58,7 @@ def apply_variant(episodes: Episodes, variant: Variant, *, world_size: float) ->
     Args:
         world_size: side of the square world that an image spans, in the units of the coordinates (512 for PushT).
     """
-    pixels = np.empty_like(episodes.arrays["pixels"])
+    pixels = np.empty(episodes.arrays["pixels"].shape, np.uint8)
     for start, end, (dx, dy) in zip(episodes.starts, episodes.ends, variant.shifts(len(episodes)), strict=True):
         frames = episodes.arrays["pixels"][start:end]
         if variant.mirror:
