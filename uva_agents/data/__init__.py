@@ -8,6 +8,8 @@ from uva_agents.data.frame_windows import FrameBatch, FrameWindows
 from uva_agents.data.inspect import Inspection, contact_sheet, inspect_dataset
 from uva_agents.data.latents import LatentCache, encode_frames
 from uva_agents.data.lazy import LazyFrames
+from uva_agents.data.libero import absolute_actions, relative_actions, site_rotation
+from uva_agents.data.mixture import MixtureOrder, MixtureWindows
 from uva_agents.data.normalizer import LinearNormalizer
 from uva_agents.data.readers import FORMATS, Dataset, Format, MissingExtraError, open_dataset, recognise
 from uva_agents.data.replay_buffer import (
@@ -17,18 +19,17 @@ from uva_agents.data.replay_buffer import (
     write_replay_buffer,
     write_replay_buffer_by_episode,
 )
+from uva_agents.data.umi import RELEASED_UMI_SPEC, UmiBatch, UmiWindows, absolute_poses, black_mirrors
 from uva_agents.data.windows import RELEASED_TRIM, WindowIndex, WindowSpec
 from uva_agents.data.writers import convert_dataset
 
 __all__ = [
     "BLOCK_PUSH_FIELDS",
-    "FORMATS",
-    "PUSHT_FIELDS",
-    "RELEASED_TRIM",
     "Batch",
     "Dataset",
     "Episodes",
     "EpochOrder",
+    "FORMATS",
     "Field",
     "Format",
     "FrameBatch",
@@ -39,10 +40,20 @@ __all__ = [
     "LazyFrames",
     "LinearNormalizer",
     "MissingExtraError",
+    "MixtureOrder",
+    "MixtureWindows",
+    "PUSHT_FIELDS",
+    "RELEASED_TRIM",
+    "RELEASED_UMI_SPEC",
+    "UmiBatch",
+    "UmiWindows",
     "Variant",
     "WindowIndex",
     "WindowSpec",
+    "absolute_actions",
+    "absolute_poses",
     "apply_variant",
+    "black_mirrors",
     "contact_sheet",
     "convert_dataset",
     "encode_frames",
@@ -51,7 +62,9 @@ __all__ = [
     "open_dataset",
     "read_replay_buffer",
     "recognise",
+    "relative_actions",
     "released_validation_split",
+    "site_rotation",
     "standard_variants",
     "write_replay_buffer",
     "write_replay_buffer_by_episode",

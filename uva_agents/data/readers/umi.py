@@ -46,7 +46,7 @@ def read_umi(path: Path) -> Stored:
     """
     root = open_group(path)
     _register_codecs(path)
-    if "robot1_eef_pos" in (root["data"] if "data" in root else ()):  # type: ignore[operator]
+    if "data/robot1_eef_pos" in root:
         raise ValueError(f"{path} has two arms (robot1_*): only recordings with one gripper are read")
     frames, numbers, notes = read_arrays(root, path)
     prefix = "robot0_" if "robot0_eef_pos" in numbers else ""
