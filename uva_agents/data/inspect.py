@@ -95,6 +95,7 @@ def contact_sheet(dataset: Dataset, path: Path, *, episodes: int = 6, frames: in
     starts = dataset.starts
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(episodes, len(dataset))).round().astype(int))
     cameras = dataset.cameras[:3]
+    side = min(side, max(max(dataset.arrays[name].shape[1:3]) for name in cameras))
     label = 14
     sheet = Image.new("RGB", (frames * side, len(chosen) * len(cameras) * (side + label)), (24, 24, 24))
     draw = ImageDraw.Draw(sheet)

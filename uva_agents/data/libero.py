@@ -57,7 +57,10 @@ def relative_actions(
     position_scale: float = POSITION_SCALE,
     rotation_scale: float = ROTATION_SCALE,
 ) -> np.ndarray:
-    """Inverse of :func:`absolute_actions` as far as the controller can follow: (..., 10) -> float32 (..., 7), clipped to [-1, 1]."""
+    """Inverse of :func:`absolute_actions`, as far as the controller goes in a step.
+
+    Takes absolute actions (..., 10), gives float32 (..., 7) with changes clipped to [-1, 1].
+    """
     absolute, position, rotation = (np.asarray(value, np.float64) for value in (absolute, position, rotation))
     if absolute.shape[-1:] != (10,):
         raise ValueError(f"absolute actions must be (..., 10), got {absolute.shape}")

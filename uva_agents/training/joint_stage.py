@@ -69,10 +69,7 @@ class JointStage:
         if recipe.varied_history:
             history = self.histories[int(torch.randint(len(self.histories), ()))]
         batch = self.windows.batch(*order.at(step), history=history)
-        tasks = draw_tasks(n, self.task_weights)
-        if batch.has_actions is not None:  # video without actions teaches nothing else
-            has = batch.has_actions.tolist()
-            tasks = [task if known else Task.VIDEO for task, known in zip(tasks, has, strict=True)]
+        tasks = without_unknown_actions(draw_tasks(n, self.task_weights), batch)
         c = recipe.model
         mask = draw_mask(
             n, frames=c.n_frames, tokens=c.tokens_per_frame, minimum=recipe.mask_minimum, std=recipe.mask_std
@@ -83,6 +80,14 @@ class JointStage:
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
         assert isinstance(module, JointModule)
         return {} if self.validator is None else self.validator.run(module.model, reporter, step)
+
+
+def without_unknown_actions(tasks: list[Task], batch: Batch) -> list[Task]:
+    """Video for the samples that have no actions: it can teach nothing else."""
+    if batch.has_actions is None:
+        return tasks
+    has = batch.has_actions.tolist()
+    return [task if known else Task.VIDEO for task, known in zip(tasks, has, strict=True)]
 
 
 def make_context(batch: Batch, recipe: Recipe) -> tuple[Context, Tensor | None]:
