@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,28 +44,42 @@ def main(argv: list[str] | None = None) -> int:
             make_tokens(tokens, frames)
         opened, rate = measure(data, tokens, args.batch, args.seconds)
     print(f"on {hardware()}; batches of {args.batch}")
-    print(f"opens in              {opened:8.2f} s           (aim: < {OPEN_S:g})")
-    print(f"windows of latents    {rate:8.0f} per second  (aim: >= {WINDOWS_PER_S:g})")
-    return 0 if opened < OPEN_S and rate >= WINDOWS_PER_S else 1
+    print(
+        f"opens in            {opened.wall_s:8.2f} s           {opened.cpu_s:.2f} s of processor time  (aim: < {OPEN_S:g} s)"
+    )
+    print(
+        f"windows of latents  {rate.wall_s:8.0f} per second  {rate.cpu_s:.0f} per second of processor time  "
+        f"(aim: >= {WINDOWS_PER_S:g})"
+    )
+    return 0 if opened.wall_s < OPEN_S and rate.wall_s >= WINDOWS_PER_S else 1
 
 
-def measure(data: Path, tokens: Path, batch_size: int, seconds: float) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Measured:
+    """By the clock, and by the processor time of this process: on a machine that others use, too, only the latter repeats."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def measure(data: Path, tokens: Path, batch_size: int, seconds: float) -> tuple[Measured, Measured]:
     """Seconds to open dataset, latents and windows; windows per second, in training's order, over ``seconds``."""
     from uva_agents.data import LatentWindows, LinearNormalizer, Variant, WindowSpec, open_dataset
 
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     episodes = open_dataset(data).episodes
     cached = np.load(tokens)
     normalizer = LinearNormalizer.fit({name: episodes.arrays[name] for name in ("action", "agent_pos")})
     windows = LatentWindows(episodes, [cached], [Variant()], normalizer, WindowSpec())
-    opened = time.perf_counter() - began
+    opened = Measured(time.perf_counter() - began, time.process_time() - used)
     order = windows.order(batch_size)
     windows.batch(*order.at(0))  # shuffling the epoch is part of no step
-    steps, began = 0, time.perf_counter()
+    steps, began, used = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - began < seconds:
         windows.batch(*order.at(1 + steps))
         steps += 1
-    return opened, steps * batch_size / (time.perf_counter() - began)
+    served = steps * batch_size
+    return opened, Measured(served / (time.perf_counter() - began), served / (time.process_time() - used))
 
 
 def make_dataset(path: Path, frames: int, side: int) -> None:

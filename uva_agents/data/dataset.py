@@ -103,7 +103,7 @@ class LatentWindows:
         self.history_actions = history_actions
         self.variants = len(variants)
         self.rows_per_variant = episodes.steps
-        self.tokens = torch.from_numpy(np.concatenate(tokens))
+        self.tokens = torch.from_numpy(tokens[0] if len(tokens) == 1 else np.concatenate(tokens))
         self.points = None if points is None else torch.from_numpy(np.concatenate(points))
         low: dict[str, list[Tensor]] = {}
         self.has_actions = "action" in episodes.arrays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from uva_agents.data.fields import Field, require_key
 from uva_agents.data.zarr_arrays import array_names, as_pixels, open_group, read_array
 
 _CHUNK = 128
-"""Rows per chunk of what is written here."""
-
+"""Rows per chunk of pictures."""
+_CHUNK_BYTES = 2**18
+"""Size of a chunk of numbers, before packing: many small ones are slow to open."""
 
 PUSHT_FIELDS: Mapping[str, Field] = {
     "pixels": Field("img"),
@@ -68,7 +70,7 @@ def write_replay_buffer(
     root = zarr.open_group(str(path), mode="w", zarr_format=2 if zarr_format == 2 else 3)
     data, meta = root.create_group("data"), root.create_group("meta")
     for name, value in arrays.items():
-        chunks = (min(len(value), _CHUNK) or 1, *value.shape[1:])
+        chunks = (min(len(value), _rows_per_chunk(value)) or 1, *value.shape[1:])
         data.create_array(name, data=value, chunks=chunks)
     meta.create_array("episode_ends", data=np.asarray(ends, dtype=np.int64))
 
@@ -104,12 +106,16 @@ def write_replay_buffer_by_episode(
         for name, value in arrays.items():
             if name not in waiting:
                 data.create_array(
-                    name, shape=(0, *value.shape[1:]), chunks=(_CHUNK, *value.shape[1:]), dtype=value.dtype
+                    name,
+                    shape=(0, *value.shape[1:]),
+                    chunks=(_rows_per_chunk(value), *value.shape[1:]),
+                    dtype=value.dtype,
                 )
                 waiting[name] = value[:0]
             rows = np.concatenate([waiting[name], value])
             # Whole chunks only: a chunk that is appended to is read, unpacked and packed again.
-            whole = len(rows) // _CHUNK * _CHUNK
+            chunk = _rows_per_chunk(value)
+            whole = len(rows) // chunk * chunk
             _append(data, name, rows[:whole])
             waiting[name] = rows[whole:]
     if not ends:
@@ -120,6 +126,11 @@ def write_replay_buffer_by_episode(
     group.create_array("episode_ends", data=np.asarray(ends, dtype=np.int64))
     for name, value in (meta or {}).items():
         group.create_array(name, data=value)
+
+
+def _rows_per_chunk(value: np.ndarray) -> int:
+    row = max(1, math.prod(value.shape[1:]) * value.dtype.itemsize)
+    return _CHUNK * max(1, _CHUNK_BYTES // (row * _CHUNK))
 
 
 def _append(group: zarr.Group, name: str, rows: np.ndarray) -> None:
