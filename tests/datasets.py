@@ -1,6 +1,7 @@
 """The same two episodes in every format, each written with that format's own library."""
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import zarr
@@ -33,6 +34,14 @@ def pieces(arrays):
     ]
 
 
+@contextmanager
+def as_zarr_2():
+    """Zarr 3 leaves chunks of zeros out."""
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        yield
+
+
+@as_zarr_2()
 def zarr_buffer(path, arrays, *, zarr_format=2, ends=ENDS, chunk=16, attributes=None, **encoding):
     """A replay buffer; a path that ends in .zip is one file."""
     store = ZipStore(path, mode="w") if path.suffix == ".zip" else str(path)
@@ -81,7 +90,8 @@ def robomimic(path, arrays, *, libero=False):
 def minari(root, arrays, *, jpeg=False):
     """Through Minari's own writer; returns the dataset's folder."""
     import gymnasium as gym
-    from minari import EpisodeBuffer, create_dataset_from_buffers
+    from minari import create_dataset_from_buffers
+    from minari.data_collector import EpisodeBuffer
 
     side = arrays["pixels"].shape[1]
     space = gym.spaces.Dict(

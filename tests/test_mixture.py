@@ -64,7 +64,7 @@ def test_weights_that_make_no_sense_are_refused():
         MixtureOrder((5, 0), (1, 1), 4)
 
 
-def latent_windows(steps, value, *, actions=True, dim=3):
+def latent_windows(steps, value, *, actions=True, dim=7):
     rng = np.random.default_rng(steps)
     arrays = {"pixels": np.zeros((steps, 8, 8, 3), np.uint8)}
     if actions:

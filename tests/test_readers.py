@@ -277,3 +277,22 @@ def test_inspection_finds_nan_constant_columns_short_episodes_and_black_pictures
     good = {**arrays, "action": arrays["action"]}
     path = datasets.zarr_buffer(tmp_path / "b.zarr", {"img": good["pixels"], **rest(good)})
     assert [p for p in inspect_dataset(open_dataset(path), every_frame=True).problems if "shorter" not in p] == []
+
+
+def test_columns_of_zeros_survive_being_written_and_an_incomplete_extra_is_left_out(tmp_path, arrays):
+    import zarr
+
+    from uva_agents.data import write_replay_buffer, write_replay_buffer_by_episode
+
+    zeros = np.zeros((55, 1), np.float32)
+    contents = {"img": arrays["pixels"] * 0, "action": arrays["action"], "reward": zeros}
+    write_replay_buffer(tmp_path / "a.zarr", contents, datasets.ENDS)
+    write_replay_buffer_by_episode(tmp_path / "b.zarr", datasets.pieces(contents))
+    for name in ("a.zarr", "b.zarr"):
+        dataset = open_dataset(tmp_path / name)
+        np.testing.assert_array_equal(dataset.arrays["reward"], zeros)
+        assert (dataset.arrays["pixels"][:5] == 0).all() and not dataset.notes
+    data = zarr.open_group(str(tmp_path / "a.zarr"), mode="a")["data"]
+    data.create_array("bonus", data=zeros, chunks=(16, 1))  # zarr 3 as it comes: nothing is stored
+    dataset = open_dataset(tmp_path / "a.zarr")
+    assert "bonus" not in dataset.arrays and "left out data/bonus" in dataset.notes[0]

@@ -23,7 +23,8 @@ def absolute_actions(
     """The goals that recorded actions set.
 
     The controller adds the scaled change to where the tool *is* when the action arrives, not to the goal before; rotations are
-    about the axes of the robot's base.
+    about the axes of the robot's base. LIBERO's own files hold what was seen *after* each row's action, so there the pose when an action
+    is given is that of the row before.
 
     Args:
         actions: (..., 7) position change, rotation vector, gripper; clipped to [-1, 1] but for the gripper, as the controller does.
@@ -46,7 +47,8 @@ def absolute_actions(
     change = np.clip(actions[..., :6], -1.0, 1.0)
     goal = position + change[..., :3] * position_scale
     turned = matrix_from_vector(change[..., 3:] * rotation_scale) @ rotation
-    return np.concatenate([goal, rot6d_from_matrix(turned), actions[..., 6:]], axis=-1).astype(np.float32)
+    absolute: np.ndarray = np.concatenate([goal, rot6d_from_matrix(turned), actions[..., 6:]], axis=-1)
+    return absolute.astype(np.float32)
 
 
 def relative_actions(
@@ -69,7 +71,8 @@ def relative_actions(
     turn = matrix_from_rot6d(absolute[..., 3:9]) @ np.swapaxes(rotation, -1, -2)
     turned = vector_from_matrix(turn) / rotation_scale
     change = np.clip(np.concatenate([moved, turned], axis=-1), -1.0, 1.0)
-    return np.concatenate([change, absolute[..., 9:]], axis=-1).astype(np.float32)
+    relative: np.ndarray = np.concatenate([change, absolute[..., 9:]], axis=-1)
+    return relative.astype(np.float32)
 
 
 def site_rotation(hand: np.ndarray) -> np.ndarray:

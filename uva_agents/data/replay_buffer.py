@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,14 @@ def read_replay_buffer(path: str | Path, fields: Mapping[str, Field] = PUSHT_FIE
     return Episodes(arrays, ends, source=str(path))
 
 
+@contextmanager
+def _every_chunk() -> Iterator[None]:
+    """Otherwise zarr leaves out chunks of zeros, which then look like lost ones."""
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        yield
+
+
+@_every_chunk()
 def write_replay_buffer(
     path: str | Path, arrays: Mapping[str, np.ndarray], ends: np.ndarray, *, zarr_format: int = 3
 ) -> None:
@@ -75,6 +84,7 @@ def write_replay_buffer(
     meta.create_array("episode_ends", data=np.asarray(ends, dtype=np.int64))
 
 
+@_every_chunk()
 def write_replay_buffer_by_episode(
     path: str | Path,
     episodes: Iterable[Mapping[str, np.ndarray]],

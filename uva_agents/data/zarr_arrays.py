@@ -52,7 +52,8 @@ def check_array(array: object, name: str) -> zarr.Array:
     if missing:
         # zarr would silently fill absent chunks with zeros.
         raise ValueError(
-            f"{name} is incomplete: {missing} of {array.nchunks} chunks are missing; copy the dataset again"
+            f"{name} is incomplete: {missing} of {array.nchunks} chunks are missing; copy the dataset again (or write it again "
+            "with zarr's write_empty_chunks, if they were left out because they are all zero)"
         )
     _check_blosc_chunks(array, name)
     return array

@@ -107,6 +107,9 @@ def read_demonstrations(path: Path) -> Stored:
     notes = [*first.notes]
     if first.libero:
         notes.append("LIBERO: pictures are stored upside down, turned upright here")
+        notes.append(
+            "LIBERO's script records what is seen after each row's action: WindowSpec(action_offset=1) is the next one"
+        )
     frames = {
         key: LazyFrames(
             [source for part in parts for source in part.sources(key)],

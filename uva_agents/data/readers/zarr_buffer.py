@@ -15,6 +15,9 @@ from uva_agents.data.zarr_arrays import ZarrFrames, array_names, check_array, op
 
 _CAMERAS = ("pixels", "img", "image", "camera0_rgb", "agentview_image", "agentview_rgb", "sideview_image", "camera_0")
 
+_ESSENTIAL = ("action", "actions", "agent_pos", "state")
+"""Never left out when they are incomplete."""
+
 
 def is_zarr(path: Path) -> bool:
     """A folder or zip file that holds a zarr group with ``data`` and ``meta``."""
@@ -51,7 +54,14 @@ def read_arrays(root: zarr.Group, path: Path) -> tuple[dict[str, LazyFrames], di
     numbers: dict[str, np.ndarray] = {}
     notes = []
     for name in array_names(root, path):
-        array = check_array(root[f"data/{name}"], f"{path}/data/{name}")
+        try:
+            array = check_array(root[f"data/{name}"], f"{path}/data/{name}")
+        except ValueError as error:
+            stored = root[f"data/{name}"]
+            if name in _ESSENTIAL or name.startswith("robot0_") or getattr(stored, "ndim", 4) == 4:
+                raise
+            notes.append(f"left out data/{name}: {error}")
+            continue
         if array.ndim == 4 and array.shape[-1] == 3:
             source = ZarrFrames(path, f"data/{name}")
             shape = (int(array.shape[1]), int(array.shape[2]), 3)
