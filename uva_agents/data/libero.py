@@ -23,8 +23,8 @@ def absolute_actions(
     """The goals that recorded actions set.
 
     The controller adds the scaled change to where the tool *is* when the action arrives, not to the goal before; rotations are
-    about the axes of the robot's base. LIBERO's own files hold what was seen *after* each row's action, so there the pose when an action
-    is given is that of the row before.
+    about the axes of the robot's base. LIBERO's own files hold what was seen *after* each row's action, so there the pose when an
+    action is given is that of the row before.
 
     Args:
         actions: (..., 7) position change, rotation vector, gripper; clipped to [-1, 1] but for the gripper, as the controller does.
