@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uva_agents.data.fields import Field
 
 
 def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,10 +124,10 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _fields(given: list[str]) -> dict[str, object]:
+def _fields(given: list[str]) -> dict[str, str | Field]:
     from uva_agents.data.fields import Field
 
-    found: dict[str, object] = {}
+    found: dict[str, str | Field] = {}
     for text in given:
         name, equals, keys = text.partition("=")
         if not (name and equals and keys):

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from uva_agents.data.lazy import LazyFrames
+from uva_agents.data.lazy import as_lazy
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class Episodes:
         digest = hashlib.sha256(self.ends.tobytes())
         for key in sorted(self.arrays):
             value = self.arrays[key]
-            if isinstance(value, LazyFrames):
-                digest.update(f"{key}{value.fingerprint}".encode())
+            if (frames := as_lazy(value)) is not None:
+                digest.update(f"{key}{frames.fingerprint}".encode())
                 continue
             value = np.ascontiguousarray(value)
             digest.update(f"{key}{value.dtype}{value.shape}".encode())
@@ -106,7 +106,9 @@ class Episodes:
 
 
 def _rows(value: np.ndarray, index: np.ndarray) -> np.ndarray:
-    return value.select(index).as_array() if isinstance(value, LazyFrames) else value[index]
+    frames = as_lazy(value)
+    rows: np.ndarray = value[index] if frames is None else frames.select(index).as_array()
+    return rows
 
 
 def held_out_split(n_episodes: int, held_out: int, seed: int = 42) -> tuple[np.ndarray, np.ndarray]:

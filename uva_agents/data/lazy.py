@@ -120,6 +120,11 @@ class LazyFrames:
         return out
 
 
+def as_lazy(value: object) -> LazyFrames | None:
+    """Itself if it is on disk: what a type checker takes for an array may be."""
+    return value if isinstance(value, LazyFrames) else None
+
+
 def file_identity(path: Any) -> str:
     """Path, size and time of change of a file or folder."""
     state = path.stat()

@@ -139,7 +139,7 @@ def write_replay_buffer_by_episode(
 
 
 def _rows_per_chunk(value: np.ndarray) -> int:
-    row = max(1, math.prod(value.shape[1:]) * value.dtype.itemsize)
+    row = max(1, int(math.prod(value.shape[1:]) * value.dtype.itemsize))
     return _CHUNK * max(1, _CHUNK_BYTES // (row * _CHUNK))
 
 

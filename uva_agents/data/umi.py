@@ -105,11 +105,11 @@ class UmiWindows:
     def _start_poses(self, windows: np.ndarray) -> np.ndarray:
         """(B, 6): recorded, or each episode's first pose."""
         if self._start is not None:
-            return self._start[self.index.now[windows]]
+            return np.asarray(self._start[self.index.now[windows]])
         return np.asarray(pose_from_matrix(self._matrices[self.index.first[windows]]))
 
     def _frames(self, windows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        frames = self.episodes.arrays["pixels"][self.index.steps(windows, offsets)]
+        frames: np.ndarray = self.episodes.arrays["pixels"][self.index.steps(windows, offsets)]
         if not self.without_mirrors:
             return frames
         return black_mirrors(frames.reshape(-1, *frames.shape[2:])).reshape(frames.shape)
