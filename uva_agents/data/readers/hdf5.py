@@ -64,6 +64,8 @@ class Hdf5Frames:
     def read(self, rows: np.ndarray) -> np.ndarray:
         with open_hdf5(self.path) as file:
             try:
+                if len(rows) == rows[-1] - rows[0] + 1:  # much faster than a list of rows
+                    return np.asarray(file[self.key][int(rows[0]) : int(rows[-1]) + 1])
                 return np.asarray(file[self.key][rows])
             except (OSError, KeyError) as error:
                 raise ValueError(f"{self.path}: {self.key} cannot be read around row {rows[0]}: {error}") from error

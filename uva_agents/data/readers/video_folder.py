@@ -12,6 +12,7 @@ from uva_agents.data.readers.dataset import Stored
 from uva_agents.data.video import VideoFrames, probe
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
+_OTHERS = ("info.json", "*.hdf5", "*.zarr", "*.zarr.zip")
 
 
 def video_files(path: Path) -> list[Path]:
@@ -22,8 +23,8 @@ def video_files(path: Path) -> list[Path]:
 
 
 def is_video_folder(path: Path) -> bool:
-    """A video, or a folder with some and with no other data beside them."""
-    return bool(video_files(path))
+    """A video, or a folder with some and without data of another format, whose pictures they may be."""
+    return bool(video_files(path)) and not any(next(path.rglob(name), None) for name in _OTHERS)
 
 
 def read_video_folder(path: Path) -> Stored:
