@@ -107,6 +107,7 @@ def test_video_without_actions_says_so_and_is_trained_as_video_only():
 
     mixture = MixtureWindows([latent_windows(30, 1.0), latent_windows(40, 2.0, actions=False)], [1, 1])
     batch = mixture.batch(np.array([3, 45, 12]))
+    assert batch.has_actions is not None and batch.proprio is not None and batch.history_actions is not None
     assert batch.has_actions.tolist() == [True, False, True]
     assert (batch.actions[1] == 0).all() and batch.proprio[1].isnan().all() and batch.history_actions[1].isnan().all()
     assert batch.proprio[[0, 2]].isfinite().all()
