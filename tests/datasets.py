@@ -1,6 +1,7 @@
 """The same two episodes in every format, each written with that format's own library."""
 
 import json
+import warnings
 from contextlib import contextmanager
 
 import numpy as np
@@ -114,14 +115,16 @@ def minari(root, arrays, *, jpeg=False):
                 truncations=[False] * (n - 1) + [True],
             )
         )
-    create_dataset_from_buffers(
-        "uva/two-v0",
-        buffers,
-        observation_space=space,
-        action_space=gym.spaces.Box(-1, 1, (7,), np.float32),
-        data_format="hdf5",
-        jpeg_encoding=jpeg,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it would like an author, code, an environment
+        create_dataset_from_buffers(
+            "uva/two-v0",
+            buffers,
+            observation_space=space,
+            action_space=gym.spaces.Box(-1, 1, (7,), np.float32),
+            data_format="hdf5",
+            jpeg_encoding=jpeg,
+        )
     return root / "uva" / "two-v0"
 
 
