@@ -26,7 +26,9 @@ COMMANDS = {
     "bench": _Command("uva_agents.commands.bench", "run a benchmark"),
     "imagine": _Command("uva_agents.commands.imagine", "film what the world model predicts beside what really happens"),
     "label": _Command("uva_agents.commands.label", "read the actions off a video"),
-    "data": _Command("uva_agents.commands.data", "collect demonstrations in a simulator"),
+    "data": _Command(
+        "uva_agents.commands.data", "collect demonstrations, look at datasets of any format, convert them"
+    ),
     "convert": _Command("uva_agents.commands.convert", "turn a released checkpoint into a weights folder"),
     "info": _Command(
         "uva_agents.commands.info", "versions, environments and shipped weights; or the card of some weights"

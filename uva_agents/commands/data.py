@@ -1,4 +1,4 @@
-"""``uva data``: demonstrations from simulators."""
+"""``uva data``: demonstrations from simulators; looking at datasets and converting them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``uva data collect ENVIRONMENT OUT``."""
-    actions = parser.add_subparsers(title="what to do", metavar="collect", required=True)
+    """Arguments of ``uva data collect ENVIRONMENT OUT``, ``inspect PATH`` and ``convert IN OUT``."""
+    from uva_agents.commands.data_formats import add_convert_arguments, add_inspect_arguments
+
+    actions = parser.add_subparsers(title="what to do", metavar="collect | inspect | convert", required=True)
+    add_inspect_arguments(
+        actions.add_parser("inspect", help="what a dataset of any format holds, and what is wrong with it")
+    )
+    add_convert_arguments(actions.add_parser("convert", help="write a dataset as LeRobot v3 or zarr"))
     collect = actions.add_parser("collect", help="demonstrations of an environment into a replay buffer")
     collect.add_argument("environment", choices=("block-push",))
     collect.add_argument("out", type=Path, help="replay buffer (.zarr folder) to write")
@@ -49,9 +55,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     collect.add_argument("--only-successful", action="store_true", help="leave the other episodes out")
     collect.add_argument("--force", action="store_true", help="replace OUT")
     collect.add_argument("--quiet", action="store_true", help="no progress bar")
+    collect.set_defaults(action=run_collect)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Do what was asked for."""
+    status: int = args.action(args)
+    return status
+
+
+def run_collect(args: argparse.Namespace) -> int:
     """Collect, and say how many episodes succeeded. 1 if some were lost.
 
     Raises:

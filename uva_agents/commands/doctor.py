@@ -18,6 +18,9 @@ import gymnasium as gym
 _EXTRAS = {
     "tensorboard": ("tensorboard", "training curves: pip install 'uva-agents[train]'"),
     "stable_baselines3": ("stable-baselines3", "its agents and checkers: pip install 'uva-agents[sb3]'"),
+    "h5py": ("h5py", "LIBERO, robomimic and Minari data: pip install 'uva-agents[data]'"),
+    "pyarrow": ("pyarrow", "LeRobot data: pip install 'uva-agents[data]'"),
+    "imagecodecs": ("imagecodecs", "pictures of UMI recordings: pip install 'uva-agents[data]'"),
     "mujoco": ("mujoco", "robosuite and LIBERO environments"),
     "robosuite": ("robosuite", "tool hanging"),
 }

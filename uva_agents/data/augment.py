@@ -35,6 +35,11 @@ class Variant:
     max_shift: int = 0
     seed: int = 0
 
+    @property
+    def identity(self) -> bool:
+        """Whether it changes nothing."""
+        return not self.mirror and self.max_shift == 0
+
     def shifts(self, n_episodes: int) -> np.ndarray:
         """(E, 2) whole pixels (dx, dy) per episode."""
         if self.max_shift == 0:
@@ -58,7 +63,9 @@ def apply_variant(episodes: Episodes, variant: Variant, *, world_size: float) ->
     Args:
         world_size: side of the square world that an image spans, in the units of the coordinates (512 for PushT).
     """
-    pixels = np.empty_like(episodes.arrays["pixels"])
+    if variant.identity:
+        return episodes
+    pixels = np.empty(episodes.arrays["pixels"].shape, np.uint8)
     for start, end, (dx, dy) in zip(episodes.starts, episodes.ends, variant.shifts(len(episodes)), strict=True):
         frames = episodes.arrays["pixels"][start:end]
         if variant.mirror:
@@ -71,6 +78,8 @@ def apply_variant(episodes: Episodes, variant: Variant, *, world_size: float) ->
 
 def move_coordinates(episodes: Episodes, variant: Variant, *, world_size: float) -> dict[str, np.ndarray]:
     """All arrays but the pixels, with every coordinate in :data:`POINT_KEYS` transformed."""
+    if variant.identity:  # poses of a robot, say, are no points of a plane, and need not be
+        return {key: value for key, value in episodes.arrays.items() if key != "pixels"}
     unit = world_size / episodes.arrays["pixels"].shape[1]
     lengths = np.diff(episodes.ends, prepend=0)
     shift = np.repeat(variant.shifts(len(episodes)), lengths, axis=0) * unit

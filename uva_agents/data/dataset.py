@@ -27,6 +27,7 @@ class Batch:
         readout: (B, 2, T, R) low-dimensional state at history and future frames, or ``None``.
         history_points, future_points: (B, T, 2K) points read from the frames, or ``None``.
         history_actions: (B, action_steps, A) that led here, or ``None``.
+        has_actions: bool (B,), false for samples of video without actions, which have zeros; ``None`` when all have them.
     """
 
     history: Tensor
@@ -37,6 +38,7 @@ class Batch:
     history_points: Tensor | None = None
     future_points: Tensor | None = None
     history_actions: Tensor | None = None
+    has_actions: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """On a device."""
@@ -53,6 +55,7 @@ class Batch:
             move(self.history_points),
             move(self.future_points),
             move(self.history_actions),
+            move(self.has_actions),
         )
 
 
@@ -71,6 +74,10 @@ class LatentWindows:
         world_size: see :func:`~uva_agents.data.augment.apply_variant`.
         points: float32 (N, 2K) per variant, read from its frames.
         history_actions: whether batches have the actions before now.
+        action_dim: numbers in an action, for episodes without actions: they train the video task only.
+
+    Raises:
+        ValueError: tokens and variants do not match; no actions and no ``action_dim``.
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class LatentWindows:
         world_size: float = 512.0,
         points: Sequence[np.ndarray] | None = None,
         history_actions: bool = False,
+        action_dim: int | None = None,
     ) -> None:
         if len(tokens) != len(variants):
             raise ValueError(f"{len(tokens)} latent arrays for {len(variants)} variants")
@@ -95,21 +103,30 @@ class LatentWindows:
         self.history_actions = history_actions
         self.variants = len(variants)
         self.rows_per_variant = episodes.steps
-        self.tokens = torch.from_numpy(np.concatenate(tokens))
+        self.tokens = torch.from_numpy(tokens[0] if len(tokens) == 1 else np.concatenate(tokens))
         self.points = None if points is None else torch.from_numpy(np.concatenate(points))
         low: dict[str, list[Tensor]] = {}
-        keys = ["action", *([proprio_key] if proprio_key else []), *readout_keys]
+        self.has_actions = "action" in episodes.arrays
+        if not self.has_actions and action_dim is None:
+            raise ValueError(f"{episodes.source} has no actions: pass action_dim to train the video task on it")
+        keys = [*(["action"] if self.has_actions else []), *([proprio_key] if proprio_key else []), *readout_keys]
         for variant in variants:
             moved = move_coordinates(episodes, variant, world_size=world_size)
             for key in set(keys):
                 low.setdefault(key, []).append(normalizer.normalize(key, torch.from_numpy(moved[key])))
         joined = {key: torch.cat(parts) for key, parts in low.items()}
-        self.actions = joined["action"]
+        # Rows that are never looked at: one for all of them, expanded.
+        blank = torch.zeros(1, action_dim or 0).expand(len(self.tokens), -1)
+        self.actions = joined["action"] if self.has_actions else blank
         self.proprio = joined[proprio_key] if proprio_key else None
         self.readout = torch.cat([joined[k] for k in readout_keys], dim=-1) if readout_keys else None
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def order(self, batch_size: int, *, seed: int = 0, rank: int = 0, world: int = 1) -> EpochOrder:
+        """What training sees, step by step."""
+        return EpochOrder(len(self), self.variants, batch_size, seed, rank, world)
 
     def batch(
         self,
@@ -147,8 +164,15 @@ class LatentWindows:
             readout=readout,
             history_points=None if self.points is None else self.points[rows["history"]],
             future_points=None if self.points is None else self.points[rows["future"]],
-            history_actions=self.actions[rows["history_action"]] if self.history_actions else None,
+            history_actions=self._history_actions(rows["history_action"]),
+            has_actions=None if self.has_actions else torch.zeros(len(windows), dtype=torch.bool),
         )
+
+    def _history_actions(self, rows: Tensor) -> Tensor | None:
+        if not self.history_actions:
+            return None
+        # NaN is what the network reads as unknown.
+        return self.actions[rows] if self.has_actions else torch.full_like(self.actions[rows], float("nan"))
 
 
 @lru_cache(maxsize=2)

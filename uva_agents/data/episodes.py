@@ -1,4 +1,4 @@
-"""Episodes in memory: what every reader produces and every window is cut from."""
+"""Episodes: what every reader produces and every window is cut from."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from functools import cached_property
 
 import numpy as np
 
+from uva_agents.data.lazy import as_lazy
+
 
 @dataclass(frozen=True)
 class Episodes:
     """Time-major arrays of many episodes, one after another.
 
-    Canonical keys: ``pixels`` uint8 (N, H, W, 3), ``action`` float32 (N, A), ``agent_pos`` float32 (N, P), and any other
-    float32 (N, ...) low-dimensional key.
+    Canonical keys: ``pixels`` and other cameras ``pixels_NAME`` uint8 (N, H, W, 3), ``action`` float32 (N, A), absent in video
+    without actions, ``agent_pos`` float32 (N, P), and any other float32 (N, ...) low-dimensional key.
 
     Args:
-        arrays: arrays that share their first axis N.
+        arrays: arrays that share their first axis N; frames may be :class:`~uva_agents.data.lazy.LazyFrames`.
         ends: (E,) index one past each episode's last step, increasing; the last equals N.
         source: where they came from, for messages.
 
@@ -46,10 +48,10 @@ class Episodes:
                 f"{self.source}: episode_ends must increase and end at the number of steps ({n}), got {ends[:3]}...{ends[-1]}"
             )
         for key, value in self.arrays.items():
-            if key == "pixels":
+            if key.startswith("pixels"):
                 if value.dtype != np.uint8 or value.ndim != 4 or value.shape[-1] != 3:
                     raise ValueError(
-                        f"{self.source}: pixels must be uint8 (N, H, W, 3), got {value.dtype} {value.shape}"
+                        f"{self.source}: {key} must be uint8 (N, H, W, 3), got {value.dtype} {value.shape}"
                     )
             elif np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
                 bad = int(np.argwhere(~np.isfinite(value).reshape(n, -1).all(1))[0, 0])
@@ -77,17 +79,36 @@ class Episodes:
         starts = self.starts
         index = np.concatenate([np.arange(starts[e], self.ends[e]) for e in episodes])
         ends = np.cumsum([self.ends[e] - starts[e] for e in episodes])
-        return Episodes({k: v[index] for k, v in self.arrays.items()}, ends, self.source)
+        return Episodes({k: _rows(v, index) for k, v in self.arrays.items()}, ends, self.source)
+
+    def downsampled(self, every: int) -> Episodes:
+        """A copy with each episode's first step and every ``every``-th after it."""
+        if every < 1:
+            raise ValueError(f"every={every}: at least 1 (keep all steps)")
+        kept = [np.arange(s, e, every) for s, e in zip(self.starts, self.ends, strict=True)]
+        index = np.concatenate(kept)
+        ends = np.cumsum([len(rows) for rows in kept])
+        return Episodes({k: _rows(v, index) for k, v in self.arrays.items()}, ends, self.source)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of shapes and contents, to key caches by."""
+        """Hash of shapes and contents (of frames on disk: of the files' names, sizes and times), to key caches by."""
         digest = hashlib.sha256(self.ends.tobytes())
         for key in sorted(self.arrays):
-            value = np.ascontiguousarray(self.arrays[key])
+            value = self.arrays[key]
+            if (frames := as_lazy(value)) is not None:
+                digest.update(f"{key}{frames.fingerprint}".encode())
+                continue
+            value = np.ascontiguousarray(value)
             digest.update(f"{key}{value.dtype}{value.shape}".encode())
             digest.update(value.data)
         return digest.hexdigest()[:16]
+
+
+def _rows(value: np.ndarray, index: np.ndarray) -> np.ndarray:
+    frames = as_lazy(value)
+    rows: np.ndarray = value[index] if frames is None else frames.select(index).as_array()
+    return rows
 
 
 def held_out_split(n_episodes: int, held_out: int, seed: int = 42) -> tuple[np.ndarray, np.ndarray]:

@@ -20,29 +20,32 @@ class WindowSpec:
         action_steps: length of the action chunk.
         action_offset: first action relative to now: 0 is the action taken at the current observation (simulated tasks),
             1 the next recorded row (UMI).
+        rows_per_step: recorded rows in a control step. Above 1 the data are used at a lower rate than they were recorded at,
+            and still every row is a 'now'. Offsets are in rows.
     """
 
     n_frames: int = 4
     stride: int = 4
     action_steps: int = 16
     action_offset: int = 0
+    rows_per_step: int = 1
 
     @property
     def history(self) -> np.ndarray:
-        return np.arange(1 - self.n_frames, 1) * self.stride
+        return np.arange(1 - self.n_frames, 1) * self.stride * self.rows_per_step
 
     @property
     def future(self) -> np.ndarray:
-        return np.arange(1, self.n_frames + 1) * self.stride
+        return np.arange(1, self.n_frames + 1) * self.stride * self.rows_per_step
 
     @property
     def actions(self) -> np.ndarray:
-        return np.arange(self.action_steps) + self.action_offset
+        return (np.arange(self.action_steps) + self.action_offset) * self.rows_per_step
 
     @property
     def history_actions(self) -> np.ndarray:
         """The actions just before :attr:`actions`, as many."""
-        return self.actions - self.action_steps
+        return self.actions - self.action_steps * self.rows_per_step
 
     def history_choices(self) -> np.ndarray:
         """Every other way to pick history frames that ends now, offsets (n, n_frames) in order, repeats allowed.
@@ -50,7 +53,7 @@ class WindowSpec:
         Over 16 steps and 4 frames there are 816. The released code draws one per batch where robots and data differ in rate
         (``different_history_freq``).
         """
-        steps = np.arange(1 - self.n_frames * self.stride, 1)
+        steps = np.arange(1 - self.n_frames * self.stride, 1) * self.rows_per_step
         earlier = itertools.combinations_with_replacement(steps, self.n_frames - 1)
         return np.array([(*some, 0) for some in earlier])
 

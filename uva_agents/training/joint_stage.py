@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uva_agents.data import Batch, EpochOrder, LatentWindows
+from uva_agents.data import Batch, LatentWindows, MixtureWindows
 from uva_agents.model import UVA, Context, Jitter, Task, Visibility, draw_mask, draw_tasks, joint_loss
 from uva_agents.training.config import Recipe, StageConfig
 from uva_agents.training.report import Reporter
@@ -50,7 +50,7 @@ class JointStage:
         config: StageConfig,
         name: str,
         model: UVA,
-        windows: LatentWindows,
+        windows: LatentWindows | MixtureWindows,
         task_weights: Mapping[Task, float],
         validator: Validator | None,
     ) -> None:
@@ -64,12 +64,12 @@ class JointStage:
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         recipe, n = self.recipe, self.config.batch_size
-        order = EpochOrder(len(self.windows), self.windows.variants, n, recipe.seed, rank, world)
+        order = self.windows.order(n, seed=recipe.seed, rank=rank, world=world)
         history = None
         if recipe.varied_history:
             history = self.histories[int(torch.randint(len(self.histories), ()))]
         batch = self.windows.batch(*order.at(step), history=history)
-        tasks = draw_tasks(n, self.task_weights)
+        tasks = without_unknown_actions(draw_tasks(n, self.task_weights), batch)
         c = recipe.model
         mask = draw_mask(
             n, frames=c.n_frames, tokens=c.tokens_per_frame, minimum=recipe.mask_minimum, std=recipe.mask_std
@@ -80,6 +80,14 @@ class JointStage:
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
         assert isinstance(module, JointModule)
         return {} if self.validator is None else self.validator.run(module.model, reporter, step)
+
+
+def without_unknown_actions(tasks: list[Task], batch: Batch) -> list[Task]:
+    """Video for the samples that have no actions: it can teach nothing else."""
+    if batch.has_actions is None:
+        return tasks
+    has = batch.has_actions.tolist()
+    return [task if known else Task.VIDEO for task, known in zip(tasks, has, strict=True)]
 
 
 def make_context(batch: Batch, recipe: Recipe) -> tuple[Context, Tensor | None]:

@@ -1,0 +1,64 @@
+"""Where canonical arrays come from."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where a canonical array comes from.
+
+    Attributes:
+        key: of the stored array; several are joined along their last axis.
+        columns: some of the last axis.
+        flatten: make (N, ...) two-dimensional.
+    """
+
+    key: str | tuple[str, ...]
+    columns: slice | tuple[int, ...] | None = None
+    flatten: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of the stored arrays."""
+        return (self.key,) if isinstance(self.key, str) else self.key
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is one stored array as it is, but for its shape."""
+        return len(self.keys) == 1 and self.columns is None
+
+    def take(self, read: Callable[[str], np.ndarray]) -> np.ndarray:
+        """The array (N, ...) from what ``read(key)`` gives, in its own type."""
+        parts = [read(key) for key in self.keys]
+        value = parts[0]
+        if len(parts) > 1:
+            value = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=-1)
+        if self.columns is not None:
+            value = value[..., list(self.columns) if isinstance(self.columns, tuple) else self.columns]
+        if self.flatten:
+            value = value.reshape(len(value), math.prod(value.shape[1:]))
+        return value
+
+
+def require_key(key: str, known: Iterable[str], *, name: str, source: str, under: str = "") -> None:
+    """Check that ``key`` exists.
+
+    Args:
+        name: the canonical array that wants it.
+        under: prefix of keys, for the message.
+
+    Raises:
+        ValueError: it does not; with the close matches.
+    """
+    known = sorted(known)
+    if key in known:
+        return
+    close = difflib.get_close_matches(key, known, n=1) or known
+    raise ValueError(f"{source} has no {under}{key} (wanted as {name!r}); found {', '.join(close) or 'nothing'}")

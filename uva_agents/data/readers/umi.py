@@ -1,0 +1,105 @@
+"""UMI recordings: zarr (folder or ``.zarr.zip``) of hand-held grippers, about 60 Hz, poses of the tool in one fixed frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from uva_agents.data.fields import Field
+from uva_agents.data.poses import pose9_from_matrix, pose_matrix
+from uva_agents.data.readers.dataset import MissingExtraError, Stored
+from uva_agents.data.readers.zarr_buffer import is_zarr, read_arrays, read_ends
+from uva_agents.data.zarr_arrays import open_group
+
+UMI_HZ = 59.94
+"""The cameras' rate. The released UVA trains at every third row."""
+
+
+def is_umi(path: Path) -> bool:
+    """A zarr group whose arrays are UMI's: seen from folder names, or from the names in a zip."""
+    if not is_zarr(path):
+        return False
+    if path.is_dir():
+        names = {child.name for child in (path / "data").iterdir()}
+    else:
+        import zipfile
+
+        try:
+            with zipfile.ZipFile(path) as file:
+                names = {name.split("/")[1] for name in file.namelist() if name.startswith("data/")}
+        except (OSError, zipfile.BadZipFile):
+            return False
+    return "camera0_rgb" in names and bool(names & {"robot0_eef_pos", "eef_pos"})
+
+
+def read_umi(path: Path) -> Stored:
+    """One arm's recordings at their own rate.
+
+    ``action`` and ``agent_pos`` are the tool's pose and the gripper: position 3 (metres), the first two rows of the rotation 6,
+    width 1 (metres), all in the frame of the recording. What to learn from is relative to the pose at 'now':
+    :class:`~uva_agents.data.umi.UmiWindows`.
+
+    Raises:
+        ValueError: damaged; poses are missing; more than one arm.
+        MissingExtraError: its pictures are JPEG XL or JPEG 2000 and imagecodecs is not installed.
+    """
+    root = open_group(path)
+    _register_codecs(path)
+    if "data/robot1_eef_pos" in root:
+        raise ValueError(f"{path} has two arms (robot1_*): only recordings with one gripper are read")
+    frames, numbers, notes = read_arrays(root, path)
+    prefix = "robot0_" if "robot0_eef_pos" in numbers else ""
+    wanted = [f"{prefix}{name}" for name in ("eef_pos", "eef_rot_axis_angle", "gripper_width")]
+    missing = [name for name in wanted if name not in numbers]
+    if missing:
+        raise ValueError(f"{path} lacks data/{', data/'.join(missing)}: UMI recordings have {', '.join(wanted)}")
+    position, rotation, width = (np.asarray(numbers[name], np.float64) for name in wanted)
+    rows = {name: len(numbers[name]) for name in wanted}
+    if len(set(rows.values())) != 1:
+        raise ValueError(f"{path}: arrays have unequal lengths {rows}")
+    pose = pose_matrix(np.concatenate([position, rotation], axis=-1))
+    numbers["tool_pose"] = np.concatenate([pose9_from_matrix(pose), width.reshape(len(width), -1)], axis=-1)
+    defaults = {"action": Field("tool_pose"), "agent_pos": Field("tool_pose")}
+    if "camera0_rgb" in frames:
+        defaults["pixels"] = Field("camera0_rgb")
+    return Stored(
+        frames=frames,
+        numbers=numbers,
+        ends=read_ends(root, path),
+        defaults=defaults,
+        control_hz=UMI_HZ,
+        notes=(*notes, f"rows are {UMI_HZ} Hz, the rate of UMI's cameras; the file does not say it"),
+    )
+
+
+def _register_codecs(path: Path) -> None:
+    """UMI's pictures are JPEG XL, unknown to zarr until a package adds it."""
+    try:
+        from imagecodecs.numcodecs import register_codecs
+    except ImportError as error:
+        from importlib.util import find_spec
+
+        if find_spec("imagecodecs") is None and _needs_codecs(path):
+            raise MissingExtraError(
+                f"the pictures of {path} are JPEG XL or JPEG 2000, which need imagecodecs: "
+                "pip install 'uva-agents[data]' (or pip install imagecodecs)"
+            ) from error
+        return
+    register_codecs(verbose=False)
+
+
+def _needs_codecs(path: Path) -> bool:
+    """Whether the camera's metadata names one of imagecodecs' codecs."""
+    name = "data/camera0_rgb/.zarray"
+    try:
+        if path.is_dir():
+            text = (path / name).read_text()
+        else:
+            import zipfile
+
+            with zipfile.ZipFile(path) as file:
+                text = file.read(name).decode()
+    except (OSError, KeyError):
+        return False
+    return "imagecodecs" in text
