@@ -95,7 +95,8 @@ class PushTDisturbedEnv(PushTEnv):
     def _draw(self) -> pygame.Surface:
         look = self._look
         if look == NORMAL:
-            return super()._draw()
+            normal: pygame.Surface = super()._draw()
+            return normal
         screen = pygame.Surface((int(SIZE), int(SIZE)))
         screen.fill(look.background_color)
         if look.background_object is not None:

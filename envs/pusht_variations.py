@@ -17,6 +17,10 @@ RGB = tuple[int, int, int]
 OBJECT_SHAPES = ("circle", "square", "triangle")
 DISTINCT = 60.0
 """Drawn colours are at least this far (RGB, Euclidean) from each other, from what they replace, and from what is there."""
+_MARK, _MARK_REACH = (
+    (227.0, 285.0),
+    80.0,
+)  # middle and extent: a drawn object lies beside it, or it would be half hidden
 LEAST_SHIFT = 8
 """A drawn camera shift is at least this many pixels of the workspace in x or in y."""
 
@@ -127,18 +131,22 @@ def checked_variation(value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     if isinstance(value, str):
-        value = VARIATIONS if value == "all" else (value,)
+        value = (value,)
     if isinstance(value, Mapping):
         asked = dict(value)
     elif isinstance(value, Iterable):
         asked = dict.fromkeys(value)
     else:
         raise TypeError(f"a variation is a name, a list of names or a dict name -> value, not {type(value).__name__}")
-    if len(asked) == 1 and str(next(iter(asked))).lower() == "normal":
+    if list(asked.items()) == [("Normal", None)]:
         return {}
+    if list(asked.items()) == [("all", None)]:
+        asked = dict.fromkeys(VARIATIONS)
     space, checked = variation_space(), {}
     for name, wanted in asked.items():
         if name not in VARIATIONS:
+            if name in ("Normal", "all"):
+                raise ValueError(f"variation {name!r} stands alone: leave it out, or the other names")
             close = difflib.get_close_matches(str(name), (*VARIATIONS, "Normal", "all"), n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(VARIATIONS)}"
             raise ValueError(f"no variation called {name!r}; {hint}")
@@ -149,7 +157,7 @@ def checked_variation(value: Any) -> dict[str, Any]:
 def draw_look(asked: Mapping[str, Any], rng: np.random.Generator) -> Look:
     """The look of an episode: values given, the others drawn from :func:`variation_space`.
 
-    Draws in which two things could hardly be told apart, or in which nothing would change, are drawn again.
+    Draws in which two things could hardly be told apart, one would be hidden, or nothing would change, are drawn again.
 
     Args:
         asked: from :func:`checked_variation`.
@@ -181,6 +189,13 @@ def _tells_apart(look: Look, drawn: set[str]) -> bool:
             others.append(getattr(NORMAL, name))
         if min(math.dist(things[name], other) for other in others) < DISTINCT:
             return False
+    thing = look.background_object
+    if (
+        thing is not None
+        and "background_object" in drawn
+        and math.dist(thing.position, _MARK) < _MARK_REACH + thing.radius
+    ):
+        return False
     return "camera_shift" not in drawn or max(map(abs, look.camera_shift)) >= LEAST_SHIFT
 
 
