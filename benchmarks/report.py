@@ -171,7 +171,8 @@ class EvalReport:
             raise EvaluationError(f"no episode finished{first}")
         ordered = tuple(sorted(episodes, key=lambda e: e.index))
         broken = Counter(f.case for f in failures)
-        names = dict.fromkeys(e.case for e in sorted([*episodes, *failures], key=lambda e: e.index))
+        ended: list[EpisodeRecord | EpisodeFailure] = [*episodes, *failures]
+        names = dict.fromkeys(e.case for e in sorted(ended, key=lambda e: e.index))
         rows = tuple(CaseScore.of(name, [e for e in ordered if e.case == name], broken[name]) for name in names)
         scores, successes = [e.score for e in ordered], sum(e.success for e in ordered)
         several = len(rows) > 1
