@@ -181,9 +181,10 @@ class EvalReport:
             score=float(np.mean(scores)),
             score_ci95=_interval_over_seeds(ordered, "score") if several else bootstrap_interval(scores),
             success_rate=successes / len(ordered),
-            success_ci95=_interval_over_seeds(ordered, "success")
-            if several
-            else wilson_interval(successes, len(ordered)),
+            success_ci95=_hull(
+                wilson_interval(successes, len(ordered)),
+                *([_interval_over_seeds(ordered, "success")] if several else []),
+            ),
             final_coverage=float(np.mean([e.final_progress for e in ordered])),
             already_solved=sum(e.solved_at_start for e in ordered),
             cases=rows if several else (),
@@ -228,6 +229,11 @@ def _interval_over_seeds(episodes: Sequence[EpisodeRecord], field: str) -> Inter
     for episode in episodes:
         by_seed.setdefault(episode.seed, []).append(float(getattr(episode, field)))
     return bootstrap_interval([float(np.mean(values)) for values in by_seed.values()])
+
+
+def _hull(*intervals: Interval) -> Interval:
+    # A bootstrap of rates that are all 0 has no width, and Wilson's takes episodes that share a seed for independent.
+    return min(low for low, _ in intervals), max(high for _, high in intervals)
 
 
 def _rows(cases: Sequence[CaseScore]) -> list[str]:

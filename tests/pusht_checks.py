@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -18,7 +19,7 @@ def read_recording(shared, name, n):
     """States (n, 5) and frames (n, 96, 96, 3), evenly spaced over the recording."""
     import zarr
 
-    data = zarr.open_group(str(shared / "data" / "pusht" / f"{name}.zarr"), mode="r")["data"]
+    data: Any = zarr.open_group(str(shared / "data" / "pusht" / f"{name}.zarr"), mode="r")["data"]
     rows = np.linspace(0, data["state"].shape[0] - 1, n).astype(int)
     # A chunk holds many frames: neighbours in the file are read together.
     return np.stack([data["state"][i] for i in rows]), np.stack([data["img"][i] for i in rows]).astype(np.float32)

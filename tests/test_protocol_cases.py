@@ -78,6 +78,15 @@ def test_the_interval_of_all_rows_counts_seeds_not_episodes():
     once = run(protocol=dataclasses.replace(RULES, cases=(Case("one"),)))
     assert twice.n == 2 * once.n
     assert twice.score_ci95 == pytest.approx(once.score_ci95)
+    low, high = twice.success_ci95
+    assert low < twice.success_rate < high
+
+
+def test_no_success_in_any_row_still_has_an_interval():
+    never = dataclasses.replace(RULES, cases=(Case("one", {"lift": -2.0}), Case("two", {"lift": -2.0})))
+    report = run(protocol=never)
+    assert report.success_rate == 0
+    assert report.success_ci95[1] > 0.1
 
 
 def test_the_summary_has_a_line_per_row_the_version_and_how_many_starts_were_solved(tmp_path):
