@@ -1,11 +1,13 @@
 """Protocols, evaluation and reports. Nothing in this package imports torch."""
 
-from uva_agents.benchmarks.protocols import PROTOCOLS, EvalProtocol, get_protocol
-from uva_agents.benchmarks.report import EpisodeFailure, EpisodeRecord, EvalReport, EvaluationError, Latency
+from uva_agents.benchmarks.protocols import PROTOCOLS, Case, EvalProtocol, get_protocol, protocol_for
+from uva_agents.benchmarks.report import CaseScore, EpisodeFailure, EpisodeRecord, EvalReport, EvaluationError, Latency
 from uva_agents.benchmarks.runner import evaluate
 
 __all__ = [
     "PROTOCOLS",
+    "Case",
+    "CaseScore",
     "EpisodeFailure",
     "EpisodeRecord",
     "EvalProtocol",
@@ -14,4 +16,5 @@ __all__ = [
     "Latency",
     "evaluate",
     "get_protocol",
+    "protocol_for",
 ]

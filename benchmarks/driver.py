@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.benchmarks.protocols import EvalProtocol
+from uva_agents.benchmarks.protocols import Case, EvalProtocol
 from uva_agents.benchmarks.report import EpisodeFailure, EpisodeRecord
 from uva_agents.benchmarks.slots import Broken, Moment, Request, Slot
 from uva_agents.benchmarks.video import VideoFile
@@ -46,6 +46,7 @@ class _Episode:
 
     index: int
     seed: int
+    case: Case
     video: VideoFile | None
     solved_at_start: bool
     length: int = 0
@@ -143,15 +144,16 @@ class Driver:
             asked = [(i, queue.popleft()) for i in free[: len(queue)]]
             for i, index in asked:
                 draw = self._films.folder is not None and index < self._films.count
-                self._slots[i].send(Request("reset", self._seed + index, draw))
+                seed, case = self._rules.episode(index, self._seed)
+                self._slots[i].send(Request("reset", seed, draw, case.options))
             for i, index in asked:
-                seed = self._seed + index
+                seed, case = self._rules.episode(index, self._seed)
                 reply = self._slots[i].receive()
                 if isinstance(reply, Broken):
-                    self._on_failure(EpisodeFailure(index, seed, 0, reply.message))
+                    self._on_failure(EpisodeFailure(index, seed, 0, reply.message, case.name))
                     continue
                 episode = _Episode(
-                    index, seed, self._films.open(index, seed), bool(reply.info.get("is_success", False))
+                    index, seed, case, self._films.open(index, seed), bool(reply.info.get("is_success", False))
                 )
                 self._episodes[i], self._seeds[i], started[i] = episode, seed, True
                 self._observe(i, episode, reply)
@@ -168,7 +170,9 @@ class Driver:
                 if episode.video is not None:
                     episode.video.close(keep=False)
                 self._episodes[i] = None
-                self._on_failure(EpisodeFailure(episode.index, episode.seed, episode.length, reply.message))
+                self._on_failure(
+                    EpisodeFailure(episode.index, episode.seed, episode.length, reply.message, episode.case.name)
+                )
                 continue
             self._observe(i, episode, reply)
             self._score(episode, reply)
@@ -206,6 +210,7 @@ class Driver:
             best_progress=e.best,
             final_progress=e.last,
             total_reward=e.total_reward,
+            case=e.case.name,
         )
 
     def _batch(self) -> Any:

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row of a protocol that is run under several conditions: its name, and the options that ``reset`` gets."""
+
+    name: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +29,8 @@ class EvalProtocol:
         executes: actions of each predicted chunk that are executed; ``None`` where it is up to the agent.
         progress_key: key of ``info`` that holds the progress, in [0, 1] or bool.
         full_score_at: progress that earns a score of 1.
+        version: goes up whenever a change makes numbers incomparable with older ones.
+        cases: conditions; every one is run with the same seeds and gets a row in the report.
     """
 
     name: str
@@ -29,24 +41,71 @@ class EvalProtocol:
     executes: int | None
     progress_key: str
     full_score_at: float = 1.0
+    version: int = 1
+    cases: tuple[Case, ...] = (Case(),)
+
+    @property
+    def title(self) -> str:
+        """Name and version, as people quote them."""
+        return f"{self.name} v{self.version}"
+
+    def episode(self, index: int, seed: int) -> tuple[int, Case]:
+        """Seed and case of episode ``index`` of an evaluation from ``seed``: all cases of a seed, then the next seed."""
+        later, which = divmod(index, len(self.cases))
+        return seed + later, self.cases[which]
 
     def score(self, best_progress: float) -> float:
         """Score in [0, 1] of an episode from the best progress after any of its steps."""
         return min(max(best_progress / self.full_score_at, 0.0), 1.0)
 
 
+def _pusht(name: str, description: str, env_id: str, cases: tuple[Case, ...] = (Case(),)) -> EvalProtocol:
+    return EvalProtocol(
+        name=name,
+        description=description,
+        env_id=env_id,
+        max_steps=300,
+        first_seed=100_000,
+        executes=8,
+        progress_key="coverage",
+        full_score_at=0.95,
+        cases=cases,
+    )
+
+
+_DISTURBED = "uva/PushTDisturbed-v0"
+_PUBLISHED = ("background_color", "background_object", "goal_color")
+_MORE = ("agent_color", "block_color", "lighting", "camera_shift", "noise")
+
+
+def _looks(*names: str) -> tuple[Case, ...]:
+    return tuple(Case(name, {"variation": (name,)}) for name in names)
+
+
 PROTOCOLS: dict[str, EvalProtocol] = {
     p.name: p
     for p in (
-        EvalProtocol(
-            name="dp-pusht",
-            description="Diffusion Policy's PushT: best coverage / 0.95 of each episode, clipped to 1, averaged",
-            env_id="uva/PushT-v0",
-            max_steps=300,
-            first_seed=100_000,
-            executes=8,
-            progress_key="coverage",
-            full_score_at=0.95,
+        _pusht(
+            "dp-pusht",
+            "Diffusion Policy's PushT: best coverage / 0.95 of each episode, clipped to 1, averaged",
+            "uva/PushT-v0",
+        ),
+        _pusht("pusht-m", "as dp-pusht, with a mark per seed that is seen in the picture only", "uva/PushTMulti-v0"),
+        _pusht(
+            "pusht-disturbed",
+            "as dp-pusht under the disturbances of UVA's Table III, a row for each and one without",
+            _DISTURBED,
+            _looks("Normal", *_PUBLISHED),
+        ),
+        _pusht(
+            "pusht-disturbed-all",
+            "as pusht-disturbed, with all eight variations",
+            _DISTURBED,
+            _looks("Normal", *_PUBLISHED, *_MORE),
+        ),
+        *(
+            _pusht(f"pusht-disturbed/{name}", f"the row {name} of pusht-disturbed-all", _DISTURBED, _looks(name))
+            for name in (*_PUBLISHED, *_MORE)
         ),
         EvalProtocol(
             name="success",
@@ -73,3 +132,9 @@ def get_protocol(name: str | EvalProtocol) -> EvalProtocol:
         close = difflib.get_close_matches(name, PROTOCOLS, n=2) or sorted(PROTOCOLS)
         raise ValueError(f"no protocol called {name!r}; did you mean {' or '.join(map(repr, close))}?")
     return PROTOCOLS[name]
+
+
+def protocol_for(env_id: str | None) -> EvalProtocol:
+    """The protocol that ``env_id`` is usually measured with: the first one made for it, else ``dp-pusht``."""
+    name = (env_id or "").rpartition(":")[2]
+    return next((p for p in PROTOCOLS.values() if p.env_id == name), PROTOCOLS["dp-pusht"])

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ class EpisodeRecord:
     """One finished episode.
 
     Attributes:
-        index: position in the evaluation; ``seed`` is the evaluation's seed plus this.
+        index: position in the evaluation.
         seed: of the environment's reset and of the agent's random stream.
         length: control steps.
         score: in [0, 1], as the protocol defines it.
@@ -32,6 +34,7 @@ class EpisodeRecord:
         solved_at_start: it was true before the first step already.
         best_progress, final_progress: of the protocol's ``progress_key``, over all steps and after the last one.
         total_reward: sum over the steps.
+        case: the row of the protocol that it belongs to, if it has several.
     """
 
     index: int
@@ -43,6 +46,7 @@ class EpisodeRecord:
     best_progress: float
     final_progress: float
     total_reward: float
+    case: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,40 @@ class EpisodeFailure:
     seed: int
     step: int
     error: str
+    case: str = ""
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """The episodes of one row of a protocol. ``n`` counts the finished ones, ``failed`` those that broke."""
+
+    name: str
+    n: int
+    score: float | None
+    score_ci95: Interval | None
+    success_rate: float | None
+    success_ci95: Interval | None
+    final_coverage: float | None
+    already_solved: int
+    failed: int
+
+    @classmethod
+    def of(cls, name: str, episodes: Sequence[EpisodeRecord], failed: int) -> CaseScore:
+        """``None`` instead of numbers where no episode finished."""
+        if not episodes:
+            return cls(name, 0, None, None, None, None, None, 0, failed)
+        n, scores, successes = len(episodes), [e.score for e in episodes], sum(e.success for e in episodes)
+        return cls(
+            name,
+            n,
+            float(np.mean(scores)),
+            bootstrap_interval(scores),
+            successes / n,
+            wilson_interval(successes, n),
+            float(np.mean([e.final_progress for e in episodes])),
+            sum(e.solved_at_start for e in episodes),
+            failed,
+        )
 
 
 @dataclass(frozen=True)
@@ -91,6 +129,8 @@ class EvalReport:
     Attributes:
         n: finished episodes; the means are over these.
         final_coverage: mean progress at the end of the episodes (coverage, in PushT).
+        cases: a row per case of the protocol, if it has several. Then the fields above are over all of them together, and
+            their intervals are over seeds, because episodes that share a seed are not independent.
         resumed: episodes taken over from an earlier run that was killed.
     """
 
@@ -116,6 +156,8 @@ class EvalReport:
     versions: dict[str, str]
     hardware: str
     notes: tuple[str, ...]
+    protocol_version: int = 1
+    cases: tuple[CaseScore, ...] = ()
 
     @classmethod
     def of(cls, episodes: list[EpisodeRecord], failures: list[EpisodeFailure], **facts: Any) -> EvalReport:
@@ -128,16 +170,24 @@ class EvalReport:
             first = f"; the first error: {failures[0].error}" if failures else ""
             raise EvaluationError(f"no episode finished{first}")
         ordered = tuple(sorted(episodes, key=lambda e: e.index))
-        scores = [e.score for e in ordered]
-        successes = sum(e.success for e in ordered)
+        broken = Counter(f.case for f in failures)
+        ended: list[EpisodeRecord | EpisodeFailure] = [*episodes, *failures]
+        names = dict.fromkeys(e.case for e in sorted(ended, key=lambda e: e.index))
+        rows = tuple(CaseScore.of(name, [e for e in ordered if e.case == name], broken[name]) for name in names)
+        scores, successes = [e.score for e in ordered], sum(e.success for e in ordered)
+        several = len(rows) > 1
         return cls(
             n=len(ordered),
             score=float(np.mean(scores)),
-            score_ci95=bootstrap_interval(scores),
+            score_ci95=_interval_over_seeds(ordered, "score") if several else bootstrap_interval(scores),
             success_rate=successes / len(ordered),
-            success_ci95=wilson_interval(successes, len(ordered)),
+            success_ci95=_hull(
+                wilson_interval(successes, len(ordered)),
+                *([_interval_over_seeds(ordered, "success")] if several else []),
+            ),
             final_coverage=float(np.mean([e.final_progress for e in ordered])),
             already_solved=sum(e.solved_at_start for e in ordered),
+            cases=rows if several else (),
             episodes=ordered,
             failures=tuple(sorted(failures, key=lambda f: f.index)),
             **facts,
@@ -153,23 +203,56 @@ class EvalReport:
     def summary(self) -> str:
         """A few lines for people."""
         lines = [
-            f"{self.agent} in {self.env_id}, protocol {self.protocol}: {self.n} episodes from seed {self.seed}",
+            f"{self.agent} in {self.env_id}, protocol {self.protocol} v{self.protocol_version}: "
+            f"{self.n} episodes from seed {self.seed}",
+            *_rows(self.cases),
             f"  score           {self.score:.3f}  [{self.score_ci95[0]:.3f}, {self.score_ci95[1]:.3f}] 95 %",
             f"  success rate    {self.success_rate:.3f}  [{self.success_ci95[0]:.3f}, {self.success_ci95[1]:.3f}] 95 %",
             f"  final coverage  {self.final_coverage:.3f}",
+            f"  {self.already_solved} episodes began solved",
         ]
-        if self.already_solved:
-            lines.append(f"  {self.already_solved} episodes began solved")
         if self.latency is not None:
             t = self.latency
             lines.append(f"  predict         p50 {_ms(t.p50_s)}, p95 {_ms(t.p95_s)}, batch {t.batch_size}")
             if t.replan_p50_s is not None and t.replan_p95_s is not None:
                 lines.append(f"  with new chunk  p50 {_ms(t.replan_p50_s)}, p95 {_ms(t.replan_p95_s)}")
         lines.append(f"  wall time       {self.wall_time_s:.1f} s on {self.hardware}")
+        lines.append("  versions        " + ", ".join(f"{name} {version}" for name, version in self.versions.items()))
         if self.resumed:
             lines.append(f"  {self.resumed} episodes were taken over from an interrupted run")
         lines += [f"  FAILED episode {f.index} (seed {f.seed}) at step {f.step}: {f.error}" for f in self.failures]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+
+
+def _interval_over_seeds(episodes: Sequence[EpisodeRecord], field: str) -> Interval:
+    by_seed: dict[int, list[float]] = {}
+    for episode in episodes:
+        by_seed.setdefault(episode.seed, []).append(float(getattr(episode, field)))
+    return bootstrap_interval([float(np.mean(values)) for values in by_seed.values()])
+
+
+def _hull(*intervals: Interval) -> Interval:
+    # A bootstrap of rates that are all 0 has no width, and Wilson's takes episodes that share a seed for independent.
+    return min(low for low, _ in intervals), max(high for _, high in intervals)
+
+
+def _rows(cases: Sequence[CaseScore]) -> list[str]:
+    """A line per case, under a line that names the columns."""
+    if not cases:
+        return []
+    width = max(len(case.name) for case in cases)
+    lines = [f"  {'':{width}}    n  score  [95 %]           success rate  [95 %]    final coverage  began solved"]
+    for c in cases:
+        if c.score is None or c.score_ci95 is None or c.success_ci95 is None:
+            lines.append(f"  {c.name:{width}}    0  no episode finished, {c.failed} failed")
+            continue
+        score = f"{c.score:.3f}  [{c.score_ci95[0]:.3f}, {c.score_ci95[1]:.3f}]"
+        success = f"{c.success_rate:.3f}  [{c.success_ci95[0]:.3f}, {c.success_ci95[1]:.3f}]"
+        lines.append(
+            f"  {c.name:{width}} {c.n:4d}  {score}   {success}   {c.final_coverage:.3f}           {c.already_solved}"
+            + (f"  {c.failed} FAILED" if c.failed else "")
+        )
+    return [*lines, "  all of them:"]
 
 
 def _ms(seconds: float) -> str:

@@ -1,7 +1,8 @@
 """Run an agent for a number of episodes and report what it achieved.
 
-Episode ``i`` always has environment seed ``seed + i`` and agent seed ``seed + i``, whichever row runs it: the result
-depends on neither the number of environments nor the order in which episodes end.
+Episode ``i`` always has environment seed ``seed + i`` and agent seed ``seed + i`` (a protocol with several cases runs each
+seed in all of them), whichever row runs it: the result depends on neither the number of environments nor the order in which
+episodes end.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from uva_agents.benchmarks.slots import Broken, EnvFacts, Request, Slot, open_sl
 
 def evaluate(
     agent: Any,
-    env_id: str,
+    env_id: str | None = None,
     n_episodes: int = 50,
     *,
     seed: int = 100_000,
@@ -51,8 +52,10 @@ def evaluate(
 
     Args:
         agent: an :class:`~uva_agents.agents.base.Agent`, or anything with stable-baselines3's ``predict``.
-        env_id: a registered gymnasium id, with ``module:`` in front if a module has to be imported first.
-        n_episodes: episode i has seed ``seed + i``, in the environment and in the agent.
+        env_id: a registered gymnasium id, with ``module:`` in front if a module has to be imported first; ``None`` for the
+            one that the protocol is defined for.
+        n_episodes: of each case of the protocol (most have one). Episode i has seed ``seed + i``, in the environment and in
+            the agent; all cases have the same seeds.
         protocol: step limit and score, by name or as an :class:`EvalProtocol`.
         n_envs: environments that share a batch.
         env_kwargs: given to ``gymnasium.make``.
@@ -73,6 +76,10 @@ def evaluate(
         EvaluationError: the environment cannot be made, or no episode finished.
     """
     rules = get_protocol(protocol)
+    if env_id is None:
+        if rules.env_id is None:
+            raise ValueError(f"protocol {rules.name!r} fits any environment: say which one, env_id=...")
+        env_id = rules.env_id
     _check_arguments(agent, n_episodes, n_envs, n_videos, video_dir)
     _check_env_id(env_id)
     kwargs = dict(env_kwargs or {})
@@ -94,7 +101,8 @@ def evaluate(
         kwargs.setdefault("render_mode", "rgb_array")
 
     began = time.perf_counter()
-    slots = open_slots(max(1, min(n_envs, n_episodes)), env_id, kwargs, vectorization)
+    total = n_episodes * len(rules.cases)
+    slots = open_slots(max(1, min(n_envs, total)), env_id, kwargs, vectorization)
     journal: Journal | None = None
     report: EvalReport | None = None
     try:
@@ -103,11 +111,11 @@ def evaluate(
         if not hasattr(agent, "initial_state") and hasattr(agent, "set_random_seed"):
             agent.set_random_seed(seed)  # stable-baselines3 draws from one global stream
         journal = Journal(json_path, settings)
-        done = [r for r in journal.resumed if r.index < n_episodes]
+        done = [r for r in journal.resumed if r.index < total]
         resumed = len(done)
         failures: list[EpisodeFailure] = []
-        pending = sorted(set(range(n_episodes)) - {r.index for r in done})
-        with _progress(progress, n_episodes, done) as tick:
+        pending = sorted(set(range(total)) - {r.index for r in done})
+        with _progress(progress, total, done) as tick:
 
             def finished(record: EpisodeRecord) -> None:
                 journal.add(record)
@@ -133,6 +141,7 @@ def evaluate(
             done,
             failures,
             protocol=rules.name,
+            protocol_version=rules.version,
             env_id=env_id,
             agent=label,
             seed=seed,

@@ -48,11 +48,15 @@ class EnvFacts:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """``facts``, ``reset`` (value: seed) or ``step`` (value: action); ``draw`` asks for a rendered frame as well."""
+    """``facts``, ``reset`` (value: seed) or ``step`` (value: action); ``draw`` asks for a rendered frame as well.
+
+    ``options`` go to the environment's ``reset``.
+    """
 
     kind: str
     value: Any = None
     draw: bool = False
+    options: Mapping[str, Any] | None = None
 
 
 class Slot(Protocol):
@@ -82,7 +86,9 @@ class _Host:
             if request.kind == "facts":
                 return EnvFacts(env.action_space, float(env.metadata.get("render_fps") or 10))
             if request.kind == "reset":
-                observation, info = env.reset(seed=request.value)
+                observation, info = env.reset(
+                    seed=request.value, options=dict(request.options) if request.options else None
+                )
                 result = (observation, 0.0, False, False, info)
             else:
                 observation, reward, terminated, truncated, info = env.step(request.value)

@@ -7,6 +7,8 @@ name the mistake.
 
 from __future__ import annotations
 
+import difflib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,8 +27,13 @@ from gym_pusht.envs.pusht import pymunk_to_shapely
 SIZE = 512.0
 """Side of the square workspace, in pixels of the simulator. Positions and actions are in this unit."""
 
-PhysicsOptions = Mapping[str, Any]
+ResetOptions = Mapping[str, Any]
+Pose = tuple[float, float, float]
+"""x and y of the T's corner frame in pixels, angle in radians."""
+GOAL: Pose = (256.0, 256.0, math.pi / 4)
+"""Where the mark is, if nothing else is said."""
 _Pair = tuple[float, float]
+_Start = tuple[float, float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +47,13 @@ class PushTState:
         start: agent x, agent y, block x, block y, block angle, as given to ``reset_to_state``.
         actions: the (x, y) targets executed since, in order.
         max_coverage: best coverage seen since the reset, in [0, 1].
+        goal: pose of the mark.
     """
 
-    start: tuple[float, float, float, float, float]
+    start: _Start
     actions: tuple[_Pair, ...]
     max_coverage: float
+    goal: Pose = GOAL
 
 
 class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type information
@@ -68,6 +77,8 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
     task = "pusht"
     task_description = "push the T-shaped block onto the T-shaped mark"
     _max_episode_steps = 300
+    _env_id: ClassVar[str] = "uva/PushT-v0"
+    _options: ClassVar[tuple[str, ...]] = ("reset_to_state",)
 
     def __init__(self, render_mode: str | None = "rgb_array", render_size: int = 512) -> None:
         if render_mode not in (None, "rgb_array"):
@@ -89,27 +100,29 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
             }
         )
         self.action_space = gym.spaces.Box(0.0, SIZE, (2,), np.float32)
-        self._start: tuple[float, float, float, float, float] | None = None
+        self._goal = GOAL
+        self._start: _Start | None = None
         self._actions: list[_Pair] = []
         self._max_coverage = 0.0
         self._last_action: _Pair | None = None
 
     def reset(
-        self, *, seed: int | None = None, options: PhysicsOptions | None = None
+        self, *, seed: int | None = None, options: ResetOptions | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Start an episode.
 
         Args:
             seed: below 2**32; the same seed always gives the same initial state. ``None`` draws the next one.
-            options: ``reset_to_state``, see the class.
+            options: see the class.
 
         Raises:
             ValueError: an unknown option, a malformed state or a seed out of range.
         """
-        unknown = sorted(set(options or {}) - {"reset_to_state"})
-        if unknown:
-            raise ValueError(f"unknown reset option {unknown[0]!r}: uva/PushT-v0 knows 'reset_to_state' only")
-        wanted = (options or {}).get("reset_to_state")
+        options = options or {}
+        for name in options:
+            if name not in self._options:
+                raise ValueError(self._unknown_option(name))
+        wanted = options.get("reset_to_state")
         if seed is not None and not 0 <= seed < 2**32:
             raise ValueError(f"seed={seed} is out of range: PushT seeds go from 0 to 2**32 - 1")
         # Seeds the generator that later resets without a seed draw from; gym-pusht's reset would render in vain.
@@ -118,6 +131,7 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
             start = _checked_start(wanted)
         else:
             start = initial_state(int(self.np_random.integers(2**31)) if seed is None else seed)
+        self._begin(options)
         self._place(start)
         self._max_coverage = 0.0
         observation, info = self.get_obs(), self._get_info()
@@ -160,16 +174,21 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
         """
         if self._start is None:
             raise RuntimeError("get_state() before reset(): call env.reset() first")
-        return PushTState(self._start, tuple(self._actions), self._max_coverage)
+        return PushTState(self._start, tuple(self._actions), self._max_coverage, self._goal)
 
     def set_state(self, state: PushTState) -> None:
         """Go to ``state``; what follows equals what followed there, bit for bit.
 
         Costs one physics step (about 0.2 ms) per action since the reset, or since the present moment if ``state`` lies
         in its future. The step limit of ``gymnasium.make`` is a wrapper and keeps its own count.
+
+        Raises:
+            TypeError: ``state`` is something else.
+            ValueError: its mark is elsewhere, and this environment's cannot be moved.
         """
         if not isinstance(state, PushTState):
             raise TypeError(f"set_state() takes what get_state() returned, a PushTState, not {type(state).__name__}")
+        self._adopt(state)
         done = len(self._actions)
         if self._start != state.start or tuple(self._actions) != state.actions[:done]:
             self._place(state.start)
@@ -178,7 +197,48 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
             self._advance(action)
         self._max_coverage = state.max_coverage
 
-    def _place(self, start: tuple[float, float, float, float, float]) -> None:
+    def draw_state(self, state: Any) -> np.ndarray:
+        """What ``pixels`` would be with agent and block at recorded poses; the episode that is running does not notice.
+
+        Args:
+            state: (5,) agent x, agent y, block x, block y, block angle, as in the recorded demonstrations, where the block
+                is where they say (unlike ``reset_to_state``).
+        """
+        x, y, *block = _checked_start(state, "draw_state()")
+        running = {name: getattr(self, name, None) for name in _SCENE}
+        try:
+            self._setup()
+            self.agent.position = (x, y)
+            self.block.angle, self.block.position = block[2], (block[0], block[1])
+            for body in (self.agent, self.block):
+                self.space.reindex_shapes_for_body(body)
+            return np.asarray(self._render())
+        finally:
+            for name, value in running.items():
+                setattr(self, name, value)
+
+    def _unknown_option(self, name: str) -> str:
+        known = " and ".join(map(repr, self._options))
+        close = difflib.get_close_matches(str(name), self._options, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"unknown reset option {name!r}: {self._env_id} knows {known} only{hint}"
+
+    def _begin(self, options: ResetOptions) -> None:
+        """Choose what varies from episode to episode besides the start. Called once per reset, after seeding."""
+
+    def _adopt(self, state: PushTState) -> None:
+        """Take over from ``state`` what :meth:`_begin` chose."""
+        if state.goal != GOAL:
+            raise ValueError(
+                f"this state has its mark at {state.goal}, and in {self._env_id} the mark cannot be moved: "
+                "uva/PushTMulti-v0 takes it"
+            )
+
+    def _setup(self) -> None:
+        super()._setup()
+        self.goal_pose = np.array(self._goal)
+
+    def _place(self, start: _Start) -> None:
         self._setup()
         self._set_state(np.array(start))
         self._start, self._actions, self._last_action = start, [], None
@@ -215,7 +275,7 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
         return info
 
 
-def initial_state(seed: int) -> tuple[float, float, float, float, float]:
+def initial_state(seed: int) -> _Start:
     """Agent x, y, block x, y, block angle of the published evaluation for ``seed``: the order of the draws matters."""
     rs = np.random.RandomState(seed)
     agent_x, agent_y = rs.randint(50, 450), rs.randint(50, 450)
@@ -224,15 +284,19 @@ def initial_state(seed: int) -> tuple[float, float, float, float, float]:
     return float(agent_x), float(agent_y), float(block_x), float(block_y), float(angle)
 
 
-def _checked_start(value: Any) -> tuple[float, float, float, float, float]:
+# What gym-pusht's _setup() makes anew.
+_SCENE = ("space", "teleop", "agent", "block", "_block_shapes", "goal_pose", "collision_handeler", "n_contact_points")
+
+
+def _checked_start(value: Any, what: str = "reset_to_state") -> _Start:
     start = np.asarray(value, dtype=np.float64)
     if start.shape != (5,) or not np.isfinite(start).all():
         raise ValueError(
-            "reset_to_state takes five finite numbers [agent_x, agent_y, block_x, block_y, block_angle], "
+            f"{what} takes five finite numbers [agent_x, agent_y, block_x, block_y, block_angle], "
             f"got shape {start.shape}: {value!r}"
         )
     if (start[:4] < 0).any() or (start[:4] > SIZE).any():
-        raise ValueError(f"reset_to_state: positions are in [0, {SIZE:.0f}] pixels, got {start[:4].tolist()}")
+        raise ValueError(f"{what}: positions are in [0, {SIZE:.0f}] pixels, got {start[:4].tolist()}")
     agent_x, agent_y, block_x, block_y, angle = start.tolist()
     return agent_x, agent_y, block_x, block_y, angle
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from uva_agents.benchmarks import PROTOCOLS, evaluate
+from uva_agents.benchmarks import PROTOCOLS, evaluate, get_protocol, protocol_for
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -23,15 +23,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a shipped name (see `uva info`), a weights folder, or package.module:factory, a function without "
         "arguments that returns anything with stable-baselines3's predict()",
     )
-    parser.add_argument("env", metavar="ENV", help="gymnasium id, for example uva/PushT-v0")
-    parser.add_argument("--episodes", type=int, default=50, metavar="N", help="default %(default)s")
+    parser.add_argument(
+        "env",
+        nargs="?",
+        metavar="ENV",
+        help="gymnasium id, for example uva/PushT-v0; default: the one that the protocol is for",
+    )
+    parser.add_argument(
+        "--episodes",
+        type=int,
+        default=50,
+        metavar="N",
+        help="default %(default)s; with a protocol of several rows, in each",
+    )
     parser.add_argument("--seed", type=int, default=None, help="of episode 0; default: the protocol's first seed")
     parser.add_argument(
         "--protocol",
-        default="dp-pusht",
         metavar="NAME",
-        help="; ".join(f"{p.name}: {p.description}" for p in PROTOCOLS.values()).replace("%", "%%")
-        + "; default dp-pusht",
+        help="; ".join(f"{p.name}: {p.description}" for p in PROTOCOLS.values() if "/" not in p.name).replace("%", "%%")
+        + "; pusht-disturbed/NAME: one row alone; default: the one for ENV, else dp-pusht",
     )
     parser.add_argument("--n-envs", type=int, default=1, metavar="N", help="environments side by side (default 1)")
     parser.add_argument("--async", dest="asynchronous", action="store_true", help="one process per environment")
@@ -53,15 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the summary."""
-    from uva_agents.benchmarks import get_protocol
-
+    rules = protocol_for(args.env) if args.protocol is None else get_protocol(args.protocol)
     options = {key: value for key in ("steps", "batch_size") if (value := getattr(args, key)) is not None}
     report = evaluate(
         load_agent(args.agent, device=args.device, **options),
         args.env,
         args.episodes,
-        seed=get_protocol(args.protocol).first_seed if args.seed is None else args.seed,
-        protocol=args.protocol,
+        seed=rules.first_seed if args.seed is None else args.seed,
+        protocol=rules,
         n_envs=args.n_envs,
         vectorization="async" if args.asynchronous else "sync",
         deterministic=args.deterministic,
