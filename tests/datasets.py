@@ -195,7 +195,7 @@ def mp4(path, frames, *, fps=HZ, codec="libx264"):
     import imageio_ffmpeg
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    quality = ["-crf", "12", "-g", "2"] if codec == "libx264" else ["-crf", "20", "-g", "2", "-preset", "10"]
+    quality = ["-crf", "12", "-g", "2"] if codec == "libx264" else ["-crf", "20", "-g", "2", "-cpu-used", "8"]
     writer = imageio_ffmpeg.write_frames(
         str(path), frames.shape[2:0:-1], fps=fps, codec=codec, macro_block_size=2, output_params=quality
     )

@@ -45,7 +45,7 @@ def test_lerobot_v3_is_read_with_every_frame_at_its_step(source, arrays):
 
 
 def test_av1_the_usual_codec_is_read(tmp_path, arrays):
-    dataset = open_dataset(datasets.lerobot(tmp_path / "a", arrays, codec="libsvtav1"))
+    dataset = open_dataset(datasets.lerobot(tmp_path / "a", arrays, codec="libaom-av1"))
     assert error(dataset.arrays["pixels"][[0, 20, 54]], arrays["pixels"][[0, 20, 54]]) < 2 * MEAN_ERROR
 
 

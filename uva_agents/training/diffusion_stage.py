@@ -75,11 +75,11 @@ class DiffusionStage:
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """The encoder may decay at another rate."""
         encoder = self.recipe.encoder_weight_decay
-        return [
+        groups = [
             *parameter_groups(self.net.encoder, weight_decay if encoder is None else encoder),
             *parameter_groups(self.net.denoiser, weight_decay),
-            *parameter_groups(self.net.mixer, weight_decay),
         ]
+        return groups + parameter_groups(self.net.mixer, weight_decay) if self.net.config.mixer else groups
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         size, c = self.config.batch_size, self.net.config
