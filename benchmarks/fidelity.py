@@ -176,6 +176,7 @@ def summarise(subject: Subject, moments: Moments) -> list[dict[str, Any]]:
                 "error_moved": _mean(moving),
                 "error_moved_median": float(np.nanmedian(moving)) if np.isfinite(moving).any() else None,
                 "seen": float(np.isfinite(distance).mean()),
+                "seen_moved": _mean(np.isfinite(distance)[moments.moved[:, f] > subject.moved]),
             }
         table.append(row)
     return table
@@ -205,7 +206,7 @@ def lines(subject: Subject, table: Sequence[dict[str, Any]], moments: int, episo
         f"{'steps':>5s}  {'PSNR, dB':^42s}  {f'object error, {unit}':^27s}  {f'of those that moved, {unit}':^33s}",
         f"{'':5s}  {'imagined':^24s}{'copied':>8s}{'autoenc.':>10s}"
         + f"  {'imagined':>9s}{'copied':>8s}{'autoenc.':>10s}"
-        + f"  {'imagined (median)':>18s}{'copied':>8s}  {'share':>5s}",
+        + f"  {'imagined (median)':>18s}{'copied':>8s}  {'share':>5s}  {'seen':>5s}",
     ]
     for row in table:
         if row["step"] not in SHOWN:
@@ -216,11 +217,14 @@ def lines(subject: Subject, table: Sequence[dict[str, Any]], moments: int, episo
             f"{row['step']:5d}  {i['psnr']:6.2f} [{low:5.2f}, {high:5.2f}]   {c['psnr']:8.2f}{a['psnr']:10.2f}"
             f"  {_text(i['error']):>9s}{_text(c['error']):>8s}{_text(a['error']):>10s}"
             f"  {_text(i['error_moved']) + ' (' + _text(i['error_moved_median']) + ')':>18s}{_text(c['error_moved']):>8s}"
-            f"  {row['moved_share']:5.0%}"
+            f"  {row['moved_share']:5.0%}  {_share(i['seen_moved']):>5s}"
         )
-    hidden = min(row["imagined"]["seen"] for row in table)
-    found.append(f"objects are seen in at least {hidden:.1%} of the imagined frames")
+    found.append("share: of objects that moved; seen: of those in imagined frames. Errors are of what is seen.")
     return found
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
 
 
 def _text(value: float | None) -> str:

@@ -21,9 +21,6 @@ from uva_agents.benchmarks.recordings import BLOCK_PUSH
 from uva_agents.benchmarks.report import write_atomic
 
 AHEAD = (4, 8, 12, 16)
-_ROW = {"R": 0, "G": 1}
-_SQUARE = {"G": 0, "R": 1}
-"""Places of a colour's block and square in the environment's state."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +93,12 @@ def play(
     """One episode, guided by imagined frames; its decisions."""
     import gymnasium as gym
 
+    from uva_agents.envs.block_push.layout import parse_assignment
+
     env = gym.make("uva/BlockPush-v0", assignment=assignment, render_mode=None)
     copy = gym.make("uva/BlockPush-v0", assignment=assignment, render_mode=None, render_observations=False)
     base, other = env.unwrapped, copy.unwrapped
-    named, goal = _ROW[assignment[0]], _SQUARE[assignment[2]]
+    named, goal = parse_assignment(assignment)
     decisions: list[Decision] = []
     try:
         obs, info = env.reset(seed=seed)

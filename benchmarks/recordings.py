@@ -11,7 +11,7 @@ import numpy as np
 from uva_agents.data import BLOCK_PUSH_FIELDS, PUSHT_FIELDS, Field, held_out_split, read_replay_buffer
 from uva_agents.planners.blocks import BLOCK_PLANE
 from uva_agents.planners.camera import block_push_camera
-from uva_agents.planners.coverage import BARS, block_share
+from uva_agents.planners.coverage import BARS, SIDE, block_middle, block_share
 from uva_agents.planners.detector import find_blocks
 
 Reader = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -86,12 +86,8 @@ def _tee_middle(pose: np.ndarray) -> np.ndarray:
 
 
 def _locate_tee(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    share = block_share(frames)
-    height, width = share.shape[1:]
-    mass = share.sum((1, 2))
-    x, y = ((np.arange(n) + 0.5) * 512 / n for n in (width, height))
-    middle = np.stack([share.sum(1) @ x, share.sum(2) @ y], -1) / np.maximum(mass, 1e-6)[:, None]
-    area = sum((x1 - x0) * (y1 - y0) for x0, x1, y0, y1 in BARS) * height * width / 512**2
+    middle, mass = block_middle(block_share(frames))
+    area = sum((x1 - x0) * (y1 - y0) for x0, x1, y0, y1 in BARS) * frames.shape[1] * frames.shape[2] / SIDE**2
     return middle[:, None], (mass > 0.3 * area)[:, None]
 
 

@@ -70,9 +70,7 @@ class PushTCoverage(Term):
         mask, _ = _mark(self.mark, height, width)
         block = block_share(frames.reshape(-1, height, width, 3))
         coverage = np.clip(np.einsum("nhw,hw->n", block, mask) / mask.sum(), 0, 1)
-        mass = block.sum((1, 2))
-        x, y = _centres(height, width)
-        middle = np.stack([block.sum(1) @ x, block.sum(2) @ y], -1) / np.maximum(mass, 1e-6)[:, None]
+        middle, mass = block_middle(block)
         seen = mass >= self.visible * mask.sum()  # block and mark are of one size
         return coverage.reshape(s, f), middle.reshape(s, f, 2), seen.reshape(s, f)
 
@@ -88,6 +86,13 @@ def block_share(frames: np.ndarray) -> np.ndarray:
     # A tenth is rounding and soft imagination of the empty floor.
     inside[:, dy:-dy, dx:-dx] = np.clip((share[:, dy:-dy, dx:-dx] - 0.1) / 0.9, 0, 1)
     return inside
+
+
+def block_middle(share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of shares (N, H, W): the middle (N, 2) in the simulator's pixels, and how many of the picture's pixels they make up (N,)."""
+    mass = share.sum((1, 2))
+    x, y = _centres(*share.shape[1:])
+    return np.stack([share.sum(1) @ x, share.sum(2) @ y], -1) / np.maximum(mass, 1e-6)[:, None], mass
 
 
 def _centres(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

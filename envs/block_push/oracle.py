@@ -35,6 +35,19 @@ def order_of_seed(seed: int) -> int:
     return int(rng.choice(4))
 
 
+def checked_order(order: int, noise: float) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The pairs of an order, for a demonstrator with this noise.
+
+    Raises:
+        ValueError: an unknown order or negative noise.
+    """
+    if order not in range(len(ORDERS)):
+        raise ValueError(f"order={order}: pass 0 to {len(ORDERS) - 1}, see ORDERS")
+    if noise < 0:
+        raise ValueError(f"noise={noise}: a standard deviation in metres is not negative")
+    return ORDERS[order]
+
+
 class Oracle:
     """Pushes both blocks, one after the other.
 
@@ -50,14 +63,10 @@ class Oracle:
     """
 
     def __init__(self, order: int, *, noise: float = 0.0, seed: int = 0) -> None:
-        if order not in range(len(ORDERS)):
-            raise ValueError(f"order={order}: pass 0 to {len(ORDERS) - 1}, see ORDERS")
-        if noise < 0:
-            raise ValueError(f"noise={noise}: a standard deviation in metres is not negative")
         self.order = order
         self._noise = noise
         self._rng = np.random.default_rng(seed)
-        self._pair, self._rest = ORDERS[order]
+        self._pair, self._rest = checked_order(order, noise)
         self._switched = False
         self._phase = "move_to_pre_block"
         self._first_pre_block: np.ndarray | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uva_agents.envs.block_push.oracle import ORDERS
+from uva_agents.envs.block_push.oracle import checked_order
 
 _FAST, _PUSH = 0.03, 0.015
 """Largest steps through the air and while pushing, metres: those of the published demonstrations."""
@@ -39,14 +39,10 @@ class Pusher:
     """
 
     def __init__(self, order: int, *, noise: float = 0.002, seed: int = 0) -> None:
-        if order not in range(len(ORDERS)):
-            raise ValueError(f"order={order}: pass 0 to {len(ORDERS) - 1}, see ORDERS")
-        if noise < 0:
-            raise ValueError(f"noise={noise}: a standard deviation in metres is not negative")
         self.order = order
         self._noise = noise
         self._rng = np.random.default_rng(seed)
-        self._pair, self._rest = ORDERS[order]
+        self._pair, self._rest = checked_order(order, noise)
 
     def act(self, state: np.ndarray) -> np.ndarray:
         """The next target (2,), metres, for ``state`` (16,) of the environment."""

@@ -21,15 +21,8 @@ if TYPE_CHECKING:
 _MAIN = "main_data.hdf5"
 
 
-class JpegFrames:
+class JpegFrames(Hdf5Frames):
     """Frames stored as JPEG files, one per row, in an hdf5 dataset."""
-
-    def __init__(self, path: Path, key: str, count: int, identity: str) -> None:
-        self.path, self.key, self.count = path, key, count
-        self.identity = f"{identity}:{key}"
-
-    def __len__(self) -> int:
-        return self.count
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         with open_hdf5(self.path) as file:
