@@ -93,6 +93,14 @@ def test_rows_are_the_observation_before_the_action_and_the_commanded_target(tmp
     env.close()
 
 
+def test_what_is_collected_says_its_control_rate(tmp_path, plan):
+    from uva_agents.data import open_dataset
+
+    collect_block_push(tmp_path / "out.zarr", dataclasses.replace(plan, episodes=1))
+    dataset = open_dataset(tmp_path / "out.zarr")
+    assert dataset.control_hz == 10 and len(dataset.ends) == 1
+
+
 def test_a_worker_that_dies_and_one_that_fails_cost_one_episode_each(tmp_path, plan, monkeypatch):
     record = collect.record_block_push
 

@@ -38,6 +38,8 @@ STATE_NAMES = (
     *("red_square_x", "red_square_y", "red_square_yaw"),
 )
 """Columns of the collected ``state``: metres and radians, yaws in [0, pi)."""
+CONTROL_HZ = 10
+"""Steps per second of the environment."""
 _ASIDE = 0.015
 """Standard deviation of a disturbance's steps, per axis, metres."""
 _FROM_ENV = [6, 7, *range(6), *range(8, 16)]
@@ -287,7 +289,12 @@ def _assemble(out: Path, partial: Path, plan: BlockPushPlan, kept: list[int], su
             "seed": np.array([plan.seed + i for i in kept], np.int64),
             "success": np.array([success[i] for i in kept]),
         },
-        attributes={"env": "uva/BlockPush-v0", "state": list(STATE_NAMES), "plan": dataclasses.asdict(plan)},
+        attributes={
+            "env": "uva/BlockPush-v0",
+            "control_hz": CONTROL_HZ,
+            "state": list(STATE_NAMES),
+            "plan": dataclasses.asdict(plan),
+        },
     )
     if out.exists():
         shutil.rmtree(out)
