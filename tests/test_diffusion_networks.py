@@ -67,30 +67,30 @@ def test_the_noise_depends_on_every_input(kind: str) -> None:
     torch.manual_seed(0)
     net = DiffusionPolicyNet(tiny_dp_config(kind)).eval()
     x, t, observed = torch.randn(2, 16, 2), torch.tensor([3, 70]), torch.randn(2, 2, 18)
-    base = net.predict_noise(x, t, observed)
+    base = net.predict_noise(x, t, net.prepare(observed))
     assert base.shape == (2, 16, 2)
-    assert not torch.allclose(base, net.predict_noise(x + 1, t, observed))
-    assert not torch.allclose(base, net.predict_noise(x, t + 20, observed))
+    assert not torch.allclose(base, net.predict_noise(x + 1, t, net.prepare(observed)))
+    assert not torch.allclose(base, net.predict_noise(x, t + 20, net.prepare(observed)))
     for step in range(2):
         changed = observed.clone()
         changed[:, step] += 1
-        assert not torch.allclose(base, net.predict_noise(x, t, changed))
+        assert not torch.allclose(base, net.predict_noise(x, t, net.prepare(changed)))
 
 
 def test_in_the_transformer_an_action_sees_only_the_past() -> None:
     torch.manual_seed(0)
     net = DiffusionPolicyNet(tiny_dp_config("transformer", horizon=8, first_action=-1, action_steps=7)).eval()
     x, t, observed = torch.randn(1, 8, 2), torch.tensor([10]), torch.randn(1, 2, 18)
-    base = net.predict_noise(x, t, observed)
+    base = net.predict_noise(x, t, net.prepare(observed))
     later = x.clone()
     later[:, 5:] += 1
-    moved = net.predict_noise(later, t, observed)
+    moved = net.predict_noise(later, t, net.prepare(observed))
     torch.testing.assert_close(moved[:, :5], base[:, :5])
     assert not torch.allclose(moved[:, 5:], base[:, 5:])
     # The first action lies at the older observation, and is not shown the newer one.
     newer = observed.clone()
     newer[:, 1] += 1
-    moved = net.predict_noise(x, t, newer)
+    moved = net.predict_noise(x, t, net.prepare(newer))
     torch.testing.assert_close(moved[:, 0], base[:, 0])
     assert not torch.allclose(moved[:, 1], base[:, 1])
 
@@ -164,7 +164,7 @@ def test_several_draws_for_one_observation_equal_repeated_observations() -> None
     observed, actions = torch.randn(3, 2, 18), torch.rand(3, 16, 2)
     t, noise = torch.randint(0, 100, (6,)), torch.randn(6, 16, 2)
     observed2, actions2 = observed.repeat_interleave(2, 0), actions.repeat_interleave(2, 0)
-    torch.testing.assert_close(net.loss(observed, actions, t, noise), net.loss(observed2, actions2, t, noise))
+    torch.testing.assert_close(net.losses(observed, actions, t, noise), net.losses(observed2, actions2, t, noise))
 
 
 def batch_of(kind: str, n: int = 8) -> tuple[DiffusionPolicyNet, dict[str, torch.Tensor]]:
@@ -187,7 +187,7 @@ def test_one_batch_is_learned(kind: str) -> None:
     for _ in range(160):
         observed = net.observe(batch["frames"], batch["proprio"])
         t, noise = torch.randint(0, 100, (64,)), torch.randn(64, 16, 2)
-        loss = net.loss(observed, batch["actions"], t, noise)
+        loss, _ = net.losses(observed, batch["actions"], t, noise)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -196,7 +196,7 @@ def test_one_batch_is_learned(kind: str) -> None:
 
 
 def steps_config(**overrides: object) -> DiffusionPolicyConfig:
-    return tiny_dp_config(encoder=tiny_encoder(points=3), mixer=32, max_step=(0.5, 0.25), **overrides)
+    return tiny_dp_config(encoder=tiny_encoder(points=3), max_step=(0.5, 0.25), **overrides)
 
 
 def test_chunks_are_steps_from_where_proprioception_is_now_and_back() -> None:
@@ -230,7 +230,8 @@ def test_the_loss_of_steps_is_that_of_their_noise() -> None:
     path = torch.cat([observed[:, 1:, -2:], actions], dim=1)
     steps = (path[:, 1:] - path[:, :-1]) / torch.tensor([0.5, 0.25])
     net.predict_noise = lambda x, t, o: (x - signal.sqrt() * steps) / (1 - signal).sqrt()  # type: ignore
-    torch.testing.assert_close(net.loss(observed, actions, t, noise), torch.zeros(()), atol=1e-8, rtol=0)
+    loss, _ = net.losses(observed, actions, t, noise)
+    torch.testing.assert_close(loss, torch.zeros(()), atol=1e-8, rtol=0)
 
 
 @pytest.mark.slow
@@ -245,7 +246,7 @@ def test_two_ways_of_doing_it_stay_two_ways() -> None:
         optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
         side = torch.randint(0, 2, (64, 1, 1)) * 2.0 - 1
         actions = (0.6 * side).expand(64, 8, 2)
-        loss = net.loss(observed, actions, torch.randint(0, 100, (64,)), torch.randn(64, 8, 2))
+        loss, _ = net.losses(observed, actions, torch.randint(0, 100, (64,)), torch.randn(64, 8, 2))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -285,7 +286,9 @@ def test_impossible_configurations_are_named() -> None:
     with pytest.raises(ValueError, match="'ddim' or 'ddpm'"):
         ActionSampler("euler", 10).scheduler(100)
     with pytest.raises(ValueError, match="in front of a U-Net"):
-        dp_t_config(mixer=64)
+        dp_t_config(geometry=64)
+    with pytest.raises(ValueError, match="obs_steps=1"):
+        dp_c_points_config(obs_steps=2)
     with pytest.raises(ValueError, match=r"max_step=\(0.5,\): one positive distance for each of 2"):
         dp_c_config(max_step=(0.5,))
     with pytest.raises(ValueError, match="proprio_dim=0"):

@@ -72,6 +72,11 @@ class Oracle:
         self._first_pre_block: np.ndarray | None = None
 
     @property
+    def block(self) -> int:
+        """Which block it is pushing: 0 red, 1 green."""
+        return self._pair[0]
+
+    @property
     def phase(self) -> str:
         """What it is doing."""
         return self._phase

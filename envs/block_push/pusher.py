@@ -9,29 +9,29 @@ from uva_agents.envs.block_push.oracle import checked_order
 _FAST, _PUSH = 0.03, 0.015
 """Largest steps through the air and while pushing, metres: those of the published demonstrations."""
 _FIRST_DONE = 0.04
-_BEHIND = 0.05
-"""Where a push begins: this far behind the block's centre, seen from its square."""
-_CLEAR, _CLEAR_OTHER = 0.048, 0.04
-"""The way there keeps this far from the centres of the block and of the other one."""
-_LANE = 0.01
-"""A push goes on while the pusher is this close to the line from the square through the block."""
-_TOUCHING, _NOT_BEHIND, _TOO_FAR = 0.01, 0.015, 0.06
+_BEHIND, _BESIDE = 0.12, 0.55
+"""Angles at the block, from straight behind it: below the first the pusher closes in, above the second it keeps away (rad)."""
+_CLOSED_IN, _CLEAR = 0.010, 0.048
+"""Distances from the block's centre to go with them: the first lies inside the block, so that closing in pushes it."""
+_NEAR, _FAR, _ROUND = 0.035, 0.060, 0.120
+"""From slow to fast with distance; the way goes round the block only within the last."""
+_CLEAR_OTHER, _APART = 0.045, 0.050
+"""Kept from the other block, unless the two are closer together than that."""
 
 
 class Pusher:
     """Pushes both blocks, one after the other, deciding anew at every step from where things are.
 
     The published script (:class:`~uva_agents.envs.block_push.oracle.Oracle`) turns blocks by their yaw and goes through phases
-    that no picture shows, so whoever imitates it misses a block and goes on without it. This one walks round the block to
-    the far side of its square, pushes while it is in line, and goes round again when it is not. The only memory is
-    which pair comes first.
+    that no picture shows, so whoever imitates it misses a block and goes on without it. This one circles the block to the
+    far side of its square while it closes in, and what it does changes smoothly with where things are: no threshold
+    that a learner would have to hit. The only memory is which pair comes first.
 
     ``act(info["state"])`` gives the next absolute target.
 
     Args:
         order: index into :data:`~uva_agents.envs.block_push.oracle.ORDERS`.
-        noise: standard deviation of what is added to every step, metres. Without any, a block that turns under every push by as
-            much as the next one turns it back can hold it up for ever (11 of 20 episodes; with noise none).
+        noise: standard deviation of what is added to every step, metres.
         seed: of the noise.
 
     Raises:
@@ -43,6 +43,11 @@ class Pusher:
         self._noise = noise
         self._rng = np.random.default_rng(seed)
         self._pair, self._rest = checked_order(order, noise)
+
+    @property
+    def block(self) -> int:
+        """Which block it is pushing: 0 red, 1 green."""
+        return self._pair[0]
 
     def act(self, state: np.ndarray) -> np.ndarray:
         """The next target (2,), metres, for ``state`` (16,) of the environment."""
@@ -70,44 +75,42 @@ class Pusher:
 
 
 def _step(here: np.ndarray, block: np.ndarray, square: np.ndarray, other: np.ndarray) -> np.ndarray:
-    forward = (square - block) / np.linalg.norm(square - block)
-    side = np.array([-forward[1], forward[0]])
-    behind, aside = float((block - here) @ forward), float((here - block) @ side)
-    if _NOT_BEHIND < behind < _TOO_FAR and abs(aside) < _LANE:
-        advance = float(np.clip(behind - _TOUCHING, 0.0, _PUSH))
-        return _at_most(advance * forward - aside * side, _PUSH)
-    start = block - _BEHIND * forward
-    step = _round(here, start, block, _CLEAR)
-    if np.linalg.norm(start - other) > _CLEAR_OTHER:
-        # Looked ahead, so that the way bends before the other block is touched.
-        step = _round(here, here + 3 * step, other, _CLEAR_OTHER)
-    return step
-
-
-def _round(here: np.ndarray, goal: np.ndarray, obstacle: np.ndarray, radius: float) -> np.ndarray:
-    """The step from ``here`` towards ``goal`` on the shortest way that stays ``radius`` from ``obstacle``."""
-    away, way = here - obstacle, goal - here
+    """In polar coordinates round the block: towards straight behind it, at a radius that falls to a push there."""
+    back = _angle(block - square)
+    away = here - block
     distance = float(np.linalg.norm(away))
-    passed = float(np.clip(-(away @ way) / max(float(way @ way), 1e-12), 0.0, 1.0))
-    if passed <= 0 or np.linalg.norm(away + passed * way) >= radius - 1e-4:
-        return _at_most(way, _FAST)
-    angle = float(np.arctan2(away[1], away[0]))
-    to_goal = float(np.arctan2(goal[1] - obstacle[1], goal[0] - obstacle[0])) - angle
-    turn = (to_goal + np.pi) % (2 * np.pi) - np.pi
-    if distance > radius:
-        tangent = float(np.arccos(radius / distance))
-        if abs(turn) <= tangent:
-            return _at_most(way, _FAST)
-        touching = _on_circle(obstacle, radius, angle + np.sign(turn) * tangent) - here
-        if np.linalg.norm(touching) > 1e-3:
-            return _at_most(touching, _FAST)
-    ahead = angle + np.sign(turn) * min(abs(turn), _FAST / radius)
-    return _at_most(_on_circle(obstacle, radius, ahead) - here, _FAST)
+    off = _wrapped(_angle(away) - back)
+    beside = _smooth((abs(off) - _BEHIND) / (_BESIDE - _BEHIND))
+    slow = _smooth((_FAR - distance) / (_FAR - _NEAR))
+    longest = _FAST + (_PUSH - _FAST) * slow
+    # Far away it hardly turns, which leads in a straight line.
+    turn = min(abs(off), longest / max(distance, 0.03) if distance < _ROUND else _FAST / distance)
+    radius = _CLOSED_IN + (_CLEAR - _CLOSED_IN) * beside
+    radius = distance + float(np.clip(radius - distance, -longest, longest))
+    angle = back + off - np.sign(off) * turn
+    step = _at_most(block + radius * np.array([np.cos(angle), np.sin(angle)]) - here, longest)
+    return step if np.linalg.norm(other - block) < _APART else _kept_from(other, here, step)
 
 
-def _on_circle(centre: np.ndarray, radius: float, angle: float) -> np.ndarray:
-    point: np.ndarray = centre + radius * np.array([np.cos(angle), np.sin(angle)])
-    return point
+def _kept_from(obstacle: np.ndarray, here: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """The step, bent so that it slides along a circle round the obstacle."""
+    away = here + step - obstacle
+    distance = float(np.linalg.norm(away))
+    return step + away / max(distance, 1e-9) * max(0.0, _CLEAR_OTHER - distance)
+
+
+def _angle(vector: np.ndarray) -> float:
+    return float(np.arctan2(vector[1], vector[0]))
+
+
+def _wrapped(angle: float) -> float:
+    return (angle + np.pi) % (2 * np.pi) - np.pi
+
+
+def _smooth(x: float) -> float:
+    """From 0 to 1 as ``x`` does, with no corner."""
+    x = min(max(x, 0.0), 1.0)
+    return x * x * (3 - 2 * x)
 
 
 def _at_most(step: np.ndarray, length: float) -> np.ndarray:

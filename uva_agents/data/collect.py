@@ -41,7 +41,9 @@ STATE_NAMES = (
 CONTROL_HZ = 10
 """Steps per second of the environment."""
 _ASIDE = 0.015
-"""Standard deviation of a disturbance's steps, per axis, metres."""
+"""Standard deviation of the steps of a shove, per axis, metres."""
+_STEP, _TABLE = 0.03, ((0.2, -0.35), (0.6, 0.35))
+"""Longest step to somewhere else, and where that is, metres."""
 _FROM_ENV = [6, 7, *range(6), *range(8, 16)]
 
 
@@ -56,7 +58,8 @@ class BlockPushPlan:
             :class:`uva_agents.envs.block_push.Pusher`.
         noise: standard deviation of what is added to every step of the demonstrator, metres. The pusher needs some.
         disturbed: share of episodes that begin later than the seed's start: the demonstrator works for up to 100 steps, something
-            moves its pusher aside for 2 to 6 steps, and only then does the record begin.
+            moves its pusher elsewhere, through whatever is in the way, and only then does the record begin. Half of these end
+            up near a block, mostly the one that was pushed, the others anywhere on the table or a few steps aside.
         replay: a replay buffer whose relative ``data/action`` are executed instead of a script's; ``seed`` is that of
             its first episode, 0 for the published one.
         image_size: side of the pictures.
@@ -228,14 +231,28 @@ def record_block_push(plan: BlockPushPlan, index: int) -> dict[str, np.ndarray]:
 
 
 def _disturb(env: BlockPushEnv, demonstrator: Oracle | Pusher, info: Info, rng: np.random.Generator) -> Info:
-    """Let the demonstrator work for a while, then move the pusher aside in a straight line; returns the last info."""
+    """Let the demonstrator work for a while, then move the pusher elsewhere; returns the last info."""
     for _ in range(int(rng.integers(0, 100))):
         if info["is_success"]:
-            break
+            return info
         *_, info = env.step(demonstrator.act(info["state"]))
-    aside = rng.normal(0.0, _ASIDE, 2)
-    for _ in range(int(rng.integers(2, 7))):
-        *_, info = env.step(info["state"][8:10] + aside)
+    here, kind = info["state"][8:10], rng.random()
+    if kind < 0.25:
+        return _move(env, info, here + rng.normal(0.0, _ASIDE, 2) * int(rng.integers(2, 7)))
+    if kind < 0.45:
+        return _move(env, info, rng.uniform(*_TABLE))
+    block = demonstrator.block if rng.random() < 0.75 else 1 - demonstrator.block
+    distance, angle = rng.uniform(0.02, 0.12), rng.uniform(0, 2 * np.pi)
+    centre = info["state"][3 * block : 3 * block + 2]
+    return _move(env, info, centre + distance * np.array([np.cos(angle), np.sin(angle)]))
+
+
+def _move(env: BlockPushEnv, info: Info, goal: np.ndarray) -> Info:
+    """The pusher in a straight line to ``goal`` (2,), metres."""
+    way = goal - info["state"][8:10]
+    steps = max(1, int(np.ceil(np.linalg.norm(way) / _STEP)))
+    for _ in range(steps):
+        *_, info = env.step(info["state"][8:10] + way / steps)
     return info
 
 

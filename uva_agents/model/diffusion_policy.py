@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from uva_agents.model.diffusion import cosine_betas
 from uva_agents.model.diffusion_transformer import DiffusionTransformer
+from uva_agents.model.geometry import Geometry, guess_loss
 from uva_agents.model.unet1d import ConditionalUNet1D
 from uva_agents.model.vision import EncoderConfig, ImageEncoder
 
@@ -57,8 +58,9 @@ class DiffusionPolicyConfig:
             denoised actions are then 16 actions from now, the same 16 that the world model looks ahead, with no work thrown away.
         action_steps: actions from now that a sample consists of.
         train_steps: diffusion steps.
-        mixer: width of a small network with sines over everything observed, in front of a U-Net; 0 for none, as published. Where
-            the observation is a few positions, it finds what matters about them: where they are from each other.
+        geometry: width of a small network on how things lie to each other, between an encoder of ``points`` (the first of them the
+            effector) and a U-Net; 0 for none, as published. See :class:`~uva_agents.model.geometry.Geometry`.
+        guesses: of the chunk, that it makes for the U-Net to start from.
         max_step: per dimension the largest distance from one action to the next, normalised units. Chunks are then denoised as
             steps: from where proprioception is now to the first action, and so on, all of one size, where absolute positions differ
             by little of their range. Empty for absolute ones, as published. Needs proprioception of what actions command,
@@ -74,13 +76,17 @@ class DiffusionPolicyConfig:
     first_action: int = 0
     action_steps: int = 16
     train_steps: int = 100
-    mixer: int = 0
+    geometry: int = 0
+    guesses: int = 4
     max_step: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_step", tuple(self.max_step))  # JSON has no tuples
-        if self.mixer and not isinstance(self.denoiser, UNetConfig):
-            raise ValueError("a mixer goes in front of a U-Net; the transformer looks at observations itself")
+        if self.geometry:
+            if not isinstance(self.denoiser, UNetConfig):
+                raise ValueError("geometry= goes in front of a U-Net; the transformer looks at observations itself")
+            if not (self.encoder.points > 1 and self.max_step and self.action_dim == 2 and self.obs_steps == 1):
+                raise ValueError("geometry= needs encoder points, max_step, actions in the plane, and obs_steps=1")
         if self.max_step:
             if not (len(self.max_step) == self.action_dim == self.proprio_dim and min(self.max_step) > 0):
                 raise ValueError(
@@ -131,28 +137,17 @@ class DiffusionPolicyConfig:
             raise ValueError(f"bad DiffusionPolicyConfig ({error}): the file was written by another version") from error
 
 
-class Mixer(nn.Module):
-    """Sines of learned sums of the observed numbers, then two layers: (B, To, F) -> (B, outputs)."""
+@dataclass(frozen=True)
+class Prepared:
+    """What stays the same over the diffusion steps: features (B, To, F), and guesses (B, K, T, A) where there are any."""
 
-    outputs = 128
-    waves = 64
+    observed: Tensor
+    guesses: Tensor | None
 
-    def __init__(self, *, numbers: int, width: int) -> None:
-        super().__init__()
-        self.sums = nn.Linear(numbers, self.waves)
-        nn.init.normal_(self.sums.weight)
-        self.mix = nn.Sequential(
-            nn.Linear(numbers + 2 * self.waves, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, self.outputs),
-        )
-
-    def forward(self, observed: Tensor) -> Tensor:
-        flat = observed.flatten(1)
-        phase = self.sums(flat)
-        return cast(Tensor, self.mix(torch.cat([flat, phase.sin(), phase.cos()], dim=-1)))
+    def repeated(self, n: int) -> Prepared:
+        """Each observation ``n`` times."""
+        guesses = None if self.guesses is None else self.guesses.repeat_interleave(n, 0)
+        return Prepared(self.observed.repeat_interleave(n, 0), guesses)
 
 
 class DiffusionPolicyNet(nn.Module):
@@ -164,11 +159,17 @@ class DiffusionPolicyNet(nn.Module):
         self.encoder = ImageEncoder(c.encoder)
         self.denoiser: ConditionalUNet1D | DiffusionTransformer
         numbers = c.obs_steps * c.features
-        self.mixer: nn.Module = Mixer(numbers=numbers, width=c.mixer) if c.mixer else nn.Identity()
+        self.geometry: Geometry | None = None
+        if c.geometry:
+            self.geometry = Geometry(
+                things=c.encoder.points, scale=c.max_step, horizon=c.horizon, width=c.geometry, guesses=c.guesses
+            )
         if isinstance(c.denoiser, UNetConfig):
-            condition = Mixer.outputs if c.mixer else numbers
             self.denoiser = ConditionalUNet1D(
-                action_dim=c.action_dim, condition=condition, **dataclasses.asdict(c.denoiser)
+                action_dim=c.action_dim,
+                condition=Geometry.outputs if c.geometry else numbers,
+                beside=c.guesses * c.action_dim if c.geometry else 0,
+                **dataclasses.asdict(c.denoiser),
             )
         else:
             self.denoiser = DiffusionTransformer(
@@ -205,9 +206,20 @@ class DiffusionPolicyNet(nn.Module):
             raise ValueError(f"this policy needs proprioception (B, {features.shape[1]}, {self.config.proprio_dim})")
         return torch.cat([features, proprio.to(features.dtype)], dim=-1)
 
-    def predict_noise(self, x: Tensor, t: Tensor, observed: Tensor) -> Tensor:
+    def prepare(self, observed: Tensor) -> Prepared:
+        """What the noise predictor is given at every diffusion step, from observations (B, To, F)."""
+        if self.geometry is None:
+            return Prepared(observed, None)
+        embedding, guesses = self.geometry(observed[:, -1, : -self.config.proprio_dim], self._here(observed)[:, 0])
+        return Prepared(embedding[:, None], guesses)
+
+    def predict_noise(self, x: Tensor, t: Tensor, given: Prepared) -> Tensor:
         """Noise (B, T, A) in noisy actions (B, T, A) at diffusion steps (B,)."""
-        return cast(Tensor, self.denoiser(x, t, self.mixer(observed)))
+        if given.guesses is None:
+            return cast(Tensor, self.denoiser(x, t, given.observed))
+        # The guesses are trained by what was demonstrated, not by what would help to find the noise.
+        beside = given.guesses.detach().transpose(1, 2).flatten(2)
+        return cast(Tensor, self.denoiser(torch.cat([x, beside], dim=-1), t, given.observed))
 
     def to_steps(self, actions: Tensor, observed: Tensor) -> Tensor:
         """What is denoised for chunks (B, T, A) normalised: themselves, or the steps that lead along them."""
@@ -224,8 +236,8 @@ class DiffusionPolicyNet(nn.Module):
     def _here(self, observed: Tensor) -> Tensor:
         return observed[:, -1:, -self.config.proprio_dim :]
 
-    def loss(self, observed: Tensor, actions: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Mean squared error of the predicted noise.
+    def losses(self, observed: Tensor, actions: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean squared error of the predicted noise, and what the guesses are off by (0 without guesses); scalars.
 
         Args:
             observed: (B, To, F).
@@ -234,12 +246,13 @@ class DiffusionPolicyNet(nn.Module):
             noise: (B * K, T, A) standard normal.
         """
         draws = len(t) // len(actions)
+        steps, given = self.to_steps(actions, observed), self.prepare(observed)
+        guessing = guess_loss(given.guesses, steps) if self.config.geometry and self.config.guesses else steps.new_zeros(())
         if draws > 1:
-            observed, actions = (x.repeat_interleave(draws, 0) for x in (observed, actions))
-        actions = self.to_steps(actions, observed)
+            steps, given = steps.repeat_interleave(draws, 0), given.repeated(draws)
         signal = self.alphas_cumprod[t][:, None, None]
-        noisy = signal.sqrt() * actions + (1 - signal).sqrt() * noise
-        return (self.predict_noise(noisy, t, observed).float() - noise).square().mean()
+        noisy = signal.sqrt() * steps + (1 - signal).sqrt() * noise
+        return (self.predict_noise(noisy, t, given).float() - noise).square().mean(), guessing
 
 
 @dataclass(frozen=True)
@@ -292,6 +305,7 @@ def sample_chunks(
             what a share draws does not depend on the others.
     """
     c = net.config
+    given = net.prepare(observed).repeated(n)
     observed = observed.repeat_interleave(n, 0)
     scheduler = sampler.scheduler(c.train_steps)
     share = len(observed) // len(generators)
@@ -299,7 +313,7 @@ def sample_chunks(
     parts = [torch.randn(shape, generator=g).to(observed) for g in generators]
     for timestep in scheduler.timesteps:
         x = torch.cat(parts)
-        predicted = net.predict_noise(x, timestep.to(x.device).expand(len(x)), observed)
+        predicted = net.predict_noise(x, timestep.to(x.device).expand(len(x)), given)
         # Every share takes its own step, because the step itself may draw noise.
         parts = [
             scheduler.step(some.to(x.dtype), int(timestep), part, generator=generator).prev_sample

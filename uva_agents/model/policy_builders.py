@@ -43,7 +43,8 @@ def dp_c_points_config(**overrides: Any) -> DiffusionPolicyConfig:
     values: dict[str, Any] = dict(
         encoder=EncoderConfig(**_SMALL, full_coordinates=True, points=5),
         denoiser=UNetConfig(stages=(32, 64, 128)),
-        mixer=256,
+        obs_steps=1,
+        geometry=512,
         max_step=(0.1273, 0.07),
     )
     return DiffusionPolicyConfig(**(values | overrides))

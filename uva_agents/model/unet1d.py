@@ -123,6 +123,7 @@ class ConditionalUNet1D(nn.Module):
     Args:
         action_dim: A.
         condition: numbers that describe the observations.
+        beside: further channels of x, which are not denoised.
         stages: channels per stage; T must be a multiple of 2 ** (len(stages) - 1).
         kernel: of the convolutions over time.
         groups: of the group norms.
@@ -138,6 +139,7 @@ class ConditionalUNet1D(nn.Module):
         kernel: int = 5,
         groups: int = 8,
         step_dim: int = 128,
+        beside: int = 0,
     ) -> None:
         super().__init__()
         if len(stages) < 2:
@@ -154,7 +156,7 @@ class ConditionalUNet1D(nn.Module):
         self.step = nn.Sequential(
             StepEmbedding(step_dim), nn.Linear(step_dim, 4 * step_dim), nn.Mish(), nn.Linear(4 * step_dim, step_dim)
         )
-        before = [action_dim, *stages[:-1]]
+        before = [action_dim + beside, *stages[:-1]]
         self.down = nn.ModuleList(
             nn.ModuleList([block(channels, width), block(width, width)])
             for channels, width in zip(before, stages, strict=True)
@@ -173,7 +175,7 @@ class ConditionalUNet1D(nn.Module):
         """Noise (B, T, A).
 
         Args:
-            x: (B, T, A) noisy actions.
+            x: (B, T, A + beside) noisy actions, and what stands beside them.
             t: (B,) diffusion step.
             observed: (B, To, F) observation features, oldest first.
         """

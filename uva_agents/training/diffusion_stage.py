@@ -12,6 +12,7 @@ from uva_agents.data import EpochOrder, FrameWindows, LinearNormalizer
 from uva_agents.model import ActionSampler, DiffusionPolicyNet, sample_chunks
 from uva_agents.training.loop import parameter_groups
 from uva_agents.training.network_recipes import NetworkRecipe
+from uva_agents.training.point_augmentation import PointAugmentation
 from uva_agents.training.report import Reporter
 
 
@@ -25,20 +26,32 @@ class DiffusionModule(nn.Module):
     def forward(
         self, frames: Tensor, corner: Tensor | None, proprio: Tensor | None, actions: Tensor, t: Tensor, noise: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.net.loss(self.net.observe(frames, proprio, corner), actions, t, noise), {}
+        loss, _ = self.net.losses(self.net.observe(frames, proprio, corner), actions, t, noise)
+        return loss, {}
 
 
 class PointsDiffusionModule(nn.Module):
-    """The same from key points that were computed before."""
+    """The same from key points that were computed before.
 
-    def __init__(self, net: DiffusionPolicyNet) -> None:
+    Args:
+        net: the network.
+        augmentation: of the positions of things; ``None`` for encoders without ``points``.
+    """
+
+    def __init__(self, net: DiffusionPolicyNet, augmentation: PointAugmentation | None = None) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.augmentation = net, augmentation
 
     def forward(
         self, points: Tensor, proprio: Tensor | None, actions: Tensor, t: Tensor, noise: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.net.loss(self.net.observe_points(points, proprio), actions, t, noise), {}
+        observed = self.net.observe_points(points, proprio)
+        if self.augmentation is not None:
+            observed, actions = self.augmentation.applied(observed, actions, self.net.config.max_step)
+        denoising, guessing = self.net.losses(observed, actions, t, noise)
+        if self.net.geometry is None:
+            return denoising, {}
+        return denoising + guessing, {"noise": denoising, "guess": guessing}
 
 
 class DiffusionStage:
@@ -79,7 +92,7 @@ class DiffusionStage:
             *parameter_groups(self.net.encoder, weight_decay if encoder is None else encoder),
             *parameter_groups(self.net.denoiser, weight_decay),
         ]
-        return groups + parameter_groups(self.net.mixer, weight_decay) if self.net.config.mixer else groups
+        return groups if self.net.geometry is None else groups + parameter_groups(self.net.geometry, weight_decay)
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         size, c = self.config.batch_size, self.net.config
@@ -119,7 +132,7 @@ class DiffusionStage:
         generator = torch.Generator().manual_seed(0)
         t = torch.linspace(0, c.train_steps - 1, count).long()[torch.randperm(count, generator=generator)]
         noise = torch.randn(count, c.horizon, c.action_dim, generator=generator)
-        loss = net.loss(observed, batch.actions.to(device), t.to(device), noise.to(device))
+        loss, guessing = net.losses(observed, batch.actions.to(device), t.to(device), noise.to(device))
         steps = min(16, c.train_steps)
         chunks = sample_chunks(
             net, observed, n=self.check_samples, sampler=ActionSampler(steps=steps), generators=[generator]
@@ -135,6 +148,8 @@ class DiffusionStage:
             "windows": float(count),
             "samples": float(self.check_samples),
         }
+        if net.geometry is not None:
+            metrics["guess"] = float(guessing)
         if self.check_samples > 1:
             metrics["spread"] = float((chunks[:, 1:] - chunks[:, :1]).norm(dim=-1).mean())
         return metrics
@@ -156,7 +171,7 @@ class PointsDiffusionStage(DiffusionStage):
         normalizer: LinearNormalizer,
     ) -> None:
         super().__init__(recipe, net, train, held_out, normalizer)
-        self.module = PointsDiffusionModule(net)
+        self.module = PointsDiffusionModule(net, recipe.point_augmentation)
         # What an encoder that says where things are says, it has learned; features are the policy's own.
         kept = (net.encoder,) if net.config.encoder.points else (net.encoder.trunk, net.encoder.keypoints)
         for part in kept:

@@ -19,6 +19,7 @@ from uva_agents.model import (
     two_frame_nano_config,
 )
 from uva_agents.training.config import Limits, StageConfig
+from uva_agents.training.point_augmentation import PointAugmentation
 
 PUSHT_LIMITS: Limits = {"action": (0.0, 512.0), "agent_pos": (0.0, 512.0)}
 BLOCK_PUSH_LIMITS: Limits = {"action": ((0.15, -0.5), (0.7, 0.5)), "agent_pos": ((0.15, -0.5), (0.7, 0.5))}
@@ -41,6 +42,7 @@ class NetworkRecipe:
         draws: noise draws for every encoded observation (Diffusion Policy). 1 is published; more are cheap where the encoder
             is what costs.
         crop_together: frames of a window are cropped at the same place, which keeps what moved between them.
+        point_augmentation: of the positions that an encoder of ``points`` gives.
         encoder_weight_decay: of the image encoder, where it differs from the stage's.
         control_hz, execute: see :class:`~uva_agents.checkpoints.InterfaceSpec`.
         seed: of everything.
@@ -56,6 +58,7 @@ class NetworkRecipe:
     held_out: int = 10
     draws: int = 1
     crop_together: bool = False
+    point_augmentation: PointAugmentation | None = None
     encoder_weight_decay: float | None = None
     control_hz: float = 10.0
     execute: int = 8
@@ -118,8 +121,15 @@ def dp_c_nano() -> NetworkRecipe:
 
 def dp_c_block_push() -> NetworkRecipe:
     """DP-C on block pushing in random order, for two CPU cores: the source of proposals in the planning experiments."""
-    return dataclasses.replace(
-        dp_c_nano(), name="dp-c-block-push", model=dp_c_points_config(), draws=1, **(_block_push() | {"execute": 6})
+    # The effector, two blocks, two squares; positions are read to about 2 mm, a step is at most 35 mm.
+    augmentation = PointAugmentation(noise=0.06, turn=True, exchange=((1, 2), (3, 4)))
+    return NetworkRecipe(
+        name="dp-c-block-push",
+        model=dp_c_points_config(),
+        stage=dataclasses.replace(_NANO, steps=4000, batch_size=256, lr=1e-3),
+        point_augmentation=augmentation,
+        execute=6,
+        **_block_push(),
     )
 
 

@@ -1,0 +1,135 @@
+"""Policies on where things are: relations between things, guesses, and scenes made from other scenes."""
+
+import math
+
+import pytest
+import torch
+
+from tests.tiny import tiny_dp_config, tiny_encoder
+from uva_agents.model import DiffusionPolicyNet, sample_chunks
+from uva_agents.model.diffusion_policy import ActionSampler, DiffusionPolicyConfig
+from uva_agents.model.geometry import Geometry, guess_loss
+from uva_agents.training.point_augmentation import PointAugmentation, exchanged, turned
+
+SCALE = torch.tensor([0.5, 0.25])
+
+
+def scenes(n: int = 64, things: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Positions, where the effector is, actions."""
+    torch.manual_seed(0)
+    return torch.rand(n, 2 * things) - 0.5, torch.rand(n, 2) - 0.5, torch.rand(n, 8, 2) - 0.5
+
+
+def test_a_turned_scene_keeps_every_distance_in_metres() -> None:
+    points, here, actions = scenes()
+    other, moved = turned(points, here, actions, SCALE)
+
+    def distances(p: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        things = torch.cat([here[:, None], p.unflatten(1, (-1, 2)), a], dim=1) / SCALE
+        return torch.cdist(things, things)
+
+    torch.testing.assert_close(distances(other, moved), distances(points, actions), atol=1e-3, rtol=0)
+    assert (other - points).abs().mean() > 0.1
+
+    def handedness(p: torch.Tensor) -> torch.Tensor:
+        a, b = ((p.unflatten(1, (-1, 2))[:, i] - here) / SCALE for i in (0, 1))
+        return torch.sign(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
+
+    mirrored = handedness(other) != handedness(points)
+    assert 16 < int(mirrored.sum()) < 48
+
+
+def test_only_things_of_a_group_change_places() -> None:
+    points, _, _ = scenes(400)
+    before, after = (p.unflatten(1, (-1, 2)) for p in (points, exchanged(points, ((1, 3),))))
+    torch.testing.assert_close(after[:, [0, 2]], before[:, [0, 2]])
+    swapped = (after[:, 1] == before[:, 3]).all(1) & (after[:, 3] == before[:, 1]).all(1)
+    kept = (after[:, [1, 3]] == before[:, [1, 3]]).flatten(1).all(1)
+    assert bool((swapped | kept).all()) and 140 < int(swapped.sum()) < 260
+
+
+def test_augmentation_keeps_what_is_measured_of_the_effector() -> None:
+    points, here, actions = scenes()
+    observed = torch.cat([points, here], dim=1)[:, None]
+    changed, _ = PointAugmentation(noise=0.1, turn=True).applied(observed, actions, SCALE.tolist())
+    torch.testing.assert_close(changed[:, 0, -2:], here)
+    same, untouched = PointAugmentation().applied(observed, actions, SCALE.tolist())
+    torch.testing.assert_close(same, observed)
+    torch.testing.assert_close(untouched, actions)
+    noisy, _ = PointAugmentation(noise=0.1).applied(observed, actions, SCALE.tolist())
+    spread = ((noisy - observed)[:, 0, :-2].unflatten(1, (-1, 2)) / SCALE).std()
+    assert 0.08 < float(spread) < 0.12
+
+
+def test_relations_do_not_depend_on_where_the_scene_is() -> None:
+    points, here, _ = scenes()
+    net = Geometry(things=4, scale=SCALE.tolist(), horizon=8, width=16, guesses=3).eval()
+    embedding, guesses = net(points, here)
+    assert embedding.shape == (64, Geometry.outputs) and guesses.shape == (64, 3, 8, 2)
+    shift = torch.tensor([0.3, -0.2])
+    moved = net((points.unflatten(1, (-1, 2)) + shift).flatten(1), here + shift)
+    torch.testing.assert_close(moved[0], embedding, atol=1e-4, rtol=0)
+    seen = points.clone()
+    seen[:, :2] += 1  # where the effector was seen gives way to where it was measured
+    torch.testing.assert_close(net(seen, here)[0], embedding)
+    assert (net(points, here + 0.1)[0] - embedding).abs().max() > 1e-3
+    stacked = net(torch.zeros(1, 8), torch.zeros(1, 2))
+    assert all(bool(torch.isfinite(x).all()) for x in stacked)
+
+
+def test_the_nearest_guess_is_the_one_that_learns() -> None:
+    steps = torch.ones(1, 4, 2)
+    guesses = torch.stack([torch.zeros(1, 4, 2), torch.full((1, 4, 2), -1.0)], dim=1).requires_grad_()
+    guess_loss(guesses, steps).backward()
+    near, far = guesses.grad[0].abs().sum((1, 2))
+    assert float(near) > 20 * float(far) > 0
+    exact = torch.stack([steps, torch.full((1, 4, 2), -1.0)], dim=1)
+    assert float(guess_loss(exact, steps)) < 0.02 * float(guess_loss(exact[:, 1:], steps))
+
+
+def policy_config() -> DiffusionPolicyConfig:
+    return tiny_dp_config(
+        encoder=tiny_encoder(points=3),
+        obs_steps=1,
+        geometry=32,
+        guesses=2,
+        max_step=(0.15, 0.15),
+        horizon=8,
+        action_steps=8,
+    )
+
+
+def test_two_ways_to_go_on_become_two_guesses() -> None:
+    """The effector goes to either of two things: the guesses end at one and at the other, none between them."""
+    torch.manual_seed(0)
+    net = Geometry(things=3, scale=(0.15, 0.15), horizon=8, width=64, guesses=2)
+    optimizer, steps = torch.optim.AdamW(net.parameters(), lr=3e-3), 500
+
+    def batch(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        angle, here = torch.rand(n) * 2 * math.pi, 0.1 * torch.randn(n, 2)
+        first = torch.stack([angle.cos(), angle.sin()], dim=-1)
+        return torch.stack([here, here + first, here - first], dim=1).flatten(1), here, first
+
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
+        points, here, first = batch(128)
+        goal = first * torch.where(torch.rand(128, 1) < 0.5, -1.0, 1.0)
+        loss = guess_loss(net(points, here)[1], (goal[:, None] / 8 / 0.15).expand(128, 8, 2))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    points, here, first = batch(40)
+    with torch.no_grad():
+        ends = (net(points, here)[1].sum(2) * 0.15 * first[:, None]).sum(-1)
+    assert float((ends.abs() - 1).abs().mean()) < 0.15, ends
+    assert bool((ends.prod(1) < 0).float().mean() > 0.9), ends
+
+
+@pytest.mark.parametrize("field", [{"geometry": 0}, {"guesses": 0}])
+def test_parts_can_be_left_out(field: dict[str, int]) -> None:
+    import dataclasses
+
+    net = DiffusionPolicyNet(dataclasses.replace(policy_config(), **field)).eval()
+    observed, actions = torch.rand(2, 1, 8), torch.rand(2, 8, 2)
+    denoising, guessing = net.losses(observed, actions, torch.tensor([3, 60]), torch.randn(2, 8, 2))
+    assert float(denoising) > 0 and float(guessing) == 0

@@ -1,0 +1,79 @@
+"""More scenes from few, for policies that see where things are: what holds of one arrangement holds of others like it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PointAugmentation:
+    """What is changed about the things that a policy sees and the actions that belong to them.
+
+    Attributes:
+        noise: standard deviation on every position, in steps; about what the encoder is off by in frames that it was not trained on.
+        turn: see :func:`turned`.
+        exchange: groups of things, see :func:`exchanged`.
+    """
+
+    noise: float = 0.0
+    turn: bool = False
+    exchange: tuple[tuple[int, ...], ...] = ()
+
+    def applied(self, observed: Tensor, actions: Tensor, step: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Changed observations and actions.
+
+        Args:
+            observed: (B, 1, 2 P + 2) normalised positions of P things and the measured one of the effector.
+            actions: (B, T, 2) normalised.
+            step: normalised units of one step.
+        """
+        scale = observed.new_tensor(step)
+        points, here = observed[:, 0, :-2], observed[:, 0, -2:]
+        points = points + (self.noise * scale * torch.randn_like(points).unflatten(1, (-1, 2))).flatten(1)
+        if self.turn:
+            points, actions = turned(points, here, actions, scale)
+        points = exchanged(points, self.exchange)
+        return torch.cat([points, here], dim=-1)[:, None], actions
+
+
+def turned(points: Tensor, here: Tensor, actions: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Every scene at an angle of its own, half of them mirrored: pushing on a level table works the same in all directions.
+
+    Args:
+        points: (B, 2 P) normalised.
+        here: (B, 2) round which it is turned.
+        actions: (B, T, 2) normalised.
+        scale: (2,) normalised units of one length.
+
+    Returns: points and actions.
+    """
+    n = len(points)
+    angle = 2 * torch.pi * torch.rand(n, device=points.device)
+    across = torch.stack([angle.cos(), angle.sin()], dim=-1)
+    side = torch.where(torch.rand(n, device=points.device) < 0.5, -1.0, 1.0)
+    upright = torch.stack([-angle.sin(), angle.cos()], dim=-1) * side[:, None]
+    turn = torch.stack([across, upright], dim=1)
+
+    def apply(x: Tensor) -> Tensor:
+        return torch.einsum("bnd,bde->bne", (x - here[:, None]) / scale, turn) * scale + here[:, None]
+
+    return apply(points.unflatten(1, (-1, 2))).flatten(1), apply(actions)
+
+
+def exchanged(points: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
+    """Things of a group in random order: what may be done with one may be done with the other.
+
+    Args:
+        points: (B, 2 P).
+        groups: indices of things.
+    """
+    things = points.unflatten(1, (-1, 2)).clone()
+    for group in groups:
+        among = torch.tensor(list(group), device=points.device)
+        order = torch.rand(len(things), len(among), device=points.device).argsort(1)
+        things[:, among] = things[torch.arange(len(things), device=points.device)[:, None], among[order]]
+    return things.flatten(1)
