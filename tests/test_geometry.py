@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.tiny import tiny_dp_config, tiny_encoder
-from uva_agents.model import DiffusionPolicyNet, sample_chunks
-from uva_agents.model.diffusion_policy import ActionSampler, DiffusionPolicyConfig
+from uva_agents.model import DiffusionPolicyNet
+from uva_agents.model.diffusion_policy import DiffusionPolicyConfig
 from uva_agents.model.geometry import Geometry, guess_loss
 from uva_agents.training.point_augmentation import PointAugmentation, exchanged, turned
 
@@ -81,6 +81,7 @@ def test_the_nearest_guess_is_the_one_that_learns() -> None:
     steps = torch.ones(1, 4, 2)
     guesses = torch.stack([torch.zeros(1, 4, 2), torch.full((1, 4, 2), -1.0)], dim=1).requires_grad_()
     guess_loss(guesses, steps).backward()
+    assert guesses.grad is not None
     near, far = guesses.grad[0].abs().sum((1, 2))
     assert float(near) > 20 * float(far) > 0
     exact = torch.stack([steps, torch.full((1, 4, 2), -1.0)], dim=1)

@@ -18,16 +18,25 @@ from safetensors.torch import save_file
 import uva_agents as uva
 from tests.test_training import curve
 from tests.tiny import observation, tiny_dataset, tiny_dp_config, tiny_encoder
-from uva_agents.data import EpochOrder, FrameWindows, LinearNormalizer, WindowSpec, read_replay_buffer
+from uva_agents.data import (
+    EpochOrder,
+    Field,
+    FrameWindows,
+    LinearNormalizer,
+    WindowSpec,
+    read_replay_buffer,
+    write_replay_buffer,
+)
 from uva_agents.data.frame_windows import cut
 from uva_agents.model import DiffusionPolicyNet, TwoFrameConfig
 from uva_agents.model.points import ConvPointReader
 from uva_agents.training.cli import add_arguments, configure
 from uva_agents.training.config import StageConfig
-from uva_agents.training.diffusion_stage import DiffusionStage, PointsDiffusionStage
+from uva_agents.training.diffusion_stage import DiffusionStage, PointsDiffusionStage, observe_points
 from uva_agents.training.network_pipeline import run_network_recipe
 from uva_agents.training.network_recipes import NETWORK_RECIPES, NetworkRecipe, dp_c_nano, dp_t, two_frame_pusht
 from uva_agents.training.pipeline import RunOptions
+from uva_agents.training.point_augmentation import PointAugmentation
 
 STAGE = StageConfig(steps=8, batch_size=8, lr=2e-3, warmup=2, validate_every=4)
 
@@ -78,6 +87,7 @@ def test_crops_lie_where_their_corners_say(data: Path) -> None:
         for i, now in enumerate((5, 40)):
             for k in range(2):
                 x, y = corner[i, k]
+                assert frames is not None
                 expected = frames[now - 1 + k, y : y + 84, x : x + 84]
                 np.testing.assert_array_equal(batch.frames[i, k].numpy(), expected)
         assert (corner[:, 0] == corner[:, 1]).all() == together
@@ -143,9 +153,7 @@ def test_a_policy_that_is_told_where_things_are_keeps_the_whole_reader(data: Pat
     reader = ConvPointReader(points=3, widths=(16, 32), features=8, width=(16, 32))
     save_file(reader.state_dict(), tmp_path / "reader.safetensors")
     options = RunOptions(data, tmp_path / "run", points_weights=tmp_path / "reader.safetensors", progress=False)
-    model = tiny_dp_config(
-        encoder=tiny_encoder(points=3), obs_steps=1, geometry=32, guesses=2, max_step=(1.0, 1.0)
-    )
+    model = tiny_dp_config(encoder=tiny_encoder(points=3), obs_steps=1, geometry=32, guesses=2, max_step=(1.0, 1.0))
     augmentation = PointAugmentation(noise=0.1, turn=True, exchange=((1, 2),))
     folder = run_network_recipe(tiny_policy_recipe(model=model, point_augmentation=augmentation), options)
     assert folder is not None
@@ -153,6 +161,37 @@ def test_a_policy_that_is_told_where_things_are_keeps_the_whole_reader(data: Pat
     for name, value in policy.bundle.model.encoder.state_dict().items():
         torch.testing.assert_close(value, reader.state_dict()[name].half().float(), msg=name)
     assert policy.sample(observation(0), n=2).shape == (2, 16, 2)
+
+
+def test_a_policy_learns_from_recorded_positions_without_any_picture(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    arrays = {k: rng.uniform(0, 512, (60, n)).astype(np.float32) for k, n in (("action", 2), ("state", 6))}
+    write_replay_buffer(tmp_path / "d.zarr", arrays, np.array([20, 40, 60]))
+    save_file(
+        ConvPointReader(points=3, widths=(16, 32), features=8, width=(16, 32)).state_dict(), tmp_path / "r.safetensors"
+    )
+    recipe = tiny_policy_recipe(
+        model=tiny_dp_config(encoder=tiny_encoder(points=3), obs_steps=1, geometry=32, max_step=(1.0, 1.0)),
+        fields={
+            "pixels": Field("img"),
+            "action": Field("action"),
+            "agent_pos": Field("state", columns=slice(0, 2)),
+            "keypoints": Field("state", columns=(2, 3, 4, 5)),
+        },
+        positions_key="keypoints",
+    )
+    options = RunOptions(
+        tmp_path / "d.zarr", tmp_path / "run", points_weights=tmp_path / "r.safetensors", progress=False
+    )
+    folder = run_network_recipe(recipe, options)
+    assert folder is not None
+    policy = uva.DiffusionPolicy.from_pretrained(folder)
+    assert policy.spec.image_shape == (96, 96)
+    assert policy.sample(observation(0), n=2).shape == (2, 16, 2)
+    short = {**recipe.fields, "keypoints": Field("state", columns=(2, 3))}
+    with pytest.raises(ValueError, match="two numbers for each of the encoder's points"):
+        run_network_recipe(replace(recipe, fields=short), replace(options, out=tmp_path / "other"))
 
 
 def test_key_points_computed_before_are_those_of_the_frames(data: Path) -> None:
@@ -166,7 +205,7 @@ def test_key_points_computed_before_are_those_of_the_frames(data: Path) -> None:
     batch = some.batch(chosen)
     torch.testing.assert_close(inputs["actions"], batch.actions)
     torch.testing.assert_close(
-        net.observe_points(inputs["points"], inputs["proprio"]), net.observe(batch.frames, batch.proprio)
+        observe_points(net, inputs["points"], inputs["proprio"]), net.observe(batch.frames, batch.proprio)
     )
 
 

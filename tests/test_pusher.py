@@ -82,6 +82,23 @@ def test_a_block_that_is_placed_gives_way_to_the_other():
     assert pusher.act(state(block=(0.4, 0.0), here=(0.4, -0.05), other=(0.4, -0.2)))[1] < -0.05  # for good
 
 
+def test_deciding_anew_takes_the_nearest_push_or_what_is_left() -> None:
+    pusher = Pusher(0, noise=0.0)
+    assert pusher.block == 0
+    near_green = state(block=(0.4, 0.0), other=(0.6, 0.0), here=(0.62, -0.06))
+    pusher.decide(near_green)
+    assert pusher.block == 1
+    # Straight behind it as seen from the second square, so that is where it goes.
+    towards = pusher.act(near_green) - near_green[8:10]
+    wanted = near_green[13:15] - near_green[3:5]
+    assert towards @ wanted > 0.9 * np.linalg.norm(towards) * np.linalg.norm(wanted)
+    placed = state(block=(0.52, 0.19), other=(0.6, 0.0), here=(0.5, 0.15))
+    pusher.decide(placed)
+    assert pusher.block == 1  # the red one lies in a square, however near
+    pusher.decide(state(block=(0.4, 0.0), other=(0.28, 0.19), here=(0.28, 0.15)))
+    assert pusher.block == 0
+
+
 def test_the_noise_follows_from_its_seed():
     first, same, other = (Pusher(0, seed=s).act(state()) for s in (1, 1, 2))
     np.testing.assert_array_equal(first, same)

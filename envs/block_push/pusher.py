@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uva_agents.envs.block_push.oracle import checked_order
+from uva_agents.envs.block_push.oracle import ORDERS, checked_order
 
 _FAST, _PUSH = 0.03, 0.015
 """Largest steps through the air and while pushing, metres: those of the published demonstrations."""
@@ -49,29 +49,55 @@ class Pusher:
         """Which block it is pushing: 0 red, 1 green."""
         return self._pair[0]
 
+    def decide(self, state: np.ndarray) -> None:
+        """Choose anew, from positions alone: what is left when one block is placed, or else the push that is nearest.
+
+        Nobody who sees it near a block then has to guess at an intention from before.
+        """
+        state = np.asarray(state, np.float64)
+        here, pairs = state[8:10], [pair for pair, _ in ORDERS]
+        others = [rest for _, rest in ORDERS]
+        effort = [
+            -1.0 if _distance(state, rest) < _FIRST_DONE else _effort(here, *_positions(state, pair)[:2])
+            for pair, rest in ORDERS
+        ]
+        nearest = int(np.argmin(effort))
+        self._pair = pairs[nearest]
+        self._rest = self._pair if effort[nearest] < 0 else others[nearest]
+
     def act(self, state: np.ndarray) -> np.ndarray:
         """The next target (2,), metres, for ``state`` (16,) of the environment."""
         state = np.asarray(state, np.float64)
         here = state[8:10]
-        block, square, other = self._see(state)
-        if self._pair != self._rest and np.linalg.norm(block - square) < _FIRST_DONE:
+        if self._pair != self._rest and _distance(state, self._pair) < _FIRST_DONE:
             self._pair = self._rest
-            block, square, other = self._see(state)
-        step = _step(here, block, square, other)
+        step = _step(here, *_positions(state, self._pair))
         if self._noise:
             step = step + self._rng.normal(0.0, self._noise, 2)
         target: np.ndarray = here + step
         return target
 
-    def _see(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Positions (2,) of the present block, its square, and the other block."""
-        block, square = self._pair
-        other = 1 - block
-        return (
-            state[3 * block : 3 * block + 2],
-            state[10 + 3 * square : 12 + 3 * square],
-            state[3 * other : 3 * other + 2],
-        )
+
+def _positions(state: np.ndarray, pair: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions (2,) of a pair's block and square, and of the other block."""
+    block, square = pair
+    other = 1 - block
+    return (
+        state[3 * block : 3 * block + 2],
+        state[10 + 3 * square : 12 + 3 * square],
+        state[3 * other : 3 * other + 2],
+    )
+
+
+def _distance(state: np.ndarray, pair: tuple[int, int]) -> float:
+    block, square, _ = _positions(state, pair)
+    return float(np.linalg.norm(block - square))
+
+
+def _effort(here: np.ndarray, block: np.ndarray, square: np.ndarray) -> float:
+    """About how far it is to where the push begins, metres."""
+    off = _wrapped(_angle(here - block) - _angle(block - square))
+    return float(np.linalg.norm(here - block)) + 1.25 * _CLEAR * abs(off)
 
 
 def _step(here: np.ndarray, block: np.ndarray, square: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -96,7 +122,8 @@ def _kept_from(obstacle: np.ndarray, here: np.ndarray, step: np.ndarray) -> np.n
     """The step, bent so that it slides along a circle round the obstacle."""
     away = here + step - obstacle
     distance = float(np.linalg.norm(away))
-    return step + away / max(distance, 1e-9) * max(0.0, _CLEAR_OTHER - distance)
+    bent: np.ndarray = step + away / max(distance, 1e-9) * max(0.0, _CLEAR_OTHER - distance)
+    return bent
 
 
 def _angle(vector: np.ndarray) -> float:

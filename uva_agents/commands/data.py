@@ -47,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RECORDED.zarr",
         help="execute these recorded relative actions instead of a script's; episode i has seed SEED + i",
     )
-    collect.add_argument("--image-size", type=int, default=96, help="side of the pictures (default %(default)s)")
+    collect.add_argument(
+        "--image-size", type=int, default=96, help="side of the pictures, 0 for none (default %(default)s)"
+    )
     collect.add_argument("--camera", choices=("workspace", "published"), default="workspace")
     collect.add_argument(
         "--max-steps", type=int, default=350, help="after these the script gives up (default %(default)s)"

@@ -62,7 +62,7 @@ class BlockPushPlan:
             up near a block, mostly the one that was pushed, the others anywhere on the table or a few steps aside.
         replay: a replay buffer whose relative ``data/action`` are executed instead of a script's; ``seed`` is that of
             its first episode, 0 for the published one.
-        image_size: side of the pictures.
+        image_size: side of the pictures; 0 for none, which takes less than half the time.
         camera: see :class:`uva_agents.envs.block_push.BlockPushEnv`.
         max_steps: a demonstrator that has not succeeded by then is stopped.
     """
@@ -90,6 +90,8 @@ class BlockPushPlan:
             raise ValueError(f"disturbed={self.disturbed}: a share of the episodes lies in [0, 1]")
         if (self.noise or self.disturbed) and self.replay:
             raise ValueError("a replay executes what was recorded: noise and disturbances are for demonstrators")
+        if self.image_size < 0:
+            raise ValueError(f"image_size={self.image_size}: a side in pixels, or 0 for no pictures")
         if self.max_steps < 1:
             raise ValueError(f"max_steps={self.max_steps}: at least one")
         if not (self.seed >= 0 and self.seed + self.episodes <= 2**32):
@@ -145,8 +147,8 @@ def collect_block_push(
 ) -> Collected:
     """Collect ``plan`` into the replay buffer ``out``.
 
-    Rows: ``img`` uint8 (H, W, 3) before the action, ``action`` float32 (2,) the commanded target, metres, clipped to the
-    table; ``state`` float32 (16,) before the action, see :data:`STATE_NAMES`. Per episode: ``meta/seed``, ``meta/success``.
+    Rows: ``img`` uint8 (H, W, 3) before the action (with pictures), ``action`` float32 (2,) the commanded target, metres, clipped
+    to the table; ``state`` float32 (16,) before the action, see :data:`STATE_NAMES`. Per episode: ``meta/seed``, ``meta/success``.
     A script's episode ends, like the published ones, with the moment after success and one more action.
 
     Args:
@@ -196,7 +198,7 @@ def record_block_push(plan: BlockPushPlan, index: int) -> dict[str, np.ndarray]:
     replayed = None if plan.replay is None else _recorded_actions(plan.replay, index)
     env = BlockPushEnv(
         action_mode="absolute" if replayed is None else "relative",
-        image_size=plan.image_size,
+        image_size=plan.image_size or 96,
         camera=plan.camera,
         render_observations=False,
     )
@@ -207,6 +209,8 @@ def record_block_push(plan: BlockPushPlan, index: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng([seed, 1])
         if rng.random() < plan.disturbed:
             info = _disturb(env, demonstrator, info, rng)
+            if isinstance(demonstrator, Pusher):
+                demonstrator.decide(info["state"])
             if info["is_success"]:  # it was over before it began
                 _, info = env.reset(seed=seed)
                 demonstrator = script(order_of_seed(seed), noise=plan.noise, seed=seed)
@@ -214,7 +218,8 @@ def record_block_push(plan: BlockPushPlan, index: int) -> dict[str, np.ndarray]:
         length = plan.max_steps + 1 if replayed is None else len(replayed)
         for t in range(length):
             over = info["is_success"]
-            images.append(env.observe()["pixels"])
+            if plan.image_size:
+                images.append(env.observe()["pixels"])
             states.append(info["state"][_FROM_ENV])
             # Rounded before it is executed, so that what is stored leads to what is stored.
             action = demonstrator.act(info["state"]).astype(np.float32) if replayed is None else replayed[t]
@@ -223,7 +228,7 @@ def record_block_push(plan: BlockPushPlan, index: int) -> dict[str, np.ndarray]:
             if over and replayed is None:
                 break
     return {
-        "img": np.stack(images),
+        **({"img": np.stack(images)} if images else {}),
         "action": np.array(actions, np.float32),
         "state": np.array(states, np.float32),
         "success": np.array(info["p2"]),
@@ -231,20 +236,21 @@ def record_block_push(plan: BlockPushPlan, index: int) -> dict[str, np.ndarray]:
 
 
 def _disturb(env: BlockPushEnv, demonstrator: Oracle | Pusher, info: Info, rng: np.random.Generator) -> Info:
-    """Let the demonstrator work for a while, then move the pusher elsewhere; returns the last info."""
+    """Let the demonstrator work for a while, then move its pusher elsewhere; returns the last info."""
     for _ in range(int(rng.integers(0, 100))):
         if info["is_success"]:
             return info
         *_, info = env.step(demonstrator.act(info["state"]))
     here, kind = info["state"][8:10], rng.random()
     if kind < 0.25:
-        return _move(env, info, here + rng.normal(0.0, _ASIDE, 2) * int(rng.integers(2, 7)))
-    if kind < 0.45:
-        return _move(env, info, rng.uniform(*_TABLE))
-    block = demonstrator.block if rng.random() < 0.75 else 1 - demonstrator.block
-    distance, angle = rng.uniform(0.02, 0.12), rng.uniform(0, 2 * np.pi)
-    centre = info["state"][3 * block : 3 * block + 2]
-    return _move(env, info, centre + distance * np.array([np.cos(angle), np.sin(angle)]))
+        goal = here + rng.normal(0.0, _ASIDE, 2) * int(rng.integers(2, 7))
+    elif kind < 0.45:
+        goal = rng.uniform(*_TABLE)
+    else:
+        block = demonstrator.block if rng.random() < 0.75 else 1 - demonstrator.block
+        distance, angle = rng.uniform(0.02, 0.12), rng.uniform(0, 2 * np.pi)
+        goal = info["state"][3 * block : 3 * block + 2] + distance * np.array([np.cos(angle), np.sin(angle)])
+    return _move(env, info, goal)
 
 
 def _move(env: BlockPushEnv, info: Info, goal: np.ndarray) -> Info:
@@ -294,7 +300,7 @@ def _assemble(out: Path, partial: Path, plan: BlockPushPlan, kept: list[int], su
         nonlocal rows
         for index in kept:
             with np.load(_file(partial, index)) as stored:
-                episode = {name: stored[name] for name in ("img", "action", "state")}
+                episode = {name: stored[name] for name in ("img", "action", "state") if name in stored}
             rows += len(episode["action"])
             yield episode
 

@@ -36,7 +36,7 @@ class FrameWindows:
 
     Args:
         episodes: the data.
-        pixels: its frames at the network's size, uint8 (N, S, S, 3).
+        pixels: its frames at the network's size, uint8 (N, S, S, 3); ``None`` where only the rest of a window is looked at.
         normalizer: has ``action`` and the proprioception key.
         spec: whose ``history`` and ``actions`` are taken.
         chosen: episode numbers to use.
@@ -48,7 +48,7 @@ class FrameWindows:
     def __init__(
         self,
         episodes: Episodes,
-        pixels: np.ndarray,
+        pixels: np.ndarray | None,
         normalizer: LinearNormalizer,
         spec: WindowSpec,
         *,
@@ -85,6 +85,8 @@ class FrameWindows:
             rng: draws the places; needed with ``crop``.
             together: all frames of a window are cut at the same place.
         """
+        if self.pixels is None:
+            raise ValueError("these windows have no frames")
         windows = np.asarray(windows)
         rows = self.index.steps(windows, self.frame_offsets)
         corner = None

@@ -193,13 +193,10 @@ class DiffusionPolicyNet(nn.Module):
             corner: (B, To, 2) of crops, see :class:`~uva_agents.model.vision.ImageEncoder`.
         """
         features = self.encoder(frames.flatten(0, 1), None if corner is None else corner.flatten(0, 1))
-        return self._with_proprio(features.view(*frames.shape[:2], -1), proprio)
+        return self.with_proprio(features.view(*frames.shape[:2], -1), proprio)
 
-    def observe_points(self, points: Tensor, proprio: Tensor | None) -> Tensor:
-        """The same from the encoder's key points (B, To, 2 * keypoints), for training on an encoder that is kept as it is."""
-        return self._with_proprio(self.encoder.describe(points), proprio)
-
-    def _with_proprio(self, features: Tensor, proprio: Tensor | None) -> Tensor:
+    def with_proprio(self, features: Tensor, proprio: Tensor | None) -> Tensor:
+        """Observations (B, To, F) from what the encoder gives (B, To, outputs) and proprioception (B, To, P) normalised."""
         if not self.config.proprio_dim:
             return features
         if proprio is None:
@@ -211,7 +208,7 @@ class DiffusionPolicyNet(nn.Module):
         if self.geometry is None:
             return Prepared(observed, None)
         embedding, guesses = self.geometry(observed[:, -1, : -self.config.proprio_dim], self._here(observed)[:, 0])
-        return Prepared(embedding[:, None], guesses)
+        return Prepared(embedding[:, None], guesses if self.config.guesses else None)
 
     def predict_noise(self, x: Tensor, t: Tensor, given: Prepared) -> Tensor:
         """Noise (B, T, A) in noisy actions (B, T, A) at diffusion steps (B,)."""
@@ -247,7 +244,7 @@ class DiffusionPolicyNet(nn.Module):
         """
         draws = len(t) // len(actions)
         steps, given = self.to_steps(actions, observed), self.prepare(observed)
-        guessing = guess_loss(given.guesses, steps) if self.config.geometry and self.config.guesses else steps.new_zeros(())
+        guessing = steps.new_zeros(()) if given.guesses is None else guess_loss(given.guesses, steps)
         if draws > 1:
             steps, given = steps.repeat_interleave(draws, 0), given.repeated(draws)
         signal = self.alphas_cumprod[t][:, None, None]

@@ -20,8 +20,9 @@ class Geometry(nn.Module):
     behind a block is a direction that a few millimetres change, which a network of plain coordinates takes very long to find.
 
     The guesses are trained beside the noise predictor on what was demonstrated, each demonstration by the guess that is
-    nearest to it, so that they divide the ways to go on between them (multiple choice learning). The noise predictor sees them as further channels
-    beside the noisy steps, and so begins with nothing to learn but which one the noise hides and by how much it is off.
+    nearest to it, so that they divide the ways to go on between them (multiple choice learning). The noise predictor sees
+    them as further channels beside the noisy steps, and so has only to find which one the noise hides, and by how much it
+    is off.
 
     Args:
         things: P; the first is what the actions move.

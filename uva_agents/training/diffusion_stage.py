@@ -31,7 +31,7 @@ class DiffusionModule(nn.Module):
 
 
 class PointsDiffusionModule(nn.Module):
-    """The same from key points that were computed before.
+    """The same from what was computed before: key points, or where things are.
 
     Args:
         net: the network.
@@ -45,13 +45,18 @@ class PointsDiffusionModule(nn.Module):
     def forward(
         self, points: Tensor, proprio: Tensor | None, actions: Tensor, t: Tensor, noise: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        observed = self.net.observe_points(points, proprio)
+        observed = observe_points(self.net, points, proprio)
         if self.augmentation is not None:
             observed, actions = self.augmentation.applied(observed, actions, self.net.config.max_step)
         denoising, guessing = self.net.losses(observed, actions, t, noise)
         if self.net.geometry is None:
             return denoising, {}
         return denoising + guessing, {"noise": denoising, "guess": guessing}
+
+
+def observe_points(net: DiffusionPolicyNet, points: Tensor, proprio: Tensor | None) -> Tensor:
+    """Observations (B, To, F) from positions (B, To, 2 P), or from key points for an encoder that goes on from there."""
+    return net.with_proprio(points if net.config.encoder.points else net.encoder.describe(points), proprio)
 
 
 class DiffusionStage:
@@ -126,19 +131,17 @@ class DiffusionStage:
         net = module.net
         c, device = net.config, next(net.parameters()).device
         count = min(self.check_windows, len(self.held_out))
-        batch = self.held_out.batch(np.linspace(0, len(self.held_out) - 1, count).astype(np.int64))
-        proprio = None if batch.proprio is None else batch.proprio.to(device)
-        observed = net.observe(batch.frames.to(device), proprio)
+        observed, actions = self._held_out(net, np.linspace(0, len(self.held_out) - 1, count).astype(np.int64))
         generator = torch.Generator().manual_seed(0)
         t = torch.linspace(0, c.train_steps - 1, count).long()[torch.randperm(count, generator=generator)]
         noise = torch.randn(count, c.horizon, c.action_dim, generator=generator)
-        loss, guessing = net.losses(observed, batch.actions.to(device), t.to(device), noise.to(device))
+        loss, guessing = net.losses(observed, actions.to(device), t.to(device), noise.to(device))
         steps = min(16, c.train_steps)
         chunks = sample_chunks(
             net, observed, n=self.check_samples, sampler=ActionSampler(steps=steps), generators=[generator]
         )
         chunks = self.normalizer.unnormalize("action", chunks.float().cpu()).view(count, -1, *chunks.shape[1:])
-        truth = batch.actions[:, -c.first_action :][:, : c.action_steps]
+        truth = actions[:, -c.first_action :][:, : c.action_steps]
         error = (chunks - self.normalizer.unnormalize("action", truth)[:, None]).norm(dim=-1)
         metrics = {
             "loss": float(loss),
@@ -154,12 +157,22 @@ class DiffusionStage:
             metrics["spread"] = float((chunks[:, 1:] - chunks[:, :1]).norm(dim=-1).mean())
         return metrics
 
+    def _held_out(self, net: DiffusionPolicyNet, windows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Observations on the network's device, and actions."""
+        batch, device = self.held_out.batch(windows), next(net.parameters()).device
+        proprio = None if batch.proprio is None else batch.proprio.to(device)
+        return net.observe(batch.frames.to(device), proprio), batch.actions
+
 
 class PointsDiffusionStage(DiffusionStage):
     """Diffusion Policy behind convolutions that are kept as they are: every frame goes through them once, before training.
 
     Several times as many windows a second as with the convolutions in the loop, for a policy that sees what the encoder was
     trained to see.
+
+    Args:
+        positions: (N, 2 P) normalised positions that were recorded of what an encoder of ``points`` finds. No frame is looked
+            at then, and the data need none; what the encoder is off by is left to the recipe's augmentation.
     """
 
     def __init__(
@@ -169,6 +182,8 @@ class PointsDiffusionStage(DiffusionStage):
         train: FrameWindows,
         held_out: FrameWindows,
         normalizer: LinearNormalizer,
+        *,
+        positions: Tensor | None = None,
     ) -> None:
         super().__init__(recipe, net, train, held_out, normalizer)
         self.module = PointsDiffusionModule(net, recipe.point_augmentation)
@@ -176,21 +191,34 @@ class PointsDiffusionStage(DiffusionStage):
         kept = (net.encoder,) if net.config.encoder.points else (net.encoder.trunk, net.encoder.keypoints)
         for part in kept:
             part.requires_grad_(False)
-        self.points = self._locate(train.pixels)
+        self.recorded = positions is not None
+        self.points = self._locate(train.pixels) if positions is None else positions
 
     @torch.no_grad()
-    def _locate(self, pixels: np.ndarray) -> Tensor:
-        device = next(self.net.parameters()).device
+    def _locate(self, pixels: np.ndarray | None) -> Tensor:
+        if pixels is None:
+            raise ValueError("without recorded positions the windows need frames")
+        encoder, device = self.net.encoder, next(self.net.parameters()).device
+        see = encoder if encoder.config.points else encoder.locate
         parts = [torch.from_numpy(pixels[i : i + 256]).to(device) for i in range(0, len(pixels), 256)]
-        return torch.cat([self.net.encoder.locate(part).cpu() for part in parts])
+        return torch.cat([see(part).cpu() for part in parts])
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         size = self.config.batch_size
         windows = EpochOrder(len(self.train), 1, size, self.recipe.seed, rank, world).at(step)[0]
-        rows = torch.from_numpy(self.train.index.steps(windows, self.train.frame_offsets))
+        return {**self._seen(self.train, windows), **self._noise(size)}
+
+    def _seen(self, source: FrameWindows, windows: np.ndarray) -> dict[str, Any]:
+        rows = torch.from_numpy(source.index.steps(windows, source.frame_offsets))
         return {
             "points": self.points[rows],
-            "proprio": None if self.train.proprio is None else self.train.proprio[rows],
-            "actions": self.train.actions[torch.from_numpy(self.train.index.steps(windows, self.train.spec.actions))],
-            **self._noise(size),
+            "proprio": None if source.proprio is None else source.proprio[rows],
+            "actions": source.actions[torch.from_numpy(source.index.steps(windows, source.spec.actions))],
         }
+
+    def _held_out(self, net: DiffusionPolicyNet, windows: np.ndarray) -> tuple[Tensor, Tensor]:
+        if not self.recorded:
+            return super()._held_out(net, windows)
+        seen, device = self._seen(self.held_out, windows), next(net.parameters()).device
+        proprio = None if seen["proprio"] is None else seen["proprio"].to(device)
+        return observe_points(net, seen["points"].to(device), proprio), seen["actions"]

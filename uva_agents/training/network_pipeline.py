@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import PartialState
-from torch import nn
+from torch import Tensor, nn
 
 from uva_agents.checkpoints.folder import load_tensors, resolve
 from uva_agents.checkpoints.networks import NetBundle, load_diffusion_policy, load_two_frame, save_net
-from uva_agents.data import FrameWindows, WindowSpec, held_out_split, read_replay_buffer
+from uva_agents.data import Episodes, FrameWindows, LinearNormalizer, WindowSpec, held_out_split, read_replay_buffer
 from uva_agents.data.images import resize_frames
-from uva_agents.model import DiffusionPolicyNet, TwoFrameConfig, TwoFrameNet
+from uva_agents.model import DiffusionPolicyConfig, DiffusionPolicyNet, TwoFrameConfig, TwoFrameNet
 from uva_agents.training.diffusion_stage import DiffusionStage, PointsDiffusionStage
 from uva_agents.training.loop import LoopOptions, run_stage
 from uva_agents.training.network_recipes import NetworkRecipe
@@ -35,17 +35,23 @@ def run_network_recipe(recipe: NetworkRecipe, options: RunOptions) -> Path | Non
     if options.points_weights is not None and isinstance(recipe.model, TwoFrameConfig):
         raise ValueError(f"recipe {recipe.name!r} trains its own encoder: leave out --points")
     state = PartialState(cpu=not torch.cuda.is_available())
-    wanted = {"pixels", "action", *([recipe.proprio_key] if recipe.proprio_key else [])}
+    keys = [recipe.proprio_key, recipe.positions_key if options.points_weights is not None else None]
+    wanted = {"action", *(k for k in keys if k), *([] if keys[1] else ["pixels"])}
     episodes = read_replay_buffer(options.data, {k: f for k, f in recipe.fields.items() if k in wanted})
     train, held_out = held_out_split(len(episodes), recipe.held_out, seed=42)
     _check(recipe, episodes.arrays["action"].shape[-1], "action_dim", recipe.model.action_dim)
     if state.is_main_process:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1, default=str))
-    pixels = resize_frames(episodes.arrays["pixels"], recipe.model.encoder.image_size)
+    pixels = None
+    if "pixels" in wanted:
+        pixels = resize_frames(episodes.arrays["pixels"], recipe.model.encoder.image_size)
     normalizer = make_normalizer(recipe, episodes)
+    side = None if "pixels" in wanted else recipe.model.encoder.image_size
     spec = dataclasses.replace(
-        make_interface(recipe, episodes, recipe.env_id), control_hz=recipe.control_hz, execute=recipe.execute
+        make_interface(recipe, episodes, recipe.env_id, image_size=side),
+        control_hz=recipe.control_hz,
+        execute=recipe.execute,
     )
     torch.manual_seed(recipe.seed)
     net: DiffusionPolicyNet | TwoFrameNet
@@ -76,7 +82,10 @@ def run_network_recipe(recipe: NetworkRecipe, options: RunOptions) -> Path | Non
         net = DiffusionPolicyNet(model)
         if options.points_weights is not None:
             _see_with(net, options.points_weights)
-            stage = PointsDiffusionStage(recipe, net, windows(train), windows(held_out), normalizer)
+            positions = _positions(recipe, episodes, normalizer)
+            stage = PointsDiffusionStage(
+                recipe, net, windows(train), windows(held_out), normalizer, positions=positions
+            )
         else:
             stage = DiffusionStage(recipe, net, windows(train), windows(held_out), normalizer)
     if options.init is not None:
@@ -104,6 +113,17 @@ def run_network_recipe(recipe: NetworkRecipe, options: RunOptions) -> Path | Non
 def _check(recipe: NetworkRecipe, found: int, name: str, wanted: int) -> None:
     if found != wanted:
         raise ValueError(f"the data has {found} numbers where recipe {recipe.name!r} has {name}={wanted}")
+
+
+def _positions(recipe: NetworkRecipe, episodes: Episodes, normalizer: LinearNormalizer) -> Tensor | None:
+    """Recorded positions (N, 2 P) of the effector and of the other things, normalised alike."""
+    if recipe.positions_key is None:
+        return None
+    assert isinstance(recipe.model, DiffusionPolicyConfig) and recipe.proprio_key is not None
+    arrays = [torch.from_numpy(episodes.arrays[key]) for key in (recipe.proprio_key, recipe.positions_key)]
+    found = torch.cat(arrays, dim=-1)
+    _check(recipe, found.shape[-1], "two numbers for each of the encoder's points,", recipe.model.encoder.outputs)
+    return normalizer.normalize(recipe.proprio_key, found.unflatten(-1, (-1, 2))).flatten(1)
 
 
 def _see_with(net: DiffusionPolicyNet, path: Path) -> None:

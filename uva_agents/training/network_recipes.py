@@ -42,6 +42,8 @@ class NetworkRecipe:
         draws: noise draws for every encoded observation (Diffusion Policy). 1 is published; more are cheap where the encoder
             is what costs.
         crop_together: frames of a window are cropped at the same place, which keeps what moved between them.
+        positions_key: of recorded positions of the things that an encoder of ``points`` finds after the effector; training with
+            ``--points`` then looks at them instead of frames. ``None``: at what the encoder finds in the frames.
         point_augmentation: of the positions that an encoder of ``points`` gives.
         encoder_weight_decay: of the image encoder, where it differs from the stage's.
         control_hz, execute: see :class:`~uva_agents.checkpoints.InterfaceSpec`.
@@ -58,6 +60,7 @@ class NetworkRecipe:
     held_out: int = 10
     draws: int = 1
     crop_together: bool = False
+    positions_key: str | None = None
     point_augmentation: PointAugmentation | None = None
     encoder_weight_decay: float | None = None
     control_hz: float = 10.0
@@ -127,6 +130,7 @@ def dp_c_block_push() -> NetworkRecipe:
         name="dp-c-block-push",
         model=dp_c_points_config(),
         stage=dataclasses.replace(_NANO, steps=4000, batch_size=256, lr=1e-3),
+        positions_key="keypoints",
         point_augmentation=augmentation,
         execute=6,
         **_block_push(),

@@ -188,13 +188,16 @@ def make_normalizer(recipe: DataLayout, episodes: Episodes) -> LinearNormalizer:
     return LinearNormalizer.from_limits(limits)
 
 
-def make_interface(recipe: DataLayout, episodes: Episodes, env_id: str = "uva/PushT-v0") -> InterfaceSpec:
-    """What the trained weights will expect from an environment."""
+def make_interface(
+    recipe: DataLayout, episodes: Episodes, env_id: str = "uva/PushT-v0", *, image_size: int | None = None
+) -> InterfaceSpec:
+    """What the trained weights will expect from an environment; ``image_size`` where training looks at no pictures."""
+    shape = (image_size, image_size) if image_size else episodes.arrays["pixels"].shape[1:3]
     actions = episodes.arrays["action"]
     low, high = recipe.limits.get("action", (actions.min(0), actions.max(0)))
     dim = actions.shape[-1]
     return InterfaceSpec(
-        image_shape=(episodes.arrays["pixels"].shape[1], episodes.arrays["pixels"].shape[2]),
+        image_shape=(shape[0], shape[1]),
         action_low=tuple(float(v) for v in np.broadcast_to(low, dim)),
         action_high=tuple(float(v) for v in np.broadcast_to(high, dim)),
         proprio_key=recipe.proprio_key,

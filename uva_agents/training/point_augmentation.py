@@ -14,7 +14,8 @@ class PointAugmentation:
     """What is changed about the things that a policy sees and the actions that belong to them.
 
     Attributes:
-        noise: standard deviation on every position, in steps; about what the encoder is off by in frames that it was not trained on.
+        noise: standard deviation on every position, in steps; about what the encoder is off by in frames that it was not
+            trained on.
         turn: see :func:`turned`.
         exchange: groups of things, see :func:`exchanged`.
     """
@@ -59,7 +60,8 @@ def turned(points: Tensor, here: Tensor, actions: Tensor, scale: Tensor) -> tupl
     turn = torch.stack([across, upright], dim=1)
 
     def apply(x: Tensor) -> Tensor:
-        return torch.einsum("bnd,bde->bne", (x - here[:, None]) / scale, turn) * scale + here[:, None]
+        moved: Tensor = torch.einsum("bnd,bde->bne", (x - here[:, None]) / scale, turn) * scale + here[:, None]
+        return moved
 
     return apply(points.unflatten(1, (-1, 2))).flatten(1), apply(actions)
 
@@ -76,4 +78,5 @@ def exchanged(points: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
         among = torch.tensor(list(group), device=points.device)
         order = torch.rand(len(things), len(among), device=points.device).argsort(1)
         things[:, among] = things[torch.arange(len(things), device=points.device)[:, None], among[order]]
-    return things.flatten(1)
+    mixed: Tensor = things.flatten(1)
+    return mixed
