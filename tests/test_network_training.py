@@ -155,7 +155,10 @@ def test_a_policy_that_is_told_where_things_are_keeps_the_whole_reader(data: Pat
     options = RunOptions(data, tmp_path / "run", points_weights=tmp_path / "reader.safetensors", progress=False)
     model = tiny_dp_config(encoder=tiny_encoder(points=3), obs_steps=1, geometry=32, guesses=2, max_step=(1.0, 1.0))
     augmentation = PointAugmentation(noise=0.1, turn=True, exchange=((1, 2),))
-    folder = run_network_recipe(tiny_policy_recipe(model=model, point_augmentation=augmentation), options)
+    recipe = tiny_policy_recipe(model=model, point_augmentation=augmentation, guesses=replace(STAGE, steps=6))
+    folder = run_network_recipe(recipe, options)
+    guesses = curve(tmp_path / "run" / "guesses")
+    assert guesses[-1]["step"] == 6, guesses
     assert folder is not None
     policy = uva.DiffusionPolicy.from_pretrained(folder)
     for name, value in policy.bundle.model.encoder.state_dict().items():

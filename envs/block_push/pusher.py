@@ -8,7 +8,10 @@ from uva_agents.envs.block_push.oracle import ORDERS, checked_order
 
 _FAST, _PUSH = 0.03, 0.015
 """Largest steps through the air and while pushing, metres: those of the published demonstrations."""
-_FIRST_DONE = 0.04
+_DONE = 0.04
+"""A block this near to a square is placed, metres."""
+_BEGUN = 0.07
+"""How near a push is begun, as in :func:`_effort`, metres."""
 _BEHIND, _BESIDE = 0.12, 0.55
 """Angles at the block, from straight behind it: below the first the pusher closes in, above the second it keeps away (rad)."""
 _CLOSED_IN, _CLEAR = 0.010, 0.048
@@ -25,7 +28,8 @@ class Pusher:
     The published script (:class:`~uva_agents.envs.block_push.oracle.Oracle`) turns blocks by their yaw and goes through phases
     that no picture shows, so whoever imitates it misses a block and goes on without it. This one circles the block to the
     far side of its square while it closes in, and what it does changes smoothly with where things are: no threshold
-    that a learner would have to hit. The only memory is which pair comes first.
+    that a learner would have to hit. Which push comes first is its order's; once it is there, it does what is nearest, so that
+    nobody has to guess at an intention that nothing shows.
 
     ``act(info["state"])`` gives the next absolute target.
 
@@ -42,7 +46,8 @@ class Pusher:
         self.order = order
         self._noise = noise
         self._rng = np.random.default_rng(seed)
-        self._pair, self._rest = checked_order(order, noise)
+        self._pair, _ = checked_order(order, noise)
+        self._there = False
 
     @property
     def block(self) -> int:
@@ -50,27 +55,21 @@ class Pusher:
         return self._pair[0]
 
     def decide(self, state: np.ndarray) -> None:
-        """Choose anew, from positions alone: what is left when one block is placed, or else the push that is nearest.
-
-        Nobody who sees it near a block then has to guess at an intention from before.
-        """
+        """From now on what is left when one block is placed, or else the push that is nearest to begin."""
         state = np.asarray(state, np.float64)
-        here, pairs = state[8:10], [pair for pair, _ in ORDERS]
-        others = [rest for _, rest in ORDERS]
+        self._there = True
         effort = [
-            -1.0 if _distance(state, rest) < _FIRST_DONE else _effort(here, *_positions(state, pair)[:2])
+            -1.0 if _distance(state, rest) < _DONE else _effort(state[8:10], *_positions(state, pair)[:2])
             for pair, rest in ORDERS
         ]
-        nearest = int(np.argmin(effort))
-        self._pair = pairs[nearest]
-        self._rest = self._pair if effort[nearest] < 0 else others[nearest]
+        self._pair = ORDERS[int(np.argmin(effort))][0]
 
     def act(self, state: np.ndarray) -> np.ndarray:
         """The next target (2,), metres, for ``state`` (16,) of the environment."""
         state = np.asarray(state, np.float64)
         here = state[8:10]
-        if self._pair != self._rest and _distance(state, self._pair) < _FIRST_DONE:
-            self._pair = self._rest
+        if self._there or _effort(here, *_positions(state, self._pair)[:2]) < _BEGUN:
+            self.decide(state)
         step = _step(here, *_positions(state, self._pair))
         if self._noise:
             step = step + self._rng.normal(0.0, self._noise, 2)

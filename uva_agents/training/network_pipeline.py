@@ -17,7 +17,9 @@ from uva_agents.checkpoints.networks import NetBundle, load_diffusion_policy, lo
 from uva_agents.data import Episodes, FrameWindows, LinearNormalizer, WindowSpec, held_out_split, read_replay_buffer
 from uva_agents.data.images import resize_frames
 from uva_agents.model import DiffusionPolicyConfig, DiffusionPolicyNet, TwoFrameConfig, TwoFrameNet
+from uva_agents.training.config import StageConfig
 from uva_agents.training.diffusion_stage import DiffusionStage, PointsDiffusionStage
+from uva_agents.training.guess_stage import GuessStage
 from uva_agents.training.loop import LoopOptions, run_stage
 from uva_agents.training.network_recipes import NetworkRecipe
 from uva_agents.training.pipeline import RunOptions, make_interface, make_normalizer
@@ -90,18 +92,24 @@ def run_network_recipe(recipe: NetworkRecipe, options: RunOptions) -> Path | Non
             stage = DiffusionStage(recipe, net, windows(train), windows(held_out), normalizer)
     if options.init is not None:
         _start_from(net, options.init)
-    rest = {k: v for k, v in recipe.to_dict().items() if k != "stage"}
+    rest = {k: v for k, v in recipe.to_dict().items() if k not in ("stage", "guesses")}
     text = json.dumps([rest, episodes.fingerprint, _origin(options)], sort_keys=True, default=str)
-    loop = LoopOptions(
-        options.out / stage.name,
-        key=hashlib.sha256(text.encode()).hexdigest()[:16],
-        seed=recipe.seed,
-        progress=options.progress,
-        stop_after=options.stop_after,
-    )
-    averaged, finished = run_stage(stage, recipe.stage, loop)
-    stage.module.load_state_dict(averaged)
-    if not finished or not state.is_main_process:
+    stages: list[tuple[DiffusionStage | TwoFrameStage, StageConfig]] = [(stage, recipe.stage)]
+    if recipe.guesses is not None and isinstance(stage, PointsDiffusionStage):
+        stages.insert(0, (GuessStage(stage, recipe.guesses), recipe.guesses))
+    for each, config in stages:
+        loop = LoopOptions(
+            options.out / each.name,
+            key=hashlib.sha256(text.encode()).hexdigest()[:16],
+            seed=recipe.seed,
+            progress=options.progress,
+            stop_after=options.stop_after,
+        )
+        averaged, finished = run_stage(each, config, loop)
+        each.module.load_state_dict(averaged)
+        if not finished:
+            return None
+    if not state.is_main_process:
         return None
     extra = {"recipe": json.loads(json.dumps(recipe.to_dict(), default=str))}
     folder = options.out / "weights"

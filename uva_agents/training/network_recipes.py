@@ -34,6 +34,7 @@ class NetworkRecipe:
         name: of the weights.
         model: the network; its kind says what is trained.
         stage: optimisation.
+        guesses: optimisation of the guesses alone, before that; ``None`` for none. See :mod:`~uva_agents.training.guess_stage`.
         fields: where the dataset keeps ``pixels``, ``action`` and ``agent_pos``.
         limits: (low, high) of a key, one number or one per dimension; keys not named are fitted to the data.
         env_id: environment that the weights act in.
@@ -53,6 +54,7 @@ class NetworkRecipe:
     name: str
     model: DiffusionPolicyConfig | TwoFrameConfig
     stage: StageConfig
+    guesses: StageConfig | None = None
     fields: Mapping[str, Field] = field(default_factory=lambda: dict(PUSHT_FIELDS))
     limits: Limits = field(default_factory=lambda: dict(PUSHT_LIMITS))
     env_id: str = "uva/PushT-v0"
@@ -129,7 +131,8 @@ def dp_c_block_push() -> NetworkRecipe:
     return NetworkRecipe(
         name="dp-c-block-push",
         model=dp_c_points_config(),
-        stage=dataclasses.replace(_NANO, steps=4000, batch_size=256, lr=1e-3),
+        stage=dataclasses.replace(_NANO, steps=3000, batch_size=256, lr=1e-3, validate_every=500),
+        guesses=dataclasses.replace(_NANO, steps=5000, batch_size=512, lr=1e-3, final_lr=0.02, weight_decay=1e-3),
         positions_key="keypoints",
         point_augmentation=augmentation,
         execute=6,
