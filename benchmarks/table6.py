@@ -1,9 +1,10 @@
 """The paper's Table VI in simulation: actions read off video. ``uva bench table6 --task pusht --data FOLDER``
 
 Whole held-out videos are labelled by InverseModel, which sees 16 steps at once, and by UniPi's inverse dynamics, a residual network
-that sees two consecutive ones of the same frames (every 4th), trained on the same episodes. Beside them the best answer that does
-not look, the median of the training actions, and where its weights are given the same network on every frame of the video, four
-times as many as InverseModel gets.
+that sees two consecutive ones of the same frames (every 4th), trained on the same episodes. It is here in a stronger form, with key
+points, and where weights of it are given in UniPi's own, which averages over the image. Beside them the best answer that does not
+look, the median of the training actions, and where its weights are given the network on every frame of the video, four times as
+many as InverseModel gets.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from uva_agents.benchmarks.report import write_atomic
 
 TITLES = {
     "inverse": "InverseModel",
-    "two-frame": "two frames (UniPi)",
+    "pooled": "two frames (UniPi)",
+    "two-frame": "..., with key points",
     "dense": "two of every frame",
     "constant": "constant",
 }
@@ -36,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="the replay buffer that both were trained on")
     parser.add_argument("--weights", default=None, help="UVA weights (default: the shipped ones of the task)")
     parser.add_argument("--two-frame", default=None, help="weights of the two-frame network (default: the task's)")
+    parser.add_argument(
+        "--pooled", default=None, help="of one that averages over the image; without, that row is left out"
+    )
     parser.add_argument("--dense", default=None, help="of one that sees every frame; without them that row is left out")
     parser.add_argument(
         "--held-out", type=int, default=None, help="episodes held out in training (default: the recipe's)"
@@ -61,9 +66,10 @@ def main(argv: list[str] | None = None) -> int:
         "constant": lambda video: np.broadcast_to(constant, (len(video) - 1, len(constant))),
     }
     weights = {"inverse": inverse.uva.fingerprint, "two-frame": two.fingerprint}
-    if args.dense is not None:
-        dense = TwoFrameInverse.from_pretrained(args.dense)
-        labellers["dense"], weights["dense"] = dense.label, dense.fingerprint
+    for name in ("pooled", "dense"):
+        if (given := getattr(args, name)) is not None:
+            further = TwoFrameInverse.from_pretrained(given)
+            labellers[name], weights[name] = further.label, further.fingerprint
     with Progress() as bar:
         task = bar.add_task("videos", total=len(recordings) * len(labellers))
         errors = measure(labellers, recordings, progress=lambda: bar.update(task, advance=1))

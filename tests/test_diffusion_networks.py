@@ -25,7 +25,7 @@ from uva_agents.model import (
     two_frame_nano_config,
 )
 from uva_agents.model.unet1d import ConditionalUNet1D, TimeConv, mish
-from uva_agents.model.vision import ImageEncoder
+from uva_agents.model.vision import EncoderConfig, ImageEncoder
 
 
 def size(module: torch.nn.Module) -> int:
@@ -271,6 +271,22 @@ def test_configurations_survive_json(make: object) -> None:
     assert TwoFrameConfig.from_dict(json.loads(json.dumps(pair.to_dict()))) == pair
     with pytest.raises(ValueError, match="another version"):
         DiffusionPolicyConfig.from_dict({**config.to_dict(), "unknown": 1})
+
+
+def test_a_pooled_pair_says_what_is_there_more_than_where() -> None:
+    frames = torch.zeros(1, 96, 96, 6, dtype=torch.uint8)
+    frames[:, 40:50, 40:50] = 200
+    moved = frames.roll((16, 16), (1, 2))  # by a multiple of the trunk's stride, well inside the image
+    ratios = []
+    for pooled in (True, False):
+        torch.manual_seed(0)
+        encoder = TwoFrameNet(two_frame_nano_config(pooled=pooled)).encoder.eval()
+        with torch.no_grad():
+            a, b, dark = (encoder.locate(x) for x in (frames, moved, torch.zeros_like(frames)))
+        ratios.append(float((a - b).abs().max() / (a - dark).abs().max()))
+    assert ratios[0] < 0.6 < 1.2 < ratios[1], ratios
+    with pytest.raises(ValueError, match="keypoints must not be 0"):
+        EncoderConfig(points=3, keypoints=0)
 
 
 def test_impossible_configurations_are_named() -> None:

@@ -50,10 +50,13 @@ def dp_c_points_config(**overrides: Any) -> DiffusionPolicyConfig:
     return DiffusionPolicyConfig(**(values | overrides))
 
 
-def two_frame_nano_config(**overrides: Any) -> TwoFrameConfig:
-    """Two-frame inverse dynamics for two CPU cores. A smaller margin is cropped: an arm at the image's edge must stay in it."""
-    encoder = EncoderConfig(**_SMALL, frames=2, crop=88, features=256, full_coordinates=True)
-    return TwoFrameConfig(**({"encoder": encoder} | overrides))
+def two_frame_nano_config(*, pooled: bool = False, **overrides: Any) -> TwoFrameConfig:
+    """Two-frame inverse dynamics for two CPU cores. A smaller margin is cropped: an arm at the image's edge must stay in it.
+
+    ``pooled`` averages over the image as UniPi's does, instead of finding key points.
+    """
+    values = dict(frames=2, crop=88, features=256, full_coordinates=True) | ({"keypoints": 0} if pooled else {})
+    return TwoFrameConfig(**({"encoder": EncoderConfig(**_SMALL, **values)} | overrides))
 
 
 def dp_c(**overrides: Any) -> DiffusionPolicyNet:

@@ -55,8 +55,8 @@ class TwoFrameConfig:
 class TwoFrameNet(nn.Module):
     """A residual network on both frames at once, then two linear layers.
 
-    The paper says no more than "a ResNet"; key points in whole-image coordinates instead of average pooling keep the
-    positions that an absolute action depends on, so this is the stronger form of the baseline.
+    The paper says no more than "a ResNet". UniPi's ends in an average over the image (``EncoderConfig(keypoints=0)``); key points
+    in whole-image coordinates keep the positions that an absolute action depends on, and are the stronger form of the baseline.
     """
 
     def __init__(self, config: TwoFrameConfig) -> None:

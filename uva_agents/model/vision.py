@@ -21,7 +21,8 @@ class EncoderConfig:
         crop: side of the part that the network sees: at a random place in training, the centre afterwards.
         frames: images stacked along the channels.
         widths, blocks, stem, pool: see :class:`~uva_agents.model.resnet.ResNet`.
-        keypoints: of the spatial softmax.
+        keypoints: of the spatial softmax; 0 for the average of the trunk's features over the image instead, which says what is
+            there rather than where.
         features: numbers that come out, without ``points``.
         points: positions of so many things come out instead, from two more layers, as in a
             :class:`~uva_agents.model.points.ConvPointReader`, which an encoder can be taken from.
@@ -45,6 +46,8 @@ class EncoderConfig:
         # JSON has no tuples.
         for name in ("widths", "blocks", "stem"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.points and not self.keypoints:
+            raise ValueError("points= are made from key points: keypoints must not be 0")
         if not 0 < self.crop <= self.image_size:
             raise ValueError(f"crop {self.crop} must be between 1 and image_size {self.image_size}")
 
@@ -83,8 +86,10 @@ class ImageEncoder(nn.Module):
             stem=config.stem,
             pool=config.pool,
         )
-        self.keypoints = SpatialSoftmax(channels=config.widths[-1], keypoints=config.keypoints)
-        self.out = nn.Linear(2 * config.keypoints, config.features)
+        self.keypoints: nn.Module = nn.Identity()
+        if config.keypoints:
+            self.keypoints = SpatialSoftmax(channels=config.widths[-1], keypoints=config.keypoints)
+        self.out = nn.Linear(2 * config.keypoints or config.widths[-1], config.features)
         if config.points:
             hidden = 2 * config.features
             self.head = nn.Sequential(
@@ -101,7 +106,7 @@ class ImageEncoder(nn.Module):
         return cast(Tensor, self.head(features)) if self.config.points else features
 
     def locate(self, frames: Tensor, corner: Tensor | None = None) -> Tensor:
-        """Key points (B, 2 * keypoints).
+        """Key points (B, 2 * keypoints), or averages (B, widths[-1]) without any.
 
         Args:
             frames: uint8 (B, H, W, 3 * frames), whole images (the centre is cut out) or crops of ``config.crop``.
@@ -116,6 +121,9 @@ class ImageEncoder(nn.Module):
             raise ValueError(f"frames must be {wanted}, or crops of {c.crop}, got {tuple(frames.shape)}")
         # A permuted view of channels-last memory stays in that layout, which convolutions like best.
         images = frames.permute(0, 3, 1, 2).to(self.out.weight.dtype).div_(127.5).sub_(1.0)
+        if not c.keypoints:
+            averages: Tensor = self.trunk(images).mean((2, 3))
+            return averages
         points = self.keypoints(self.trunk(images))
         if c.full_coordinates:
             points = points * (c.crop / c.image_size)

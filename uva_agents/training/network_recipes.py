@@ -100,8 +100,10 @@ _NANO = dataclasses.replace(_DP_C, steps=12_000, lr=5e-4, warmup=300, clip=5.0, 
 _PAIRS = StageConfig(steps=2000, batch_size=128, lr=1e-3, warmup=200, weight_decay=0.01, validate_every=1000)
 
 
-def _pairs(stride: int) -> dict[str, Any]:
-    return dict(model=two_frame_nano_config(stride=stride), stage=_PAIRS, proprio_key=None, crop_together=True)
+def _pairs(stride: int, *, pooled: bool = False) -> dict[str, Any]:
+    return dict(
+        model=two_frame_nano_config(stride=stride, pooled=pooled), stage=_PAIRS, proprio_key=None, crop_together=True
+    )
 
 
 def _block_push() -> dict[str, Any]:
@@ -150,6 +152,11 @@ def two_frame_pusht_dense() -> NetworkRecipe:
     return NetworkRecipe(name="two-frame-pusht-dense", **_pairs(1))
 
 
+def two_frame_pusht_pooled() -> NetworkRecipe:
+    """UniPi's own form, which averages over the image."""
+    return NetworkRecipe(name="two-frame-pusht-pooled", **_pairs(4, pooled=True))
+
+
 def two_frame_block_push() -> NetworkRecipe:
     """UniPi's inverse dynamics on block pushing, on every 4th frame."""
     return NetworkRecipe(name="two-frame-block-push", **_pairs(4), **_block_push())
@@ -160,6 +167,11 @@ def two_frame_block_push_dense() -> NetworkRecipe:
     return NetworkRecipe(name="two-frame-block-push-dense", **_pairs(1), **_block_push())
 
 
+def two_frame_block_push_pooled() -> NetworkRecipe:
+    """UniPi's own form, which averages over the image."""
+    return NetworkRecipe(name="two-frame-block-push-pooled", **_pairs(4, pooled=True), **_block_push())
+
+
 NETWORK_RECIPES: dict[str, Callable[[], NetworkRecipe]] = {
     "dp-c": dp_c,
     "dp-t": dp_t,
@@ -167,6 +179,8 @@ NETWORK_RECIPES: dict[str, Callable[[], NetworkRecipe]] = {
     "dp-c-block-push": dp_c_block_push,
     "two-frame-pusht": two_frame_pusht,
     "two-frame-pusht-dense": two_frame_pusht_dense,
+    "two-frame-pusht-pooled": two_frame_pusht_pooled,
     "two-frame-block-push": two_frame_block_push,
     "two-frame-block-push-dense": two_frame_block_push_dense,
+    "two-frame-block-push-pooled": two_frame_block_push_pooled,
 }
