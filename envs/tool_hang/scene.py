@@ -105,6 +105,9 @@ class Scene:
         # After integrating, positions of bodies and contacts are still those of 2 ms ago. This is computed again at the start of
         # the next step and changes nothing that the next step depends on.
         self._mj.mj_fwdPosition(self._model, self._data)
+        # After a reset or a jump they would take their next goal from where the arm was when they last looked.
+        for controller in self._env.robots[0].part_controllers.values():
+            controller.new_update = True
 
     def pose(self) -> Pose:
         """Where the grip site is."""
