@@ -1,6 +1,8 @@
 """``uva/ToolHang-v0``: control, determinism, saved states. Pictures are small and few: each takes a tenth of a second."""
 
+import dataclasses
 import importlib.util
+import json
 import pickle
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from gymnasium.utils.env_checker import check_env
 from scipy.spatial.transform import Rotation
 
 import uva_agents  # noqa: F401  (registers the environments)
+from uva_agents.benchmarks import PROTOCOLS, get_protocol, protocol_for
+from uva_agents.cli import main
 from uva_agents.data.libero import absolute_actions, relative_actions, site_rotation
 from uva_agents.data.poses import matrix_from_quaternion
 from uva_agents.envs.tool_hang import ToolHangEnv
@@ -58,7 +62,7 @@ def degrees_between(a, b):
 
 
 def digest(env, actions):
-    observation, info = env.reset(seed=SEED)
+    observation, _ = env.reset(seed=SEED)
     rows = [observation["agent_pos"]]
     for action in actions:
         observation, *_ = env.step(action)
@@ -137,6 +141,59 @@ def test_a_hundred_random_steps_of_either_kind(absolute, delta):
             assert (reward, terminated, truncated, info["is_success"]) == (0.0, False, False, False)
 
 
+def test_a_rotation_vector_asks_for_the_same_as_its_matrix(absolute):
+    vector = ToolHangEnv(render_observations=False, action_mode="absolute_vector")
+    for env in (absolute, vector):
+        env.reset(seed=SEED)
+        hold = env.hold_action()
+        hold[:3] += [0.02, 0.01, 0.03]
+        env.step(hold)
+    # The numbers of the actions are rounded to float32, each in its own way.
+    np.testing.assert_allclose(absolute.get_obs()["agent_pos"], vector.get_obs()["agent_pos"], atol=1e-5)
+    assert vector.action_space.shape == (7,)
+    vector.close()
+
+
+# -- protocol -------------------------------------------------------------------------------------------------------
+
+
+class Holding:
+    """Stays where the first observation shows it; says what it acts in, as released weights do: without bounds."""
+
+    def __init__(self, numbers):
+        self.action_space = gym.spaces.Box(-np.inf, np.inf, (numbers,), np.float32)
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        rows = np.asarray(observation["agent_pos"])
+        turned = site_rotation(matrix_from_quaternion(rows[:, 3:7]))
+        return np.concatenate(
+            [rows[:, :3], turned[:, :2].reshape(len(rows), 6), -np.ones((len(rows), 1))], axis=1
+        ), state
+
+
+def holding():
+    return Holding(10)
+
+
+def wrong():
+    return Holding(2)
+
+
+def test_uva_eval_runs_the_protocol_and_refuses_who_acts_otherwise(tmp_path, monkeypatch, capsys):
+    rules = get_protocol("toolhang")
+    assert (rules.env_id, rules.max_steps, rules.first_seed, rules.executes) == ("uva/ToolHang-v0", 700, 100_000, 8)
+    assert protocol_for("uva/ToolHang-v0") is rules
+    monkeypatch.setitem(PROTOCOLS, "toolhang", dataclasses.replace(rules, max_steps=3))
+    path = tmp_path / "report.json"
+    argv = ["--protocol", "toolhang", "--episodes", "2", "--quiet", "--env-arg", "render_observations=False"]
+    assert main(["eval", "tests.test_tool_hang_env:holding", *argv, "--json", str(path)]) == 0
+    saved = json.loads(path.read_text())
+    assert (saved["protocol"], saved["n"], saved["success_rate"]) == ("toolhang", 2, 0.0)
+    assert "robosuite" in saved["versions"] and "mujoco" in saved["versions"]
+    assert main(["eval", "tests.test_tool_hang_env:wrong", *argv]) != 0
+    assert "it was made for another environment" in capsys.readouterr().err
+
+
 # -- determinism ----------------------------------------------------------------------------------------------------
 
 _OTHER = """
@@ -165,7 +222,11 @@ def test_seeds_draw_as_the_simulator_of_the_published_results_did(absolute):
     draws = np.random.RandomState(SEED)
     draws.randn(7)
     wanted = {}
-    for name, x, y, tolerance in (("stand", -0.08, 0.0, 0.0), ("frame", -0.04, -0.24, 0.02), ("tool", 0.04, -0.2, 0.02)):
+    for name, x, y, tolerance in (
+        ("stand", -0.08, 0.0, 0.0),
+        ("frame", -0.04, -0.24, 0.02),
+        ("tool", 0.04, -0.2, 0.02),
+    ):
         wanted[name] = [
             draws.uniform(low=x - tolerance, high=x + tolerance),
             draws.uniform(low=y - tolerance, high=y + tolerance),
@@ -311,7 +372,7 @@ def test_the_checkers_of_gymnasium_and_stable_baselines3_are_content():
     ("action", "message"),
     [
         (np.zeros(10), "two rows are zero or parallel"),
-        (np.zeros(7), 'action_mode="delta"'),
+        (np.zeros(7), "action_mode='absolute_vector' or 'delta'"),
         (np.zeros((16, 10)), "one step at a time"),
         (np.full(10, np.nan), "NaN"),
     ],
@@ -325,7 +386,7 @@ def test_a_wrong_action_is_named(absolute, action, message):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"action_mode": "relative"}, '"absolute" or "delta"'),
+        ({"action_mode": "relative"}, "'absolute', 'absolute_vector', 'delta'"),
         ({"quality": "ultra"}, '"full" or "fast"'),
         ({"image_size": 4}, "at least 8"),
         ({"render_mode": "human"}, "rgb_array"),
