@@ -63,7 +63,7 @@ class Scene:
             renderer="mujoco",
             seed=0,
         )
-        # robosuite computes these in every 2 ms step, and returns them 2 ms old.
+        # Not used here: robosuite goes through them in every 2 ms step, and what it returns is 2 ms old.
         for observable in self._env._observables.values():
             observable.set_enabled(False)
         # Older versions drew from numpy's global generator, in this order: with a generator of that kind a seed gives the start
