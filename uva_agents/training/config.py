@@ -170,8 +170,8 @@ def pusht_nano() -> Recipe:
     )
 
 
-# Where on the table the camera of uva/BlockPush-v0 looks: x from the picture's top to its bottom, y from left to right.
-_BLOCK_PUSH_LOW, _BLOCK_PUSH_HIGH = (0.108, -0.47), (0.732, 0.33)
+BLOCK_PUSH_PICTURE = (0.108, -0.47), (0.732, 0.33)
+"""Where on the table the camera of uva/BlockPush-v0 looks, metres: x from the picture's top to its bottom, y from left to right."""
 
 
 def block_push_nano() -> Recipe:
@@ -186,8 +186,8 @@ def block_push_nano() -> Recipe:
         fields=dict(BLOCK_PUSH_FIELDS),
         limits={
             "action": ((0.15, -0.5), (0.7, 0.5)),
-            "agent_pos": (_BLOCK_PUSH_LOW, _BLOCK_PUSH_HIGH),
-            "keypoints": (4 * _BLOCK_PUSH_LOW, 4 * _BLOCK_PUSH_HIGH),
+            "agent_pos": BLOCK_PUSH_PICTURE,
+            "keypoints": (4 * BLOCK_PUSH_PICTURE[0], 4 * BLOCK_PUSH_PICTURE[1]),
         },
         env_id="uva/BlockPush-v0",
         execute=6,

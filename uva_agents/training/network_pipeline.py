@@ -84,6 +84,8 @@ def run_network_recipe(recipe: NetworkRecipe, options: RunOptions) -> Path | Non
         net = DiffusionPolicyNet(model)
         if options.points_weights is not None:
             _see_with(net, options.points_weights)
+            if recipe.points_limits is not None:
+                _speak_of(net, recipe.points_limits, normalizer, str(recipe.proprio_key))
             positions = _positions(recipe, episodes, normalizer)
             stage = PointsDiffusionStage(
                 recipe, net, windows(train), windows(held_out), normalizer, positions=positions
@@ -147,6 +149,23 @@ def _see_with(net: DiffusionPolicyNet, path: Path) -> None:
     if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in own.items()}:
         raise ValueError(f"{path} is not a convolutional point reader of the size of this policy's encoder")
     net.encoder.load_state_dict(tensors)
+
+
+def _speak_of(
+    net: DiffusionPolicyNet,
+    limits: tuple[tuple[float, float], tuple[float, float]],
+    normalizer: LinearNormalizer,
+    key: str,
+) -> None:
+    """Positions that were normalised by ``limits`` become normalised as ``key`` is, in the encoder's last layer."""
+    low, high = (normalizer.normalize(key, torch.tensor(x)) for x in limits)
+    scale, middle = (high - low) / 2, (high + low) / 2
+    last = net.encoder.head[-1]
+    assert isinstance(last, nn.Linear)
+    things = len(last.bias) // 2
+    with torch.no_grad():
+        last.weight.mul_(scale.repeat(things)[:, None])
+        last.bias.mul_(scale.repeat(things)).add_(middle.repeat(things))
 
 
 def _start_from(net: nn.Module, init: str | Path) -> None:

@@ -18,7 +18,7 @@ from uva_agents.model import (
     dp_t_config,
     two_frame_nano_config,
 )
-from uva_agents.training.config import Limits, StageConfig
+from uva_agents.training.config import BLOCK_PUSH_PICTURE, Limits, StageConfig
 from uva_agents.training.point_augmentation import PointAugmentation
 
 PUSHT_LIMITS: Limits = {"action": (0.0, 512.0), "agent_pos": (0.0, 512.0)}
@@ -45,6 +45,8 @@ class NetworkRecipe:
         crop_together: frames of a window are cropped at the same place, which keeps what moved between them.
         positions_key: of recorded positions of the things that an encoder of ``points`` finds after the effector; training with
             ``--points`` then looks at them instead of frames. ``None``: at what the encoder finds in the frames.
+        points_limits: (low, high) of the positions that a point reader gives as -1 and 1, two numbers each, where they are not those
+            of proprioception: its last layer is changed so that it speaks of the same units.
         point_augmentation: of the positions that an encoder of ``points`` gives.
         encoder_weight_decay: of the image encoder, where it differs from the stage's.
         control_hz, execute: see :class:`~uva_agents.checkpoints.InterfaceSpec`.
@@ -63,6 +65,7 @@ class NetworkRecipe:
     draws: int = 1
     crop_together: bool = False
     positions_key: str | None = None
+    points_limits: tuple[tuple[float, float], tuple[float, float]] | None = None
     point_augmentation: PointAugmentation | None = None
     encoder_weight_decay: float | None = None
     control_hz: float = 10.0
@@ -136,6 +139,7 @@ def dp_c_block_push() -> NetworkRecipe:
         stage=dataclasses.replace(_NANO, steps=3000, batch_size=256, lr=1e-3, validate_every=500),
         guesses=dataclasses.replace(_NANO, steps=5000, batch_size=512, lr=1e-3, final_lr=0.02, weight_decay=1e-3),
         positions_key="keypoints",
+        points_limits=BLOCK_PUSH_PICTURE,
         point_augmentation=augmentation,
         execute=6,
         **_block_push(),
