@@ -1,0 +1,362 @@
+"""The gymnasium environment ``uva/Libero10-v0``."""
+
+from __future__ import annotations
+
+import difflib
+import string
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+
+from uva_agents.envs.libero.install import assets_folder
+from uva_agents.envs.libero.scene import CAMERAS, CONTROL_HZ, LiberoState, Scene
+from uva_agents.envs.libero.tasks import LiberoTask, find_task, initial_states
+
+Observation = dict[str, Any]
+
+_NAME = "uva/Libero10-v0"
+_INITIAL = ("random", "fixed")
+_OPTIONS = ("task_id", "initial_states", "initial_state", "wait_steps")
+# Nothing that the arm can reach is outside.
+_GOAL_LOW, _GOAL_HIGH = (-1.5, -1.5, -0.5), (1.5, 1.5, 2.5)
+_WORDS = string.ascii_letters + string.digits + " -"
+
+
+class LiberoEnv(gym.Env[Observation, np.ndarray]):
+    """``uva/Libero10-v0``: a Panda arm does what it is told, in kitchens, living rooms and a study.
+
+    Observation: ``pixels`` uint8 (H, W, 3) RGB, upright, from in front of the robot; ``pixels_wrist`` of the same size;
+    ``agent_pos`` float32 (9,): position of the grip site in metres, quaternion (x, y, z, w) of the hand, positions of the two
+    fingers; ``task``, a str: what to do.
+
+    Action, for 0.05 s. ``"absolute"``: float32 (10,), where the grip site is to go: position in the world in metres, rot6d (the
+    first two rows of the rotation matrix), and the gripper, from -1 (open) to 1 (close); what UVA and Diffusion Policy learn.
+    ``"relative"``: float32 (7,) in [-1, 1], LIBERO's own: change of position (1 is 5 cm) and rotation (vector, 1 is 0.5 rad),
+    gripper. Actions outside the space are clipped.
+
+    Reward: 1 when the task is done, else 0. Terminates then. ``gymnasium.make`` limits episodes to 500 steps.
+
+    ``reset(seed=s)`` with ``initial_states="random"`` begins where LIBERO's generator puts things for seed ``s``, as in UVA's
+    evaluation; with ``"fixed"`` in state ``s`` of LIBERO's fixed ones (counted round), as in LIBERO's. Without a seed the next one
+    follows. ``options``, for one episode: ``task_id``, ``initial_states``, ``initial_state`` (a fixed one by its number),
+    ``wait_steps``.
+
+    ``info``: ``is_success``, ``task_name``, ``task_id``, ``suite``, ``language``, ``initial_state`` (-1 for a random one),
+    ``eef_position`` (3,) and ``eef_rotation`` (3, 3) of the grip site, ``objects`` (name -> (7,) position and quaternion w, x, y,
+    z).
+
+    Args:
+        render_mode: ``"rgb_array"`` or ``None``; pictures are available in both cases.
+        task_id: of the suite, from 0.
+        suite: ``"libero_10"``, ``"libero_spatial"``, ``"libero_object"``, ``"libero_goal"`` or ``"libero_90"``.
+        initial_states: ``"random"`` or ``"fixed"``.
+        action_mode: ``"absolute"`` or ``"relative"``.
+        image_size: of ``pixels`` and ``pixels_wrist``: (height, width), or the side of a square.
+        instruction: what ``task`` says. ``"prompt"``: with the scene in front, as the released model was trained; ``"language"``:
+            the words alone; ``None``: there is no ``task``, which stable-baselines3 wants, because it takes arrays only.
+        wait_steps: control steps before an episode begins, with the gripper opening, in which things come to rest.
+        render_observations: False leaves the pictures out, for fast simulation; :meth:`observe` draws when asked.
+        fast_render: pictures without shadows and reflections, for about twice the speed. They look different.
+        render_size: side of the pictures of :meth:`render`.
+
+    Raises:
+        ImportError: LIBERO, its meshes or robosuite is not installed; the message says what to install.
+        ValueError: an unknown option.
+    """
+
+    # gymnasium declares it without ClassVar.
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # type: ignore[misc]
+    _max_episode_steps = 500
+
+    def __init__(
+        self,
+        render_mode: str | None = "rgb_array",
+        *,
+        task_id: int = 0,
+        suite: str = "libero_10",
+        initial_states: str = "random",
+        action_mode: str = "absolute",
+        image_size: int | tuple[int, int] = 128,
+        instruction: str | None = "prompt",
+        wait_steps: int = 10,
+        render_observations: bool = True,
+        fast_render: bool = False,
+        render_size: int = 384,
+    ) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(
+                f'render_mode={render_mode!r} is not offered: pass "rgb_array" and show or save what render() returns'
+            )
+        if action_mode not in ("absolute", "relative"):
+            raise ValueError(f'action_mode={action_mode!r} is unknown: pass "absolute" or "relative"')
+        if instruction not in (None, "prompt", "language"):
+            raise ValueError(f'instruction={instruction!r} is unknown: pass "prompt", "language" or None')
+        self.render_mode = render_mode
+        self.image_size = _checked_size(image_size)
+        self._suite = suite
+        self._default_task = self._task = find_task(suite, task_id)
+        assets_folder()  # complains now rather than in the first episode
+        self._initial = _checked_choice(initial_states, "initial_states", _INITIAL)
+        self._wait = _checked_wait(wait_steps)
+        self._instruction = instruction
+        self._relative = action_mode == "relative"
+        self._render_observations = render_observations
+        self._fast = fast_render
+        self._render_size = _checked_size(render_size)
+        # Position, quaternion, fingers.
+        reach = np.array([*np.abs([_GOAL_LOW, _GOAL_HIGH]).max(0) + 0.5, 1, 1, 1, 1, 0.1, 0.1], np.float32)
+        spaces: dict[str, gym.Space[Any]] = {"agent_pos": gym.spaces.Box(-reach, reach)}
+        if render_observations:
+            for key in ("pixels", "pixels_wrist"):
+                spaces[key] = gym.spaces.Box(0, 255, (*self.image_size, 3), np.uint8)
+        if instruction is not None:
+            spaces["task"] = gym.spaces.Text(256, min_length=1, charset=_WORDS)
+        # Gymnasium types a Dict's observations as dict[str, Any].
+        self.observation_space = gym.spaces.Dict(spaces)
+        if self._relative:
+            self.action_space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
+        else:
+            self.action_space = gym.spaces.Box(
+                np.array([*_GOAL_LOW, *[-1.0] * 7], np.float32), np.array([*_GOAL_HIGH, *[1.0] * 7], np.float32)
+            )
+        # Built by the first reset: a vector environment makes one only to look at its spaces, and then forks.
+        self._scene: Scene | None = None
+        self._started = False
+        self._next_fixed = 0
+        self._state_index: int | None = None
+
+    @property
+    def task(self) -> str:
+        """Name of the present task."""
+        return self._task.name
+
+    @property
+    def task_description(self) -> str:
+        """What to do."""
+        return self._task.language
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode. Another task than before takes some seconds to build.
+
+        Args:
+            seed: below 2**32; the same seed always gives the same episode. ``None`` goes on to the next one.
+            options: see the class.
+
+        Raises:
+            ValueError: an unknown option, a seed, task or state that there is not.
+        """
+        options = dict(options or {})
+        for name in options:
+            if name not in _OPTIONS:
+                raise ValueError(_unknown_option(name))
+        if seed is not None and not 0 <= seed < 2**32:
+            raise ValueError(f"seed={seed} is out of range: LIBERO's seeds go from 0 to 2**32 - 1")
+        task = self._default_task
+        if options.get("task_id") is not None:
+            task = find_task(self._suite, options["task_id"])
+        initial = _checked_choice(options.get("initial_states", self._initial), "initial_states", _INITIAL)
+        wait = _checked_wait(options.get("wait_steps", self._wait))
+        index = options.get("initial_state")
+        if index is not None:
+            _check_state(task, index)
+        super().reset(seed=seed)
+        if index is None and initial == "fixed":
+            index = self._next_fixed if seed is None else seed
+            self._next_fixed = index + 1
+            index %= len(initial_states(task))
+        if index is not None:
+            # Fixtures are not in the state. They too are the same whenever the state is.
+            start = index = int(index)
+        else:
+            start = int(self.np_random.integers(2**31)) if seed is None else int(seed)
+        scene = self._built(task)
+        scene.reset(start, index)
+        for _ in range(wait):
+            scene.hold()
+        self._started, self._state_index = True, index
+        return self.get_obs(), self._info()
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Move for 0.05 s.
+
+        Raises:
+            ValueError: ``action`` has the wrong shape, is not finite, or has a rotation that is none.
+            RuntimeError: the environment has not been reset.
+        """
+        self.advance(action)
+        info = self._info()
+        success = info["is_success"]
+        return self.get_obs(), float(success), success, False, info
+
+    def advance(self, action: Any) -> None:
+        """The motion of :meth:`step` without a look at it: nothing is drawn."""
+        scene = self._running("step()")
+        value = self._checked_action(action)
+        if self._relative:
+            scene.move_by(value)
+        else:
+            scene.move_to(value[:3], _rotation(value[3:9]), float(value[9]))
+
+    def get_obs(self) -> Observation:
+        """The observation of the present moment, as :meth:`step` returns it; changes nothing."""
+        scene = self._running("get_obs()")
+        found: Observation = {"agent_pos": self._agent_pos(scene)}
+        if self._render_observations:
+            found |= self._pictures(scene)
+        if self._instruction is not None:
+            found["task"] = self._task.prompt if self._instruction == "prompt" else self._task.language
+        return found
+
+    def observe(self) -> Observation:
+        """The observation of the present moment, with pictures whatever ``render_observations`` says."""
+        return {**self.get_obs(), **self._pictures(self._running("observe()"))}
+
+    def render(self) -> np.ndarray | None:
+        """Picture uint8 (render_size, render_size, 3) of the present moment, from in front of the robot."""
+        return self._running("render()").draw(CAMERAS[0], *self._render_size)
+
+    def get_state(self) -> LiberoState:
+        """The present moment, for :meth:`set_state` of this or any other LIBERO environment of the same suite.
+
+        Raises:
+            RuntimeError: the environment has not been reset.
+        """
+        scene = self._running("get_state()")
+        return LiberoState(self._task.suite, self._task.task_id, *scene.save(), self._state_index)
+
+    def set_state(self, state: LiberoState) -> None:
+        """Go to ``state``; what follows equals what followed there, bit for bit.
+
+        Takes milliseconds, or some seconds if it is of another task. The step limit of ``gymnasium.make`` is a wrapper and keeps its
+        own count.
+
+        Raises:
+            TypeError: ``state`` is something else.
+            ValueError: it is of another suite.
+        """
+        if not isinstance(state, LiberoState):
+            raise TypeError(f"set_state() takes what get_state() returned, a LiberoState, not {type(state).__name__}")
+        if state.suite != self._suite:
+            raise ValueError(f"this state is of {state.suite}, and this environment of {self._suite}")
+        scene = self._built(find_task(state.suite, state.task_id))
+        if not self._started:
+            scene.reset(0)
+        scene.restore(state.physics, state.places, state.gripper)
+        self._started, self._state_index = True, state.initial_state
+
+    def flat_state(self) -> np.ndarray:
+        """float64 (1 + nq + nv,) time, positions, velocities: what LIBERO's recordings hold as a state. Where fixtures stand is not
+        in it; :meth:`get_state` has everything."""
+        return self._running("flat_state()").flat_state()
+
+    def joint_positions(self) -> np.ndarray:
+        """float64 (7,) radians: what LIBERO's recordings hold as joint states."""
+        return self._running("joint_positions()").joints()
+
+    def close(self) -> None:
+        """Free the simulation. A reset builds it again."""
+        scene, self._scene, self._started = self._scene, None, False
+        if scene is not None:
+            scene.close()
+
+    def _built(self, task: LiberoTask) -> Scene:
+        if self._scene is None or self._scene.task != task:
+            self.close()
+            self._scene = Scene(task, fast_render=self._fast)
+        self._task = task
+        return self._scene
+
+    def _running(self, what: str) -> Scene:
+        if self._scene is None or not self._started:
+            raise RuntimeError(f"{what} before reset(): call env.reset() first")
+        return self._scene
+
+    def _pictures(self, scene: Scene) -> Observation:
+        front, wrist = (scene.draw(camera, *self.image_size) for camera in CAMERAS)
+        return {"pixels": front, "pixels_wrist": wrist}
+
+    def _agent_pos(self, scene: Scene) -> np.ndarray:
+        space = self.observation_space["agent_pos"]
+        value = np.concatenate([scene.tool()[0], scene.hand_quaternion(), scene.fingers()])
+        return np.clip(value.astype(np.float32), space.low, space.high)
+
+    def _info(self) -> dict[str, Any]:
+        scene = self._running("step()")
+        position, rotation = scene.tool()
+        return {
+            "is_success": scene.success(),
+            "task_name": self._task.name,
+            "task_id": self._task.task_id,
+            "suite": self._task.suite,
+            "language": self._task.language,
+            "initial_state": -1 if self._state_index is None else self._state_index,
+            "eef_position": position,
+            "eef_rotation": rotation,
+            "objects": scene.objects(),
+        }
+
+    def _checked_action(self, action: Any) -> np.ndarray:
+        value = np.asarray(action, dtype=np.float64)
+        space = self.action_space
+        assert isinstance(space, gym.spaces.Box)
+        if value.shape != space.shape:
+            hint = "; a chunk of actions is executed one step at a time" if value.ndim > 1 else ""
+            if value.shape in ((7,), (10,)):
+                other = "relative" if value.shape == (7,) else "absolute"
+                hint = f'; for those make the environment with action_mode="{other}"'
+            meaning = "changes of pose and gripper" if self._relative else "position, rot6d and gripper"
+            raise ValueError(f"{_NAME} takes one action of shape {space.shape}, {meaning}, got {value.shape}{hint}")
+        if not np.isfinite(value).all():
+            raise ValueError(f"action {value.tolist()} contains NaN or infinity: check the policy that produced it")
+        return np.clip(value, space.low, space.high)
+
+
+def _rotation(rot6d: np.ndarray) -> np.ndarray:
+    """Two rows (6,), which need not be orthonormal, -> matrix (3, 3)."""
+    first, second = rot6d[:3], rot6d[3:]
+    length = np.linalg.norm(first)
+    first = first / max(float(length), 1e-12)
+    second = second - (first @ second) * first
+    across = np.linalg.norm(second)
+    if min(length, across) < 1e-6:
+        raise ValueError(
+            f"rot6d {rot6d.tolist()} is no rotation: its two rows must not be zero or parallel. To hold still, repeat "
+            "info['eef_rotation'][:2].ravel()"
+        )
+    second = second / across
+    return np.stack([first, second, np.cross(first, second)])
+
+
+def _unknown_option(name: str) -> str:
+    close = difflib.get_close_matches(str(name), _OPTIONS, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown reset option {name!r}: {_NAME} knows {', '.join(map(repr, _OPTIONS))}{hint}"
+
+
+def _checked_choice(value: Any, name: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise ValueError(f"{name}={value!r} is unknown: pass {' or '.join(map(repr, known))}")
+    return str(value)
+
+
+def _checked_wait(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"wait_steps={value!r}: pass a number of control steps, 0 or more")
+    return value
+
+
+def _check_state(task: LiberoTask, index: Any) -> None:
+    n = len(initial_states(task))
+    if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < n:
+        raise ValueError(f"initial_state={index!r}: {task.name} has fixed initial states 0 to {n - 1}")
+
+
+def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    if not (isinstance(height, int) and isinstance(width, int) and min(height, width) >= 8):
+        raise ValueError(f"image_size={size!r}: pass a side, or (height, width), of at least 8 pixels")
+    return height, width
