@@ -1,0 +1,58 @@
+"""Poses as actions of robosuite's arm: UVA's ten numbers, and the seven that robosuite's controllers take.
+
+Absolute, as UVA and Diffusion Policy learn them: position (3) in metres, the first two rows of the rotation matrix (6), gripper.
+Both are of the grip site between the finger tips, in the world's frame.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.spatial.transform import Rotation  # comes with robosuite
+
+_FLAT = 1e-6
+
+
+def absolute_controller(config: dict[str, object], arm: str = "right") -> dict[str, object]:
+    """Let robosuite's controller take poses in the world's frame instead of changes.
+
+    Args:
+        config: from ``load_composite_controller_config``; changed in place.
+        arm: which part of the body.
+    """
+    parts = config["body_parts"]
+    assert isinstance(parts, dict)
+    # As it comes, absolute input would be read in the frame of the arm's base, 0.9 m above the world's.
+    parts[arm].update(input_type="absolute", input_ref_frame="world")
+    return config
+
+
+def native_from_absolute(action: np.ndarray) -> np.ndarray:
+    """(10,) position, rot6d, gripper to the (7,) position, rotation vector, gripper of an absolute OSC_POSE controller.
+
+    The six numbers of the rotation need not be orthonormal: they are made so, the first row first.
+
+    Raises:
+        ValueError: the rows are zero or parallel, so that no rotation is meant.
+    """
+    return np.concatenate([action[:3], Rotation.from_matrix(matrix_from_rows(action[3:9])).as_rotvec(), action[9:]])
+
+
+def absolute_from_pose(position: np.ndarray, rotation: np.ndarray, gripper: float) -> np.ndarray:
+    """The (10,) action that asks for this pose: position (3,), rotation (3, 3), gripper in [-1, 1], 1 closed."""
+    return np.concatenate([position, rotation[:2].reshape(6), [gripper]])
+
+
+def matrix_from_rows(rows: np.ndarray) -> np.ndarray:
+    """Rotation (3, 3) from its first two rows, (6,)."""
+    first, second = np.asarray(rows, np.float64).reshape(2, 3)
+    length = math.sqrt(float(first @ first))
+    if length > _FLAT:
+        first = first / length
+        second = second - (first @ second) * first
+        rest = math.sqrt(float(second @ second))
+        if rest > _FLAT:
+            second = second / rest
+            return np.stack([first, second, np.cross(first, second)])
+    raise ValueError(f"the rotation {rows.tolist()} of the action is none: its two rows are zero or parallel")
