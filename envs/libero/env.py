@@ -11,8 +11,9 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.envs.libero.install import assets_folder
-from uva_agents.envs.libero.scene import CAMERAS, CONTROL_HZ, LiberoState, Scene
+from uva_agents.envs.libero.scene import CAMERAS, CONTROL_HZ, OPEN, QUALITIES, LiberoState, Scene
 from uva_agents.envs.libero.tasks import LiberoTask, find_task, initial_states
+from uva_agents.envs.robosuite_actions import absolute_from_pose
 
 Observation = dict[str, Any]
 
@@ -33,7 +34,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
 
     Action, for 0.05 s. ``"absolute"``: float32 (10,), where the grip site is to go: position in the world in metres, rot6d (the
     first two rows of the rotation matrix), and the gripper, from -1 (open) to 1 (close); what UVA and Diffusion Policy learn.
-    ``"relative"``: float32 (7,) in [-1, 1], LIBERO's own: change of position (1 is 5 cm) and rotation (vector, 1 is 0.5 rad),
+    ``"delta"``: float32 (7,) in [-1, 1], LIBERO's own: change of position (1 is 5 cm) and rotation (vector, 1 is 0.5 rad),
     gripper. Actions outside the space are clipped.
 
     Reward: 1 when the task is done, else 0. Terminates then. ``gymnasium.make`` limits episodes to 500 steps.
@@ -44,7 +45,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
     ``wait_steps``.
 
     ``info``: ``is_success``, ``task_name``, ``task_id``, ``suite``, ``language``, ``initial_state`` (-1 for a random one),
-    ``eef_position`` (3,) and ``eef_rotation`` (3, 3) of the grip site, ``objects`` (name -> (7,) position and quaternion w, x, y,
+    ``grip_position`` (3,) and ``grip_rotation`` (3, 3) of the grip site, ``objects`` (name -> (7,) position and quaternion w, x, y,
     z).
 
     Args:
@@ -52,13 +53,13 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         task_id: of the suite, from 0.
         suite: ``"libero_10"``, ``"libero_spatial"``, ``"libero_object"``, ``"libero_goal"`` or ``"libero_90"``.
         initial_states: ``"random"`` or ``"fixed"``.
-        action_mode: ``"absolute"`` or ``"relative"``.
+        action_mode: ``"absolute"`` or ``"delta"``.
         image_size: of ``pixels`` and ``pixels_wrist``: (height, width), or the side of a square.
         instruction: what ``task`` says. ``"prompt"``: with the scene in front, as the released model was trained; ``"language"``:
             the words alone; ``None``: there is no ``task``, which stable-baselines3 wants, because it takes arrays only.
         wait_steps: control steps before an episode begins, with the gripper opening, in which things come to rest.
         render_observations: False leaves the pictures out, for fast simulation; :meth:`observe` draws when asked.
-        fast_render: pictures without shadows and reflections, for about twice the speed. They look different.
+        quality: ``"full"``, as LIBERO draws, or ``"fast"``: no shadows, no reflections.
         render_size: side of the pictures of :meth:`render`.
 
     Raises:
@@ -82,15 +83,15 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         instruction: str | None = "prompt",
         wait_steps: int = 10,
         render_observations: bool = True,
-        fast_render: bool = False,
+        quality: str = "full",
         render_size: int = 384,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(
                 f'render_mode={render_mode!r} is not offered: pass "rgb_array" and show or save what render() returns'
             )
-        if action_mode not in ("absolute", "relative"):
-            raise ValueError(f'action_mode={action_mode!r} is unknown: pass "absolute" or "relative"')
+        if action_mode not in ("absolute", "delta"):
+            raise ValueError(f'action_mode={action_mode!r} is unknown: pass "absolute" or "delta"')
         if instruction not in (None, "prompt", "language"):
             raise ValueError(f'instruction={instruction!r} is unknown: pass "prompt", "language" or None')
         self.render_mode = render_mode
@@ -101,21 +102,21 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         self._initial = _checked_choice(initial_states, "initial_states", _INITIAL)
         self._wait = _checked_wait(wait_steps)
         self._instruction = instruction
-        self._relative = action_mode == "relative"
+        self._delta = action_mode == "delta"
         self._render_observations = render_observations
-        self._fast = fast_render
+        self._quality = _checked_choice(quality, "quality", QUALITIES)
         self._render_size = _checked_size(render_size)
         # Position, quaternion, fingers.
         reach = np.array([*np.abs([_GOAL_LOW, _GOAL_HIGH]).max(0) + 0.5, 1, 1, 1, 1, 0.1, 0.1], np.float32)
         spaces: dict[str, gym.Space[Any]] = {"agent_pos": gym.spaces.Box(-reach, reach)}
         if render_observations:
-            for key in ("pixels", "pixels_wrist"):
+            for key in CAMERAS:
                 spaces[key] = gym.spaces.Box(0, 255, (*self.image_size, 3), np.uint8)
         if instruction is not None:
             spaces["task"] = gym.spaces.Text(256, min_length=1, charset=_WORDS)
         # Gymnasium types a Dict's observations as dict[str, Any].
         self.observation_space = gym.spaces.Dict(spaces)
-        if self._relative:
+        if self._delta:
             self.action_space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
         else:
             self.action_space = gym.spaces.Box(
@@ -126,6 +127,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         self._started = False
         self._next_fixed = 0
         self._state_index: int | None = None
+        self._last_gripper = OPEN
 
     @property
     def task(self) -> str:
@@ -177,7 +179,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         scene.reset(start, index)
         for _ in range(wait):
             scene.hold()
-        self._started, self._state_index = True, index
+        self._started, self._state_index, self._last_gripper = True, index, OPEN
         return self.get_obs(), self._info()
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -196,10 +198,15 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         """The motion of :meth:`step` without a look at it: nothing is drawn."""
         scene = self._running("step()")
         value = self._checked_action(action)
-        if self._relative:
-            scene.move_by(value)
-        else:
-            scene.move_to(value[:3], _rotation(value[3:9]), float(value[9]))
+        scene.step(value, absolute=not self._delta)
+        self._last_gripper = float(value[-1])
+
+    def hold_action(self) -> np.ndarray:
+        """The action (A,) that keeps the arm where it is and the gripper as it was told last."""
+        scene = self._running("hold_action()")
+        if self._delta:
+            return np.array([0, 0, 0, 0, 0, 0, self._last_gripper], np.float32)
+        return absolute_from_pose(*scene.grip(), self._last_gripper).astype(np.float32)
 
     def get_obs(self) -> Observation:
         """The observation of the present moment, as :meth:`step` returns it; changes nothing."""
@@ -217,7 +224,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
 
     def render(self) -> np.ndarray | None:
         """Picture uint8 (render_size, render_size, 3) of the present moment, from in front of the robot."""
-        return self._running("render()").draw(CAMERAS[0], *self._render_size)
+        return self._running("render()").draw(CAMERAS["pixels"], *self._render_size)
 
     def get_state(self) -> LiberoState:
         """The present moment, for :meth:`set_state` of this or any other LIBERO environment of the same suite.
@@ -226,13 +233,13 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
             RuntimeError: the environment has not been reset.
         """
         scene = self._running("get_state()")
-        return LiberoState(self._task.suite, self._task.task_id, *scene.save(), self._state_index)
+        return LiberoState(self._task.suite, self._task.task_id, *scene.save(), self._last_gripper, self._state_index)
 
     def set_state(self, state: LiberoState) -> None:
         """Go to ``state``; what follows equals what followed there, bit for bit.
 
-        Takes milliseconds, or some seconds if it is of another task. The step limit of ``gymnasium.make`` is a wrapper and keeps its
-        own count.
+        Takes milliseconds, or some seconds if it is of another task. The step limit of ``gymnasium.make`` is a wrapper and keeps
+        its own count.
 
         Raises:
             TypeError: ``state`` is something else.
@@ -246,7 +253,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         if not self._started:
             scene.reset(0)
         scene.restore(state.physics, state.places, state.gripper)
-        self._started, self._state_index = True, state.initial_state
+        self._started, self._state_index, self._last_gripper = True, state.initial_state, state.last_gripper
 
     def flat_state(self) -> np.ndarray:
         """float64 (1 + nq + nv,) time, positions, velocities: what LIBERO's recordings hold as a state. Where fixtures stand is not
@@ -266,7 +273,8 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
     def _built(self, task: LiberoTask) -> Scene:
         if self._scene is None or self._scene.task != task:
             self.close()
-            self._scene = Scene(task, fast_render=self._fast)
+            largest = np.max([self.image_size, self._render_size], axis=0)
+            self._scene = Scene(task, quality=self._quality, largest=(int(largest[0]), int(largest[1])))
         self._task = task
         return self._scene
 
@@ -276,17 +284,16 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         return self._scene
 
     def _pictures(self, scene: Scene) -> Observation:
-        front, wrist = (scene.draw(camera, *self.image_size) for camera in CAMERAS)
-        return {"pixels": front, "pixels_wrist": wrist}
+        return {key: scene.draw(camera, *self.image_size) for key, camera in CAMERAS.items()}
 
     def _agent_pos(self, scene: Scene) -> np.ndarray:
         space = self.observation_space["agent_pos"]
-        value = np.concatenate([scene.tool()[0], scene.hand_quaternion(), scene.fingers()])
+        value = np.concatenate([scene.grip()[0], scene.hand_quaternion(), scene.fingers()])
         return np.clip(value.astype(np.float32), space.low, space.high)
 
     def _info(self) -> dict[str, Any]:
         scene = self._running("step()")
-        position, rotation = scene.tool()
+        position, rotation = scene.grip()
         return {
             "is_success": scene.success(),
             "task_name": self._task.name,
@@ -294,8 +301,8 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
             "suite": self._task.suite,
             "language": self._task.language,
             "initial_state": -1 if self._state_index is None else self._state_index,
-            "eef_position": position,
-            "eef_rotation": rotation,
+            "grip_position": position,
+            "grip_rotation": rotation,
             "objects": scene.objects(),
         }
 
@@ -306,29 +313,13 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         if value.shape != space.shape:
             hint = "; a chunk of actions is executed one step at a time" if value.ndim > 1 else ""
             if value.shape in ((7,), (10,)):
-                other = "relative" if value.shape == (7,) else "absolute"
+                other = "delta" if value.shape == (7,) else "absolute"
                 hint = f'; for those make the environment with action_mode="{other}"'
-            meaning = "changes of pose and gripper" if self._relative else "position, rot6d and gripper"
+            meaning = "changes of pose and gripper" if self._delta else "position, rot6d and gripper"
             raise ValueError(f"{_NAME} takes one action of shape {space.shape}, {meaning}, got {value.shape}{hint}")
         if not np.isfinite(value).all():
             raise ValueError(f"action {value.tolist()} contains NaN or infinity: check the policy that produced it")
         return np.clip(value, space.low, space.high)
-
-
-def _rotation(rot6d: np.ndarray) -> np.ndarray:
-    """Two rows (6,), which need not be orthonormal, -> matrix (3, 3)."""
-    first, second = rot6d[:3], rot6d[3:]
-    length = np.linalg.norm(first)
-    first = first / max(float(length), 1e-12)
-    second = second - (first @ second) * first
-    across = np.linalg.norm(second)
-    if min(length, across) < 1e-6:
-        raise ValueError(
-            f"rot6d {rot6d.tolist()} is no rotation: its two rows must not be zero or parallel. To hold still, repeat "
-            "info['eef_rotation'][:2].ravel()"
-        )
-    second = second / across
-    return np.stack([first, second, np.cross(first, second)])
 
 
 def _unknown_option(name: str) -> str:

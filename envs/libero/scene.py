@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ import numpy as np
 from uva_agents.envs import robosuite_gl
 from uva_agents.envs.libero import install
 from uva_agents.envs.libero.tasks import LiberoTask, initial_states
+from uva_agents.envs.robosuite_actions import native_from_absolute
 
 CONTROL_HZ = 20
-CAMERAS = ("agentview", "robot0_eye_in_hand")
+CAMERAS = {"pixels": "agentview", "pixels_wrist": "robot0_eye_in_hand"}
+"""Name in an observation to name in the simulator."""
+QUALITIES = ("full", "fast")
 OPEN = -1.0
 """Gripper command."""
 
@@ -32,7 +36,8 @@ class LiberoState:
         suite, task_id: the task.
         physics: what MuJoCo integrates, about 2 kB.
         places: where cupboards and other fixtures stand; they are put somewhere else in every episode.
-        gripper: what the gripper was last told, which it remembers.
+        gripper: commands of the two fingers, which follow the actions with a delay.
+        last_gripper: of the last action.
         initial_state: the fixed initial state that the episode began in, or ``None``.
     """
 
@@ -41,6 +46,7 @@ class LiberoState:
     physics: bytes
     places: bytes
     gripper: bytes
+    last_gripper: float
     initial_state: int | None
 
 
@@ -49,27 +55,27 @@ class Scene:
 
     Args:
         task: which.
-        fast_render: pictures without shadows and reflections.
+        quality: of pictures; ``"fast"`` leaves out shadows and reflections.
+        largest: height and width of the largest picture that will be asked for.
 
     Raises:
         ImportError: a package is missing.
     """
 
-    def __init__(self, task: LiberoTask, *, fast_render: bool = False) -> None:
+    def __init__(self, task: LiberoTask, *, quality: str, largest: tuple[int, int]) -> None:
         domain: Any = install.load()
         # After load(), so that MUJOCO_GL is set.
         import mujoco
 
         self.task = task
-        self._mujoco: Any = mujoco
-        self._fast = fast_render
-        utils: Any = __import__("libero.libero.envs.bddl_utils", fromlist=["bddl_utils"])
+        self._mujoco = mujoco
+        self._quality, self._largest = quality, largest
+        utils: Any = importlib.import_module("libero.libero.envs.bddl_utils")
         file = str(task.bddl_file)
         with _silent(), _seeded(0):
             kind = domain.TASK_MAPPING[utils.get_problem_info(file)["problem_name"]]
             self._env: Any = _until_placed(lambda: _build(kind, file))
-        # Nothing here looks at robosuite's own observations, and keeping them up to date takes time in every physics step.
-        self._env._observables = {}
+        self._substeps = round(1 / CONTROL_HZ / self._model.opt.timestep)
         self._state_size = int(mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_INTEGRATION))
 
     @property
@@ -99,37 +105,37 @@ class Scene:
             flat = initial_states(self.task)[state]
             n = self._model.nq
             self._data.time, self._data.qpos[:], self._data.qvel[:] = flat[0], flat[1 : 1 + n], flat[1 + n :]
-            self._env.sim.forward()
-        self._env._post_process()
-        self._show()
+        self._env._post_process()  # a burner that is on is red
+        self._refresh()
 
     def hold(self) -> None:
         """A control step in which the arm stays where it is and the gripper opens."""
-        self.move_by(np.array([0, 0, 0, 0, 0, 0, OPEN]))
+        self.step(np.array([0, 0, 0, 0, 0, 0, OPEN]), absolute=False)
 
-    def move_by(self, action: np.ndarray) -> None:
-        """A control step of LIBERO's own controller: (7,) changes in [-1, 1], gripper."""
-        self._step(action, "delta", "base")
+    def step(self, action: np.ndarray, *, absolute: bool) -> None:
+        """Simulate 50 ms.
 
-    def move_to(self, position: np.ndarray, rotation: np.ndarray, gripper: float) -> None:
-        """A control step towards a pose of the grip site in the world: metres (3,), matrix (3, 3)."""
-        from scipy.spatial.transform import Rotation
+        Args:
+            action: (10,) pose of the grip site in the world and gripper, or (7,) changes in [-1, 1] and gripper, LIBERO's own.
 
-        turn = Rotation.from_matrix(rotation).as_rotvec()
-        self._step(np.concatenate([position, turn, [gripper]]), "absolute", "world")
-
-    def _step(self, action: np.ndarray, kind: str, frame: str) -> None:
+        Raises:
+            ValueError: the rotation of a pose is none.
+        """
+        native = native_from_absolute(action) if absolute else action
+        env, sim = self._env, self._env.sim
         # robosuite makes the controller anew at every reset.
         controller = self._robot.part_controllers["right"]
-        controller.input_type, controller.input_ref_frame = kind, frame
-        self._env.step(action)
-        self._show()
+        controller.input_type, controller.input_ref_frame = ("absolute", "world") if absolute else ("delta", "base")
+        for substep in range(self._substeps):
+            sim.step1()
+            env._pre_action(native, substep == 0)
+            sim.step2()
+        env._post_process()
+        self._refresh()
 
-    def _show(self) -> None:
-        """Positions follow from the joints as they are now; MuJoCo leaves them one physics step (2 ms) behind, and robosuite's
-        controllers after a jump even longer."""
-        for update in (self._mujoco.mj_kinematics, self._mujoco.mj_comPos, self._mujoco.mj_camlight):
-            update(self._model, self._data)
+    def _refresh(self) -> None:
+        """After integrating, positions and contacts are those of 2 ms ago, and after a jump even older in the controllers."""
+        self._mujoco.mj_fwdPosition(self._model, self._data)
         for controller in self._robot.part_controllers.values():
             controller.new_update = True
 
@@ -139,7 +145,7 @@ class Scene:
         """Whether the task is done."""
         return bool(self._env._check_success())
 
-    def tool(self) -> tuple[np.ndarray, np.ndarray]:
+    def grip(self) -> tuple[np.ndarray, np.ndarray]:
         """Grip site in the world: position (3,) in metres, rotation (3, 3). What absolute actions set."""
         site = self._robot.eef_site_id["right"]
         return self._data.site_xpos[site].copy(), self._data.site_xmat[site].reshape(3, 3).copy()
@@ -177,14 +183,17 @@ class Scene:
         """Make the OpenGL context: when it is first needed, because it belongs to one process and takes memory."""
         from robosuite.utils.binding_utils import MjRenderContextOffscreen
 
+        # The whole buffer is cleared and resolved for every picture, however small that is.
+        screen = self._model.vis.global_
+        screen.offheight, screen.offwidth = self._largest
         kept = self._physics()
         context = MjRenderContextOffscreen(self._env.sim, device_id=-1)
         self._set_physics(kept)  # making it computes forces, which would change the last bits of what follows
-        self._show()
+        self._refresh()
         context.vopt.geomgroup[0], context.vopt.geomgroup[1] = 0, 1  # what one sees, not what collides
-        if self._fast:
-            for flag in (self._mujoco.mjtRndFlag.mjRND_SHADOW, self._mujoco.mjtRndFlag.mjRND_REFLECTION):
-                context.scn.flags[flag] = 0
+        if self._quality == "fast":
+            flags = self._mujoco.mjtRndFlag
+            context.scn.flags[flags.mjRND_SHADOW] = context.scn.flags[flags.mjRND_REFLECTION] = 0
 
     # -- saving --------------------------------------------------------------------------------------
 
@@ -205,11 +214,9 @@ class Scene:
             raise ValueError("this state does not fit the task: it comes from another version of LIBERO or MuJoCo")
         self._model.body_pos[:], self._model.body_quat[:] = np.split(where.reshape(-1, 7), [3], axis=1)
         self._set_physics(there)
-        self._env.sim.forward()  # contacts, which decide about success
-        self._set_physics(there)
         self._robot.gripper["right"].current_action = np.frombuffer(gripper).copy()
-        self._env._post_process()  # a burner that is on is red
-        self._show()
+        self._env._post_process()
+        self._refresh()
 
     def _physics(self) -> np.ndarray:
         state = np.empty(self._state_size)

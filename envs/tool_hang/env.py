@@ -187,9 +187,7 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
             TypeError: ``state`` is something else.
         """
         if not isinstance(state, ToolHangState):
-            raise TypeError(
-                f"set_state() takes what get_state() returned, a ToolHangState, not {type(state).__name__}"
-            )
+            raise TypeError(f"set_state() takes what get_state() returned, a ToolHangState, not {type(state).__name__}")
         if not self._started:
             # Makes the controllers that the state is put into.
             self._scene.reset(0)
