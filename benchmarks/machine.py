@@ -10,7 +10,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-_PACKAGES = ("torch", "numpy", "gymnasium", "gym-pusht", "pymunk", "diffusers", "stable-baselines3")
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "gymnasium",
+    "gym-pusht",
+    "pymunk",
+    "pybullet",
+    "robosuite",
+    "mujoco",
+    "diffusers",
+    "stable-baselines3",
+)
 
 
 def parse_arguments(

@@ -151,6 +151,15 @@ PROTOCOLS: dict[str, EvalProtocol] = {
             wait_steps=10,
         ),
         EvalProtocol(
+            name="toolhang",
+            description="share of Tool Hang episodes in which the wrench hung on the assembled frame within 700 steps",
+            env_id="uva/ToolHang-v0",
+            max_steps=700,
+            first_seed=100_000,
+            executes=8,
+            progress_key="is_success",
+        ),
+        EvalProtocol(
             name="success",
             description="share of episodes in which info['is_success'] became true, in any environment",
             env_id=None,

@@ -52,7 +52,7 @@ def observation(task: str, seed: int = 0) -> dict[str, Any]:
 def test_all_three_agents_load_one_file_and_act(file: tuple[str, Path]) -> None:
     task, path = file
     weights = uva.UVA.from_pretrained(path, device="cpu")
-    size = {"pusht": 2, "umi": 7}.get(task, 10)  # simulated arms take position, rot6d and gripper
+    size = 2 if task == "pusht" else 7
     policy = uva.Policy(weights, steps=2)
     state = policy.initial_state(1, seed=0)
     for t in range(9):

@@ -9,15 +9,19 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
-from uva_agents.envs.robosuite_actions import absolute_from_pose
+from uva_agents.envs.robosuite_actions import absolute_from_pose, native_from_absolute
 from uva_agents.envs.tool_hang.scene import CAMERAS, CONTROL_HZ, QUALITIES, Scene
 
 WORKSPACE_LOW, WORKSPACE_HIGH = (-0.60, -0.75, 0.70), (0.45, 0.75, 1.75)
-"""Positions that an absolute action may ask for, metres, world frame: the table's top is at height 0.8, the arm's base at x = -0.56."""
+"""Positions that an absolute action may ask for, metres, world frame: the table is 0.8 high, the arm's base at x = -0.56."""
 OPEN, CLOSED = -1.0, 1.0
 
 Observation = dict[str, np.ndarray]
-_NUMBERS = {"absolute": "(10,), position 3, rotation rows 6, gripper 1", "delta": "(7,), move 3, turn 3, gripper 1"}
+_NUMBERS = {
+    "absolute": "(10,), position 3, rotation rows 6, gripper 1",
+    "absolute_vector": "(7,), position 3, rotation vector 3, gripper 1",
+    "delta": "(7,), move 3, turn 3, gripper 1",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +48,20 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
     float32 (9,): position of the grip site in metres (3), quaternion x, y, z, w of the hand (4), positions of the fingers (2);
     robosuite's ``robot0_eef_pos``, ``robot0_eef_quat`` and ``robot0_gripper_qpos``.
 
-    Action, ``"absolute"``: float32 (10,): where the grip site shall be, metres in the world's frame (3), the first two rows of its
-    rotation matrix (6), gripper (1), positive to close. ``"delta"``: float32 (7,) in [-1, 1], robosuite's own: move by up to 5 cm
-    along x, y, z, turn by up to 0.5 rad about them, gripper. Values outside the action space are clipped.
+    Action, ``"absolute"``: float32 (10,): where the grip site shall be, metres in the world's frame (3), the first two rows of
+    its rotation matrix (6), gripper (1), positive to close. ``"absolute_vector"``: float32 (7,): the same with a rotation vector
+    in radians, as policies from released weights give it. ``"delta"``: float32 (7,) in [-1, 1], robosuite's own: move by up to
+    5 cm along x, y, z, turn by up to 0.5 rad about them, gripper. Values outside the action space are clipped.
 
-    Reward: 1 on success, else 0. Terminates on success, as robosuite defines it: the frame stands in its stand and the wrench hangs
-    on it, let go. ``info``: ``is_success``, its two halves ``frame_assembled`` and ``tool_on_frame``, and the pose of the grip site,
-    ``grip_position`` (3,) and ``grip_rotation`` (3, 3).
+    Reward: 1 on success, else 0. Terminates on success, as robosuite defines it: the frame stands in its stand and the wrench
+    hangs on it, let go. ``info``: ``is_success``, its two halves ``frame_assembled`` and ``tool_on_frame``, and the pose of the
+    grip site, ``grip_position`` (3,) and ``grip_rotation`` (3, 3).
 
     ``reset(seed=s)``: the random numbers are those that robosuite 1.4 and older draw after ``np.random.seed(s)``.
 
     Args:
         render_mode: ``"rgb_array"`` or ``None``; pictures are available in both cases.
-        action_mode: ``"absolute"`` or ``"delta"``.
+        action_mode: ``"absolute"``, ``"absolute_vector"`` or ``"delta"``.
         image_size: of ``pixels`` and ``pixels_wrist``: (height, width), or the side of a square.
         quality: ``"full"``, as the published recordings were drawn, or ``"fast"``: no shadows, no reflections.
         render_observations: False leaves the pictures out, for fast simulation; :meth:`observe` draws when asked.
@@ -88,7 +93,7 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
                 f'render_mode={render_mode!r} is not offered: pass "rgb_array" and show or save what render() returns'
             )
         if action_mode not in _NUMBERS:
-            raise ValueError(f'action_mode={action_mode!r} is unknown: pass "absolute" or "delta"')
+            raise ValueError(f"action_mode={action_mode!r} is unknown: pass one of {', '.join(map(repr, _NUMBERS))}")
         if quality not in QUALITIES:
             raise ValueError(f'quality={quality!r} is unknown: pass "full" or "fast"')
         self.render_mode = render_mode
@@ -99,7 +104,7 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
         self.observation_space = _observation_space(self.image_size if render_observations else None)  # type: ignore[assignment]
         self.action_space = _action_space(action_mode)
         self._scene = Scene(
-            absolute=action_mode == "absolute",
+            absolute=action_mode != "delta",
             quality=quality,
             largest=(max(self.image_size[0], render_size), max(self.image_size[1], render_size)),
         )
@@ -142,7 +147,7 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
         """The motion of :meth:`step` without a look at it: nothing is drawn or judged."""
         self._require_reset("advance()" if self._started else "step()")
         value = self._checked(action)
-        self._scene.step(value)
+        self._scene.step(native_from_absolute(value) if self.action_mode == "absolute" else value)
         self._last_gripper = float(value[-1])
 
     def hold_action(self) -> np.ndarray:
@@ -151,7 +156,8 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
         if self.action_mode == "delta":
             return np.array([0, 0, 0, 0, 0, 0, self._last_gripper], np.float32)
         pose = self._scene.pose()
-        return absolute_from_pose(pose.position, pose.rotation, self._last_gripper).astype(np.float32)
+        action = absolute_from_pose(pose.position, pose.rotation, self._last_gripper)
+        return (action if self.action_mode == "absolute" else native_from_absolute(action)).astype(np.float32)
 
     def get_obs(self) -> Observation:
         """The observation of the present moment, as :meth:`step` returns it; changes nothing."""
@@ -209,9 +215,9 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
         assert isinstance(space, gym.spaces.Box)
         if value.shape != space.shape:
             hint = "; a chunk of actions is executed one step at a time" if value.ndim > 1 else ""
-            other = "delta" if self.action_mode == "absolute" else "absolute"
-            if value.shape == ((7,) if other == "delta" else (10,)):
-                hint = f'; make the environment with action_mode="{other}" for this one'
+            others = [name for name, what in _NUMBERS.items() if what.startswith(f"{value.shape},")]
+            if others:
+                hint = f"; make the environment with action_mode={' or '.join(map(repr, others))} for this one"
             raise ValueError(
                 f"ToolHang takes one {self.action_mode} action {_NUMBERS[self.action_mode]}, got {value.shape}{hint}"
             )
@@ -247,8 +253,10 @@ def _observation_space(image_size: tuple[int, int] | None) -> gym.spaces.Dict:
 def _action_space(mode: str) -> gym.spaces.Box:
     if mode == "delta":
         return gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
-    low, high = np.array([*WORKSPACE_LOW, *[-1.0] * 7], np.float32), np.array([*WORKSPACE_HIGH, *[1.0] * 7], np.float32)
-    return gym.spaces.Box(low, high, dtype=np.float32)
+    # A rotation vector has a length of at most pi.
+    turn = np.ones(6) if mode == "absolute" else np.full(3, np.pi)
+    low, high = np.array([*WORKSPACE_LOW, *-turn, OPEN]), np.array([*WORKSPACE_HIGH, *turn, CLOSED])
+    return gym.spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
 
 def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from uva_agents.envs import robosuite_gl
-from uva_agents.envs.robosuite_actions import absolute_controller, native_from_absolute
+from uva_agents.envs.robosuite_actions import absolute_controller
 
 CONTROL_HZ = 20
 CAMERAS = {"pixels": "sideview", "pixels_wrist": "robot0_eye_in_hand"}
@@ -43,7 +43,6 @@ class Scene:
         import mujoco
 
         self._mj = mujoco
-        self._absolute = absolute
         self._quality, self._largest = quality, largest
         config = robosuite.load_composite_controller_config(controller=None, robot="Panda")
         if absolute:
@@ -87,13 +86,8 @@ class Scene:
         self._env.reset()
         self._refresh()
 
-    def step(self, action: np.ndarray) -> None:
-        """Simulate 50 ms: (10,) pose rows and gripper, or (7,) changes and gripper.
-
-        Raises:
-            ValueError: the rotation of a pose is none.
-        """
-        native = native_from_absolute(action) if self._absolute else action
+    def step(self, native: np.ndarray) -> None:
+        """Simulate 50 ms with (7,) numbers for the controller: a pose as position and rotation vector, or changes; gripper."""
         env, sim = self._env, self._sim
         for substep in range(self._substeps):
             sim.step1()
@@ -105,6 +99,9 @@ class Scene:
         # After integrating, positions of bodies and contacts are still those of 2 ms ago. This is computed again at the start of
         # the next step and changes nothing that the next step depends on.
         self._mj.mj_fwdPosition(self._model, self._data)
+        # After a reset or a jump they would take their next goal from where the arm was when they last looked.
+        for controller in self._env.robots[0].part_controllers.values():
+            controller.new_update = True
 
     def pose(self) -> Pose:
         """Where the grip site is."""

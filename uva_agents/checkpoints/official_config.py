@@ -118,12 +118,12 @@ def interface(config: Mapping[str, Any], network: UVAConfig, limits: tuple[Any, 
     if main is None:
         side = int(lookup(config, "task.shape_meta.image_resolution") or network.image_size)
         main = (side, side)
-    # Simulated arms take the network's own numbers (position, rot6d, gripper), a UMI robot poses as (x, y, z, rotation vector).
-    pose = "relative" if family == "umi" and network.action_dim == 10 else None
-    absolute = family in ("libero", "tool") and network.action_dim == 10
+    pose = {"libero": "absolute", "tool": "absolute", "umi": "relative"}.get(family)
+    if pose is not None and network.action_dim != 10:
+        pose = None
     if family == "pusht":
         low, high = (0.0,) * network.action_dim, (512.0,) * network.action_dim
-    elif pose is None and limits is not None and not absolute:
+    elif pose is None and limits is not None:
         low, high = tuple(map(float, limits[0])), tuple(map(float, limits[1]))
     else:
         size = network.action_dim if pose is None else 7

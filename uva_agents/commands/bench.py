@@ -15,6 +15,7 @@ BENCHMARKS = {
     "latency": "one decision, beside the official size",
     "throughput": "training windows per second",
     "data-loading": "a dataset of 100,000 frames: opening it, and windows of cached latents per second",
+    "env-speed": "steps and resets per second of every environment that is installed",
     "planning": "one replanning, against a straight loop",
     "block-push-replay": "recorded block-push actions in our simulator",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import os
 import re
@@ -58,6 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="decisions computed together; above 1 is faster with --n-envs, and then the last bits of the actions "
         "depend on --n-envs",
     )
+    parser.add_argument(
+        "--env-arg",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        type=env_argument,
+        help="given to gymnasium.make, for example action_mode=absolute_vector; VALUE as in Python, or a word; may be repeated",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -72,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         seed=rules.first_seed if args.seed is None else args.seed,
         protocol=rules,
         n_envs=args.n_envs,
+        env_kwargs=dict(args.env_arg),
         vectorization="async" if args.asynchronous else "sync",
         deterministic=args.deterministic,
         video_dir=args.video,
@@ -86,6 +96,17 @@ def run(args: argparse.Namespace) -> int:
         if path is not None:
             print(f"  {name}: {path}")
     return 0
+
+
+def env_argument(text: str) -> tuple[str, Any]:
+    """``KEY=VALUE`` as a pair; the value is a Python literal if it reads as one, else the text."""
+    key, sign, value = text.partition("=")
+    if not (sign and key.isidentifier()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, for example image_size=128")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
 
 
 def load_agent(name: str, *, device: str, **options: Any) -> Any:
