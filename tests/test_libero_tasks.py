@@ -130,6 +130,6 @@ def test_an_agent_without_bounds_leaves_them_to_the_environment(monkeypatch):
         agent, protocol=rules.name, n_episodes=1, env_kwargs={"render_observations": False}, progress=False
     )
     assert report.n == 1
-    agent.action_space = gym.spaces.Box(-np.inf, np.inf, (7,))
+    agent.action_space = gym.spaces.Box(-np.inf, np.inf, (2,))
     with pytest.raises(ValueError, match="another environment"):
         uva_agents.evaluate(agent, protocol=rules.name, n_episodes=1, progress=False)

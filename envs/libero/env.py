@@ -13,7 +13,7 @@ import numpy as np
 from uva_agents.envs.libero.install import assets_folder
 from uva_agents.envs.libero.scene import CAMERAS, CONTROL_HZ, OPEN, QUALITIES, LiberoState, Scene
 from uva_agents.envs.libero.tasks import LiberoTask, find_task, initial_states
-from uva_agents.envs.robosuite_actions import absolute_from_pose
+from uva_agents.envs.robosuite_actions import absolute_from_pose, native_from_absolute
 
 Observation = dict[str, Any]
 
@@ -22,6 +22,11 @@ _INITIAL = ("random", "fixed")
 _OPTIONS = ("task_id", "initial_states", "initial_state", "wait_steps")
 # Nothing that the arm can reach is outside.
 _GOAL_LOW, _GOAL_HIGH = (-1.5, -1.5, -0.5), (1.5, 1.5, 2.5)
+_NUMBERS = {
+    "absolute": "(10,), position 3, rotation rows 6, gripper 1",
+    "absolute_vector": "(7,), position 3, rotation vector 3, gripper 1",
+    "delta": "(7,), move 3, turn 3, gripper 1",
+}
 _WORDS = string.ascii_letters + string.digits + " -"
 
 
@@ -34,6 +39,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
 
     Action, for 0.05 s. ``"absolute"``: float32 (10,), where the grip site is to go: position in the world in metres, rot6d (the
     first two rows of the rotation matrix), and the gripper, from -1 (open) to 1 (close); what UVA and Diffusion Policy learn.
+    ``"absolute_vector"``: float32 (7,), the same with a rotation vector in radians, as policies from released weights give it.
     ``"delta"``: float32 (7,) in [-1, 1], LIBERO's own: change of position (1 is 5 cm) and rotation (vector, 1 is 0.5 rad),
     gripper. Actions outside the space are clipped.
 
@@ -53,7 +59,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         task_id: of the suite, from 0.
         suite: ``"libero_10"``, ``"libero_spatial"``, ``"libero_object"``, ``"libero_goal"`` or ``"libero_90"``.
         initial_states: ``"random"`` or ``"fixed"``.
-        action_mode: ``"absolute"`` or ``"delta"``.
+        action_mode: ``"absolute"``, ``"absolute_vector"`` or ``"delta"``.
         image_size: of ``pixels`` and ``pixels_wrist``: (height, width), or the side of a square.
         instruction: what ``task`` says. ``"prompt"``: with the scene in front, as the released model was trained; ``"language"``:
             the words alone; ``None``: there is no ``task``, which stable-baselines3 wants, because it takes arrays only.
@@ -90,8 +96,8 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
             raise ValueError(
                 f'render_mode={render_mode!r} is not offered: pass "rgb_array" and show or save what render() returns'
             )
-        if action_mode not in ("absolute", "delta"):
-            raise ValueError(f'action_mode={action_mode!r} is unknown: pass "absolute" or "delta"')
+        if action_mode not in _NUMBERS:
+            raise ValueError(f"action_mode={action_mode!r} is unknown: pass one of {', '.join(map(repr, _NUMBERS))}")
         if instruction not in (None, "prompt", "language"):
             raise ValueError(f'instruction={instruction!r} is unknown: pass "prompt", "language" or None')
         self.render_mode = render_mode
@@ -102,13 +108,14 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         self._initial = _checked_choice(initial_states, "initial_states", _INITIAL)
         self._wait = _checked_wait(wait_steps)
         self._instruction = instruction
-        self._delta = action_mode == "delta"
+        self.action_mode = action_mode
         self._render_observations = render_observations
         self._quality = _checked_choice(quality, "quality", QUALITIES)
         self._render_size = _checked_size(render_size)
         # Position, quaternion, fingers.
         reach = np.array([*np.abs([_GOAL_LOW, _GOAL_HIGH]).max(0) + 0.5, 1, 1, 1, 1, 0.1, 0.1], np.float32)
-        spaces: dict[str, gym.Space[Any]] = {"agent_pos": gym.spaces.Box(-reach, reach)}
+        self._agent_space = gym.spaces.Box(-reach, reach)
+        spaces: dict[str, gym.Space[Any]] = {"agent_pos": self._agent_space}
         if render_observations:
             for key in CAMERAS:
                 spaces[key] = gym.spaces.Box(0, 255, (*self.image_size, 3), np.uint8)
@@ -116,12 +123,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
             spaces["task"] = gym.spaces.Text(256, min_length=1, charset=_WORDS)
         # Gymnasium types a Dict's observations as dict[str, Any].
         self.observation_space = gym.spaces.Dict(spaces)
-        if self._delta:
-            self.action_space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
-        else:
-            self.action_space = gym.spaces.Box(
-                np.array([*_GOAL_LOW, *[-1.0] * 7], np.float32), np.array([*_GOAL_HIGH, *[1.0] * 7], np.float32)
-            )
+        self.action_space = _action_space(action_mode)
         # Built by the first reset: a vector environment makes one only to look at its spaces, and then forks.
         self._scene: Scene | None = None
         self._started = False
@@ -198,15 +200,17 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         """The motion of :meth:`step` without a look at it: nothing is drawn."""
         scene = self._running("step()")
         value = self._checked_action(action)
-        scene.step(value, absolute=not self._delta)
+        native = native_from_absolute(value) if self.action_mode == "absolute" else value
+        scene.step(native, absolute=self.action_mode != "delta")
         self._last_gripper = float(value[-1])
 
     def hold_action(self) -> np.ndarray:
         """The action (A,) that keeps the arm where it is and the gripper as it was told last."""
         scene = self._running("hold_action()")
-        if self._delta:
+        if self.action_mode == "delta":
             return np.array([0, 0, 0, 0, 0, 0, self._last_gripper], np.float32)
-        return absolute_from_pose(*scene.grip(), self._last_gripper).astype(np.float32)
+        action = absolute_from_pose(*scene.grip(), self._last_gripper)
+        return (action if self.action_mode == "absolute" else native_from_absolute(action)).astype(np.float32)
 
     def get_obs(self) -> Observation:
         """The observation of the present moment, as :meth:`step` returns it; changes nothing."""
@@ -287,9 +291,9 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         return {key: scene.draw(camera, *self.image_size) for key, camera in CAMERAS.items()}
 
     def _agent_pos(self, scene: Scene) -> np.ndarray:
-        space = self.observation_space["agent_pos"]
+        space = self._agent_space
         value = np.concatenate([scene.grip()[0], scene.hand_quaternion(), scene.fingers()])
-        return np.clip(value.astype(np.float32), space.low, space.high)
+        return np.asarray(np.clip(value.astype(np.float32), space.low, space.high))
 
     def _info(self) -> dict[str, Any]:
         scene = self._running("step()")
@@ -312,14 +316,24 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         assert isinstance(space, gym.spaces.Box)
         if value.shape != space.shape:
             hint = "; a chunk of actions is executed one step at a time" if value.ndim > 1 else ""
-            if value.shape in ((7,), (10,)):
-                other = "delta" if value.shape == (7,) else "absolute"
-                hint = f'; for those make the environment with action_mode="{other}"'
-            meaning = "changes of pose and gripper" if self._delta else "position, rot6d and gripper"
-            raise ValueError(f"{_NAME} takes one action of shape {space.shape}, {meaning}, got {value.shape}{hint}")
+            others = [name for name, what in _NUMBERS.items() if what.startswith(f"{value.shape},")]
+            if others:
+                hint = f"; make the environment with action_mode={' or '.join(map(repr, others))} for this one"
+            raise ValueError(
+                f"LIBERO takes one {self.action_mode} action {_NUMBERS[self.action_mode]}, got {value.shape}{hint}"
+            )
         if not np.isfinite(value).all():
             raise ValueError(f"action {value.tolist()} contains NaN or infinity: check the policy that produced it")
         return np.clip(value, space.low, space.high)
+
+
+def _action_space(mode: str) -> gym.spaces.Box:
+    if mode == "delta":
+        return gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
+    # A rotation vector has a length of at most pi.
+    turn = np.ones(6) if mode == "absolute" else np.full(3, np.pi)
+    low, high = np.array([*_GOAL_LOW, *-turn, -1.0]), np.array([*_GOAL_HIGH, *turn, 1.0])
+    return gym.spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
 
 def _unknown_option(name: str) -> str:

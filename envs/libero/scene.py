@@ -16,7 +16,6 @@ import numpy as np
 from uva_agents.envs import robosuite_gl
 from uva_agents.envs.libero import install
 from uva_agents.envs.libero.tasks import LiberoTask, initial_states
-from uva_agents.envs.robosuite_actions import native_from_absolute
 
 CONTROL_HZ = 20
 CAMERAS = {"pixels": "agentview", "pixels_wrist": "robot0_eye_in_hand"}
@@ -112,16 +111,14 @@ class Scene:
         """A control step in which the arm stays where it is and the gripper opens."""
         self.step(np.array([0, 0, 0, 0, 0, 0, OPEN]), absolute=False)
 
-    def step(self, action: np.ndarray, *, absolute: bool) -> None:
+    def step(self, native: np.ndarray, *, absolute: bool) -> None:
         """Simulate 50 ms.
 
         Args:
-            action: (10,) pose of the grip site in the world and gripper, or (7,) changes in [-1, 1] and gripper, LIBERO's own.
-
-        Raises:
-            ValueError: the rotation of a pose is none.
+            native: (7,) for the controller: changes in [-1, 1], LIBERO's own, or the grip site's position and rotation vector in
+                the world; gripper.
+            absolute: which of the two.
         """
-        native = native_from_absolute(action) if absolute else action
         env, sim = self._env, self._env.sim
         # robosuite makes the controller anew at every reset.
         controller = self._robot.part_controllers["right"]
