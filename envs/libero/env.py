@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import string
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -11,23 +9,24 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.envs.libero.install import assets_folder
+from uva_agents.envs.libero.options import (
+    ACTIONS,
+    RESET_OPTIONS,
+    STARTS,
+    action_space,
+    check_state,
+    checked_action,
+    checked_choice,
+    checked_size,
+    checked_wait,
+    observation_spaces,
+    unknown_option,
+)
 from uva_agents.envs.libero.scene import CAMERAS, CONTROL_HZ, OPEN, QUALITIES, LiberoState, Scene
 from uva_agents.envs.libero.tasks import LiberoTask, find_task, initial_states
 from uva_agents.envs.robosuite_actions import absolute_from_pose, native_from_absolute
 
 Observation = dict[str, Any]
-
-_NAME = "uva/Libero10-v0"
-_INITIAL = ("random", "fixed")
-_OPTIONS = ("task_id", "initial_states", "initial_state", "wait_steps")
-# Nothing that the arm can reach is outside.
-_GOAL_LOW, _GOAL_HIGH = (-1.5, -1.5, -0.5), (1.5, 1.5, 2.5)
-_NUMBERS = {
-    "absolute": "(10,), position 3, rotation rows 6, gripper 1",
-    "absolute_vector": "(7,), position 3, rotation vector 3, gripper 1",
-    "delta": "(7,), move 3, turn 3, gripper 1",
-}
-_WORDS = string.ascii_letters + string.digits + " -"
 
 
 class LiberoEnv(gym.Env[Observation, np.ndarray]):
@@ -96,34 +95,29 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
             raise ValueError(
                 f'render_mode={render_mode!r} is not offered: pass "rgb_array" and show or save what render() returns'
             )
-        if action_mode not in _NUMBERS:
-            raise ValueError(f"action_mode={action_mode!r} is unknown: pass one of {', '.join(map(repr, _NUMBERS))}")
+        if action_mode not in ACTIONS:
+            raise ValueError(f"action_mode={action_mode!r} is unknown: pass one of {', '.join(map(repr, ACTIONS))}")
         if instruction not in (None, "prompt", "language"):
             raise ValueError(f'instruction={instruction!r} is unknown: pass "prompt", "language" or None')
         self.render_mode = render_mode
-        self.image_size = _checked_size(image_size)
+        self.image_size = checked_size(image_size)
         self._suite = suite
         self._default_task = self._task = find_task(suite, task_id)
         assets_folder()  # complains now rather than in the first episode
-        self._initial = _checked_choice(initial_states, "initial_states", _INITIAL)
-        self._wait = _checked_wait(wait_steps)
+        self._initial = checked_choice(initial_states, "initial_states", STARTS)
+        self._wait = checked_wait(wait_steps)
         self._instruction = instruction
         self.action_mode = action_mode
         self._render_observations = render_observations
-        self._quality = _checked_choice(quality, "quality", QUALITIES)
-        self._render_size = _checked_size(render_size)
-        # Position, quaternion, fingers.
-        reach = np.array([*np.abs([_GOAL_LOW, _GOAL_HIGH]).max(0) + 0.5, 1, 1, 1, 1, 0.1, 0.1], np.float32)
-        self._agent_space = gym.spaces.Box(-reach, reach)
-        spaces: dict[str, gym.Space[Any]] = {"agent_pos": self._agent_space}
-        if render_observations:
-            for key in CAMERAS:
-                spaces[key] = gym.spaces.Box(0, 255, (*self.image_size, 3), np.uint8)
-        if instruction is not None:
-            spaces["task"] = gym.spaces.Text(256, min_length=1, charset=_WORDS)
+        self._quality = checked_choice(quality, "quality", QUALITIES)
+        self._render_size = checked_size(render_size)
+        spaces = observation_spaces(self.image_size if render_observations else None, words=instruction is not None)
+        agent_space = spaces["agent_pos"]
+        assert isinstance(agent_space, gym.spaces.Box)
+        self._agent_space = agent_space
         # Gymnasium types a Dict's observations as dict[str, Any].
         self.observation_space = gym.spaces.Dict(spaces)
-        self.action_space = _action_space(action_mode)
+        self.action_space = action_space(action_mode)
         # Built by the first reset: a vector environment makes one only to look at its spaces, and then forks.
         self._scene: Scene | None = None
         self._started = False
@@ -155,18 +149,18 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         """
         options = dict(options or {})
         for name in options:
-            if name not in _OPTIONS:
-                raise ValueError(_unknown_option(name))
+            if name not in RESET_OPTIONS:
+                raise ValueError(unknown_option(name))
         if seed is not None and not 0 <= seed < 2**32:
             raise ValueError(f"seed={seed} is out of range: LIBERO's seeds go from 0 to 2**32 - 1")
         task = self._default_task
         if options.get("task_id") is not None:
             task = find_task(self._suite, options["task_id"])
-        initial = _checked_choice(options.get("initial_states", self._initial), "initial_states", _INITIAL)
-        wait = _checked_wait(options.get("wait_steps", self._wait))
+        initial = checked_choice(options.get("initial_states", self._initial), "initial_states", STARTS)
+        wait = checked_wait(options.get("wait_steps", self._wait))
         index = options.get("initial_state")
         if index is not None:
-            _check_state(task, index)
+            check_state(task, index)
         super().reset(seed=seed)
         if index is None and initial == "fixed":
             index = self._next_fixed if seed is None else seed
@@ -199,7 +193,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
     def advance(self, action: Any) -> None:
         """The motion of :meth:`step` without a look at it: nothing is drawn."""
         scene = self._running("step()")
-        value = self._checked_action(action)
+        value = checked_action(action, self.action_mode, self.action_space)
         native = native_from_absolute(value) if self.action_mode == "absolute" else value
         scene.step(native, absolute=self.action_mode != "delta")
         self._last_gripper = float(value[-1])
@@ -309,59 +303,3 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
             "grip_rotation": rotation,
             "objects": scene.objects(),
         }
-
-    def _checked_action(self, action: Any) -> np.ndarray:
-        value = np.asarray(action, dtype=np.float64)
-        space = self.action_space
-        assert isinstance(space, gym.spaces.Box)
-        if value.shape != space.shape:
-            hint = "; a chunk of actions is executed one step at a time" if value.ndim > 1 else ""
-            others = [name for name, what in _NUMBERS.items() if what.startswith(f"{value.shape},")]
-            if others:
-                hint = f"; make the environment with action_mode={' or '.join(map(repr, others))} for this one"
-            raise ValueError(
-                f"LIBERO takes one {self.action_mode} action {_NUMBERS[self.action_mode]}, got {value.shape}{hint}"
-            )
-        if not np.isfinite(value).all():
-            raise ValueError(f"action {value.tolist()} contains NaN or infinity: check the policy that produced it")
-        return np.clip(value, space.low, space.high)
-
-
-def _action_space(mode: str) -> gym.spaces.Box:
-    if mode == "delta":
-        return gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
-    # A rotation vector has a length of at most pi.
-    turn = np.ones(6) if mode == "absolute" else np.full(3, np.pi)
-    low, high = np.array([*_GOAL_LOW, *-turn, -1.0]), np.array([*_GOAL_HIGH, *turn, 1.0])
-    return gym.spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
-
-
-def _unknown_option(name: str) -> str:
-    close = difflib.get_close_matches(str(name), _OPTIONS, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"unknown reset option {name!r}: {_NAME} knows {', '.join(map(repr, _OPTIONS))}{hint}"
-
-
-def _checked_choice(value: Any, name: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise ValueError(f"{name}={value!r} is unknown: pass {' or '.join(map(repr, known))}")
-    return str(value)
-
-
-def _checked_wait(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"wait_steps={value!r}: pass a number of control steps, 0 or more")
-    return value
-
-
-def _check_state(task: LiberoTask, index: Any) -> None:
-    n = len(initial_states(task))
-    if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < n:
-        raise ValueError(f"initial_state={index!r}: {task.name} has fixed initial states 0 to {n - 1}")
-
-
-def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    if not (isinstance(height, int) and isinstance(width, int) and min(height, width) >= 8):
-        raise ValueError(f"image_size={size!r}: pass a side, or (height, width), of at least 8 pixels")
-    return height, width
