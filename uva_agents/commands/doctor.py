@@ -22,7 +22,8 @@ _EXTRAS = {
     "pyarrow": ("pyarrow", "LeRobot data: pip install 'uva-agents[data]'"),
     "imagecodecs": ("imagecodecs", "pictures of UMI recordings: pip install 'uva-agents[data]'"),
     "mujoco": ("mujoco", "robosuite and LIBERO environments"),
-    "robosuite": ("robosuite", "tool hanging"),
+    "robosuite": ("robosuite", "tool hanging and LIBERO"),
+    "libero": ("rpent-libero", "LIBERO environments: pip install 'uva-agents[libero]'"),
 }
 _CORE_ENVS = ("uva/PushT-v0",)
 
