@@ -67,7 +67,8 @@ def diagnose() -> Iterator[Finding]:
         if importlib.util.find_spec(module) is None:
             yield Finding("note", distribution, f"not installed (optional; {purpose})")
         else:
-            yield Finding("ok", distribution, importlib.metadata.version(distribution))
+            # The module may have come with another distribution.
+            yield _tried(distribution, functools.partial(importlib.metadata.version, distribution), core=False)
     yield _tried("shipped weights", _weights)
 
 
