@@ -230,7 +230,7 @@ def test_the_gripper_closes_and_opens(env):
         for _ in range(15):
             observation, *_ = env.step(action)
         width.append(np.ptp(observation["agent_pos"][7:]))
-    assert width[0] > 0.07 and width[1] < 0.01 and width[2] > 0.07
+    assert width[0] > 0.04 and width[1] < 0.01 and width[2] > 0.07  # it begins half open
 
 
 def test_success_is_what_the_task_asks_for(env):
