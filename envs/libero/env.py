@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
-from uva_agents.envs.libero.install import assets_folder
+from uva_agents.envs.libero.install import assets_folder, libero_folder
 from uva_agents.envs.libero.options import (
     ACTIONS,
     RESET_OPTIONS,
@@ -99,11 +99,11 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
             raise ValueError(f"action_mode={action_mode!r} is unknown: pass one of {', '.join(map(repr, ACTIONS))}")
         if instruction not in (None, "prompt", "language"):
             raise ValueError(f'instruction={instruction!r} is unknown: pass "prompt", "language" or None')
+        libero_folder(), assets_folder()  # what is missing is said now rather than in the first episode
         self.render_mode = render_mode
         self.image_size = checked_size(image_size)
         self._suite = suite
         self._default_task = self._task = find_task(suite, task_id)
-        assets_folder()  # complains now rather than in the first episode
         self._initial = checked_choice(initial_states, "initial_states", STARTS)
         self._wait = checked_wait(wait_steps)
         self._instruction = instruction
