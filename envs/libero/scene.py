@@ -180,7 +180,7 @@ class Scene:
         """Make the OpenGL context: when it is first needed, because it belongs to one process and takes memory."""
         from robosuite.utils.binding_utils import MjRenderContextOffscreen
 
-        # The whole buffer is cleared and resolved for every picture, however small that is.
+        # Large enough from the beginning: a buffer that has to grow is made again, textures and all.
         screen = self._model.vis.global_
         screen.offheight, screen.offwidth = self._largest
         kept = self._physics()
