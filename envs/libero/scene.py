@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import importlib
 import io
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -230,6 +232,14 @@ class Scene:
             env.close()
             del env
             robosuite_gl.free_abandoned()
+            _return_memory()
+
+
+def _return_memory() -> None:
+    """A task is some hundred megabytes of textures, which glibc would keep for this process when the next one is built."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @lru_cache(maxsize=1)
