@@ -71,9 +71,8 @@ def main(argv: list[str] | None = None) -> int:
     ids = registered() if args.env is None else args.env
     for env_id in ids:
         gym.spec(env_id)  # names the close matches of a wrong one
-    print(
-        f"{'environment':24s} {'setting':12s} {'pictures':22s} {'make s':>8s} {'reset s':>8s} {'(cpu)':>8s} {'steps/s':>8s} {'(cpu)':>8s}"
-    )
+    names = " ".join(f"{name:>8s}" for name in ("make s", "reset s", "(cpu)", "steps/s", "(cpu)"))
+    print(f"{'environment':24s} {'setting':12s} {'pictures':22s} {names}")
     rows = []
     for env_id in ids:
         for speed in speeds(env_id, seconds=args.seconds, resets=args.resets):

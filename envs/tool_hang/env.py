@@ -63,7 +63,8 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
         render_mode: ``"rgb_array"`` or ``None``; pictures are available in both cases.
         action_mode: ``"absolute"``, ``"absolute_vector"`` or ``"delta"``.
         image_size: of ``pixels`` and ``pixels_wrist``: (height, width), or the side of a square.
-        quality: ``"full"``, as the published recordings were drawn, or ``"fast"``: no shadows, no reflections.
+        quality: ``"full"``, as the published recordings were drawn, or ``"fast"``: without reflections, in two
+            thirds of the time.
         render_observations: False leaves the pictures out, for fast simulation; :meth:`observe` draws when asked.
         render_size: side in pixels of the square pictures of :meth:`render`.
 

@@ -31,7 +31,7 @@ class Scene:
 
     Args:
         absolute: the controller takes poses of the grip site in the world's frame, not changes.
-        quality: of pictures; ``"fast"`` leaves out shadows and reflections.
+        quality: of pictures; ``"fast"`` leaves out reflections. There are no shadows either way: the only light casts none.
         largest: height and width of the largest picture that will be asked for.
 
     Raises:
@@ -63,7 +63,7 @@ class Scene:
             renderer="mujoco",
             seed=0,
         )
-        # robosuite computes these in every 2 ms step, and returns them 2 ms old.
+        # Not used here: robosuite goes through them in every 2 ms step, and what it returns is 2 ms old.
         for observable in self._env._observables.values():
             observable.set_enabled(False)
         # Older versions drew from numpy's global generator, in this order: with a generator of that kind a seed gives the start
@@ -159,15 +159,14 @@ class Scene:
     def _open_context(self) -> None:
         from robosuite.utils.binding_utils import MjRenderContextOffscreen
 
-        # The whole buffer is cleared and resolved for every picture, however small that is.
+        # Large enough from the beginning: a buffer that has to grow is made again, textures and all.
         screen = self._model.vis.global_
         screen.offheight, screen.offwidth = self._largest
         context = MjRenderContextOffscreen(self._sim, device_id=-1)
         # Collision shapes are group 0, what is meant to be seen group 1.
         context.vopt.geomgroup[0], context.vopt.geomgroup[1] = 0, 1
         if self._quality == "fast":
-            flags = self._mj.mjtRndFlag
-            context.scn.flags[flags.mjRND_SHADOW] = context.scn.flags[flags.mjRND_REFLECTION] = 0
+            context.scn.flags[self._mj.mjtRndFlag.mjRND_REFLECTION] = 0
 
     def close(self) -> None:
         """Free the simulator and what it has on the graphics side. Calling again does nothing."""
