@@ -11,7 +11,7 @@ pytest.importorskip("libero", reason="replaying needs LIBERO: pip install 'uva-a
 
 from uva_agents.envs.libero import LiberoEnv
 
-STEPS = 60
+STEPS = 45
 
 
 def grip(env):
@@ -37,7 +37,7 @@ def apart(a, b):
 @pytest.fixture(scope="module")
 def episode(tmp_path_factory):
     """Recorded with LIBERO's controller: its start, actions, path and rows, and the file of it."""
-    env = LiberoEnv(task_id=2, action_mode="delta", image_size=32, render_size=32, wait_steps=3)
+    env = LiberoEnv(task_id=2, action_mode="delta", image_size=32, render_size=32, wait_steps=3, quality="fast")
     env.reset(seed=11)
     start, actions = env.get_state(), libero_files.smooth_actions(STEPS)
     rows = libero_files.record(env, actions)

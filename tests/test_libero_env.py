@@ -411,7 +411,7 @@ def test_a_configuration_that_is_set_is_respected(tmp_path):
         "assets: /nowhere\nbddl_files: /nowhere\ninit_states: /nowhere\ndatasets: /nowhere\nbenchmark_root: /nowhere\n"
     )
     config.write_text(text)
-    result = elsewhere(LOOK, LIBERO_CONFIG_PATH=str(tmp_path))
+    result = elsewhere(LOOK.replace("image_size=16", "render_observations=False"), LIBERO_CONFIG_PATH=str(tmp_path))
     assert result.stdout.strip() == f"False {tmp_path}"
     assert config.read_text() == text
 
@@ -497,11 +497,12 @@ def test_nothing_works_before_a_reset_and_a_reset_works_after_close():
         with pytest.raises(RuntimeError, match=r"reset\(\)"):
             call()
     fresh.close()
+    fresh.close()
     fresh.reset(seed=0)
     state = fresh.get_state()
     fresh.close()
     fresh.close()
-    fresh.reset(seed=0)
+    fresh.set_state(state)
     assert fresh.get_state() == state
     with pytest.raises(TypeError, match="LiberoState"):
         fresh.set_state(state.physics)

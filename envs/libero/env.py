@@ -117,7 +117,8 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         self._agent_space = agent_space
         # Gymnasium types a Dict's observations as dict[str, Any].
         self.observation_space = gym.spaces.Dict(spaces)
-        self.action_space = action_space(action_mode)
+        self._box = action_space(action_mode)
+        self.action_space = self._box
         # Built by the first reset: a vector environment makes one only to look at its spaces, and then forks.
         self._scene: Scene | None = None
         self._started = False
@@ -193,7 +194,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
     def advance(self, action: Any) -> None:
         """The motion of :meth:`step` without a look at it: nothing is drawn."""
         scene = self._running("step()")
-        value = checked_action(action, self.action_mode, self.action_space)
+        value = checked_action(action, self.action_mode, self._box)
         native = native_from_absolute(value) if self.action_mode == "absolute" else value
         scene.step(native, absolute=self.action_mode != "delta")
         self._last_gripper = float(value[-1])
