@@ -18,7 +18,7 @@ def smooth_actions(steps, seed=0):
 
 def record(env, actions):
     """What LIBERO's script keeps of an episode: states before each action, observations after it; and the pose before each."""
-    rows = {
+    rows: dict[str, list[np.ndarray]] = {
         key: [] for key in ("states", "position", "hand", "agent_pos", "agentview_rgb", "eye_in_hand_rgb", "joints")
     }
     base = env.unwrapped
