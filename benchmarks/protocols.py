@@ -82,6 +82,34 @@ def _looks(*names: str) -> tuple[Case, ...]:
     return tuple(Case(name, {"variation": (name,)}) for name in names)
 
 
+# One row per task of LIBERO-10, in LIBERO's order.
+_LIBERO_10 = (
+    "0-soup-sauce-basket",
+    "1-cream-cheese-butter-basket",
+    "2-stove-on-moka-pot",
+    "3-bowl-drawer-close",
+    "4-mugs-plates",
+    "5-book-caddy",
+    "6-mug-plate-pudding",
+    "7-soup-cream-cheese-basket",
+    "8-moka-pots-stove",
+    "9-mug-microwave-close",
+)
+
+
+def _libero(name: str, description: str, first_seed: int, **options: Any) -> EvalProtocol:
+    return EvalProtocol(
+        name=name,
+        description=description,
+        env_id="uva/Libero10-v0",
+        max_steps=500,
+        first_seed=first_seed,
+        executes=8,
+        progress_key="is_success",
+        cases=tuple(Case(task, {"task_id": i, **options}) for i, task in enumerate(_LIBERO_10)),
+    )
+
+
 PROTOCOLS: dict[str, EvalProtocol] = {
     p.name: p
     for p in (
@@ -106,6 +134,21 @@ PROTOCOLS: dict[str, EvalProtocol] = {
         *(
             _pusht(f"pusht-disturbed/{name}", f"the row {name} of pusht-disturbed-all", _DISTURBED, _looks(name))
             for name in (*_PUBLISHED, *_MORE)
+        ),
+        _libero(
+            "libero10-uva",
+            "UVA's LIBERO-10: success within 500 steps from starts that LIBERO's generator draws, a row per task",
+            100_000,
+            initial_states="random",
+            # The released evaluation lets the policy act at once.
+            wait_steps=0,
+        ),
+        _libero(
+            "libero10-fixed",
+            "success within 500 steps from LIBERO's 50 fixed initial states, a row per task",
+            0,
+            initial_states="fixed",
+            wait_steps=10,
         ),
         EvalProtocol(
             name="toolhang",

@@ -6,6 +6,7 @@ PUSHT = "uva/PushT-v0"
 PUSHT_MULTI = "uva/PushTMulti-v0"
 PUSHT_DISTURBED = "uva/PushTDisturbed-v0"
 BLOCK_PUSH = "uva/BlockPush-v0"
+LIBERO_10 = "uva/Libero10-v0"
 TOOL_HANG = "uva/ToolHang-v0"
 
 # Entry points are strings: registering costs nothing, and simulators load only when an environment is made.
@@ -19,7 +20,9 @@ if PUSHT_DISTURBED not in gym.registry:
     )
 if BLOCK_PUSH not in gym.registry:
     gym.register(BLOCK_PUSH, entry_point="uva_agents.envs.block_push:BlockPushEnv", max_episode_steps=350)
+if LIBERO_10 not in gym.registry:
+    gym.register(LIBERO_10, entry_point="uva_agents.envs.libero:LiberoEnv", max_episode_steps=500)
 if TOOL_HANG not in gym.registry:
     gym.register(TOOL_HANG, entry_point="uva_agents.envs.tool_hang:ToolHangEnv", max_episode_steps=700)
 
-__all__ = ["BLOCK_PUSH", "PUSHT", "PUSHT_DISTURBED", "PUSHT_MULTI", "TOOL_HANG"]
+__all__ = ["BLOCK_PUSH", "LIBERO_10", "PUSHT", "PUSHT_DISTURBED", "PUSHT_MULTI", "TOOL_HANG"]

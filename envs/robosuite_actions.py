@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.spatial.transform import Rotation  # comes with robosuite
 
 _FLAT = 1e-6
 
@@ -36,6 +35,9 @@ def native_from_absolute(action: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the rows are zero or parallel, so that no rotation is meant.
     """
+    # It comes with robosuite. Without either, an environment has to load far enough to say what is missing.
+    from scipy.spatial.transform import Rotation
+
     return np.concatenate([action[:3], Rotation.from_matrix(matrix_from_rows(action[3:9])).as_rotvec(), action[9:]])
 
 

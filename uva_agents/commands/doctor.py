@@ -22,7 +22,8 @@ _EXTRAS = {
     "pyarrow": ("pyarrow", "LeRobot data: pip install 'uva-agents[data]'"),
     "imagecodecs": ("imagecodecs", "pictures of UMI recordings: pip install 'uva-agents[data]'"),
     "mujoco": ("mujoco", "robosuite and LIBERO environments"),
-    "robosuite": ("robosuite", "tool hanging"),
+    "robosuite": ("robosuite", "tool hanging and LIBERO"),
+    "libero": ("rpent-libero", "LIBERO environments: pip install 'uva-agents[libero]'"),
 }
 _CORE_ENVS = ("uva/PushT-v0",)
 
@@ -66,7 +67,8 @@ def diagnose() -> Iterator[Finding]:
         if importlib.util.find_spec(module) is None:
             yield Finding("note", distribution, f"not installed (optional; {purpose})")
         else:
-            yield Finding("ok", distribution, importlib.metadata.version(distribution))
+            # The module may have come with another distribution.
+            yield _tried(distribution, functools.partial(importlib.metadata.version, distribution), core=False)
     yield _tried("shipped weights", _weights)
 
 
