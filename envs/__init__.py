@@ -5,6 +5,7 @@ import gymnasium as gym
 PUSHT = "uva/PushT-v0"
 PUSHT_MULTI = "uva/PushTMulti-v0"
 PUSHT_DISTURBED = "uva/PushTDisturbed-v0"
+PUSHT_GOAL = "uva/PushTGoal-v0"
 BLOCK_PUSH = "uva/BlockPush-v0"
 
 # Entry points are strings: registering costs nothing, and simulators load only when an environment is made.
@@ -16,7 +17,9 @@ if PUSHT_DISTURBED not in gym.registry:
     gym.register(
         PUSHT_DISTURBED, entry_point="uva_agents.envs.pusht_disturbed:PushTDisturbedEnv", max_episode_steps=300
     )
+if PUSHT_GOAL not in gym.registry:
+    gym.register(PUSHT_GOAL, entry_point="uva_agents.envs.pusht_goal:PushTGoalEnv", max_episode_steps=50)
 if BLOCK_PUSH not in gym.registry:
     gym.register(BLOCK_PUSH, entry_point="uva_agents.envs.block_push:BlockPushEnv", max_episode_steps=350)
 
-__all__ = ["BLOCK_PUSH", "PUSHT", "PUSHT_DISTURBED", "PUSHT_MULTI"]
+__all__ = ["BLOCK_PUSH", "PUSHT", "PUSHT_DISTURBED", "PUSHT_GOAL", "PUSHT_MULTI"]

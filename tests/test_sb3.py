@@ -310,7 +310,7 @@ def test_wrapped_environments_take_transposed_images_and_refuse_stacks(uva: UVA)
 # -- the example -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("through", [["wrapper"], ["extractor"], ["extractor", "--thaw"]], ids=" ".join)
+@pytest.mark.parametrize("through", [["wrapper"], ["extractor", "--thaw"]], ids=" ".join)
 def test_the_example_trains_saves_loads_and_reports(
     weights: Path,
     tmp_path: Path,
@@ -328,5 +328,5 @@ def test_the_example_trains_saves_loads_and_reports(
     assert example.main([*small, "--weights", str(weights), "--out", str(tmp_path / "ppo"), "--through", *through]) == 0
     out = capsys.readouterr().out
     assert "random actions:" in out and "saved and loaded: final coverage" in out
-    assert "     32 steps: final coverage" in out and "(n = 4)" in out
+    assert "     16 steps: final coverage" in out and "(n = 2)" in out
     assert (tmp_path / "ppo.zip").exists()

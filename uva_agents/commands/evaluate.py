@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import re
 import sys
@@ -45,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--n-envs", type=int, default=1, metavar="N", help="environments side by side (default 1)")
     parser.add_argument("--async", dest="asynchronous", action="store_true", help="one process per environment")
+    parser.add_argument(
+        "--env-kwargs",
+        type=_json_object,
+        default={},
+        metavar="JSON",
+        help='given to the environment when it is made, for example \'{"recordings": "pusht.zarr"}\'',
+    )
     parser.add_argument("--deterministic", action="store_true", help="ask the agent for its deterministic action")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report; a killed run continues from there")
     parser.add_argument("--video", type=Path, metavar="DIR", help="write MP4 files of the first episodes there")
@@ -72,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         seed=rules.first_seed if args.seed is None else args.seed,
         protocol=rules,
         n_envs=args.n_envs,
+        env_kwargs=args.env_kwargs,
         vectorization="async" if args.asynchronous else "sync",
         deterministic=args.deterministic,
         video_dir=args.video,
@@ -86,6 +95,16 @@ def run(args: argparse.Namespace) -> int:
         if path is not None:
             print(f"  {name}: {path}")
     return 0
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"not JSON ({error}): {text}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"a JSON object with names and values is needed, got {text}")
+    return value
 
 
 def load_agent(name: str, *, device: str, **options: Any) -> Any:
