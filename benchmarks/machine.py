@@ -10,7 +10,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-_PACKAGES = ("torch", "numpy", "gymnasium", "gym-pusht", "pymunk", "diffusers", "stable-baselines3")
+_PACKAGES = (
+    *("torch", "numpy", "gymnasium", "diffusers", "stable-baselines3"),
+    *("gym-pusht", "pymunk", "pybullet", "mujoco", "robosuite", "rpent-libero"),  # what simulates
+)
 
 
 def parse_arguments(
