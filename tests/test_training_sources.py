@@ -148,27 +148,25 @@ def test_uva_train_takes_lerobot_and_a_mixture_with_video(data, tmp_path, monkey
     from uva_agents.training import config
 
     monkeypatch.setitem(config.RECIPES, "pusht-nano", tiny)
-    out = tmp_path / "one"
-    assert main(["train", "pusht-nano", "--data", str(data["lerobot"]), "--out", str(out), "--quiet"]) == 0
-    assert load_bundle(out / "weights").spec.action_high == (512.0, 512.0)
-    assert np.isfinite(curve(out / "joint")[-1]["forward_psnr_db"])
-
-    out = tmp_path / "two"
+    out = tmp_path / "run"
     mixture = ["--data", f"{data['lerobot']}:0.6", "--data", f"{data['video']}:0.4"]
     assert main(["train", "pusht-nano", *mixture, "--out", str(out), "--quiet"]) == 0
     last = curve(out / "joint")[-1]
-    assert all(np.isfinite(value) for value in last.values())
+    numbers = [value for value in last.values() if isinstance(value, float)]
+    assert len(numbers) > 5 and np.isfinite(numbers).all()
+    assert load_bundle(out / "weights").spec.action_high == (512.0, 512.0)
     weights = load_bundle(out / "weights").model.state_dict()
     assert all(torch.isfinite(value).all() for value in weights.values())
     assert "weights:" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_mixture_resumes_with_the_same_curve_and_another_one_does_not_continue_it(data, tmp_path):
     mixture = (Source(data["zarr"], 0.5), Source(data["video"], 0.5))
     straight = RunOptions(mixture, tmp_path / "straight", progress=False)
     assert run_recipe(tiny(), straight) is not None
     pieces = RunOptions(mixture, tmp_path / "pieces", progress=False, stop_after=2)
-    for _ in range(12):
+    for _ in range(3):
         if (folder := run_recipe(tiny(), pieces)) is not None:
             break
     assert folder is not None
@@ -178,9 +176,8 @@ def test_a_mixture_resumes_with_the_same_curve_and_another_one_does_not_continue
 
 
 def test_networks_of_one_stage_take_any_format_and_one_dataset(data, tmp_path):
-    options = RunOptions(data["lerobot"], tmp_path / "run", progress=False, stop_after=1)
-    run_network_recipe(tiny_policy_recipe(), options)
-    assert list((tmp_path / "run").rglob("metrics.jsonl"))
+    options = RunOptions(data["lerobot"], tmp_path / "run", progress=False)
+    assert run_network_recipe(tiny_policy_recipe(), options) is not None
     with pytest.raises(ValueError, match="trains on one dataset"):
         run_network_recipe(tiny_policy_recipe(), replace(options, data=(Source(data["lerobot"]), Source(data["zarr"]))))
 
@@ -207,7 +204,9 @@ def test_frames_without_actions_are_not_drawn_from_placeholders():
         torch.manual_seed(1)
         context = Context(history=tokens, future=tokens, actions=actions, history_points=points, future_points=points)
         return float(
-            joint_loss(model, context, visibility, has_actions=None if has is None else torch.tensor(has)).video
+            joint_loss(
+                model, context, visibility, has_actions=None if has is None else torch.tensor(has)
+            ).video.detach()
         )
 
     a, b = torch.zeros(2, 16, 2), torch.zeros(2, 16, 2)

@@ -149,7 +149,8 @@ def _open(path: Path, recipe: Wants, wanted: Sequence[str], fields: Mapping[str,
     if missing := [name for name in needed if name not in dataset.arrays]:
         raise ValueError(_missing(dataset, recipe, missing))
     loaded = {name: np.asarray(dataset.arrays[name]) for name in needed}
-    loaded = {k: v.reshape(len(v), -1) if not k.startswith("pixels") else v for k, v in loaded.items()}
+    # Copies of the numbers: some readers give views of files, which torch does not take.
+    loaded = {k: v if k.startswith("pixels") else v.reshape(len(v), -1).copy() for k, v in loaded.items()}
     episodes = Episodes(loaded, dataset.ends, source=str(path))
     return _at_rate(episodes, dataset.control_hz, recipe, every, action_free=action_free)
 
