@@ -26,9 +26,9 @@ HEAVY = ("ToolHang", "Libero")
 """Seconds per reset: their tests are slow ones."""
 WARM_UP, RESETS = 20, 20
 ROOM, HEAVY_ROOM = 4.0, 20.0
-"""MiB that a process may grow by over RESETS, after as many to warm up. Measured: 0 to 1. One PushT window surface (512 x 512 x 4 bytes)
-kept per reset would be 20, and a robosuite model that is not freed is tens of MiB per reset. What is smaller than a fifth of a MiB
-per reset is not found: allocators give pages back late."""
+"""MiB that a process may grow by over RESETS, after as many to warm up. Measured: 0 to 1. One PushT window surface
+(512 x 512 x 4 bytes) kept per reset would be 20, and a robosuite model that is not freed is tens of MiB per reset. What is smaller
+than a fifth of a MiB per reset is not found: allocators give pages back late."""
 
 IDS = sorted(name for name in gym.registry if name.startswith("uva/"))
 
