@@ -230,7 +230,7 @@ def test_a_worker_killed_from_outside_while_the_agent_thinks_costs_that_episode_
     class Saboteur(NoisyAgent):
         def predict(self, *args, **options):
             if self.calls == 4:
-                victim = sorted(mp.active_children(), key=lambda process: process.pid)[0]
+                victim = sorted(mp.active_children(), key=lambda process: process.pid or 0)[0]
                 os.kill(victim.pid, signal.SIGKILL)
                 victim.join()
             return super().predict(*args, **options)

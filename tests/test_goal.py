@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -29,7 +30,7 @@ def write_recording(path: Path, lengths: tuple[int, ...] = (30, 10, 40)) -> np.n
     n = sum(lengths)
     states = np.stack([100 + np.arange(n), np.full(n, 200), np.full(n, 300), 150 + np.arange(n), np.arange(n) / 50], 1)
     write_replay_buffer(path, {"state": states.astype(np.float32)}, np.cumsum(lengths))
-    return states
+    return np.asarray(states)
 
 
 # -- the environment -----------------------------------------------------------------------------------------------------
@@ -80,10 +81,11 @@ def test_a_goal_is_reached_when_positions_together_and_angle_are_near(off, reach
 def test_an_episode_ends_when_the_goal_is_reached_and_pays_for_the_distance():
     env = gym.make(GOAL)
     env.reset(seed=0, options={"start_state": (100, 120, 350, 360, 0.5), "goal_state": (160, 120, 350, 360, 0.5)})
-    rewards, terminated = [], False
+    terminated = False
+    rewards: list[float] = []
     while not terminated:
         _, reward, terminated, truncated, info = env.step(np.array([160, 120], np.float32))
-        rewards.append(reward)
+        rewards.append(float(reward))
         assert not truncated and info["is_success"] is terminated
     assert rewards == sorted(rewards) and rewards[0] < 0 and rewards[-1] == 0.0
 
@@ -125,7 +127,8 @@ def test_pairs_of_human_recordings_look_as_recorded(shared):
     import zarr
 
     path = shared / "data" / "pusht" / "pusht_cchi_v7_replay.zarr"
-    env, data = PushTGoalEnv(recordings=path, episodes=[0]), zarr.open_group(str(path), mode="r")["data"]
+    data: Any = zarr.open_group(str(path), mode="r")["data"]
+    env = PushTGoalEnv(recordings=path, episodes=[0])
     states = np.asarray(data["state"][:120])
     obs, info = env.reset(seed=1)
     at = [

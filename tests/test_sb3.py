@@ -272,12 +272,14 @@ def test_what_the_weights_cannot_read_is_named(
 def test_wrapped_environments_show_features_with_their_own_history(uva: UVA, kind: Any) -> None:
     env = UVAFeatureVecEnv(kind([partial(Seeded, i) for i in range(3)]), uva, batch_size=1)
     rng = np.random.default_rng(0)
-    seen, singles = [env.reset()], [Seeded(i) for i in range(3)]
+    seen: list[Any] = [env.reset()]
+    singles = [Seeded(i) for i in range(3)]
     past = [[single.reset()[0]] for single in singles]
     latent = JointLatent(uva)
     for t in range(24):
         actions = rng.uniform(100, 400, (3, 2)).astype(np.float32)
-        features, _, dones, infos = env.step(actions)
+        stepped: Any = env.step(actions)
+        features, _, dones, infos = stepped
         for i, single in enumerate(singles):
             obs, _, terminated, truncated, _ = single.step(actions[i])
             past[i].append(obs)
@@ -294,7 +296,8 @@ def test_wrapped_environments_show_features_with_their_own_history(uva: UVA, kin
 
 def now(uva: UVA, seen: list[dict[str, np.ndarray]]) -> np.ndarray:
     past = {k: np.stack([f[k] for f in seen[:-1]]) for k in seen[0]} if len(seen) > 1 else None
-    return expected(uva, seen[-1], "action", past)[0]
+    features: np.ndarray = expected(uva, seen[-1], "action", past)[0]
+    return features
 
 
 def test_wrapped_environments_take_transposed_images_and_refuse_stacks(uva: UVA) -> None:
