@@ -11,16 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 _PACKAGES = (
-    "torch",
-    "numpy",
-    "gymnasium",
-    "gym-pusht",
-    "pymunk",
-    "pybullet",
-    "robosuite",
-    "mujoco",
-    "diffusers",
-    "stable-baselines3",
+    *("torch", "numpy", "gymnasium", "diffusers", "stable-baselines3"),
+    *("gym-pusht", "pymunk", "pybullet", "mujoco", "robosuite", "rpent-libero"),  # what simulates
 )
 
 

@@ -160,6 +160,16 @@ PROTOCOLS: dict[str, EvalProtocol] = {
             progress_key="is_success",
         ),
         EvalProtocol(
+            name="pusht-goal",
+            description="share of episodes that reach, within 50 steps, the state that a picture shows: 25 steps ahead in a "
+            "scripted episode, finger and block within 20 px (one distance in 4-D) and 20 degrees, once",
+            env_id="uva/PushTGoal-v0",
+            max_steps=50,
+            first_seed=100_000,
+            executes=None,
+            progress_key="is_success",
+        ),
+        EvalProtocol(
             name="success",
             description="share of episodes in which info['is_success'] became true, in any environment",
             env_id=None,

@@ -132,6 +132,8 @@ class EvalReport:
         cases: a row per case of the protocol, if it has several. Then the fields above are over all of them together, and
             their intervals are over seeds, because episodes that share a seed are not independent.
         resumed: episodes taken over from an earlier run that was killed.
+        progress_key: what ``final_coverage`` and the episodes' progress are of.
+        workers: processes that the environments ran in; 0 when they ran in the agent's own.
     """
 
     protocol: str
@@ -157,6 +159,8 @@ class EvalReport:
     hardware: str
     notes: tuple[str, ...]
     protocol_version: int = 1
+    workers: int = 0
+    progress_key: str = "coverage"
     cases: tuple[CaseScore, ...] = ()
 
     @classmethod
@@ -200,6 +204,18 @@ class EvalReport:
             write_atomic(Path(path), text)
         return text
 
+    @property
+    def unsolved_success_rate(self) -> float | None:
+        """Success rate of the episodes that did not begin solved: what an agent that does nothing gets for free is left out."""
+        others = [e.success for e in self.episodes if not e.solved_at_start]
+        return float(np.mean(others)) if others else None
+
+    def _of_the_others(self) -> str:
+        rate = self.unsolved_success_rate
+        if not self.already_solved or rate is None:
+            return ""
+        return f"; success rate of the other {self.n - self.already_solved}: {rate:.3f}"
+
     def summary(self) -> str:
         """A few lines for people."""
         lines = [
@@ -208,15 +224,16 @@ class EvalReport:
             *_rows(self.cases),
             f"  score           {self.score:.3f}  [{self.score_ci95[0]:.3f}, {self.score_ci95[1]:.3f}] 95 %",
             f"  success rate    {self.success_rate:.3f}  [{self.success_ci95[0]:.3f}, {self.success_ci95[1]:.3f}] 95 %",
-            f"  final coverage  {self.final_coverage:.3f}",
-            f"  {self.already_solved} episodes began solved",
+            f"  {'final ' + self.progress_key.removeprefix('is_'):14}  {self.final_coverage:.3f}",
+            f"  {self.already_solved} episodes began solved" + self._of_the_others(),
         ]
         if self.latency is not None:
             t = self.latency
             lines.append(f"  predict         p50 {_ms(t.p50_s)}, p95 {_ms(t.p95_s)}, batch {t.batch_size}")
             if t.replan_p50_s is not None and t.replan_p95_s is not None:
                 lines.append(f"  with new chunk  p50 {_ms(t.replan_p50_s)}, p95 {_ms(t.replan_p95_s)}")
-        lines.append(f"  wall time       {self.wall_time_s:.1f} s on {self.hardware}")
+        where = f", {self.workers} worker processes" if self.workers else ""
+        lines.append(f"  wall time       {self.wall_time_s:.1f} s on {self.hardware}{where}")
         lines.append("  versions        " + ", ".join(f"{name} {version}" for name, version in self.versions.items()))
         if self.resumed:
             lines.append(f"  {self.resumed} episodes were taken over from an interrupted run")

@@ -35,6 +35,7 @@ def evaluate(
     seed: int = 100_000,
     protocol: str | EvalProtocol = "dp-pusht",
     n_envs: int = 1,
+    workers: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     vectorization: str = "sync",
     deterministic: bool = False,
@@ -58,6 +59,9 @@ def evaluate(
             the agent; all cases have the same seeds.
         protocol: step limit and score, by name or as an :class:`EvalProtocol`.
         n_envs: environments that share a batch.
+        workers: processes, with an environment in each: short for ``n_envs=workers, vectorization="async"``. The agent stays in
+            this process and acts for all of them; results are the same for any number. A process that dies (killed, out of
+            memory, a crash in the simulator) costs the episode that it was in, which is reported, and is replaced.
         env_kwargs: given to ``gymnasium.make``.
         vectorization: ``"sync"`` runs them in this process, ``"async"`` in one process each.
         deterministic: passed to ``predict``.
@@ -70,8 +74,8 @@ def evaluate(
     ends the evaluation.
 
     Raises:
-        ValueError: unknown environment or protocol, an action space that does not match, an ``info`` without the
-            progress that the protocol scores, or an action of the wrong shape or with NaN.
+        ValueError: unknown environment or protocol, ``workers`` with another ``n_envs``, an action space that does not match,
+            an ``info`` without the progress that the protocol scores, or an action of the wrong shape or with NaN.
         TypeError: ``agent`` has no ``predict``.
         EvaluationError: the environment cannot be made, or no episode finished.
     """
@@ -80,6 +84,8 @@ def evaluate(
         if rules.env_id is None:
             raise ValueError(f"protocol {rules.name!r} fits any environment: say which one, env_id=...")
         env_id = rules.env_id
+    if workers is not None:
+        n_envs, vectorization = _check_workers(workers, n_envs), "async"
     _check_arguments(agent, n_episodes, n_envs, n_videos, video_dir)
     _check_env_id(env_id)
     kwargs = dict(env_kwargs or {})
@@ -142,11 +148,13 @@ def evaluate(
             failures,
             protocol=rules.name,
             protocol_version=rules.version,
+            progress_key=rules.progress_key,
             env_id=env_id,
             agent=label,
             seed=seed,
             latency=Latency.of(timing.seconds, timing.replanned, len(slots)),
             n_envs=len(slots),
+            workers=len(slots) if vectorization == "async" else 0,
             deterministic=deterministic,
             env_kwargs=dict(env_kwargs or {}),
             resumed=resumed,
@@ -176,6 +184,14 @@ def _check_arguments(agent: Any, n_episodes: int, n_envs: int, n_videos: int, vi
             raise ValueError(f"{name}={value}: at least 1 is needed")
     if n_videos > 0 and video_dir is None:
         raise ValueError(f"n_videos={n_videos} without video_dir: say where the files should go")
+
+
+def _check_workers(workers: int, n_envs: int) -> int:
+    if workers < 1:
+        raise ValueError(f"workers={workers}: at least 1 is needed")
+    if n_envs not in (1, workers):
+        raise ValueError(f"workers={workers} and n_envs={n_envs}: each worker runs one environment, leave n_envs out")
+    return workers
 
 
 def _check_env_id(env_id: str) -> None:

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from uva_agents.workers import receive
+
 
 @dataclass(frozen=True, slots=True)
 class Moment:
@@ -127,7 +129,7 @@ class LocalSlot:
 def _serve(connection: Any, env_id: str, kwargs: Mapping[str, Any]) -> None:
     host = _Host(env_id, kwargs)
     with contextlib.suppress(EOFError, KeyboardInterrupt):  # the evaluation was interrupted: its process reports that
-        while (request := connection.recv()) is not None:
+        while (request := receive(connection)) is not None:
             connection.send(host.answer(request))
     host.close()
 

@@ -5,6 +5,7 @@ import gymnasium as gym
 PUSHT = "uva/PushT-v0"
 PUSHT_MULTI = "uva/PushTMulti-v0"
 PUSHT_DISTURBED = "uva/PushTDisturbed-v0"
+PUSHT_GOAL = "uva/PushTGoal-v0"
 BLOCK_PUSH = "uva/BlockPush-v0"
 LIBERO_10 = "uva/Libero10-v0"
 TOOL_HANG = "uva/ToolHang-v0"
@@ -18,6 +19,8 @@ if PUSHT_DISTURBED not in gym.registry:
     gym.register(
         PUSHT_DISTURBED, entry_point="uva_agents.envs.pusht_disturbed:PushTDisturbedEnv", max_episode_steps=300
     )
+if PUSHT_GOAL not in gym.registry:
+    gym.register(PUSHT_GOAL, entry_point="uva_agents.envs.pusht_goal:PushTGoalEnv", max_episode_steps=50)
 if BLOCK_PUSH not in gym.registry:
     gym.register(BLOCK_PUSH, entry_point="uva_agents.envs.block_push:BlockPushEnv", max_episode_steps=350)
 if LIBERO_10 not in gym.registry:
@@ -25,4 +28,4 @@ if LIBERO_10 not in gym.registry:
 if TOOL_HANG not in gym.registry:
     gym.register(TOOL_HANG, entry_point="uva_agents.envs.tool_hang:ToolHangEnv", max_episode_steps=700)
 
-__all__ = ["BLOCK_PUSH", "LIBERO_10", "PUSHT", "PUSHT_DISTURBED", "PUSHT_MULTI", "TOOL_HANG"]
+__all__ = ["BLOCK_PUSH", "LIBERO_10", "PUSHT", "PUSHT_DISTURBED", "PUSHT_GOAL", "PUSHT_MULTI", "TOOL_HANG"]

@@ -33,7 +33,7 @@ Pose = tuple[float, float, float]
 GOAL: Pose = (256.0, 256.0, math.pi / 4)
 """Where the mark is, if nothing else is said."""
 _Pair = tuple[float, float]
-_Start = tuple[float, float, float, float, float]
+Start = tuple[float, float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class PushTState:
         goal: pose of the mark.
     """
 
-    start: _Start
+    start: Start
     actions: tuple[_Pair, ...]
     max_coverage: float
     goal: Pose = GOAL
@@ -101,7 +101,7 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
         )
         self.action_space = gym.spaces.Box(0.0, SIZE, (2,), np.float32)
         self._goal = GOAL
-        self._start: _Start | None = None
+        self._start: Start | None = None
         self._actions: list[_Pair] = []
         self._max_coverage = 0.0
         self._last_action: _Pair | None = None
@@ -122,15 +122,11 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
         for name in options:
             if name not in self._options:
                 raise ValueError(self._unknown_option(name))
-        wanted = options.get("reset_to_state")
         if seed is not None and not 0 <= seed < 2**32:
             raise ValueError(f"seed={seed} is out of range: PushT seeds go from 0 to 2**32 - 1")
         # Seeds the generator that later resets without a seed draw from; gym-pusht's reset would render in vain.
         gym.Env.reset(self, seed=seed)
-        if wanted is not None:
-            start = _checked_start(wanted)
-        else:
-            start = initial_state(int(self.np_random.integers(2**31)) if seed is None else seed)
+        start = self._chosen_start(options, seed)
         self._begin(options)
         self._place(start)
         self._max_coverage = 0.0
@@ -204,7 +200,7 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
             state: (5,) agent x, agent y, block x, block y, block angle, as in the recorded demonstrations, where the block
                 is where they say (unlike ``reset_to_state``).
         """
-        x, y, *block = _checked_start(state, "draw_state()")
+        x, y, *block = checked_start(state, "draw_state()")
         running = {name: getattr(self, name, None) for name in _SCENE}
         try:
             self._setup()
@@ -223,6 +219,15 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
         hint = f"; did you mean {close[0]!r}?" if close else ""
         return f"unknown reset option {name!r}: {self._env_id} knows {known} only{hint}"
 
+    def _chosen_start(self, options: ResetOptions, seed: int | None) -> Start:
+        """Where the episode starts. Called once per reset, after seeding."""
+        wanted = options.get("reset_to_state")
+        return initial_state(self._episode_seed(seed)) if wanted is None else checked_start(wanted)
+
+    def _episode_seed(self, seed: int | None) -> int:
+        """The reset's own, or the next one that the generator gives."""
+        return int(self.np_random.integers(2**31)) if seed is None else seed
+
     def _begin(self, options: ResetOptions) -> None:
         """Choose what varies from episode to episode besides the start. Called once per reset, after seeding."""
 
@@ -238,7 +243,7 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
         super()._setup()
         self.goal_pose = np.array(self._goal)
 
-    def _place(self, start: _Start) -> None:
+    def _place(self, start: Start) -> None:
         self._setup()
         self._set_state(np.array(start))
         self._start, self._actions, self._last_action = start, [], None
@@ -275,7 +280,7 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
         return info
 
 
-def initial_state(seed: int) -> _Start:
+def initial_state(seed: int) -> Start:
     """Agent x, y, block x, y, block angle of the published evaluation for ``seed``: the order of the draws matters."""
     rs = np.random.RandomState(seed)
     agent_x, agent_y = rs.randint(50, 450), rs.randint(50, 450)
@@ -288,7 +293,7 @@ def initial_state(seed: int) -> _Start:
 _SCENE = ("space", "teleop", "agent", "block", "_block_shapes", "goal_pose", "collision_handeler", "n_contact_points")
 
 
-def _checked_start(value: Any, what: str = "reset_to_state") -> _Start:
+def checked_start(value: Any, what: str = "reset_to_state") -> Start:
     start = np.asarray(value, dtype=np.float64)
     if start.shape != (5,) or not np.isfinite(start).all():
         raise ValueError(

@@ -3,6 +3,7 @@
 from uva_agents.planners.blocks import BlockReading, BlockToSquare
 from uva_agents.planners.camera import Camera, Homography, block_push_camera
 from uva_agents.planners.coverage import PushTCoverage
+from uva_agents.planners.goal import Both, ObservedGoal, RandomWalk
 from uva_agents.planners.iterative import CEM, MPPI
 from uva_agents.planners.objectives import ActionPenalty, GoalImage, StateCost, Term, WeightedSum
 from uva_agents.planners.plan import Plan
@@ -19,6 +20,7 @@ __all__ = [
     "ActionPenalty",
     "BlockReading",
     "BlockToSquare",
+    "Both",
     "Camera",
     "Dynamics",
     "GaussianProposals",
@@ -27,11 +29,13 @@ __all__ = [
     "Judgement",
     "Looks",
     "Objective",
+    "ObservedGoal",
     "Plan",
     "Planner",
     "PlannerState",
     "Proposals",
     "PushTCoverage",
+    "RandomWalk",
     "SamplingPlanner",
     "Screen",
     "SimulatorModel",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from uva_agents.agents.rollout import Rollout
-from uva_agents.planners.protocols import Judgement, Looks, judge, looks_of
+from uva_agents.planners.protocols import Judgement, Looks, bound, judge, looks_of
 
 
 class Term(ABC):
@@ -67,6 +67,10 @@ class WeightedSum(Term):
     def identity(self) -> list[str]:
         """The terms, as JSON values."""
         return [f"{weight:g} * {getattr(term, 'identity', None) or term!r}" for weight, term in self.terms]
+
+    def at(self, obs: Any) -> WeightedSum:
+        """With each term as it is for this observation."""
+        return WeightedSum(tuple((weight, bound(term, obs)) for weight, term in self.terms))
 
     def judge(self, rollout: Rollout) -> Judgement:
         """Costs, and what was seen."""

@@ -13,7 +13,7 @@ import numpy as np
 from uva_agents.planners.clock import Clock
 from uva_agents.planners.plan import Plan
 from uva_agents.planners.proposals import GaussianProposals
-from uva_agents.planners.protocols import Dynamics, Objective, Proposals, takes
+from uva_agents.planners.protocols import Dynamics, Objective, Proposals, bound, takes
 from uva_agents.planners.search import Screen, Search
 from uva_agents.planners.state import PlannerRow, PlannerState, split, stack
 
@@ -229,7 +229,7 @@ class Planner:
     def _decide(self, obs: Any, history: Any, key: tuple[int, int], previous: np.ndarray | None) -> Plan:
         search = Search(
             dynamics=self.dynamics,
-            objective=self.objective,
+            objective=bound(self.objective, obs),
             proposals=self.proposals,
             obs=obs,
             history=history,

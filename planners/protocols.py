@@ -66,7 +66,8 @@ class Objective(Protocol):
     """Judges imagined futures.
 
     What a planner also uses where it is there: ``looks`` (:class:`Looks`; without it, everything is imagined and decoded), and
-    ``judge(rollout) -> Judgement``, which also tells what was not seen.
+    ``judge(rollout) -> Judgement``, which also tells what was not seen; and ``at(obs) -> Objective``, what it is for the
+    observation that is planned from, where the observation says what is wanted.
     """
 
     def __call__(self, rollout: Rollout) -> np.ndarray:
@@ -100,6 +101,12 @@ def looks_of(objective: Any) -> Looks:
     """What it declares to look at: everything, where it declares nothing."""
     looks = getattr(objective, "looks", None)
     return looks if isinstance(looks, Looks) else Looks()
+
+
+def bound(objective: Any, obs: Any) -> Any:
+    """The objective of a decision from ``obs``."""
+    at = getattr(objective, "at", None)
+    return at(obs) if callable(at) else objective
 
 
 def judge(objective: Any, rollout: Rollout) -> Judgement:

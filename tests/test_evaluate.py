@@ -2,6 +2,13 @@
 
 import dataclasses
 import json
+import multiprocessing as mp
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -9,6 +16,7 @@ import pytest
 
 import uva_agents
 from tests import toys
+from tests.conftest import REPOSITORY
 from tests.toys import WALK, NoisyAgent
 from uva_agents.benchmarks import EvalProtocol, EvaluationError, get_protocol
 
@@ -107,7 +115,9 @@ def test_episodes_that_begin_solved_are_counted():
     gym.register("uvatest/Solved-v0", entry_point=Solved)
     report = uva_agents.evaluate(NoisyAgent(), "uvatest/Solved-v0", 5, seed=40, progress=False)
     assert report.already_solved == 3
-    assert "3 episodes began solved" in report.summary()
+    others = [e.success for e in report.episodes if e.seed % 2]
+    assert report.unsolved_success_rate == np.mean(others)
+    assert f"3 episodes began solved; success rate of the other 2: {np.mean(others):.3f}" in report.summary()
     gym.registry.pop("uvatest/Solved-v0")
 
 
@@ -205,6 +215,71 @@ def test_a_process_that_dies_costs_that_episode_only():
     assert essentials(report) == [r for r in by_hand(11) if r[0] != 43]
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_worker_that_is_killed_in_mid_episode_costs_that_episode_only(workers, tmp_path):
+    path = tmp_path / "report.json"
+    report = run(workers=workers, env_kwargs={"killed": [43, 48]}, json_path=path)
+    assert [(f.seed, f.step) for f in report.failures] == [(43, 2), (48, 2)]
+    assert "process died (exit code -9)" in report.failures[0].error
+    assert essentials(report) == [r for r in by_hand(11) if r[0] not in (43, 48)]
+    assert report.n == 9 and report.workers == workers
+    assert [f["seed"] for f in json.loads(path.read_text())["failures"]] == [43, 48]
+
+
+def test_a_worker_killed_from_outside_while_the_agent_thinks_costs_that_episode_only():
+    class Saboteur(NoisyAgent):
+        def predict(self, *args, **options):
+            if self.calls == 4:
+                victim = sorted(mp.active_children(), key=lambda process: process.pid or 0)[0]
+                os.kill(victim.pid, signal.SIGKILL)
+                victim.join()
+            return super().predict(*args, **options)
+
+    report = run(Saboteur(), workers=2)
+    (failure,) = report.failures
+    assert "exit code -9" in failure.error
+    assert essentials(report) == [r for r in by_hand(11) if r[0] != failure.seed]
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_give_the_same_as_one_process(workers):
+    report = run(workers=workers)
+    assert essentials(report) == by_hand(11)
+    assert (report.workers, report.n_envs) == (workers, workers)
+    assert f"{workers} worker processes" in report.summary()
+    assert run(n=2).workers == 0
+
+
+def test_workers_end_with_the_evaluation_and_when_it_is_killed(tmp_path, monkeypatch):
+    run(n=3, workers=3)
+    assert not mp.active_children()
+    code = (
+        "import os, multiprocessing as mp, uva_agents.workers as w, uva_agents, signal; from tests import toys; toys.register()\n"
+        "w._LOOK_S = 0.1\n"
+        "class Stops(toys.NoisyAgent):\n"
+        "    def predict(self, *args, **options):\n"
+        "        print(*[p.pid for p in mp.active_children()], flush=True)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "uva_agents.evaluate(Stops(), toys.WALK, 9, seed=1, workers=3, progress=False)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = [int(pid) for pid in done.stdout.split()]
+    assert len(left) == 3
+    deadline = time.monotonic() + 20
+    while any(map(runs, left)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(runs, left))
+
+
+def runs(pid):
+    """Whether there is such a process, and it is more than an entry that nobody has collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_no_episode_at_all_is_an_error():
     with pytest.raises(EvaluationError, match=r"no episode finished.*the camera is unplugged"):
         run(n=2, env_kwargs={"broken_resets": [40, 41]})
@@ -220,6 +295,8 @@ def test_an_environment_that_cannot_be_made_is_named():
     [
         ({"n": 0}, "n_episodes=0"),
         ({"n_envs": 0}, "n_envs=0"),
+        ({"workers": 0}, "workers=0"),
+        ({"workers": 2, "n_envs": 3}, "each worker runs one environment"),
         ({"vectorization": "threads"}, '"sync" or "async"'),
         ({"n_videos": 1}, "without video_dir"),
         ({"protocol": "dp-push"}, "did you mean 'dp-pusht'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -18,7 +20,8 @@ class Walk(gym.Env[dict[str, np.ndarray], np.ndarray]):
     Args:
         breaks: seeds whose episode raises at its second step.
         broken_resets: seeds that cannot be reset to.
-        exits: seeds whose episode kills the process at its second step.
+        exits: seeds whose episode ends the process at its second step.
+        killed: seeds whose episode gets the process killed at its second step, as the system does when memory is short.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 5}
@@ -31,8 +34,10 @@ class Walk(gym.Env[dict[str, np.ndarray], np.ndarray]):
         breaks: Sequence[int] = (),
         broken_resets: Sequence[int] = (),
         exits: Sequence[int] = (),
+        killed: Sequence[int] = (),
     ) -> None:
         self.render_mode = render_mode
+        self._killed = killed
         self._breaks, self._broken_resets, self._exits = breaks, broken_resets, exits
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -50,6 +55,8 @@ class Walk(gym.Env[dict[str, np.ndarray], np.ndarray]):
             raise ZeroDivisionError("the simulator blew up")
         if self._steps == 2 and self._seed in self._exits:
             raise SystemExit(3)
+        if self._steps == 2 and self._seed in self._killed:
+            os.kill(os.getpid(), signal.SIGKILL)
         self._x += 0.2 * float(action[0])
         return self._observation(), self._x, self._steps == self._length, False, self._info()
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
+_LOOK_S = 5.0
+"""Seconds between looks whether the parent is still there."""
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -76,6 +79,18 @@ def run_jobs(
             _stop(worker)
 
 
+def receive(connection: Connection) -> Any:
+    """The next message of the parent process, in a child; ``None`` when the parent is gone.
+
+    Forked siblings hold copies of each other's pipes, so a parent that was killed does not end them: each has to look.
+    """
+    parent = mp.parent_process()
+    while not connection.poll(_LOOK_S):
+        if parent is not None and not parent.is_alive():
+            return None
+    return connection.recv()
+
+
 def _start(context: Any, setup: Callable[[], Callable[[Job], Result]], job: Job) -> _Worker[Job]:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, setup), daemon=True)
@@ -97,7 +112,7 @@ def _stop(worker: _Worker[Job]) -> None:
 def _serve(connection: Connection, setup: Callable[[], Callable[[Job], Result]]) -> None:
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # the job was interrupted: its process reports that
         work: Callable[[Job], Result] | None = None
-        while (message := connection.recv()) is not None:
+        while (message := receive(connection)) is not None:
             try:
                 work = work or setup()
                 connection.send((work(message[0]), None))

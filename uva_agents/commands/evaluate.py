@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         + "; pusht-disturbed/NAME: one row alone; default: the one for ENV, else dp-pusht",
     )
     parser.add_argument("--n-envs", type=int, default=1, metavar="N", help="environments side by side (default 1)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes, with an environment in each (as --n-envs N --async); one that dies costs the episode it was in",
+    )
     parser.add_argument("--async", dest="asynchronous", action="store_true", help="one process per environment")
     parser.add_argument("--deterministic", action="store_true", help="ask the agent for its deterministic action")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report; a killed run continues from there")
@@ -81,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         seed=rules.first_seed if args.seed is None else args.seed,
         protocol=rules,
         n_envs=args.n_envs,
+        workers=args.workers,
         env_kwargs=dict(args.env_arg),
         vectorization="async" if args.asynchronous else "sync",
         deterministic=args.deterministic,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,17 @@ def feature_name(name: str) -> str:
     if name in _NAMES:
         return _NAMES[name]
     return f"observation.images.{name.removeprefix('pixels_')}" if name.startswith("pixels") else f"observation.{name}"
+
+
+def feature_names(names: Iterable[str]) -> dict[str, str]:
+    """LeRobot's names of these arrays, each another one: where two want the same, canonical arrays have it."""
+    found: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: name not in _NAMES):
+        feature = feature_name(name)
+        while feature in found.values():
+            feature += "_"
+        found[name] = feature
+    return {name: found[name] for name in names}
 
 
 def write_lerobot(
@@ -51,8 +62,9 @@ def write_lerobot(
     distinct = list(dict.fromkeys(named))
     rows: list[dict[str, Any]] = []
     totals: dict[str, list[dict[str, np.ndarray]]] = {}
-    cameras = {name: _Videos(folder, feature_name(name), fps) for name in episodes.arrays if name.startswith("pixels")}
-    numbers = {name: feature_name(name) for name in episodes.arrays if name not in cameras}
+    names = feature_names(list(episodes.arrays))
+    cameras = {name: _Videos(folder, key, fps) for name, key in names.items() if name.startswith("pixels")}
+    numbers = {name: key for name, key in names.items() if name not in cameras}
     data = _DataFiles(folder)
     for i, (start, end) in enumerate(zip(episodes.starts, episodes.ends, strict=True)):
         count = int(end - start)
@@ -187,7 +199,7 @@ def _features(episodes: Episodes, numbers: Mapping[str, str], fps: int) -> dict[
         if name in numbers:
             found[numbers[name]] = {"dtype": "float32", "shape": shape, "names": None}
         else:
-            found[feature_name(name)] = {
+            found[feature_names(list(episodes.arrays))[name]] = {
                 "dtype": "video",
                 "shape": shape,
                 "names": ["height", "width", "channels"],

@@ -120,7 +120,7 @@ class MixtureWindows:
     """Windows of several datasets behind the interface of :class:`~uva_agents.data.LatentWindows`.
 
     Samples of a dataset without actions have zeros there and say so in ``Batch.has_actions``: they train the video task only.
-    Missing proprioception is NaN, which the network reads as unknown.
+    Missing proprioception is NaN, which the network reads as unknown, and so are missing read-out targets.
 
     Args:
         parts: windows with the same tokens, window and number of actions.
@@ -140,16 +140,17 @@ class MixtureWindows:
             ("window", [part.spec for part in parts]),
             ("tokens (S, C)", [tuple(part.tokens.shape[1:]) for part in parts]),
             ("number of actions", [part.actions.shape[-1] for part in parts]),
-            ("read-out", [None if part.readout is None else part.readout.shape[-1] for part in parts]),
+            ("read-out", [part.readout.shape[-1] for part in parts if part.readout is not None]),
             ("points", [None if part.points is None else part.points.shape[-1] for part in parts]),
             ("history actions", [part.history_actions for part in parts]),
         ):
-            if any(value != values[0] for value in values):
+            if any(value != values[0] for value in values[1:]):
                 raise ValueError(f"the datasets of a mixture must agree in {what}, got {', '.join(map(str, values))}")
         widths = {part.proprio.shape[-1] for part in parts if part.proprio is not None}
         if len(widths) > 1:
             raise ValueError(f"the datasets of a mixture must agree in proprioception, got {sorted(widths)} numbers")
         self.proprio_dim = widths.pop() if widths else None
+        self.readout_dim = next((part.readout.shape[-1] for part in parts if part.readout is not None), None)
         self._offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
 
     def __len__(self) -> int:
@@ -178,8 +179,11 @@ class MixtureWindows:
             part = self.parts[number]
             own = part.batch(windows[here] - self._offsets[number], variant[here], tokens=tokens, history=history)
             if own.proprio is None and self.proprio_dim is not None:
-                shape = (len(here), self.spec.n_frames, self.proprio_dim)
-                own = dataclasses.replace(own, proprio=torch.full(shape, float("nan")))
+                unknown = torch.full((len(here), self.spec.n_frames, self.proprio_dim), float("nan"))
+                own = dataclasses.replace(own, proprio=unknown)
+            if own.readout is None and self.readout_dim is not None:
+                unknown = torch.full((len(here), 2, self.spec.n_frames, self.readout_dim), float("nan"))
+                own = dataclasses.replace(own, readout=unknown)
             if own.has_actions is None:
                 own = dataclasses.replace(own, has_actions=torch.ones(len(here), dtype=torch.bool))
             order.append(here)

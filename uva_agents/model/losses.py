@@ -70,6 +70,7 @@ def joint_loss(
     readout_weight: float = 1.0,
     jitter: Jitter | None = None,
     draws: Mapping[str, Draws] | None = None,
+    has_actions: Tensor | None = None,
 ) -> Losses:
     """Losses of one batch in which every sample has its own task.
 
@@ -83,6 +84,8 @@ def joint_loss(
         action_weight, readout_weight: of those losses in the total; the released code weighs everything 1.
         jitter: noise on the inputs.
         draws: fixed timesteps and noise by head name ("video", "wrist", "action", "proprio"), to repeat a recorded run.
+        has_actions: (B,) bool, false where ``context.actions`` are placeholders: a network that draws frames from actions then
+            draws nothing for those, and its video head learns the whole frame; ``None`` when all are real.
     """
     draws = draws or {}
     z = model.joint_latent(context if jitter is None else jitter.applied(context), visibility)
@@ -97,7 +100,7 @@ def joint_loss(
     if bool(visibility.video_loss.any()):
         if context.future is None:
             raise ValueError("the video loss needs future frames in the context")
-        sketch = _sketch(model, context, visibility) if model.config.frame_sketch else None
+        sketch = _sketch(model, context, visibility, has_actions) if model.config.frame_sketch else None
         condition = model.video_condition(z, sketch)
         target = context.future if sketch is None else context.future - sketch
         share = visibility.video_loss.float().mean()
@@ -122,11 +125,14 @@ def joint_loss(
 
 
 @torch.no_grad()
-def _sketch(model: UVA, context: Context, visibility: Visibility) -> Tensor:
-    """Drawn from the actions that belong to the frames, which sampling draws first where they are not given."""
+def _sketch(model: UVA, context: Context, visibility: Visibility, has_actions: Tensor | None) -> Tensor:
+    """Drawn from the actions that belong to the frames, which sampling draws first where they are not given; zeros where
+    nobody knows them."""
     if context.actions is None or context.history is None or context.history_points is None:
         raise ValueError("this network draws frames from points and actions: give history, history_points and actions")
-    chosen = visibility.video_loss
+    chosen = visibility.video_loss if has_actions is None else visibility.video_loss & has_actions
+    if not bool(chosen.any()):
+        return torch.zeros_like(context.history)
     some = Context(
         history=context.history[chosen],
         history_points=context.history_points[chosen],

@@ -15,7 +15,28 @@ from uva_agents.training.network_recipes import NETWORK_RECIPES, NetworkRecipe
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``uva train``."""
     parser.add_argument("recipe", help=f"one of: {', '.join([*RECIPES, *NETWORK_RECIPES])}")
-    parser.add_argument("--data", type=Path, required=True, help="dataset folder (a zarr replay buffer)")
+    parser.add_argument(
+        "--data",
+        action="append",
+        required=True,
+        metavar="PATH[:WEIGHT]",
+        help="dataset of any format that `uva data inspect` knows; several times for a mixture, with each one's share of what is "
+        "drawn (default 1). Video without actions trains the video task",
+    )
+    parser.add_argument(
+        "--field",
+        action="append",
+        default=[],
+        metavar="NAME=KEY",
+        help="where the data keeps what a recipe calls NAME (pixels, action, agent_pos, ...), if not at the format's usual place",
+    )
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=None,
+        metavar="N",
+        help="keep every Nth step, where the data was recorded N times as fast as the recipe acts; for actions that are positions",
+    )
     parser.add_argument(
         "--out", type=Path, default=None, help="run folder; the same folder resumes (default runs/RECIPE)"
     )
@@ -45,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
     from uva_agents.training.network_pipeline import run_network_recipe
     from uva_agents.training.pipeline import RunOptions, run_recipe
+    from uva_agents.training.sources import Source
 
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "WORLD_SIZE" not in os.environ:
         # However many were asked for: without MPI it starts one and does not say so.
@@ -54,18 +76,34 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     recipe = configure(args)
+    sources = tuple(Source.parse(text) for text in args.data)
     options = RunOptions(
-        args.data,
+        sources[0].path if len(sources) == 1 else sources,
         args.out or Path("runs") / recipe.name,
         vae_weights=args.vae,
         points_weights=args.points,
         init=args.init,
         progress=not args.quiet,
+        fields=_fields(args.field),
+        every=args.every,
     )
     folder = run_recipe(recipe, options) if isinstance(recipe, Recipe) else run_network_recipe(recipe, options)
     if folder is not None:
         print(f"weights: {folder}")
     return 0
+
+
+def _fields(texts: list[str]) -> dict[str, str]:
+    """``NAME=KEY`` as given on the command line.
+
+    Raises:
+        ValueError: one has no ``=``.
+    """
+    pairs = [text.partition("=") for text in texts]
+    for text, (name, equals, key) in zip(texts, pairs, strict=True):
+        if not (name and equals and key):
+            raise ValueError(f"--field {text}: NAME=KEY, for example agent_pos=observation.state")
+    return {name: key for name, _, key in pairs}
 
 
 def configure(args: argparse.Namespace) -> Recipe | NetworkRecipe:

@@ -24,7 +24,7 @@ class JointModule(nn.Module):
         self.recipe = recipe
 
     def forward(
-        self, context: Context, visibility: Visibility, readout: Tensor | None
+        self, context: Context, visibility: Visibility, readout: Tensor | None, has_actions: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         losses = joint_loss(
             self.model,
@@ -34,6 +34,7 @@ class JointModule(nn.Module):
             action_weight=self.recipe.action_weight,
             readout_weight=self.recipe.readout_weight,
             jitter=Jitter(tokens=self.recipe.latent_noise, points=self.recipe.point_noise),
+            has_actions=has_actions,
         )
         # A head that no sample of this batch used still takes part in the graph: DDP waits for every gradient.
         unused = sum((p.sum() * 0.0 for p in self.model.parameters()), losses.total.new_zeros(()))
@@ -75,7 +76,12 @@ class JointStage:
             n, frames=c.n_frames, tokens=c.tokens_per_frame, minimum=recipe.mask_minimum, std=recipe.mask_std
         )
         context, readout = make_context(batch, recipe)
-        return {"context": context, "visibility": Visibility.for_tasks(tasks, mask), "readout": readout}
+        return {
+            "context": context,
+            "visibility": Visibility.for_tasks(tasks, mask),
+            "readout": readout,
+            "has_actions": batch.has_actions,
+        }
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
         assert isinstance(module, JointModule)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from uva_agents.checkpoints.folder import load_tensors, resolve
 from uva_agents.checkpoints.networks import NetBundle, load_diffusion_policy, load_two_frame, save_net
-from uva_agents.data import Episodes, FrameWindows, LinearNormalizer, WindowSpec, held_out_split, read_replay_buffer
+from uva_agents.data import Episodes, FrameWindows, LinearNormalizer, WindowSpec, held_out_split
 from uva_agents.data.images import resize_frames
 from uva_agents.model import DiffusionPolicyConfig, DiffusionPolicyNet, TwoFrameConfig, TwoFrameNet
 from uva_agents.training.config import StageConfig
@@ -23,6 +23,7 @@ from uva_agents.training.guess_stage import GuessStage
 from uva_agents.training.loop import LoopOptions, run_stage
 from uva_agents.training.network_recipes import NetworkRecipe
 from uva_agents.training.pipeline import RunOptions, make_interface, make_normalizer
+from uva_agents.training.sources import open_sources, sources_of
 from uva_agents.training.two_frame_stage import TwoFrameStage
 
 
@@ -37,9 +38,12 @@ def run_network_recipe(recipe: NetworkRecipe, options: RunOptions) -> Path | Non
     if options.points_weights is not None and isinstance(recipe.model, TwoFrameConfig):
         raise ValueError(f"recipe {recipe.name!r} trains its own encoder: leave out --points")
     state = PartialState(cpu=not torch.cuda.is_available())
-    keys = [recipe.proprio_key, recipe.positions_key if options.points_weights is not None else None]
-    wanted = {"action", *(k for k in keys if k), *([] if keys[1] else ["pixels"])}
-    episodes = read_replay_buffer(options.data, {k: f for k, f in recipe.fields.items() if k in wanted})
+    if len(sources_of(options.data)) > 1:
+        raise ValueError(f"recipe {recipe.name!r} trains on one dataset: give one --data")
+    positions = recipe.positions_key if options.points_weights is not None else None
+    wanted = ["action", positions or "pixels", *([recipe.proprio_key] if recipe.proprio_key else [])]
+    (part,) = open_sources(options.data, recipe, wanted, fields=options.fields, every=options.every)
+    episodes = part.episodes
     train, held_out = held_out_split(len(episodes), recipe.held_out, seed=42)
     _check(recipe, episodes.arrays["action"].shape[-1], "action_dim", recipe.model.action_dim)
     if state.is_main_process:
@@ -86,10 +90,8 @@ def run_network_recipe(recipe: NetworkRecipe, options: RunOptions) -> Path | Non
             _see_with(net, options.points_weights)
             if recipe.points_limits is not None:
                 _speak_of(net, recipe.points_limits, normalizer, str(recipe.proprio_key))
-            positions = _positions(recipe, episodes, normalizer)
-            stage = PointsDiffusionStage(
-                recipe, net, windows(train), windows(held_out), normalizer, positions=positions
-            )
+            recorded = _positions(recipe, episodes, normalizer)
+            stage = PointsDiffusionStage(recipe, net, windows(train), windows(held_out), normalizer, positions=recorded)
         else:
             stage = DiffusionStage(recipe, net, windows(train), windows(held_out), normalizer)
     if options.init is not None:

@@ -45,8 +45,8 @@ class NetworkRecipe:
         crop_together: frames of a window are cropped at the same place, which keeps what moved between them.
         positions_key: of recorded positions of the things that an encoder of ``points`` finds after the effector; training with
             ``--points`` then looks at them instead of frames. ``None``: at what the encoder finds in the frames.
-        points_limits: (low, high) of the positions that a point reader gives as -1 and 1, two numbers each, where they are not those
-            of proprioception: its last layer is changed so that it speaks of the same units.
+        points_limits: (low, high) of the positions that a point reader gives as -1 and 1, two numbers each, where they are not
+            those of proprioception: its last layer is changed so that it speaks of the same units.
         point_augmentation: of the positions that an encoder of ``points`` gives.
         encoder_weight_decay: of the image encoder, where it differs from the stage's.
         control_hz, execute: see :class:`~uva_agents.checkpoints.InterfaceSpec`.

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +25,11 @@ from uva_agents.data import (
     LatentCache,
     LatentWindows,
     LinearNormalizer,
+    MixtureWindows,
     Variant,
     apply_variant,
     encode_frames,
     held_out_split,
-    read_replay_buffer,
     standard_variants,
 )
 from uva_agents.model import UVA, VAE, Task
@@ -39,6 +39,7 @@ from uva_agents.training.joint_stage import JointStage
 from uva_agents.training.loop import LoopOptions, Stage, run_stage
 from uva_agents.training.points_stage import PointsStage
 from uva_agents.training.sketch_stages import DynamicsStage, WriterStage
+from uva_agents.training.sources import Data, Part, joined_frames, open_sources
 from uva_agents.training.vae_stage import VAEStage, to_images
 from uva_agents.training.validation import Validator
 
@@ -50,7 +51,8 @@ class RunOptions:
     """Where a run reads and writes.
 
     Args:
-        data: dataset folder.
+        data: dataset of any format, or several with weights (:class:`~uva_agents.training.sources.Source`). The first with actions
+            is held out from, and trains what needs points; the others take part in the autoencoder, video and joint stages.
         out: run folder; its stages live in sub-folders, the finished weights in ``weights/``.
         vae_weights: trained autoencoder (safetensors, or the original ``kl16.ckpt``) instead of the first stage.
         points_weights: trained point reader (safetensors) instead of its stage, which writes ``points/reader.safetensors``.
@@ -59,21 +61,27 @@ class RunOptions:
             which matching tensors of the network are taken.
         progress: show progress bars.
         stop_after: stop each stage after so many steps in this process, for tests.
+        fields, every: see :func:`~uva_agents.training.sources.open_sources`.
     """
 
-    data: Path
+    data: Data
     out: Path
     vae_weights: Path | None = None
     points_weights: Path | None = None
     init: str | Path | None = None
     progress: bool = True
     stop_after: int | None = None
+    fields: Mapping[str, str] | None = None
+    every: int | None = None
 
 
 def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
     """Train a recipe to the end; returns the weights folder, or ``None`` when ``stop_after`` cut it short."""
     state = PartialState(cpu=not torch.cuda.is_available())
-    episodes = read_replay_buffer(options.data, recipe.fields)
+    parts = open_sources(options.data, recipe, _wanted(recipe), fields=options.fields, every=options.every)
+    first = next(i for i, part in enumerate(parts) if part.has_actions)
+    episodes, others = parts[first].episodes, [part for i, part in enumerate(parts) if i != first]
+    _check_sizes(recipe, episodes)
     train, held_out = held_out_split(len(episodes), recipe.held_out, seed=42)
     if state.is_main_process:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -82,7 +90,11 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
     torch.manual_seed(recipe.seed)
     pretrained = options.init is not None and is_checkpoint_file(options.init)
     origin = load_bundle(options.init, device="cpu") if options.init is not None and not pretrained else None
-    vae = origin.vae if origin else _autoencoder(recipe, options, episodes.select(train), episodes.select(held_out))
+    if origin:
+        vae: VAE | None = origin.vae
+    else:
+        seen = joined_frames([episodes.select(train), *(part.episodes for part in others)])
+        vae = _autoencoder(recipe, options, seen, episodes.select(held_out))
     if vae is None:
         return None
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, vae=vae.config))
@@ -101,6 +113,14 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
             "latents",
             lambda report: cache.get_all(episodes, variants, report),
         )
+        more_tokens = [
+            _with_progress(
+                options.progress and state.is_main_process,
+                f"latents of {part.episodes.source}",
+                lambda report, part=part: cache.get_all(part.episodes, variants, report),  # type: ignore[misc]
+            )
+            for part in others
+        ]
     torch.manual_seed(recipe.seed)  # again: how much was drawn above depends on what was already trained
     model = UVA(recipe.model)
     model.gradient_checkpointing = recipe.gradient_checkpointing
@@ -113,6 +133,7 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
             _LOG.warning("%s: %s", options.init, match)
     if recipe.model.standardize:
         tokens = _standardize(model, tokens, keep=origin is not None)
+        more_tokens = [_standardize(model, some, keep=True) for some in more_tokens]
     points = _points(model, recipe, options, episodes, variants, episodes.select(train), episodes.select(held_out))
     if recipe.model.frame_points and points is None:
         return None
@@ -151,6 +172,13 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
         (recipe.joint, "joint", dict(recipe.task_weights), validator),
     ]
     train_windows = windows(train, variants)
+    mixed: LatentWindows | MixtureWindows = train_windows
+    if others:
+        more = [
+            _more_windows(recipe, model, p, t, variants, normalizer, spec)
+            for p, t in zip(others, more_tokens, strict=True)
+        ]
+        mixed = MixtureWindows([train_windows, *more], [parts[first].weight, *(part.weight for part in others)])
     if recipe.model.frame_sketch and not origin_has_sketch:
         held_windows = windows(held_out, variants[:1])
         one = torch.ones(recipe.model.tokens_per_frame, recipe.model.token_dim)
@@ -166,7 +194,7 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
     for config, name, weights, check in stages:
         if config.steps == 0:
             continue
-        joint = JointStage(recipe, config, name, model, train_windows, weights, check)
+        joint = JointStage(recipe, config, name, model, mixed, weights, check)
         if not _train(joint, joint.module, config, recipe, options):
             return None
     if not state.is_main_process:
@@ -174,6 +202,62 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
     bundle = Bundle(model, vae, normalizer, spec, recipe.name)
     return save_bundle(
         bundle, options.out / "weights", extra={"recipe": json.loads(json.dumps(recipe.to_dict(), default=str))}
+    )
+
+
+def _wanted(recipe: Recipe) -> list[str]:
+    """Canonical arrays that a recipe trains on."""
+    proprio = [recipe.proprio_key] if recipe.proprio_key else []
+    return list(dict.fromkeys(["pixels", "action", *proprio, *recipe.readout_keys]))
+
+
+def _check_sizes(recipe: Recipe, episodes: Episodes) -> None:
+    """That the network fits the numbers in the data.
+
+    Raises:
+        ValueError: naming the key and both sizes.
+    """
+    c = recipe.model
+    sizes = [("action", ["action"], "action_dim", c.action_dim)]
+    if recipe.proprio_key and c.proprio_dim:
+        sizes.append((recipe.proprio_key, [recipe.proprio_key], "proprio_dim", c.proprio_dim))
+    if c.readout_dim:
+        sizes.append((" + ".join(recipe.readout_keys), list(recipe.readout_keys), "readout_dim", c.readout_dim))
+    for name, keys, what, wanted in sizes:
+        found = sum(episodes.arrays[key].shape[-1] for key in keys)
+        if found != wanted:
+            raise ValueError(
+                f"{episodes.source} has {found} numbers in {name!r}, and recipe {recipe.name!r} has {what}={wanted}: "
+                "choose a recipe for this robot, or other columns"
+            )
+
+
+def _more_windows(
+    recipe: Recipe,
+    model: UVA,
+    part: Part,
+    tokens: list[np.ndarray],
+    variants: tuple[Variant, ...],
+    normalizer: LinearNormalizer,
+    spec: InterfaceSpec,
+) -> LatentWindows:
+    """Windows of a further dataset; of video alone, without any numbers."""
+    c, reader = recipe.model, getattr(model, "point_reader", None)
+    points = None
+    if reader is not None:
+        points = [_read_points(reader, apply_variant(part.episodes, v, world_size=recipe.world_size)) for v in variants]
+    return LatentWindows(
+        part.episodes,
+        tokens,
+        variants,
+        normalizer,
+        spec.window(c.n_frames, c.frame_stride, c.action_steps),
+        proprio_key=recipe.proprio_key if part.has_actions else None,
+        readout_keys=recipe.readout_keys if part.has_actions else (),
+        world_size=recipe.world_size,
+        points=points,
+        history_actions=c.history_actions,
+        action_dim=c.action_dim,
     )
 
 
@@ -280,6 +364,8 @@ def _train(stage: Stage, target: nn.Module | None, config: StageConfig, recipe: 
     """Run a stage and put its averaged weights into its module; false when it was cut short."""
     folder = options.out / stage.name
     rest = {k: v for k, v in recipe.to_dict().items() if k not in STAGES}
+    if not isinstance(options.data, Path) and len(options.data) > 1:
+        rest["data"] = [(str(source.path), source.weight) for source in options.data]
     key = hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode()).hexdigest()[:16]
     loop = LoopOptions(folder, key=key, seed=recipe.seed, progress=options.progress, stop_after=options.stop_after)
     averaged, finished = run_stage(stage, config, loop)
