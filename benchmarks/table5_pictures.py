@@ -82,7 +82,7 @@ class Recorder:
 
         image = Image.fromarray(picture)
         draw = ImageDraw.Draw(image)
-        camera = block_push_camera(picture.shape[:2], 0.03)
+        camera = block_push_camera((picture.shape[0], picture.shape[1]), 0.03)
         worst_first = np.argsort(plan.costs)[::-1]
         low, high = float(plan.costs.min()), float(plan.costs.max())
         for i in worst_first:

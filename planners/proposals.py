@@ -66,7 +66,8 @@ class GaussianProposals:
         for t in range(1, self.horizon if rho else 0):
             noise[:, t] = rho * noise[:, t - 1] + np.sqrt(1 - rho**2) * noise[:, t]
         actions = self.mean + self.std * noise
-        return np.clip(actions, self.action_space.low, self.action_space.high).astype(np.float32)
+        clipped: np.ndarray = np.clip(actions, self.action_space.low, self.action_space.high).astype(np.float32)
+        return clipped
 
 
 class UniformProposals:

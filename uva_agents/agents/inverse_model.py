@@ -100,7 +100,9 @@ class InverseModel:
         )
         chunk = chunks.view(n, self.draws, c.action_steps, c.action_dim).mean(1)
         poses = np.zeros((n, 7)) if rows is None else rows[:, -1]
-        actions = np.stack([self.uva.environment_actions(x, pose) for x, pose in zip(chunk, poses, strict=True)])
+        actions: np.ndarray = np.stack(
+            [self.uva.environment_actions(x, pose) for x, pose in zip(chunk, poses, strict=True)]
+        )
         return actions if batched else actions[0]
 
     @torch.no_grad()

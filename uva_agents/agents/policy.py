@@ -155,7 +155,7 @@ class Policy(ChunkAgent):
         seed = next(self._seeds) if seed is None else seed
         chunks = self._chunks(inputs, [(seed, 0)], n)
         chunks = chunks.view(len(memories), n, *chunks.shape[1:])
-        actions = np.stack([self._actions(m, chunk) for m, chunk in zip(memories, chunks, strict=True)])
+        actions: np.ndarray = np.stack([self._actions(m, chunk) for m, chunk in zip(memories, chunks, strict=True)])
         return actions if batched else actions[0]
 
 

@@ -334,5 +334,5 @@ def _recorder(plan: BlockPushPlan, partial: Path) -> Callable[[int], None]:
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Whole or not at all."""
     unfinished = path.with_name(f".{os.getpid()}.{path.name}")
-    np.savez_compressed(unfinished, **arrays)  # type: ignore[arg-type]  # numpy's stub: allow_pickle comes by name
+    np.savez_compressed(unfinished, **arrays)
     unfinished.replace(path)

@@ -83,7 +83,8 @@ def as_pixels(value: np.ndarray, source: str) -> np.ndarray:
         raise ValueError(
             f"{source}: float pixels must be in [0, 255], got [{low:g}, {high:g}]; multiply by 255 or fix them"
         )
-    return np.round(value).astype(np.uint8)
+    rounded: np.ndarray = np.round(value).astype(np.uint8)
+    return rounded
 
 
 class ZarrFrames:

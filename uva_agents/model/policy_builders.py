@@ -55,8 +55,9 @@ def two_frame_nano_config(*, pooled: bool = False, **overrides: Any) -> TwoFrame
 
     ``pooled`` averages over the image as UniPi's does, instead of finding key points.
     """
-    values = dict(frames=2, crop=88, features=256, full_coordinates=True) | ({"keypoints": 0} if pooled else {})
-    return TwoFrameConfig(**({"encoder": EncoderConfig(**_SMALL, **values)} | overrides))
+    keypoints = 0 if pooled else 32
+    encoder = EncoderConfig(**_SMALL, frames=2, crop=88, features=256, full_coordinates=True, keypoints=keypoints)
+    return TwoFrameConfig(**({"encoder": encoder} | overrides))
 
 
 def dp_c(**overrides: Any) -> DiffusionPolicyNet:
