@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from uva_agents.data.collect import BlockPushPlan, record_block_push
+from uva_agents.data.collect import BlockPushPlan, collect_block_push, record_block_push
 from uva_agents.envs.block_push import BlockPushEnv, Pusher, order_of_seed
 from uva_agents.envs.block_push.layout import PUSHER_START
 
@@ -76,10 +76,12 @@ def test_what_it_does_changes_little_with_where_things_are():
     assert np.mean(np.array(steps) > 0.005) < 0.03  # only where both ways round are equally long
 
 
-def test_a_block_that_is_placed_gives_way_to_the_other():
+def test_a_block_that_is_placed_gives_way_to_the_other_until_something_moves_it():
     pusher = Pusher(0, noise=0.0)
-    assert pusher.act(state(block=(0.28, 0.18), here=(0.28, 0.1), other=(0.4, -0.2)))[1] < 0.1  # back to the second
-    assert pusher.act(state(block=(0.4, 0.0), here=(0.4, -0.05), other=(0.4, -0.2)))[1] < -0.05  # for good
+    assert pusher.act(state(block=(0.28, 0.18), here=(0.28, 0.1), other=(0.4, -0.2)))[1] < 0.1
+    assert pusher.block == 1
+    pusher.act(state(block=(0.4, 0.0), here=(0.4, -0.05), other=(0.4, -0.4)))
+    assert pusher.block == 0
 
 
 def test_deciding_anew_takes_the_nearest_push_or_what_is_left() -> None:
@@ -130,12 +132,40 @@ def test_a_disturbance_after_which_nothing_is_left_to_do_is_left_out(env):
     np.testing.assert_allclose(record_block_push(plan, 0)["state"][0, :2], PUSHER_START, atol=3e-3)
 
 
+class Sideways:
+    """Wherever it is, it drives 2 cm to the right a step."""
+
+    def sample(self, obs, n, *, seed=None):
+        assert obs["pixels"].shape == (96, 96, 3) and n == 1
+        here = obs["agent_pos"]
+        return (here + np.arange(1, 17)[:, None] * np.array([0.0, 0.02], np.float32))[None]
+
+
+def test_a_policy_drives_until_the_demonstrator_takes_over(env):
+    plan = BlockPushPlan(
+        episodes=1, seed=8, image_size=0, max_steps=3, demonstrator="pusher", disturbed=1.0, policy="sideways"
+    )
+    episode = record_block_push(plan, 0, Sideways())
+    assert "img" not in episode and episode["state"].shape == (4, 16)
+    shoved = record_block_push(dataclasses.replace(plan, policy=None), 0)
+    assert episode["state"][0, 1] > shoved["state"][0, 1]
+    np.testing.assert_array_equal(record_block_push(plan, 0, Sideways())["state"], episode["state"])
+
+
+def test_a_plan_and_its_policy_belong_together(tmp_path):
+    plan = BlockPushPlan(episodes=1, demonstrator="pusher", disturbed=1.0, policy="x")
+    with pytest.raises(ValueError, match="belong together"):
+        collect_block_push(tmp_path / "d.zarr", plan)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"demonstrator": "human"}, "'oracle' or 'pusher'"),
         ({"disturbed": 1.5}, r"\[0, 1\]"),
         ({"disturbed": 0.5, "replay": "x.zarr"}, "recorded"),
+        ({"policy": "x"}, "disturbed above 0"),
+        ({"image_size": -1}, "0 for no pictures"),
     ],
 )
 def test_plans_that_make_no_sense_are_named(change, message):

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uva_agents.data.collect import Driver
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="of the episodes, in which something moves the pusher aside before the record begins (default %(default)s)",
     )
+    collect.add_argument(
+        "--policy",
+        default=None,
+        metavar="WEIGHTS",
+        help="a Diffusion Policy that drives the pusher in disturbed episodes instead, until the demonstrator takes over",
+    )
     collect.add_argument("--workers", type=int, default=2, help="processes (default %(default)s)")
     collect.add_argument(
         "--replay",
@@ -64,6 +75,16 @@ def run(args: argparse.Namespace) -> int:
     """Do what was asked for."""
     status: int = args.action(args)
     return status
+
+
+def _driver(weights: str) -> Driver:
+    """The policy, in a worker process: one thread each."""
+    import torch
+
+    from uva_agents.agents import DiffusionPolicy
+
+    torch.set_num_threads(1)
+    return DiffusionPolicy.from_pretrained(weights)
 
 
 def run_collect(args: argparse.Namespace) -> int:
@@ -93,6 +114,7 @@ def run_collect(args: argparse.Namespace) -> int:
         demonstrator=args.demonstrator,
         noise=args.noise if args.noise is not None else 0.002 if args.demonstrator == "pusher" else 0.0,
         disturbed=args.disturbed,
+        policy=args.policy,
         replay=None if args.replay is None else str(args.replay.resolve()),
         image_size=args.image_size,
         camera=args.camera,
@@ -104,6 +126,7 @@ def run_collect(args: argparse.Namespace) -> int:
         result = collect_block_push(
             args.out,
             plan,
+            driver=None if plan.policy is None else partial(_driver, plan.policy),
             workers=args.workers,
             only_successful=args.only_successful,
             force=args.force,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial as partial_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import zarr
@@ -44,7 +44,17 @@ _ASIDE = 0.015
 """Standard deviation of the steps of a shove, per axis, metres."""
 _STEP, _TABLE = 0.03, ((0.2, -0.35), (0.6, 0.35))
 """Longest step to somewhere else, and where that is, metres."""
+_DECISIONS, _EXECUTED = 8, 6
+"""At most so many decisions of a policy that drives, and actions of each."""
 _FROM_ENV = [6, 7, *range(6), *range(8, 16)]
+
+
+class Driver(Protocol):
+    """A policy that proposes chunks of commanded points."""
+
+    def sample(self, obs: Any, n: int, *, seed: int | None = None) -> np.ndarray:
+        """(n, T, 2), metres."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,9 @@ class BlockPushPlan:
         disturbed: share of episodes that begin later than the seed's start: the demonstrator works for up to 100 steps, something
             moves its pusher elsewhere, through whatever is in the way, and only then does the record begin. Half of these end
             up near a block, mostly the one that was pushed, the others anywhere on the table or a few steps aside.
+        policy: name of the weights that drive the pusher for a while in disturbed episodes, instead of something that moves it, see
+            :func:`collect_block_push`. What the demonstrator then corrects are the policy's own mistakes (DAgger, Ross et al.
+            2011, with whole episodes from there on).
         replay: a replay buffer whose relative ``data/action`` are executed instead of a script's; ``seed`` is that of
             its first episode, 0 for the published one.
         image_size: side of the pictures; 0 for none, which takes less than half the time.
@@ -72,6 +85,7 @@ class BlockPushPlan:
     demonstrator: str = "oracle"
     noise: float = 0.0
     disturbed: float = 0.0
+    policy: str | None = None
     replay: str | None = None
     image_size: int = 96
     camera: str = "workspace"
@@ -90,6 +104,8 @@ class BlockPushPlan:
             raise ValueError(f"disturbed={self.disturbed}: a share of the episodes lies in [0, 1]")
         if (self.noise or self.disturbed) and self.replay:
             raise ValueError("a replay executes what was recorded: noise and disturbances are for demonstrators")
+        if self.policy is not None and not self.disturbed:
+            raise ValueError("a policy drives in disturbed episodes: give disturbed above 0")
         if self.image_size < 0:
             raise ValueError(f"image_size={self.image_size}: a side in pixels, or 0 for no pictures")
         if self.max_steps < 1:
@@ -140,6 +156,7 @@ def collect_block_push(
     out: str | Path,
     plan: BlockPushPlan,
     *,
+    driver: Callable[[], Driver] | None = None,
     workers: int = 1,
     only_successful: bool = False,
     force: bool = False,
@@ -152,13 +169,15 @@ def collect_block_push(
     A script's episode ends, like the published ones, with the moment after success and one more action.
 
     Args:
+        driver: makes the policy of ``plan.policy``, in every process.
         workers: processes.
         only_successful: leave the other episodes out of ``out``.
         force: replace ``out``.
         progress: called with (episodes done, all).
 
     Raises:
-        ValueError: ``out`` exists; its working folder belongs to another plan; no episode is left to write.
+        ValueError: ``out`` exists; a plan with a policy and no driver, or the reverse; its working folder belongs to another
+            plan; no episode is left to write.
         ImportError: PyBullet is not installed.
     """
     out = Path(out)
@@ -166,6 +185,8 @@ def collect_block_push(
         raise ValueError(f"{out} exists: choose another folder, or --force to replace it")
     if workers < 1:
         raise ValueError(f"workers={workers}: at least one")
+    if (plan.policy is None) != (driver is None):
+        raise ValueError("policy= in the plan and driver= belong together")
     if plan.replay is not None and plan.episodes > (found := len(recorded_ends(plan.replay))):
         raise ValueError(f"{plan.replay} has {found} episodes, not {plan.episodes}")
     partial = _working_folder(out, plan)
@@ -174,7 +195,7 @@ def collect_block_push(
     missing = [i for i in range(plan.episodes) if i not in done]
     failures: dict[int, str] = {}
     for count, ended in enumerate(
-        run_jobs(partial_of(_recorder, plan, partial), missing, workers=workers), resumed + 1
+        run_jobs(partial_of(_recorder, plan, partial, driver), missing, workers=workers), resumed + 1
     ):
         if ended.error is not None:
             failures[ended.job] = ended.error
@@ -190,8 +211,8 @@ def collect_block_push(
     return Collected(len(indices), sum(success.values()), resumed, len(kept), rows, failures)
 
 
-def record_block_push(plan: BlockPushPlan, index: int) -> dict[str, np.ndarray]:
-    """Episode ``index`` of ``plan``: arrays of its rows, and ``success`` ()."""
+def record_block_push(plan: BlockPushPlan, index: int, driver: Driver | None = None) -> dict[str, np.ndarray]:
+    """Episode ``index`` of ``plan``: arrays of its rows, and ``success`` (). ``driver`` is the plan's policy."""
     from uva_agents.envs.block_push import BlockPushEnv, Oracle, Pusher, order_of_seed
 
     seed = plan.seed + index
@@ -208,7 +229,7 @@ def record_block_push(plan: BlockPushPlan, index: int) -> dict[str, np.ndarray]:
         demonstrator = script(order_of_seed(seed), noise=plan.noise, seed=seed)
         rng = np.random.default_rng([seed, 1])
         if rng.random() < plan.disturbed:
-            info = _disturb(env, demonstrator, info, rng)
+            info = _disturb(env, demonstrator, info, rng, driver)
             if isinstance(demonstrator, Pusher):
                 demonstrator.decide(info["state"])
             if info["is_success"]:  # it was over before it began
@@ -235,12 +256,21 @@ def record_block_push(plan: BlockPushPlan, index: int) -> dict[str, np.ndarray]:
     }
 
 
-def _disturb(env: BlockPushEnv, demonstrator: Oracle | Pusher, info: Info, rng: np.random.Generator) -> Info:
-    """Let the demonstrator work for a while, then move its pusher elsewhere; returns the last info."""
-    for _ in range(int(rng.integers(0, 100))):
+def _disturb(
+    env: BlockPushEnv, demonstrator: Oracle | Pusher, info: Info, rng: np.random.Generator, driver: Driver | None
+) -> Info:
+    """Let the demonstrator work for a while, then move its pusher elsewhere, or let a policy; returns the last info."""
+    for _ in range(int(rng.integers(0, 100 if driver is None else 60))):
         if info["is_success"]:
             return info
         *_, info = env.step(demonstrator.act(info["state"]))
+    if driver is not None:
+        seed = int(rng.integers(2**31))
+        for decision in range(int(rng.integers(1, _DECISIONS + 1))):
+            for action in driver.sample(env.observe(), n=1, seed=seed + decision)[0, :_EXECUTED]:
+                if not info["is_success"]:
+                    *_, info = env.step(action)
+        return info
     here, kind = info["state"][8:10], rng.random()
     if kind < 0.25:
         goal = here + rng.normal(0.0, _ASIDE, 2) * int(rng.integers(2, 7))
@@ -326,9 +356,10 @@ def _assemble(out: Path, partial: Path, plan: BlockPushPlan, kept: list[int], su
     return rows
 
 
-def _recorder(plan: BlockPushPlan, partial: Path) -> Callable[[int], None]:
+def _recorder(plan: BlockPushPlan, partial: Path, make_driver: Callable[[], Driver] | None) -> Callable[[int], None]:
     """What a worker process does: write one episode."""
-    return lambda index: _save(_file(partial, index), record_block_push(plan, index))
+    driver = None if make_driver is None else make_driver()
+    return lambda index: _save(_file(partial, index), record_block_push(plan, index, driver))
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
