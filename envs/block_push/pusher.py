@@ -68,7 +68,8 @@ class Pusher:
         """The next target (2,), metres, for ``state`` (16,) of the environment."""
         state = np.asarray(state, np.float64)
         here = state[8:10]
-        if self._there or _effort(here, *_positions(state, self._pair)[:2]) < _BEGUN:
+        begun = _effort(here, *_positions(state, self._pair)[:2]) < _BEGUN
+        if self._there or begun or _distance(state, self._pair) < _DONE:
             self.decide(state)
         step = _step(here, *_positions(state, self._pair))
         if self._noise:
