@@ -11,11 +11,12 @@ export OMP_WAIT_POLICY ?= passive
 export SDL_VIDEODRIVER ?= dummy
 export SDL_AUDIODRIVER ?= dummy
 
-.PHONY: help demo test check clean no-torchvision
+.PHONY: help demo test test-long check clean no-torchvision
 
 help:
 	@echo "make demo   run the shipped policy, write a video and a picture of what it saw and imagined"
 	@echo "make test   the tests"
+	@echo "make test-long  those that take minutes each"
 	@echo "make check  ruff and mypy"
 	@echo "make clean  remove .venv and caches"
 
@@ -25,6 +26,10 @@ demo: $(VENV)/.core no-torchvision
 # Two processes of one thread each: most tests are one thread of Python. A file stays in one process.
 test: $(VENV)/.dev no-torchvision
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What takes minutes each: every LIBERO-10 task, many resets of the robosuite environments.
+test-long: $(VENV)/.dev no-torchvision
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 check: $(VENV)/.dev no-torchvision
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """The same two episodes in every format, each written with that format's own library."""
 
+import inspect
 import json
 import warnings
 from contextlib import contextmanager
@@ -115,6 +116,7 @@ def minari(root, arrays, *, jpeg=False):
                 truncations=[False] * (n - 1) + [True],
             )
         )
+    optional = "jpeg_encoding" in inspect.signature(create_dataset_from_buffers).parameters
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it would like an author, code, an environment
         create_dataset_from_buffers(
@@ -123,9 +125,24 @@ def minari(root, arrays, *, jpeg=False):
             observation_space=space,
             action_space=gym.spaces.Box(-1, 1, (7,), np.float32),
             data_format="hdf5",
-            jpeg_encoding=jpeg,
+            **({"jpeg_encoding": jpeg} if optional else {}),
         )
+    if not optional and not jpeg:
+        _as_since_0_5_4(root / "uva" / "two-v0" / "data", arrays)
     return root / "uva" / "two-v0"
+
+
+def _as_since_0_5_4(folder, arrays):
+    """What Minari 0.5.4, which needs numpy 2, writes when it is told to leave pictures as they are."""
+    import h5py
+
+    with h5py.File(folder / "main_data.hdf5", "r+") as file:
+        for number, piece in enumerate(pieces(arrays)):
+            observations = file[f"episode_{number}/observations"]
+            del observations["pixels"]
+            observations["pixels"] = np.concatenate([piece["pixels"], piece["pixels"][-1:]])
+    described = folder / "metadata.json"
+    described.write_text(json.dumps(json.loads(described.read_text()) | {"jpeg_encoding": False}))
 
 
 def lerobot(folder, arrays, *, codec="libx264"):

@@ -23,7 +23,7 @@ EXTRAS = {
 }
 """What an id holds -> the module that it cannot do without, and the extra that installs it."""
 HEAVY = ("ToolHang", "Libero")
-"""Seconds per reset: their tests are slow ones."""
+"""Seconds per reset: their tests are long ones; what they say is tested in small with each environment."""
 WARM_UP, RESETS = 20, 20
 ROOM, HEAVY_ROOM = 4.0, 20.0
 """MiB that a process may grow by over RESETS, after as many to warm up. Measured: 0 to 1. One PushT window surface
@@ -34,7 +34,7 @@ IDS = sorted(name for name in gym.registry if name.startswith("uva/"))
 
 
 def cases(ids: list[str] = IDS) -> list[Any]:
-    return [pytest.param(n, marks=pytest.mark.slow) if any(h in n for h in HEAVY) else n for n in ids]
+    return [pytest.param(n, marks=pytest.mark.long) if any(h in n for h in HEAVY) else n for n in ids]
 
 
 def make(env_id: str) -> gym.Env[Any, Any]:

@@ -18,7 +18,7 @@ from uva_agents.envs.libero import LiberoEnv, suite_tasks
 TASKS = suite_tasks("libero_10")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("task_id", range(10))
 def test_a_hundred_random_steps_and_their_replay(task_id):
     env = LiberoEnv(task_id=task_id, image_size=16, render_size=16, render_observations=False)

@@ -136,8 +136,8 @@ def _defaults(frames: dict[str, LazyFrames], numbers: dict[str, np.ndarray]) -> 
 
 
 def _image_keys(described: dict[str, Any]) -> set[str]:
-    """Keys of observations that Minari stores as JPEG: large uint8 pictures, unless it was told not to."""
-    if not described.get("jpeg_encoding", False):
+    """Keys of observations that Minari stores as JPEG: uint8 pictures, unless it was told not to, as can be since 0.5.4."""
+    if not described.get("jpeg_encoding", True):
         return set()
     space = described.get("observation_space", {})
     space = json.loads(space) if isinstance(space, str) else space
