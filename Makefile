@@ -25,11 +25,11 @@ demo: $(VENV)/.core no-torchvision
 
 # Two processes of one thread each: most tests are one thread of Python. A file stays in one process.
 test: $(VENV)/.dev no-torchvision
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What takes minutes each: every LIBERO-10 task, many resets of the robosuite environments.
 test-long: $(VENV)/.dev no-torchvision
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
 check: $(VENV)/.dev no-torchvision
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 # Before anything imports torch, pygame or an OpenMP library: they read these once.
@@ -14,6 +15,12 @@ import torch
 torch.set_num_threads(1)  # repeatable sums, and no fight for the cores with whatever else runs
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the most slow tests first: a file is one process's, and a long one that begins last keeps the other waiting."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")

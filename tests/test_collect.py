@@ -104,7 +104,7 @@ def test_what_is_collected_says_its_control_rate(tmp_path, plan):
 def test_a_worker_that_dies_and_one_that_fails_cost_one_episode_each(tmp_path, plan, monkeypatch):
     record = collect.record_block_push
 
-    def fragile(plan, index):
+    def fragile(plan, index, driver):
         if index == 1:
             os._exit(3)
         if index == 2:
