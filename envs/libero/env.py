@@ -10,21 +10,20 @@ import numpy as np
 
 from uva_agents.envs.libero.install import assets_folder, libero_folder
 from uva_agents.envs.libero.options import (
-    ACTIONS,
+    GOAL_HIGH,
+    GOAL_LOW,
     RESET_OPTIONS,
     STARTS,
-    action_space,
     check_state,
-    checked_action,
     checked_choice,
-    checked_size,
     checked_wait,
     observation_spaces,
     unknown_option,
 )
-from uva_agents.envs.libero.scene import CAMERAS, CONTROL_HZ, OPEN, QUALITIES, LiberoState, Scene
+from uva_agents.envs.libero.scene import CAMERAS, CONTROL_HZ, QUALITIES, LiberoState, Scene
 from uva_agents.envs.libero.tasks import LiberoTask, find_task, initial_states
 from uva_agents.envs.robosuite_actions import absolute_from_pose, native_from_absolute
+from uva_agents.envs.robosuite_spaces import OPEN, action_space, checked_action, checked_mode, checked_size
 
 Observation = dict[str, Any]
 
@@ -95,8 +94,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
             raise ValueError(
                 f'render_mode={render_mode!r} is not offered: pass "rgb_array" and show or save what render() returns'
             )
-        if action_mode not in ACTIONS:
-            raise ValueError(f"action_mode={action_mode!r} is unknown: pass one of {', '.join(map(repr, ACTIONS))}")
+        self.action_mode = checked_mode(action_mode)
         if instruction not in (None, "prompt", "language"):
             raise ValueError(f'instruction={instruction!r} is unknown: pass "prompt", "language" or None')
         libero_folder(), assets_folder()  # what is missing is said now rather than in the first episode
@@ -107,7 +105,6 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         self._initial = checked_choice(initial_states, "initial_states", STARTS)
         self._wait = checked_wait(wait_steps)
         self._instruction = instruction
-        self.action_mode = action_mode
         self._render_observations = render_observations
         self._quality = checked_choice(quality, "quality", QUALITIES)
         self._render_size = checked_size(render_size)
@@ -117,7 +114,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         self._agent_space = agent_space
         # Gymnasium types a Dict's observations as dict[str, Any].
         self.observation_space = gym.spaces.Dict(spaces)
-        self._box = action_space(action_mode)
+        self._box = action_space(action_mode, GOAL_LOW, GOAL_HIGH)
         self.action_space = self._box
         # Built by the first reset: a vector environment makes one only to look at its spaces, and then forks.
         self._scene: Scene | None = None
@@ -194,7 +191,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
     def advance(self, action: Any) -> None:
         """The motion of :meth:`step` without a look at it: nothing is drawn."""
         scene = self._running("step()")
-        value = checked_action(action, self.action_mode, self._box)
+        value = checked_action(action, self.action_mode, self._box, name="LIBERO")
         native = native_from_absolute(value) if self.action_mode == "absolute" else value
         scene.step(native, absolute=self.action_mode != "delta")
         self._last_gripper = float(value[-1])

@@ -18,13 +18,12 @@ import numpy as np
 from uva_agents.envs import robosuite_gl
 from uva_agents.envs.libero import install
 from uva_agents.envs.libero.tasks import LiberoTask, initial_states
+from uva_agents.envs.robosuite_spaces import OPEN
 
 CONTROL_HZ = 20
 CAMERAS = {"pixels": "agentview", "pixels_wrist": "robot0_eye_in_hand"}
 """Name in an observation to name in the simulator."""
 QUALITIES = ("full", "fast")
-OPEN = -1.0
-"""Gripper command."""
 
 _ATTEMPTS = 100
 

@@ -10,18 +10,13 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.envs.robosuite_actions import absolute_from_pose, native_from_absolute
+from uva_agents.envs.robosuite_spaces import OPEN, action_space, checked_action, checked_mode, checked_size
 from uva_agents.envs.tool_hang.scene import CAMERAS, CONTROL_HZ, QUALITIES, Scene
 
 WORKSPACE_LOW, WORKSPACE_HIGH = (-0.60, -0.75, 0.70), (0.45, 0.75, 1.75)
 """Positions that an absolute action may ask for, metres, world frame: the table is 0.8 high, the arm's base at x = -0.56."""
-OPEN, CLOSED = -1.0, 1.0
 
 Observation = dict[str, np.ndarray]
-_NUMBERS = {
-    "absolute": "(10,), position 3, rotation rows 6, gripper 1",
-    "absolute_vector": "(7,), position 3, rotation vector 3, gripper 1",
-    "delta": "(7,), move 3, turn 3, gripper 1",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +88,15 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
             raise ValueError(
                 f'render_mode={render_mode!r} is not offered: pass "rgb_array" and show or save what render() returns'
             )
-        if action_mode not in _NUMBERS:
-            raise ValueError(f"action_mode={action_mode!r} is unknown: pass one of {', '.join(map(repr, _NUMBERS))}")
+        self.action_mode = checked_mode(action_mode)
         if quality not in QUALITIES:
             raise ValueError(f'quality={quality!r} is unknown: pass "full" or "fast"')
         self.render_mode = render_mode
-        self.image_size = _checked_size(image_size)
-        self.action_mode = action_mode
+        self.image_size = checked_size(image_size)
         self._render_size = render_size
         self._render_observations = render_observations
         self.observation_space = _observation_space(self.image_size if render_observations else None)  # type: ignore[assignment]
-        self.action_space = _action_space(action_mode)
+        self._box = self.action_space = action_space(action_mode, WORKSPACE_LOW, WORKSPACE_HIGH)
         self._scene = Scene(
             absolute=action_mode != "delta",
             quality=quality,
@@ -147,7 +140,7 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
     def advance(self, action: Any) -> None:
         """The motion of :meth:`step` without a look at it: nothing is drawn or judged."""
         self._require_reset("advance()" if self._started else "step()")
-        value = self._checked(action)
+        value = checked_action(action, self.action_mode, self._box, name="ToolHang")
         self._scene.step(native_from_absolute(value) if self.action_mode == "absolute" else value)
         self._last_gripper = float(value[-1])
 
@@ -210,22 +203,6 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
         if not self._started:
             raise RuntimeError(f"{what} before reset() or after close(): call env.reset() of an open environment first")
 
-    def _checked(self, action: Any) -> np.ndarray:
-        value = np.asarray(action, dtype=np.float64)
-        space = self.action_space
-        assert isinstance(space, gym.spaces.Box)
-        if value.shape != space.shape:
-            hint = "; a chunk of actions is executed one step at a time" if value.ndim > 1 else ""
-            others = [name for name, what in _NUMBERS.items() if what.startswith(f"{value.shape},")]
-            if others:
-                hint = f"; make the environment with action_mode={' or '.join(map(repr, others))} for this one"
-            raise ValueError(
-                f"ToolHang takes one {self.action_mode} action {_NUMBERS[self.action_mode]}, got {value.shape}{hint}"
-            )
-        if not np.isfinite(value).all():
-            raise ValueError(f"action {value.tolist()} contains NaN or infinity: check the policy that produced it")
-        return np.clip(value, space.low.astype(np.float64), space.high.astype(np.float64))
-
     def _agent_pos(self) -> np.ndarray:
         space = self.observation_space["agent_pos"]  # type: ignore[index]  # a Dict, see __init__
         return np.clip(self._scene.proprioception().astype(np.float32), space.low, space.high)
@@ -249,19 +226,3 @@ def _observation_space(image_size: tuple[int, int] | None) -> gym.spaces.Dict:
     if image_size is not None:
         spaces |= {key: gym.spaces.Box(0, 255, (*image_size, 3), np.uint8) for key in CAMERAS}
     return gym.spaces.Dict(spaces)
-
-
-def _action_space(mode: str) -> gym.spaces.Box:
-    if mode == "delta":
-        return gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
-    # A rotation vector has a length of at most pi.
-    turn = np.ones(6) if mode == "absolute" else np.full(3, np.pi)
-    low, high = np.array([*WORKSPACE_LOW, *-turn, OPEN]), np.array([*WORKSPACE_HIGH, *turn, CLOSED])
-    return gym.spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
-
-
-def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    if not (isinstance(height, int) and isinstance(width, int) and min(height, width) >= 8):
-        raise ValueError(f"image_size={size!r}: pass a side, or (height, width), of at least 8 pixels")
-    return height, width
