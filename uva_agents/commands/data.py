@@ -12,14 +12,18 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``uva data collect ENVIRONMENT OUT``, ``inspect PATH`` and ``convert IN OUT``."""
+    """Arguments of ``uva data collect ENVIRONMENT OUT``, ``sketch OUT``, ``inspect PATH`` and ``convert IN OUT``."""
     from uva_agents.commands.data_formats import add_convert_arguments, add_inspect_arguments
+    from uva_agents.commands.data_sketch import add_sketch_arguments
 
-    actions = parser.add_subparsers(title="what to do", metavar="collect | inspect | convert", required=True)
+    actions = parser.add_subparsers(title="what to do", metavar="collect | sketch | inspect | convert", required=True)
     add_inspect_arguments(
         actions.add_parser("inspect", help="what a dataset of any format holds, and what is wrong with it")
     )
     add_convert_arguments(actions.add_parser("convert", help="write a dataset as LeRobot v3 or zarr"))
+    add_sketch_arguments(
+        actions.add_parser("sketch", help="demonstrations of block pushing without a simulator: many, positions only")
+    )
     collect = actions.add_parser("collect", help="demonstrations of an environment into a replay buffer")
     collect.add_argument("environment", choices=("block-push",))
     collect.add_argument("out", type=Path, help="replay buffer (.zarr folder) to write")

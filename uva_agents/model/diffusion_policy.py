@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from uva_agents.model.diffusion import cosine_betas
 from uva_agents.model.diffusion_transformer import DiffusionTransformer
-from uva_agents.model.geometry import Geometry, guess_loss
+from uva_agents.model.geometry import Geometry
+from uva_agents.model.guesses import Guesses, guess_loss
 from uva_agents.model.unet1d import ConditionalUNet1D
 from uva_agents.model.vision import EncoderConfig, ImageEncoder
 
@@ -60,7 +61,7 @@ class DiffusionPolicyConfig:
         train_steps: diffusion steps.
         geometry: width of a small network on how things lie to each other, between an encoder of ``points`` (the first of them the
             effector) and a U-Net; 0 for none, as published. See :class:`~uva_agents.model.geometry.Geometry`.
-        guesses: of the chunk, that it makes for the U-Net to start from.
+        guesses: of the chunk, that it makes; the U-Net then predicts what the noise they imply is off by.
         max_step: per dimension the largest distance from one action to the next, normalised units. Chunks are then denoised as
             steps: from where proprioception is now to the first action, and so on, all of one size, where absolute positions differ
             by little of their range. Empty for absolute ones, as published. Needs proprioception of what actions command,
@@ -139,14 +140,14 @@ class DiffusionPolicyConfig:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What stays the same over the diffusion steps: features (B, To, F), and guesses (B, K, T, A) where there are any."""
+    """What stays the same over the diffusion steps: features (B, To, F), and guesses where there are any."""
 
     observed: Tensor
-    guesses: Tensor | None
+    guesses: Guesses | None
 
     def repeated(self, n: int) -> Prepared:
         """Each observation ``n`` times."""
-        guesses = None if self.guesses is None else self.guesses.repeat_interleave(n, 0)
+        guesses = None if self.guesses is None else self.guesses.repeated(n)
         return Prepared(self.observed.repeat_interleave(n, 0), guesses)
 
 
@@ -168,9 +169,13 @@ class DiffusionPolicyNet(nn.Module):
             self.denoiser = ConditionalUNet1D(
                 action_dim=c.action_dim,
                 condition=Geometry.outputs if c.geometry else numbers,
-                beside=c.guesses * c.action_dim if c.geometry else 0,
+                beside=c.action_dim if c.geometry and c.guesses else 0,
                 **dataclasses.asdict(c.denoiser),
             )
+            if self.geometry is not None and c.guesses:
+                # Before it has learned anything, the policy samples what is guessed.
+                nn.init.zeros_(self.denoiser.out.weight)
+                nn.init.zeros_(self.denoiser.out.bias)
         else:
             self.denoiser = DiffusionTransformer(
                 action_dim=c.action_dim,
@@ -208,15 +213,18 @@ class DiffusionPolicyNet(nn.Module):
         if self.geometry is None:
             return Prepared(observed, None)
         embedding, guesses = self.geometry(observed[:, -1, : -self.config.proprio_dim], self._here(observed)[:, 0])
-        return Prepared(embedding[:, None], guesses if self.config.guesses else None)
+        return Prepared(embedding[:, None], guesses)
 
     def predict_noise(self, x: Tensor, t: Tensor, given: Prepared) -> Tensor:
         """Noise (B, T, A) in noisy actions (B, T, A) at diffusion steps (B,)."""
         if given.guesses is None:
             return cast(Tensor, self.denoiser(x, t, given.observed))
         # The guesses are trained by what was demonstrated, not by what would help to find the noise.
-        beside = given.guesses.detach().transpose(1, 2).flatten(2)
-        return cast(Tensor, self.denoiser(torch.cat([x, beside], dim=-1), t, given.observed))
+        signal = self.alphas_cumprod[t][:, None, None]
+        with torch.no_grad():
+            clean = given.guesses.clean(x, signal)
+        guessed = (x - signal.sqrt() * clean) / (1 - signal).sqrt()
+        return guessed + cast(Tensor, self.denoiser(torch.cat([x, clean], dim=-1), t, given.observed))
 
     def to_steps(self, actions: Tensor, observed: Tensor) -> Tensor:
         """What is denoised for chunks (B, T, A) normalised: themselves, or the steps that lead along them."""

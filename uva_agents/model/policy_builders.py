@@ -45,6 +45,7 @@ def dp_c_points_config(**overrides: Any) -> DiffusionPolicyConfig:
         denoiser=UNetConfig(stages=(32, 64, 128)),
         obs_steps=1,
         geometry=512,
+        guesses=8,
         max_step=(0.1273, 0.07),
     )
     return DiffusionPolicyConfig(**(values | overrides))

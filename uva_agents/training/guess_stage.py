@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from uva_agents.model import DiffusionPolicyNet
-from uva_agents.model.geometry import guess_loss
+from uva_agents.model.guesses import guess_loss
 from uva_agents.training.config import StageConfig
 from uva_agents.training.diffusion_stage import PointsDiffusionStage, observe_points
 from uva_agents.training.loop import parameter_groups

@@ -71,7 +71,10 @@ def run_network_recipe(recipe: NetworkRecipe, options: RunOptions) -> Path | Non
             return FrameWindows(episodes, pixels, normalizer, pair, chosen=chosen, trim=(0, s), frame_offsets=(0, s))
         c = recipe.model
         spec = WindowSpec(c.obs_steps, 1, c.horizon, c.first_action)
-        return FrameWindows(episodes, pixels, normalizer, spec, chosen=chosen, proprio_key=recipe.proprio_key)
+        trim = (0, c.horizon + c.first_action - 1) if recipe.whole_chunks else (0, 0)
+        return FrameWindows(
+            episodes, pixels, normalizer, spec, chosen=chosen, proprio_key=recipe.proprio_key, trim=trim
+        )
 
     if isinstance(recipe.model, TwoFrameConfig):
         net = TwoFrameNet(recipe.model)

@@ -47,6 +47,8 @@ class NetworkRecipe:
             ``--points`` then looks at them instead of frames. ``None``: at what the encoder finds in the frames.
         points_limits: (low, high) of the positions that a point reader gives as -1 and 1, two numbers each, where they are not
             those of proprioception: its last layer is changed so that it speaks of the same units.
+        whole_chunks: only windows all of whose actions were recorded (Diffusion Policy). Published: the last action of an
+            episode is repeated, which teaches to rest at its end; where a record only stops, there is no such end.
         point_augmentation: of the positions that an encoder of ``points`` gives.
         encoder_weight_decay: of the image encoder, where it differs from the stage's.
         control_hz, execute: see :class:`~uva_agents.checkpoints.InterfaceSpec`.
@@ -66,6 +68,7 @@ class NetworkRecipe:
     crop_together: bool = False
     positions_key: str | None = None
     points_limits: tuple[tuple[float, float], tuple[float, float]] | None = None
+    whole_chunks: bool = False
     point_augmentation: PointAugmentation | None = None
     encoder_weight_decay: float | None = None
     control_hz: float = 10.0
@@ -131,18 +134,19 @@ def dp_c_nano() -> NetworkRecipe:
 
 def dp_c_block_push() -> NetworkRecipe:
     """DP-C on block pushing in random order, for two CPU cores: the source of proposals in the planning experiments."""
-    # The effector, two blocks, two squares; positions are read to about 5 mm, a step is at most 35 mm.
-    augmentation = PointAugmentation(noise=0.1, turn=True, exchange=((1, 2), (3, 4)))
+    # Positions are read to about 5 mm, a step is at most 35 mm.
+    augmentation = PointAugmentation(noise=0.12)
     return NetworkRecipe(
         name="dp-c-block-push",
         model=dp_c_points_config(),
         stage=dataclasses.replace(_NANO, steps=3000, batch_size=256, lr=1e-3, validate_every=500),
-        guesses=dataclasses.replace(_NANO, steps=5000, batch_size=512, lr=1e-3, final_lr=0.02, weight_decay=1e-3),
+        guesses=dataclasses.replace(_NANO, steps=10_000, batch_size=1024, lr=1e-3, final_lr=0.005, weight_decay=1e-4),
         positions_key="keypoints",
         points_limits=BLOCK_PUSH_PICTURE,
         point_augmentation=augmentation,
         execute=6,
-        **_block_push(),
+        whole_chunks=True,
+        **(_block_push() | dict(held_out=500)),
     )
 
 

@@ -1,0 +1,43 @@
+"""``uva data sketch``: demonstrations of block pushing without a simulator."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_sketch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``uva data sketch OUT``."""
+    parser.add_argument(
+        "out", type=Path, help="replay buffer (.zarr folder) to write: positions and actions, no pictures"
+    )
+    parser.add_argument("--demonstrations", type=int, default=120_000, help="default %(default)s")
+    parser.add_argument("--length", type=int, default=24, help="steps of each (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything (default %(default)s)")
+    parser.add_argument("--force", action="store_true", help="replace OUT")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(action=run_sketch)
+
+
+def run_sketch(args: argparse.Namespace) -> int:
+    """Write them.
+
+    Raises:
+        ValueError: OUT exists already, or there is nothing to write.
+    """
+    from rich.progress import Progress
+
+    from uva_agents.data.sketch import write_sketched
+
+    with Progress(disable=args.quiet) as bar:
+        task = bar.add_task("demonstrations", total=args.demonstrations)
+        rows = write_sketched(
+            args.out,
+            args.demonstrations,
+            length=args.length,
+            seed=args.seed,
+            force=args.force,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    print(f"{args.demonstrations} demonstrations, {rows} rows: {args.out}")
+    return 0
