@@ -13,7 +13,7 @@ PAIRS = np.array([first for first, _ in ORDERS])
 """(4, 2) block and square of each push. What is left to do beside pair k is pair 3 - k."""
 PLACED = 0.04
 """A block this near to a square is placed."""
-BEGUN = 0.07
+BEGUN = 0.045
 """How near a push is begun, as :func:`efforts` counts."""
 _FAST, _PUSH = 0.03, 0.015
 """Largest steps through the air and while pushing: those of the published demonstrations."""
@@ -86,11 +86,13 @@ def _kept_from(obstacle: np.ndarray, here: np.ndarray, step: np.ndarray) -> np.n
 
 
 def _length(vector: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.square(vector).sum(-1))  # a fraction of norm()'s time
+    length: np.ndarray = np.sqrt(np.square(vector).sum(-1))  # a fraction of norm()'s time
+    return length
 
 
 def _angle(vector: np.ndarray) -> np.ndarray:
-    return np.arctan2(vector[..., 1], vector[..., 0])
+    angle: np.ndarray = np.arctan2(vector[..., 1], vector[..., 0])
+    return angle
 
 
 def _wrapped(angle: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from uva_agents.envs.block_push.layout import PUSHER_HIGH, PUSHER_LOW, PUSHER_START, layout_of_seed
-from uva_agents.envs.block_push.pushing import PAIRS, PLACED, costs, distances, next_pair, next_step
+from uva_agents.envs.block_push.pushing import BEGUN, PAIRS, PLACED, costs, distances, next_pair, next_step
 
 _RADIUS = 0.024, 0.032
 """Of a disc, from its centre to that of the post: a block that is met on its face, and on its corner."""
@@ -22,8 +22,6 @@ _LONGEST = 170
 """Steps until a table begins anew."""
 _UNDECIDED = 0.08
 """How much farther a push may be, to be chosen e times as rarely, metres."""
-_UNCOMMITTED = 0.07
-"""Farther than this from every push, any may be chosen."""
 
 
 class SketchTables:
@@ -148,7 +146,7 @@ def chosen(here: np.ndarray, blocks: np.ndarray, squares: np.ndarray, rng: np.ra
     """(N,) pairs: what is left or has begun; else any, near ones more often."""
     cost = costs(here, blocks, squares)
     drawn = (rng.gumbel(size=(len(here), len(PAIRS))) - cost / _UNDECIDED).argmax(1)
-    return np.where(cost.min(1) > _UNCOMMITTED, drawn, cost.argmin(1))
+    return np.where(cost.min(1) > BEGUN, drawn, cost.argmin(1))
 
 
 def moved(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -46,7 +45,7 @@ class Guesses:
         off = noisy[:, None] - root * self.steps
         log_likelihood = -0.5 * (off.square() / variance + variance.log()).sum((2, 3))
         weight = torch.softmax(self.log_share + log_likelihood, dim=1)[:, :, None, None]
-        return cast(Tensor, (weight * (self.steps + root * spread / variance * off)).sum(1))
+        return (weight * (self.steps + root * spread / variance * off)).sum(1)
 
 
 def guess_loss(guesses: Guesses, steps: Tensor) -> Tensor:
