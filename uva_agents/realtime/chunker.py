@@ -25,6 +25,7 @@ class Job:
         history: earlier ones, oldest first, spaced by the agent's own control step.
         observed_s: when ``obs`` was true, on the arm's clock.
         seed: of the episode.
+        episode: counts up; tells answers to an earlier episode's jobs apart.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Job:
     history: tuple[Observation, ...] = ()
     observed_s: float = 0.0
     seed: int = 0
+    episode: int = 0
 
 
 Chunker = Callable[[Job], np.ndarray]

@@ -29,7 +29,7 @@ class ScheduleSettings:
     action_hz: float = 20.0
     execute: int = 8
     blend_s: float = 0.2
-    margin_s: float = 0.05
+    margin_s: float = 0.15
 
     def __post_init__(self) -> None:
         if not self.action_hz > 0 or self.execute < 1 or self.blend_s < 0 or self.margin_s < 0:
@@ -80,7 +80,7 @@ class ChunkSchedule:
         Args:
             place: (A,) the action that keeps the arm where it is, which the first chunk is blended from.
         """
-        self.trajectory = None if place is None else Trajectory(np.array([-np.inf]).clip(-1e9), np.asarray(place)[None])
+        self.trajectory = None if place is None else Trajectory(np.zeros(1), np.asarray(place)[None])
         self._observed_s: float | None = None
         self._end_s = -np.inf
         self._execute = self.settings.execute
@@ -134,18 +134,17 @@ class ChunkSchedule:
         self._observed_s, self._execute = observed_s, min(self.settings.execute, count)
         if merged is None:
             self._late += 1
-            return (
-                f"a chunk came {now_s - observed_s:.2f} s after its observation and covers {(count - 1) * dt:.2f} s: dropped"
-            )
+            return f"a chunk came {now_s - observed_s:.2f} s after its observation and covers {(count - 1) * dt:.2f} s: dropped"
         self.trajectory, self._end_s, self._starving = merged, merged.end_s, False
         self._chunks += 1
         self._dropped += 0 if count == 1 else int((new.times < now_s - _SAME_S).sum())
         cover = (count - 1) * dt
-        if count > 1 and not self._warned and len(self.latency) >= 5 and self.latency.p95 > cover - dt:
+        # One is decided while the one before is followed, whose first part has passed already when it comes.
+        if count > 1 and not self._warned and len(self.latency) >= 5 and 2 * self.latency.p50 > cover:
             self._warned = True
             return (
-                f"chunks take {self.latency.p95:.2f} s (p95) and cover {cover:.2f} s: the arm will stand still in between; "
-                "use a faster machine, fewer denoising steps, or a lower action rate"
+                f"chunks take {self.latency.p50:.2f} s (median) and cover {cover:.2f} s, which must be twice as long: the arm "
+                "stands still in between; use a faster machine, fewer denoising steps, or a lower action rate"
             )
         return None
 

@@ -94,6 +94,14 @@ class Trajectory:
         times = np.concatenate([[now_s], self.times[kept]])
         return Trajectory(times, np.concatenate([self.at(times[:1], layout), self.actions[kept]]))
 
+    def continued(self, until_s: float, layout: ActionLayout) -> Trajectory:
+        """With an end at ``until_s``, if that is later, that is reached at the speed of the last two actions."""
+        if len(self.times) == 1 or until_s <= self.end_s + _SAME_S:
+            return self
+        weight = (until_s - self.times[-2]) / (self.times[-1] - self.times[-2])
+        last = layout.mix(self.actions[-2:-1], self.actions[-1:], np.array([weight]))
+        return Trajectory(np.append(self.times, until_s), np.concatenate([self.actions, last]))
+
 
 def stamped(chunk: np.ndarray, start_s: float, dt: float) -> Trajectory:
     """A chunk (T, A) whose action i is for ``start_s`` + i ``dt``: the time of the observation that it was decided from."""
@@ -106,9 +114,9 @@ def merge(
 ) -> Trajectory | None:
     """One trajectory from ``now_s`` on: from the old one over to the new one within ``blend_s``, then the new one.
 
-    What of the new one lies before ``now_s`` came too late and is dropped. An old one that has ended stands at its last action,
-    and the way leads from there: after a pause, too, nothing jumps. The way over takes at most half of what is left of the new
-    one, so that at least its end is followed as it is.
+    What of the new one lies before ``now_s`` came too late and is dropped. An old one that ends on the way over is continued at
+    the speed that it ends with; one that has ended before stands at its last action, and the way leads from there: after a pause,
+    too, nothing jumps. The way over takes at most half of what is left of the new one, so that its end is followed as it is.
 
     Args:
         old: what is followed at present, or the place where the arm stands; ``None`` if that is unknown: nothing is blended.
@@ -123,6 +131,7 @@ def merge(
         return rest
     blend = min(blend_s, 0.5 * (rest.end_s - now_s))
     over = now_s + blend
+    old = old.continued(over, layout) if now_s < old.end_s else old
     knots = np.concatenate([[now_s, over], old.times[(old.times > now_s) & (old.times < over)], rest.times])
     knots = np.unique(knots[knots >= now_s])
     knots = knots[np.concatenate([[True], np.diff(knots) > _SAME_S])]

@@ -144,9 +144,7 @@ class ProcessWorker(ThreadWorker):
         start_s: how long the process may take until it is ready.
     """
 
-    def __init__(
-        self, setup: Callable[[], Chunker], *, timeout_s: float | None = None, start_s: float = 300.0
-    ) -> None:
+    def __init__(self, setup: Callable[[], Chunker], *, timeout_s: float | None = None, start_s: float = 300.0) -> None:
         self._child = _Child(setup, timeout_s, start_s)
         super().__init__(self._child.started, restart=self._child.replaced)
 
