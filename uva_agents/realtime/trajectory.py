@@ -141,3 +141,14 @@ def merge(
 
 def _matrices(values: np.ndarray, kind: RotationKind) -> np.ndarray:
     return matrix_from_vector(values) if kind == "vector" else matrix_from_rot6d(values)
+
+
+def turned_by(first: np.ndarray, second: np.ndarray, layout: ActionLayout) -> tuple[np.ndarray, float]:
+    """Which columns (A,) bool of an action turn, and by how much they do from ``first`` (A,) to ``second`` (A,), rad."""
+    turning, angle = np.zeros(len(first), bool), 0.0
+    for column, kind in layout.rotations:
+        part = slice(column, column + _WIDTH[kind])
+        turning[part] = True
+        turn = vector_from_matrix(_matrices(first[part], kind).T @ _matrices(second[part], kind))
+        angle = max(angle, float(np.linalg.norm(turn)))
+    return turning, angle
