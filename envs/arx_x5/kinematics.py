@@ -19,8 +19,8 @@ _REFINEMENTS = 8
 """Usually one or two are needed."""
 _STRETCHED = 1e-4
 """How far beyond 1 rounding takes the cosine of the elbow's angle when the arm is stretched."""
-_AT_LIMIT = 1e-4
-"""rad: a solution that far beyond a joint's limit is tried at the limit; rounding puts it on either side."""
+_AT_LIMIT = 0.02
+"""rad beyond a joint's limit that may be rounding: where joint 5 is nearly at a right angle, roundings count a lot."""
 
 
 def matrix_from_pose(pose: np.ndarray) -> np.ndarray:
@@ -153,10 +153,7 @@ class X5Kinematics:
             fx, fy, fz = first_frame[:, 0].tolist()
             q5 = -math.asin(min(1.0, max(-1.0, fy)))
             # How far joints 2 to 4 have pitched link 4. Joint 5 at a right angle, it takes no part in where the tool points.
-            if math.hypot(fx, fz) > 1e-9:
-                pitch = math.atan2(-fz, fx)
-            else:
-                pitch = float(seed[1] - seed[2] - seed[3])
+            pitch = math.atan2(-fz, fx) if math.hypot(fx, fz) > 1e-09 else float(seed[1] - seed[2] - seed[3])
             q6 = _angle_about_x(pitch, q5, first_frame)
             # Joint 4 in that plane, from joint 2, forward and up.
             forward = cos * wrist[0] + sin * wrist[1] - second[0] - fifth[0] * math.cos(pitch)
