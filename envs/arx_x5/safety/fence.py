@@ -49,10 +49,10 @@ class Fence:
         self._turn = config.turn - config.turn_accel * dt / 2
 
     def slower(self, share: float) -> Fence:
-        """The same place at a share of the speeds."""
+        """The same place at a share of the speeds. Of the accelerations too: braking then takes as long as ever."""
         c = self.config
-        slow = replace(c, speed=share * c.speed, turn=share * c.turn, joint_speed=share * c.joint_speed)
-        return Fence(self._kinematics, self._limits, slow)
+        names = ("speed", "turn", "joint_speed", "accel", "turn_accel", "joint_accel")
+        return Fence(self._kinematics, self._limits, replace(c, **{name: share * getattr(c, name) for name in names}))
 
     def room(self, joints: np.ndarray, points: np.ndarray, turned: np.ndarray) -> np.ndarray:
         """(..., 19) distance to every limit of position, rad and metres; negative outside."""
