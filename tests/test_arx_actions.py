@@ -12,15 +12,16 @@ from uva_agents.envs.arx_x5.actions import ACTIONS, ActionCodec
 from uva_agents.envs.arx_x5.history import StateHistory
 from uva_agents.envs.arx_x5.interface import ArmState
 from uva_agents.envs.arx_x5.pacing import Pacer
+from uva_agents.envs.arx_x5.kinematics import rotation_vector
 from uva_agents.envs.arx_x5.poses import (
     TOOL_FRAMES,
     interpolate_pose,
-    matrix_from_rpy,
     matrix_from_vector,
-    rpy_from_matrix,
+    pose_of,
+    rotation_of,
     slerp,
     tool_axes,
-    vector_from_matrix,
+    vector_near,
 )
 
 HOME = np.array([0.240, 0.001, 0.157, 0.0, 0.0, 0.0])
@@ -52,46 +53,49 @@ def random_poses(n, seed=0):
 # -- poses ----------------------------------------------------------------------------------------------------------
 
 
-def test_roll_pitch_yaw_turn_about_the_axes_of_the_base_in_that_order():
-    def about(axis, angle):
-        return data_poses.matrix_from_vector(np.eye(3)[axis] * angle)
-
-    for roll, pitch, yaw in random_poses(20)[:, 3:]:
-        made = matrix_from_rpy(np.array([roll, pitch, yaw]))
-        assert made == pytest.approx(about(2, yaw) @ about(1, pitch) @ about(0, roll), abs=1e-12)
+def turned(roll, pitch, yaw):
+    return rotation_of(np.array([0, 0, 0, roll, pitch, yaw]))
 
 
 def test_rotations_survive_every_form():
     for pose in random_poses(200, seed=1):
-        rotation = matrix_from_rpy(pose[3:])
-        assert rpy_from_matrix(rotation) == pytest.approx(pose[3:], abs=1e-9)
-        assert matrix_from_vector(vector_from_matrix(rotation)) == pytest.approx(rotation, abs=1e-12)
-        assert vector_from_matrix(rotation) == pytest.approx(data_poses.vector_from_matrix(rotation), abs=1e-9)
+        rotation = rotation_of(pose)
+        assert pose_of(pose[:3], rotation) == pytest.approx(pose, abs=1e-9)
+        assert matrix_from_vector(rotation_vector(rotation)) == pytest.approx(rotation, abs=1e-9)
+        assert rotation_vector(rotation) == pytest.approx(data_poses.vector_from_matrix(rotation), abs=1e-9)
 
 
-@pytest.mark.parametrize("pitch", [math.pi / 2, -math.pi / 2])
-def test_a_tool_that_points_straight_up_or_down_has_angles_too(pitch):
-    rotation = matrix_from_rpy(np.array([0.4, pitch, -0.9]))
-    assert matrix_from_rpy(rpy_from_matrix(rotation)) == pytest.approx(rotation, abs=1e-9)
+def test_a_rotation_vector_does_not_jump_where_the_tool_points_straight_down():
+    """With UMI's axes, straight down is half a turn: the shorter vector changes its sign there with every bit of noise."""
+    rng, c = np.random.default_rng(0), codec()
+    down = np.array([0.3, 0, 0.2, 0, math.pi / 2, 0])
+    rows = []
+    for _ in range(50):
+        nearly = rotation_of(down) @ matrix_from_vector(rng.normal(0, 0.02, 3))
+        rows.append(c.agent_pos(state(pose=pose_of(down[:3], nearly)))[3:6])
+        assert matrix_from_vector(rows[-1]) == pytest.approx(nearly @ tool_axes("umi"), abs=1e-9)
+    assert np.ptp(rows, axis=0).max() < 0.3
+    assert np.max(np.linalg.norm(rows, axis=1)) > math.pi, "some are longer than half a turn"
+    short = [rotation_vector(matrix_from_vector(row)) for row in rows]
+    assert np.ptp(short, axis=0).max() > 3, "the shorter ones do jump"
 
 
-def test_half_turns_and_tiny_turns_keep_their_axis():
-    for axis in ([1, 0, 0], [0, 1, 0], [0, 0, 1], [0.6, 0.0, 0.8]):
-        half = matrix_from_vector(np.pi * np.array(axis, float))
-        assert np.abs(vector_from_matrix(half)) == pytest.approx(np.pi * np.abs(axis), abs=1e-6)
-        assert vector_from_matrix(matrix_from_vector(1e-9 * np.array(axis, float))) == pytest.approx(
-            1e-9 * np.array(axis), abs=1e-15
-        )
+def test_the_nearer_of_two_vectors_means_the_same_rotation():
+    for pose, near in zip(random_poses(50, 11), random_poses(50, 12)[:, 3:], strict=True):
+        vector = vector_near(rotation_of(pose), near)
+        assert vector @ near >= 0 and np.linalg.norm(vector) <= 2 * math.pi
+        assert matrix_from_vector(vector) == pytest.approx(rotation_of(pose), abs=1e-9)
+    assert vector_near(np.eye(3), np.ones(3)) == pytest.approx(np.zeros(3))
 
 
 def test_the_rotation_between_two_is_about_one_axis_and_never_the_long_way_round():
     # 170 and -170 degrees are 20 degrees apart; the mean of the numbers would be 0 degrees.
-    first, second = (matrix_from_rpy(np.array([0, 0, math.radians(a)])) for a in (170, -170))
-    assert math.degrees(rpy_from_matrix(slerp(first, second, 0.25))[2]) == pytest.approx(175)
+    first, second = (turned(0, 0, math.radians(a)) for a in (170, -170))
+    assert math.degrees(pose_of(np.zeros(3), slerp(first, second, 0.25))[5]) == pytest.approx(175)
     for a, b in zip(random_poses(30, 2), random_poses(30, 3), strict=True):
-        first, second = matrix_from_rpy(a[3:]), matrix_from_rpy(b[3:])
-        whole = np.linalg.norm(vector_from_matrix(first.T @ second))
-        part = np.linalg.norm(vector_from_matrix(first.T @ slerp(first, second, 0.3)))
+        first, second = rotation_of(a), rotation_of(b)
+        whole = np.linalg.norm(rotation_vector(first.T @ second))
+        part = np.linalg.norm(rotation_vector(first.T @ slerp(first, second, 0.3)))
         assert part == pytest.approx(0.3 * whole, abs=1e-9)
         assert slerp(first, second, 1.0) == pytest.approx(second, abs=1e-9)
         assert interpolate_pose(a, b, 0.5)[:3] == pytest.approx((a[:3] + b[:3]) / 2)
@@ -119,7 +123,7 @@ def test_the_action_that_asks_for_a_pose_is_read_as_that_pose(mode, tool_frame):
         assert action.shape == c.space.shape and action.dtype == np.float32
         found = c.targets(c.checked(action, chunk=False), state(pose=now))
         assert found.poses[0, :3] == pytest.approx(pose[:3], abs=1e-6)
-        assert matrix_from_rpy(found.poses[0, 3:]) == pytest.approx(matrix_from_rpy(pose[3:]), abs=1e-6)
+        assert rotation_of(found.poses[0]) == pytest.approx(rotation_of(pose), abs=1e-6)
         assert found.grippers == pytest.approx([0.03]) and found.joints is None
 
 
@@ -208,9 +212,9 @@ def test_rows_that_are_no_rotation_are_refused():
 
 def test_the_pose_of_a_moment_lies_between_the_measurements_around_it():
     history = StateHistory()
-    turned = np.concatenate([HOME[:3] + [0.1, 0, 0], [0, 0, 0.4]])
+    moved = np.concatenate([HOME[:3] + [0.1, 0, 0], [0, 0, 0.4]])
     history.add(state(1.0, HOME, 0.0))
-    history.add(state(1.01, turned, 0.02, np.full(6, 0.1)))
+    history.add(state(1.01, moved, 0.02, np.full(6, 0.1)))
     found = history.at(1.0025)
     assert found.time_s == 1.0025
     assert found.eef_pose == pytest.approx([*HOME[:3] + [0.025, 0, 0], 0, 0, 0.1])

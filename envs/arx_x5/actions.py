@@ -12,13 +12,8 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.envs.arx_x5.interface import N_JOINTS, ArmState
-from uva_agents.envs.arx_x5.poses import (
-    matrix_from_rpy,
-    matrix_from_vector,
-    rpy_from_matrix,
-    tool_axes,
-    vector_from_matrix,
-)
+from uva_agents.envs.arx_x5.kinematics import rotation_vector
+from uva_agents.envs.arx_x5.poses import matrix_from_vector, pose_of, rotation_of, tool_axes, vector_near
 from uva_agents.envs.robosuite_actions import matrix_from_rows
 from uva_agents.envs.robosuite_spaces import Point
 
@@ -31,6 +26,10 @@ ACTIONS = {
 """``action_mode`` -> what an action consists of. Metres and radians; the opening is from 0, closed, to the gripper's width."""
 FARTHEST_MOVE = 0.5
 """Metres along an axis that a relative action may ask for: the last one of a chunk is about a second ahead."""
+
+
+LONGEST_TURN = 2 * np.pi
+"""rad; rotation vectors here are not the shortest ones, see :func:`~uva_agents.envs.arx_x5.poses.vector_near`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,11 +84,12 @@ class ActionCodec:
             raise ValueError(f"action_mode={mode!r} is unknown: pass one of {', '.join(map(repr, ACTIONS))}")
         self.mode = mode
         self._axes = tool_axes(tool_frame)
+        # With the SDK's axes the home pose has no turn, and every rotation the shorter vector.
+        self._near = rotation_vector(self._axes)
         farthest = np.full(3, FARTHEST_MOVE)
         least, most = {
             "absolute": ([*low, *-np.ones(6)], [*high, *np.ones(6)]),
-            # A rotation vector has a length of at most pi.
-            "absolute_vector": ([*low, *np.full(3, -np.pi)], [*high, *np.full(3, np.pi)]),
+            "absolute_vector": ([*low, *np.full(3, -LONGEST_TURN)], [*high, *np.full(3, LONGEST_TURN)]),
             "relative": ([*-farthest, *-np.ones(6)], [*farthest, *np.ones(6)]),
             "joints": ([*joint_low], [*joint_high]),
         }[mode]
@@ -140,16 +140,16 @@ class ActionCodec:
         if self.mode == "relative":
             here = self.rotation(now.eef_pose)
             position, rotation = here.T @ (position - now.eef_pose[:3]), here.T @ rotation
-        turned = vector_from_matrix(rotation) if self.mode == "absolute_vector" else rotation[:2].ravel()
+        turned = vector_near(rotation, self._near) if self.mode == "absolute_vector" else rotation[:2].ravel()
         return np.array([*position, *turned, gripper], np.float32)
 
     def rotation(self, pose: np.ndarray) -> np.ndarray:
         """(3, 3) of the tool's axes in this codec's frame, from a pose (6,) of the SDK's."""
-        return np.asarray(matrix_from_rpy(pose[3:]) @ self._axes)
+        return np.asarray(rotation_of(pose) @ self._axes)
 
     def agent_pos(self, state: ArmState) -> np.ndarray:
         """(7,): position, rotation vector, opening of the gripper: what policies with UMI's interface take."""
-        vector = vector_from_matrix(self.rotation(state.eef_pose))
+        vector = vector_near(self.rotation(state.eef_pose), self._near)
         return np.array([*state.eef_pose[:3], *vector, state.gripper_pos])
 
     def _pose(self, row: np.ndarray, now: ArmState) -> np.ndarray:
@@ -160,4 +160,4 @@ class ActionCodec:
         if self.mode == "relative":
             here = self.rotation(now.eef_pose)
             position, rotation = now.eef_pose[:3] + here @ position, here @ rotation
-        return np.concatenate([position, rpy_from_matrix(rotation @ self._axes.T)])
+        return pose_of(position, rotation @ self._axes.T)
