@@ -192,7 +192,11 @@ class RemotePolicy:
         rows, actions = [], []
         for row, obs in zip(state.rows, observations, strict=True):
             sent = self._request(obs)
-            row = self._decided(row, obs, sent, deterministic) if row.hungry else row.observed(sent, self.lookback)
+            if row.hungry:
+                row = self._decided(row, obs, sent, deterministic)
+            else:
+                _check_form(sent, row.form)
+                row = row.observed(sent, self.lookback)
             action, row = row.acted()
             actions.append(action)
             rows.append(row)
@@ -302,6 +306,7 @@ class RemoteRow:
         seen: newest observations before the current one, as sent, oldest first.
         fresh: how many of them the server has not been told of.
         connection: number of the connection on which the server knows the episode.
+        form: shapes of what the newest answer was about.
     """
 
     seed: int
@@ -312,6 +317,7 @@ class RemoteRow:
     seen: tuple[dict[str, Any], ...] = ()
     fresh: int = 0
     connection: int = 0
+    form: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def hungry(self) -> bool:
@@ -327,7 +333,14 @@ class RemoteRow:
         """With an answer, and the observation that was asked about."""
         seen = (*self.seen, sent)[-keep:] if keep else ()
         return replace(
-            self, queue=queue, decisions=self.decisions + 1, executed=0, seen=seen, fresh=0, connection=connection
+            self,
+            queue=queue,
+            decisions=self.decisions + 1,
+            executed=0,
+            seen=seen,
+            fresh=0,
+            connection=connection,
+            form=_form(sent),
         )
 
     def acted(self) -> tuple[np.ndarray, RemoteRow]:
@@ -366,6 +379,17 @@ class RemoteState:
                 # Untouched rows keep their seed: stable-baselines3 marks the very first observation as an episode start too.
                 rows[i] = RemoteRow(rows[i].seed + 1)
         return RemoteState(tuple(rows))
+
+
+def _form(sent: Mapping[str, Any]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((name, np.shape(value)) for name, value in sorted(sent.items()))
+
+
+def _check_form(sent: Mapping[str, Any], form: tuple[tuple[str, tuple[int, ...]], ...]) -> None:
+    """The server accepted the last decision's observation; one that differs would be refused only at the next decision."""
+    found = _form(sent)
+    if found != form:
+        raise ValueError(f"the observation is {dict(found)}, and the episode's earlier ones were {dict(form)}")
 
 
 def _chunk(answer: Mapping[str, Any], url: str) -> np.ndarray:

@@ -124,12 +124,12 @@ def _array(values: dict[Any, Any]) -> np.ndarray:
 
 def _scalar(values: dict[Any, Any]) -> Any:
     dtype, data = _dtype(values), _entry(values, _DATA)
-    if not isinstance(data, bool | int | float | str | bytes):
-        raise WireError(f"a scalar's data must be a number or text, got {type(data).__name__}")
-    try:
-        return np.array(data, dtype).astype(dtype.newbyteorder("="))[()]
-    except (ValueError, TypeError, OverflowError) as error:
-        raise WireError(f"a scalar of dtype {dtype} cannot be {data!r:.80}") from error
+    kind = {"b": bool, "i": int, "u": int, "f": int | float, "U": str, "S": bytes}[dtype.kind]
+    if not isinstance(data, kind) or (isinstance(data, bool) and dtype.kind != "b"):
+        raise WireError(f"a scalar of dtype {dtype} cannot be a {type(data).__name__}")
+    if dtype.kind in "iu" and not np.iinfo(dtype).min <= data <= np.iinfo(dtype).max:
+        raise WireError(f"a scalar of dtype {dtype} cannot be {data}")
+    return np.array(data, dtype).astype(dtype.newbyteorder("="))[()]
 
 
 def _dtype(values: dict[Any, Any]) -> np.dtype[Any]:
