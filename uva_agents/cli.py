@@ -29,6 +29,7 @@ COMMANDS = {
     "data": _Command(
         "uva_agents.commands.data", "collect demonstrations, look at datasets of any format, convert them"
     ),
+    "serve": _Command("uva_agents.commands.serve", "let clients on this and other computers ask an agent for actions"),
     "convert": _Command("uva_agents.commands.convert", "turn a released checkpoint into a weights folder"),
     "info": _Command(
         "uva_agents.commands.info", "versions, environments and shipped weights; or the card of some weights"
@@ -90,7 +91,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
 def _is_user_error(error: Exception) -> bool:
     from uva_agents.benchmarks import EvaluationError
 
-    return isinstance(error, ValueError | FileNotFoundError | EvaluationError)
+    return isinstance(error, ValueError | FileNotFoundError | ConnectionError | EvaluationError)
 
 
 def _one_line(error: Exception) -> str:
