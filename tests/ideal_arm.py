@@ -98,7 +98,7 @@ class IdealArm:
 
 
 class Timed:
-    """A worker on a virtual clock: answers ``seconds(job)`` after it was asked, with ``answer(job)``; an error is raised by either."""
+    """A worker on a virtual clock: answers ``seconds(job)`` after it was asked, with ``answer(job)`` or its error."""
 
     def __init__(self, clock, answer, seconds):
         self.clock, self.answer, self.seconds = clock, answer, seconds

@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_refused_and_the_dataset_stays_as_it_was(tmp_path):
         append(folder, 5, hz=7.5)
     draft = LeRobotAppender(folder, control_hz=20).begin()
     draft.add({**row(0), "joint_pos": np.zeros(6)})
-    with pytest.raises(ValueError, match="observation.joint_pos is absent there"):
+    with pytest.raises(ValueError, match="joint_pos is absent there"):
         draft.keep()
     draft = LeRobotAppender(folder, control_hz=20).begin()
     draft.add(row(0))

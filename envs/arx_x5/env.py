@@ -216,6 +216,21 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
         return self._rig.clock
 
     @property
+    def observed_s(self) -> float:
+        """The time of the last observation, on :attr:`clock`."""
+        return self._seen.time_s
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the task is done."""
+        return bool(self._stage.success(self._seen.newest))
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the emergency stop is pressed."""
+        return bool(self._rig.arm.stop.pressed)
+
+    @property
     def reaction_s(self) -> float:
         """How far ahead of now the first moment lies that an action sent now can still be for."""
         return self._rig.reaction_s

@@ -1,7 +1,7 @@
 """A LeRobot v3 dataset that grows by an episode at a time, and is whole after each.
 
-Every episode has files of its own. They are written aside, moved into place, and only then named: ``meta/info.json``, replaced last,
-decides how many episodes there are. Whatever a killed process leaves behind, the dataset is the one before or the one after.
+Every episode has files of its own. They are written aside, moved into place, and only then counted: ``meta/info.json``, replaced
+last, says how many episodes there are. Whatever a killed process leaves behind, the dataset is the one before or the one after.
 """
 
 from __future__ import annotations

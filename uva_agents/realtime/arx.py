@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.agents.base import Observation
-from uva_agents.realtime.body import Observed, Scheduled, as_float
+from uva_agents.realtime.body import Observed, Scheduled
 from uva_agents.realtime.trajectory import ActionLayout
 
 LAYOUTS: Mapping[str, ActionLayout] = {
@@ -66,9 +66,9 @@ class ArxBody:
         obs: dict[str, Any] = dict(self._env.get_obs())
         if self._task is not None:
             obs["task"] = self._task
-        extra = {"hold_action": as_float(self._env.hold_action())}
         success = bool(self._env.is_success)
-        return Observed(obs, float(self._env.observed_s), done=success, success=success, extra=extra)
+        stopped = bool(self._env.stopped)
+        return Observed(obs, float(self._env.observed_s), done=success, success=success, stopped=stopped)
 
     def schedule(self, actions: np.ndarray, start_s: float, dt: float) -> Scheduled:
         done = self._env.schedule(actions, start_s, dt)

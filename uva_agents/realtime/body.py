@@ -20,6 +20,7 @@ class Observed:
         time_s: when that was true, on the arm's clock.
         done: the task is over.
         success: it has been solved.
+        stopped: an emergency stop is pressed, whoever did it.
         extra: further numbers to record, each (n,).
     """
 
@@ -27,6 +28,7 @@ class Observed:
     time_s: float
     done: bool = False
     success: bool = False
+    stopped: bool = False
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -64,7 +66,7 @@ class Body(Protocol):
         ...
 
     def schedule(self, actions: np.ndarray, start_s: float, dt: float) -> Scheduled:
-        """Be at ``actions`` (n, A) at ``start_s``, ``start_s`` + ``dt``, ...; replaces what was scheduled, then stay at the last."""
+        """Be at ``actions`` (n, A) at ``start_s``, ``start_s`` + ``dt``, ..., and stay at the last; replaces what was scheduled."""
         ...
 
     def stay(self, obs: Observation) -> np.ndarray | None:

@@ -195,8 +195,8 @@ class Loop:
         try:
             return self._run(seed, recorder)
         finally:
-            if not self.controls.emergency.is_set():  # which has stopped it already, in its own way
-                self.body.hold()
+            # After an emergency stop this changes nothing: the safety layer keeps the arm at rest.
+            self.body.hold()
 
     def _run(self, seed: int, recorder: Recorder | None) -> Episode:
         body, settings, schedule = self.body, self.settings, self.schedule
@@ -205,7 +205,8 @@ class Loop:
         self._seen.clear()
         schedule.restart(body.stay(body.observe().obs))
         began, number, ask_after = pacer.due_s, 0, -np.inf
-        interventions, idle, gaps = 0, 0, []
+        interventions, idle = 0, 0
+        gaps: list[float] = []
         finished = False
         end: End | None = None
         observed: Observed | None = None
@@ -253,7 +254,9 @@ class Loop:
                 recorder.add(observed, sent.sent, None if wanted is None else wanted[0])
             if self._watch is not None:
                 self._watch(self._status(due_s - began, pacer, interventions, wanted is not None))
-            if observed.done:
+            if observed.stopped:
+                end = "emergency"
+            elif observed.done:
                 end = "done"
             elif finished and wanted is None:
                 end = "finished"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from uva_agents.data.lerobot_append import EpisodeDraft, LeRobotAppender
 from uva_agents.realtime.body import Observed, as_float
+from uva_agents.realtime.replay import write_settings
 
 _LOG = logging.getLogger(__name__)
 _MAX_BYTES = 512 * 2**20
@@ -28,14 +29,23 @@ class EpisodeRecorder:
     Args:
         folder: of the dataset, new or with episodes of the same kind.
         control_hz: of the loop.
+        settings: what a replay has to know of the environment; goes to ``meta/recording.json``.
         say: takes messages for the operator.
 
     Raises:
         ValueError, MissingExtraError: see :class:`~uva_agents.data.lerobot_append.LeRobotAppender`.
     """
 
-    def __init__(self, folder: str | Path, *, control_hz: float, say: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        control_hz: float,
+        settings: Mapping[str, Any] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         self._appender = LeRobotAppender(folder, control_hz=control_hz)
+        self._settings = settings
         self._say = say or _LOG.warning
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._draft: EpisodeDraft | None = None
@@ -136,5 +146,8 @@ class EpisodeRecorder:
         elif draft is not None:
             self._draft = None
             number = draft.keep(value) if what == "keep" else draft.drop()
+            if number is not None and self._settings is not None:
+                write_settings(self.folder, self._settings)
+                self._settings = None
             if number is not None:
                 _LOG.info("episode %d: %d steps in %s", number, len(draft), self.folder)

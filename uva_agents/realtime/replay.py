@@ -115,7 +115,9 @@ class ReplayChunker:
         if here is None:
             return actions
         if here.shape != actions.shape[1:]:
-            raise ValueError(f"the recording has actions of {actions.shape[1]} numbers, the environment takes {len(here)}")
+            raise ValueError(
+                f"the recording has actions of {actions.shape[1]} numbers, the environment takes {len(here)}"
+            )
         way = approach(here, actions[0], dt=1 / self._recording.control_hz, layout=self._layout)
         return np.concatenate([way, actions])
 

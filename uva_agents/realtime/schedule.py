@@ -1,4 +1,4 @@
-"""What is to be done when: chunks become one trajectory, and the next is asked for in time. Knows times only, no clock, no thread."""
+"""What is to be done when: chunks become one trajectory, and the next is asked for in time. No clock and no thread in here."""
 
 from __future__ import annotations
 

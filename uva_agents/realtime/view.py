@@ -30,9 +30,11 @@ class View:
         rate_hz: of the loop.
     """
 
-    def __init__(self, title: str, *, console: Console | None = None, keys: bool = False, rate_hz: float = 20.0) -> None:
+    def __init__(
+        self, title: str, *, console: Console | None = None, keys: bool = False, rate_hz: float = 20.0
+    ) -> None:
         self.console = console or Console(highlight=False)
-        self._title, self._keys, self._rate_hz = title, keys, rate_hz
+        self._title, self.keys, self._rate_hz = title, keys, rate_hz
         self._status: Status | None = None
         self._phase = "getting ready"
         self._messages: deque[str] = deque(maxlen=_KEPT)
@@ -76,7 +78,7 @@ class View:
         """The whole picture."""
         lines = [Text(f"{self._title}   [{self._phase}]", style="bold"), _table(self._status, self._rate_hz)]
         lines += [Text(message, style="yellow") for message in list(self._messages)]
-        return Group(*lines, *([Text(HELP, style="dim")] if self._keys else []))
+        return Group(*lines, *([Text(HELP, style="dim")] if self.keys else []))
 
 
 def summary(episode: Episode) -> str:
@@ -94,7 +96,18 @@ def summary(episode: Episode) -> str:
 
 def _table(status: Status | None, rate_hz: float) -> Table:
     table = Table(show_header=True, box=None, padding=(0, 2))
-    for name in ("time", "rate", "steps", "late", "jitter p99", "latency p50/p95", "queue", "chunks", "gaps", "interventions"):
+    for name in (
+        "time",
+        "rate",
+        "steps",
+        "late",
+        "jitter p99",
+        "latency p50/p95",
+        "queue",
+        "chunks",
+        "gaps",
+        "interventions",
+    ):
         table.add_column(name, justify="right", style="cyan" if name != "interventions" else "")
     if status is None:
         return table
