@@ -236,14 +236,13 @@ class TwinController:
         now = plant.time_s + dt
         self._watch_currents()
         command = self._interpolator.at(now)
-        stiff = self._kp[:6] > 0
-        position = np.clip(command[:6], limits.joint_pos_min, limits.joint_pos_max)
+        position = _between(command[:6], limits.joint_pos_min, limits.joint_pos_max)
         step = limits.joint_vel_max * dt
-        position = np.clip(position, before[:6] - step, before[:6] + step)
-        command[:6] = np.where(stiff, position, measured[:6])
+        position = _between(position, before[:6] - step, before[:6] + step)
+        command[:6] = np.where(self._kp[:6] > 0, position, measured[:6])
         command[18] = self._gripper(command[18], before[18], measured, dt)
         torque = command[12:18] + plant.gravity_torques(measured[:6])
-        command[12:18] = np.clip(torque, -limits.joint_torque_max, limits.joint_torque_max)
+        command[12:18] = _between(torque, -limits.joint_torque_max, limits.joint_torque_max)
         command[20] = min(max(command[20], -limits.gripper_torque_max), limits.gripper_torque_max)
         self._output = command
         plant.step(command, self._kp, self._kd)
@@ -359,3 +358,9 @@ def _joint_state(vector: np.ndarray, time_s: float) -> JointState:
     state = JointState(vector[:6], vector[6:12], vector[12:18], float(vector[18]), float(vector[19]), float(vector[20]))
     state.timestamp = time_s
     return state
+
+
+def _between(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """``np.clip``, without what it checks: this runs 500 times a second."""
+    clipped: np.ndarray = np.minimum(np.maximum(values, low), high)
+    return clipped

@@ -14,7 +14,7 @@ from uva_agents.envs.arx_x5.geometry import BASE, LINKS, Inertia
 from uva_agents.envs.arx_x5.limits import ArmLimits
 from uva_agents.envs.arx_x5.twin.sdk import GRAVITY
 
-PHYSICS_DT = 0.001
+PHYSICS_DT = 0.002
 TABLE = (-0.42, 0.78, -0.6, 0.6)
 """x from and to, y from and to, metres."""
 CAMERAS = {"pixels": "wrist", "pixels_outside": "outside"}
