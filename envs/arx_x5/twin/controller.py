@@ -41,6 +41,7 @@ class ControllerState:
     """All that the future of a :class:`TwinController` depends on."""
 
     plant: PlantState
+    since_start_s: float
     times: tuple[float, ...]
     values: tuple[bytes, ...]
     output: bytes
@@ -78,7 +79,7 @@ class TwinController:
         """Why it no longer listens; None while it does."""
         self._kinematics = X5Kinematics(model)
         self._robot, self._config = robot_config(limits), controller_config(limits)
-        self._start_s = clock.now()
+        self.start_s = clock.now()
         self._kp, self._kd = np.zeros(7), np.zeros(7)
         self._kd[:6] = self._config.default_kd
         self._output = self._measured_command()
@@ -96,11 +97,11 @@ class TwinController:
 
     def get_timestamp(self) -> float:
         """Seconds since this controller was made."""
-        return self.clock.now() - self._start_s
+        return self.clock.now() - self.start_s
 
     def get_joint_state(self) -> JointState:
         """The newest measurement, with the time at which it arrived."""
-        with self._present():
+        with self.present():
             return _joint_state(self.plant.measured, self.plant.measured_s)
 
     def get_eef_state(self) -> EEFState:
@@ -114,7 +115,7 @@ class TwinController:
 
     def get_joint_cmd(self) -> JointState:
         """What the motors were told last."""
-        with self._present():
+        with self.present():
             return _joint_state(self._output, self.plant.time_s)
 
     def set_joint_cmd(self, cmd: JointState) -> None:
@@ -124,7 +125,7 @@ class TwinController:
             ValueError: its time is past, or it is of another number of joints.
         """
         vector = _vector(cmd)
-        with self._present():
+        with self.present():
             if self.emergency:
                 return
             now = self.get_timestamp()
@@ -143,7 +144,7 @@ class TwinController:
             ValueError: times fall, or one is of another number of joints.
         """
         vectors = [_vector(state) for state in traj]
-        with self._present():
+        with self.present():
             if self.emergency:
                 return
             now = self.get_timestamp()
@@ -164,7 +165,7 @@ class TwinController:
         kp, kd = np.append(gain.kp(), gain.gripper_kp), np.append(gain.kd(), gain.gripper_kd)
         if kp.size != 7 or kd.size != 7:
             raise ValueError("Joint state dimension mismatch")
-        with self._present():
+        with self.present():
             if self.emergency:
                 return
             far = float(np.abs(self.plant.measured[:6] - self._output[:6]).max())
@@ -201,7 +202,7 @@ class TwinController:
         # Links 2 and 3 would touch if all arrived at once.
         goal[2] = 0.03
         now = self.get_timestamp()
-        with self._present():
+        with self.present():
             first = np.zeros(N_NUMBERS)
             first[:6], first[18] = start.pos(), start.gripper_pos
             self._interpolator.fix(now, first)
@@ -224,7 +225,7 @@ class TwinController:
         gain.kd()[:] = self._config.default_kd
         self.set_gain(gain)
         self.clock.sleep_until(self.clock.now() + 0.01)
-        with self._present():
+        with self.present():
             if not self.emergency:
                 self._interpolator.fix(self.plant.time_s, self._measured_command())
 
@@ -287,12 +288,12 @@ class TwinController:
     def _advance(self, clock_s: float) -> None:
         with self.lock:
             # A hair early rather than a cycle late: times are sums of rounded numbers.
-            until = clock_s - self._start_s + 1e-9
+            until = clock_s - self.start_s + 1e-9
             while self.plant.time_s + self._config.controller_dt <= until:
                 self._cycle()
 
-    def _present(self) -> threading.RLock:
-        """The lock, to be entered; physics is then at the present."""
+    def present(self) -> threading.RLock:
+        """The lock, to be entered; physics has been brought to the present."""
         if self._thread is not None and not self._closed.is_set():
             self._advance(self.clock.now())
         return self.lock
@@ -317,6 +318,7 @@ class TwinController:
         with self.lock:
             return ControllerState(
                 plant=self.plant.save(),
+                since_start_s=self.get_timestamp(),
                 times=tuple(self._interpolator.times),
                 values=tuple(vector.tobytes() for vector in self._interpolator.values),
                 output=self._output.tobytes(),
@@ -335,6 +337,15 @@ class TwinController:
             gains = np.frombuffer(state.gains)
             self._kp, self._kd = gains[:7].copy(), gains[7:].copy()
             self._over_current, self.emergency = state.over_current, state.emergency
+
+    def restore_at(self, state: ControllerState, clock_s: float) -> None:
+        """The same, and show ``clock_s`` on the clock from now on, which must be a simulated one."""
+        assert isinstance(self.clock, SimulatedClock)
+        with self.lock:
+            self.restore(state)
+            self.clock.jump(clock_s)
+            # A twin of another age: its time and the clock's belong together.
+            self.start_s = clock_s - state.since_start_s
 
     def close(self) -> None:
         """End the simulation. Calling again does nothing."""
