@@ -128,13 +128,13 @@ class TwinDriver(SdkDriver):
         self._cameras: list[TwinCamera] = []
         super().__init__(lambda: self.twin, types=TYPES, model=model, clock=clock, options=options)
 
-    def camera(self, name: str = "wrist", *, height: int = 224, width: int = 224) -> TwinCamera:
-        """``"wrist"`` or ``"outside"``; closed with the driver.
+    def camera(self, name: str = "wrist", *, height: int = 224, width: int = 224, quality: str = "fast") -> TwinCamera:
+        """``"wrist"`` or ``"outside"``; ends with the simulation. Arguments as of :class:`TwinCamera`.
 
         Raises:
-            ValueError: no such camera, or too large a picture.
+            ValueError: no such camera or quality, or too large a picture.
         """
-        camera = TwinCamera(self.twin, name, height=height, width=width)
+        camera = TwinCamera(self.twin, name, height=height, width=width, quality=quality)
         self._cameras.append(camera)
         return camera
 

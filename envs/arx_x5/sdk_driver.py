@@ -73,7 +73,9 @@ class SdkDriver:
         options: how it treats the arm.
     """
 
-    def __init__(self, connect: Any, *, types: Any, model: str, clock: Clock, options: DriverOptions | None = None) -> None:
+    def __init__(
+        self, connect: Any, *, types: Any, model: str, clock: Clock, options: DriverOptions | None = None
+    ) -> None:
         self.clock = clock
         self.model = model
         self.options = options or DriverOptions()
@@ -119,7 +121,9 @@ class SdkDriver:
             state = controller.get_joint_state()
         except (RuntimeError, ValueError) as error:
             raise self._failed("read the arm's state", error) from error
-        joint_pos, joint_vel, joint_torque = (np.array(part, float) for part in (state.pos(), state.vel(), state.torque()))
+        joint_pos, joint_vel, joint_torque = (
+            np.array(part, float) for part in (state.pos(), state.vel(), state.torque())
+        )
         if not np.isfinite(joint_pos).all():
             raise DriverError(f"the arm reports joints {joint_pos}: no measurement. {RESTART}")
         return ArmState(
@@ -213,9 +217,7 @@ class SdkDriver:
             ends = now + needed + 0.5
             self._orders += 1
             order = self._orders
-            self._queue(
-                controller, [Waypoint(now + needed, before, width), Waypoint(ends, np.zeros(N_JOINTS), width)]
-            )
+            self._queue(controller, [Waypoint(now + needed, before, width), Waypoint(ends, np.zeros(N_JOINTS), width)])
         while self.clock.now() < ends + 2.0:
             self._sleep(0.02, order, "on the way home")
             if self.clock.now() < ends:

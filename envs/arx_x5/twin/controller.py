@@ -34,6 +34,7 @@ _FAR = 0.2
 """rad between command and arm at which the SDK refuses to become stiff."""
 _KP_HARMLESS = 1.0
 _GRIPPER_TOLERANCE = 0.005
+_PATIENCE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,9 @@ class TwinController:
         self._output = self._measured_command()
         self._interpolator = Interpolator(0.0, self._output)
         self._over_current = 0
+        self.lost_s = 0.0
+        """Seconds of real time in which the simulation stood still, the computer being too slow."""
+        self._told = False
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         if isinstance(clock, SimulatedClock):
@@ -148,7 +152,9 @@ class TwinController:
             if self.emergency:
                 return
             now = self.get_timestamp()
-            kept = [(state.timestamp, vector) for state, vector in zip(traj, vectors, strict=True) if state.timestamp > now]
+            kept = [
+                (state.timestamp, vector) for state, vector in zip(traj, vectors, strict=True) if state.timestamp > now
+            ]
             if not kept:
                 _log.warning("no waypoint of %d lies in the future", len(traj))
                 return
@@ -295,13 +301,27 @@ class TwinController:
     def present(self) -> threading.RLock:
         """The lock, to be entered; physics has been brought to the present."""
         if self._thread is not None and not self._closed.is_set():
-            self._advance(self.clock.now())
+            self._catch_up()
         return self.lock
+
+    def _catch_up(self) -> None:
+        with self.lock:
+            now = self.clock.now()
+            behind = now - self.start_s - self.plant.time_s
+            if behind > _PATIENCE_S:
+                # Slower than time itself, it would fall back further with every call. As with an arm whose control thread does
+                # not get the processor, its own time then stands still for a while.
+                self.start_s += behind - _PATIENCE_S
+                self.lost_s += behind - _PATIENCE_S
+                if not self._told:
+                    self._told = True
+                    _log.warning("this computer is too slow for the twin in real time: its time stood still for %.2f s", behind)
+            self._advance(now)
 
     def _live(self) -> None:
         # Whoever calls brings physics to the present; this only keeps the time between calls short.
         while not self._closed.wait(0.004):
-            self._advance(self.clock.now())
+            self._catch_up()
 
     # What only a simulation allows.
 
@@ -360,9 +380,7 @@ def _vector(state: JointState) -> np.ndarray:
     position, velocity, torque = state.pos(), state.vel(), state.torque()
     if not position.size == velocity.size == torque.size == 6:
         raise ValueError("Joint state dimension mismatch")
-    return np.concatenate(
-        [position, velocity, torque, [state.gripper_pos, state.gripper_vel, state.gripper_torque]]
-    )
+    return np.concatenate([position, velocity, torque, [state.gripper_pos, state.gripper_vel, state.gripper_torque]])
 
 
 def _joint_state(vector: np.ndarray, time_s: float) -> JointState:

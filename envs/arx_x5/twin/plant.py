@@ -154,7 +154,11 @@ class Plant:
         self._expose()
 
     def _drive(self, command: np.ndarray, kp: np.ndarray, kd: np.ndarray) -> None:
-        position, velocity, torque = np.append(command[:6], command[18]), np.append(command[6:12], command[19]), command[12:18]
+        position, velocity, torque = (
+            np.append(command[:6], command[18]),
+            np.append(command[6:12], command[19]),
+            command[12:18],
+        )
         kp, kd = kp * self._gain_scale, kd * self._gain_scale
         self._stiffness[:], self._damping[:] = -kp, -kd
         self._control[:] = kp * position + kd * velocity
@@ -317,7 +321,9 @@ class Plant:
                     name,
                     film.next_s,
                     film.number,
-                    tuple((e.time_s, e.number, e.ready_s, e.qpos.tobytes(), e.target.tobytes()) for e in film.exposures),
+                    tuple(
+                        (e.time_s, e.number, e.ready_s, e.qpos.tobytes(), e.target.tobytes()) for e in film.exposures
+                    ),
                 )
                 for name, film in self._films.items()
             ),
@@ -331,7 +337,9 @@ class Plant:
         """
         physics = np.frombuffer(state.physics)
         if physics.size != self._size:
-            raise ValueError(f"this state holds {physics.size} numbers and this twin's {self._size}: it is of another version")
+            raise ValueError(
+                f"this state holds {physics.size} numbers and this twin's {self._size}: it is of another version"
+            )
         self.mj.mj_setState(self.model, self.data, physics, self.mj.mjtState.mjSTATE_INTEGRATION)
         self.data.mocap_pos[0] = state.target
         self.mj.mj_forward(self.model, self.data)
