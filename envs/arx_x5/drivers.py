@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from uva_agents.envs.arx_x5.clock import MonotonicClock, SimulatedClock
 from uva_agents.envs.arx_x5.interface import Clock, DriverError
 from uva_agents.envs.arx_x5.limits import arm_limits
@@ -137,6 +139,23 @@ class TwinDriver(SdkDriver):
         camera = TwinCamera(self.twin, name, height=height, width=width, quality=quality)
         self._cameras.append(camera)
         return camera
+
+    def place_arm(self, joint_pos: np.ndarray, *, gripper_pos: float) -> None:
+        """The arm is there, at rest and stiff; to be followed by :meth:`settle`. Needs no time, as nothing real could."""
+        controller, config = self.twin, self.twin.get_controller_config()
+        with self._lock, controller.present():
+            self.connect()
+            self._orders += 1
+            controller.plant.place_arm(joint_pos, gripper_pos)
+            controller.settle()
+            controller.set_gain(
+                self._gain(config.default_kp, config.default_kd, config.default_gripper_kp, config.default_gripper_kd)
+            )
+            self._stiff = True
+
+    def settle(self) -> None:
+        """After things were placed in the twin by hand: sensors and cameras see them, nothing of before is under way."""
+        self.twin.settle()
 
     def get_state(self) -> TwinState:
         """All that the future depends on. Meant for the simulated clock: real time does not go back."""
