@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 _STILL = 0.05
 """rad/s: an arm that is slower rests."""
+_HOME = 1e-3
+"""rad: nearer than that the arm is home."""
 _PRESSED_S = 0.5
 """An arm that still presses against something so long after it was told to stay where it is, goes limp."""
 
@@ -422,9 +424,9 @@ class SafeArm:
                     path = self._motion.path
                 self.clock.sleep_until(min(path.end_s, self._fresh_s + self.config.watchdog_s / 2))
                 off = float(np.abs(path.joints[-1] - joints).max())
-                if off <= 1e-6 and self._motion.ended and abs(path.grippers[-1] - gripper) < 1e-6:
+                if off <= _HOME and self._motion.ended and abs(path.grippers[-1] - gripper) < 1e-6:
                     return
-                if off > 1e-6 and self._motion.ended and np.abs(path.joints[-1] - before).max() < 1e-6:
+                if off > _HOME and self._motion.ended and np.abs(path.joints[-1] - before).max() < 1e-6:
                     self._note(Kind.HOME_PATH, "the straight way of the joints home leaves the limits; the arm holds")
                     raise DriverError("the straight way of the joints home leaves the limits: lead the arm clear of them, then home() again")
 

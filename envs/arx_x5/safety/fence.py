@@ -35,6 +35,7 @@ class Fence:
         self.config = config
         self._kinematics, self._limits = kinematics, limits
         self.tool = ToolFrames(kinematics, limits)
+        self.reach = self.tool.reach
         self.joint_min = limits.joint_pos_min + config.joint_margin
         self.joint_max = limits.joint_pos_max - config.joint_margin
         self.gripper_min = config.gripper_min

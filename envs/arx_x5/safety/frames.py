@@ -36,6 +36,17 @@ class ToolFrames:
         points, turned = self._one_by_one(rows) if self._links is None else self._together(rows)
         return points.reshape(*joints.shape[:-1], 3), turned.reshape(*joints.shape[:-1], 3, 3)
 
+    def reach(self, joints: np.ndarray) -> np.ndarray:
+        """(6,) joints -> (6, 6): what joint velocities make the tool do, m/s in three rows and rad/s in three, base frame."""
+        jacobian = getattr(self._kinematics, "jacobian", None)
+        if jacobian is not None:
+            return np.asarray(jacobian(joints))
+        step = 1e-4
+        points, turned = self(np.concatenate([joints[None], joints + step * np.eye(N_JOINTS)]))
+        spin = turned[1:] @ turned[0].T
+        lean = [(spin[:, j, i] - spin[:, i, j]) / 2 for i, j in ((1, 2), (2, 0), (0, 1))]
+        return np.concatenate([(points[1:] - points[0]).T, np.stack(lean)]) / step
+
     def _one_by_one(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         poses = np.stack([self._kinematics.forward(row) for row in rows])
         return poses[:, :3], rotations(poses[:, 3:])

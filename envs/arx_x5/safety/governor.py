@@ -22,8 +22,17 @@ import numpy as np
 from uva_agents.envs.arx_x5.interface import Waypoint
 from uva_agents.envs.arx_x5.safety.fence import Fence
 
+Amounts = tuple[float, float, float]
+"""Of joints, rad; of the tool point, metres; of the tool's rotation, rad. Or of their rates."""
+
 _TRIES = ((1.0, 1.0), (1.0, 0.7), (1.0, 0.4), (0.6, 1.0), (1.0, 0.15), (0.6, 0.5), (0.25, 1.0), (0.0, 1.0), (0.0, 0.5))
 """Next velocities to try, best first: this share of the wanted one, approached by this share of what acceleration allows."""
+_BURST = 16
+"""Steps that are guessed first and checked together."""
+_TIGHT = 16
+"""Most steps of a path that are searched for one by one."""
+_THERE = 2e-5
+"""rad: nearer than that the arm is there."""
 _EASE = 0.6
 """Share of the acceleration that catching up counts on for slowing down again."""
 _FIRM = 0.85
@@ -113,7 +122,12 @@ class Governor:
 
     def __init__(self, fence: Fence) -> None:
         self._fence = fence
-        n = fence.config.stop_steps
+        c = fence.config
+        self._accels = (c.joint_accel, c.accel, c.turn_accel)
+        # A little less than Fence.allowed wants.
+        spare = 0.55 * c.period_s
+        self._speeds = (c.joint_speed, c.speed - spare * c.accel, c.turn - spare * c.turn_accel)
+        n = c.stop_steps
         # After a step with velocity v, braking goes on with these shares of v: evenly down to rest.
         self._fall = np.arange(n - 1, 0, -1) / n
 
@@ -138,40 +152,51 @@ class Governor:
             keep: as in :meth:`Path.left_at`.
         """
         c, dt = self._fence.config, old.period_s
-        before, here, gripper = old.joints_at(leave - 1), old.joints_at(leave), old.gripper_at(leave)
-        way_out, room = self._way_out(old, leave), self._fence.room_at(here)
+        here, gripper = old.joints_at(leave), old.gripper_at(leave)
+        room = self._fence.room_at(here)
         steps = max(0, int((until_s - old.time(leave)) / dt + 1e-6) - c.stop_steps)
         grid = old.time(leave) + dt * np.arange(steps + 1)
         knots = np.append(old.time(leave), times)
         course = np.stack([np.interp(grid, knots, np.append(here[i], joints[:, i])) for i in range(6)], axis=1)
-        squeeze = np.interp(grid, knots, np.append(gripper, grippers))
         # How much of the course is left at every point of the grid, and after its last.
         left = np.append(np.abs(np.diff(course, axis=0)).max(1)[::-1].cumsum()[::-1], 0.0)
         left = left + np.abs(joints[-1] - course[-1]).max()
-        rows, openings, may_brake = [], [], []
-        for step in range(steps):
-            lag = course[step] - here
-            arrived = np.abs(lag).max() < 1e-7 and np.abs(here - before).max() < 1e-9
-            if arrived and grid[step] >= times[-1] and abs(squeeze[-1] - gripper) < 1e-9:
+        rows, may_brake = [old.joints_at(leave - 1), here], []
+        way_out, burst, tight = self._way_out(old, leave), _BURST, 0
+        # Where it is tight every step takes long to find: a new command will come before the arm is past what was found.
+        while (done := len(may_brake)) < steps and tight < _TIGHT:
+            guess = self._guess(rows[-2], rows[-1], course[done : done + burst + 1], left[done:])
+            if not len(guess):
                 break
-            if arrived and np.array_equal(course[step], course[step + 1]):
-                taken: np.ndarray | None = np.tile(here, (len(self._fall) + 1, 1))
-            else:
-                taken = self._step(before, here, lag, (course[step + 1] - course[step]) / dt, float(left[step]), room)
-            may_brake.append(taken is not None or not len(way_out))
-            if taken is None:
-                taken = way_out if len(way_out) else here[None]
-            before, here, way_out = here, taken[0], taken[1:]
-            gripper += float(np.clip(squeeze[step + 1] - gripper, -c.gripper_speed * dt, c.gripper_speed * dt))
-            rows.append(here)
-            openings.append(gripper)
-        return old.left_at(
-            leave,
-            np.concatenate([np.reshape(rows, (-1, 6)), way_out]),
-            np.append(openings, np.full(len(way_out), gripper)),
-            np.append(may_brake, np.zeros(len(way_out), bool)),
-            keep=keep,
-        )
+            good = self._good(np.concatenate([np.stack(rows[-2:]), guess]), room)
+            passed = len(guess) if good.all() else int(good.argmin())
+            rows.extend(guess[:passed])
+            may_brake.extend([True] * passed)
+            if passed:
+                way_out = self._braking(rows[-1], rows[-1] - rows[-2])
+            burst = min(2 * burst, _BURST)
+            if passed < len(guess):
+                now = done + passed
+                taken = self._step(rows[-2], rows[-1], course[now : now + 2], float(left[now]), room)
+                may_brake.append(taken is not None or not len(way_out))
+                if taken is None:
+                    taken = way_out if len(way_out) else rows[-1][None]
+                rows.append(taken[0])
+                way_out, burst, tight = taken[1:], 2, tight + 1
+        # Where the way out is left over, the arm brakes; the gripper takes as long as it needs, and stops where the arm has to.
+        squeeze = np.interp(grid, knots, np.append(gripper, grippers))
+        openings = _limited(gripper, squeeze, c.gripper_speed * dt)
+        moving = len(may_brake)
+        needed = moving + len(way_out)
+        if moving < steps:
+            needed = max(needed, int(np.flatnonzero(np.append(1.0, np.diff(openings)))[-1]))
+        resting = needed - moving - len(way_out)
+        path = np.concatenate([np.reshape(rows[2:], (-1, 6)), way_out])
+        path = np.concatenate([path, np.repeat((path[-1] if len(path) else here)[None], resting, axis=0)])
+        opened = openings[1 : needed + 1] if moving < steps else openings[1 : moving + 1]
+        opened = np.append(opened, np.full(needed - len(opened), opened[-1] if len(opened) else gripper))
+        brakes = np.concatenate([may_brake, np.zeros(len(way_out)), np.ones(resting)])
+        return old.left_at(leave, path, opened, brakes, keep=keep)
 
     def brake(self, old: Path, leave: int, *, keep: int) -> Path:
         """Leave ``old`` at its point ``leave`` and stop, by the way that was checked with it."""
@@ -197,83 +222,103 @@ class Governor:
         """(m, 6) points that follow point ``index`` when stopping there; none at rest."""
         since = self._braked_since(path, index)
         here = path.joints_at(since)
-        step = here - path.joints_at(since - 1)
-        if not step.any():
-            return np.empty((0, 6))
-        return np.asarray((here + np.cumsum(self._fall)[:, None] * step)[index - since :])
+        return self._braking(here, here - path.joints_at(since - 1))[index - since :]
+
+    def _braking(self, here: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """(n - 1, 6) points after ``here``, which was reached by ``step``; none at rest."""
+        return np.asarray(here + np.cumsum(self._fall)[:, None] * step) if step.any() else np.empty((0, 6))
+
+    def _good(self, rows: np.ndarray, room: np.ndarray) -> np.ndarray:
+        """(K,) whether each step of rows (K + 2, 6), the first two of which are given, can be taken: with braking after it."""
+        here, ahead = rows[1:-1], rows[2:]
+        brake = ahead[:, None] + np.cumsum(self._fall)[:, None] * (ahead - here)[:, None]
+        return self._fence.allowed(np.concatenate([np.stack([rows[:-2], here, ahead], axis=1), brake], axis=1), room)
+
+    def _guess(self, before: np.ndarray, here: np.ndarray, course: np.ndarray, left: np.ndarray) -> np.ndarray:
+        """(K, 6) the points that come next if no limit of position is near; none once the arm is there.
+
+        Args:
+            course: (K + 1, 6) where the arm should be, from now on.
+            left: how far the course still goes at each of these, rad of the joint that turns most.
+        """
+        dt = self._fence.config.period_s
+        rows = []
+        for k in range(len(course) - 1):
+            lag = course[k] - here
+            if left[k] < 1e-9 and np.abs(lag).max() < _THERE and np.abs(here - before).max() < _THERE / 10:
+                break
+            reach, now = self._fence.reach(here), (here - before) / dt
+            wanted = self._wanted(lag, (course[k + 1] - course[k]) / dt, float(left[k]), reach)
+            before, here = here, here + dt * self._towards(now, wanted, 1.0, reach)
+            rows.append(here)
+        return np.reshape(rows, (-1, 6))
 
     def _step(
-        self, before: np.ndarray, here: np.ndarray, lag: np.ndarray, pace: np.ndarray, left: float, room: np.ndarray
+        self, before: np.ndarray, here: np.ndarray, course: np.ndarray, left: float, room: np.ndarray
     ) -> np.ndarray | None:
         """(n, 6) the next point and the braking that follows it: the best allowed, or None.
 
         Args:
-            lag: (6,) from here to where the arm should be now, rad.
-            pace: (6,) how fast that moves, rad/s.
-            left: how far it still goes, rad of the joint that turns most.
+            course: (2, 6) where the arm should be now and next, rad.
+            left: how far the course still goes, rad of the joint that turns most.
             room: (19,) as in :meth:`Fence.allowed`.
         """
         dt = self._fence.config.period_s
-        now, reach = (here - before) / dt, self._reach(here)
-        tries = self._tries(now, self._wanted(lag, pace, left, reach), reach)
-        # The first is nearly always good, and alone it is checked in half the time.
-        for some in (tries[:1], tries[1:]):
-            paths = here + dt * np.cumsum(np.append(1.0, self._fall))[:, None] * some[:, None, :]
-            known = np.broadcast_to(np.stack([before, here]), (len(some), 2, 6))
-            good = self._fence.allowed(np.concatenate([known, paths], axis=1), room)
-            if good.any():
-                return np.asarray(paths[int(good.argmax())])
-        return None
-
-    def _reach(self, here: np.ndarray) -> np.ndarray:
-        """(6, 6) what the tool does when a joint turns: rows x, y, z and the rotation, columns the joints."""
-        points, turned = self._fence.tool(np.concatenate([here[None], here + 1e-4 * np.eye(6)]))
-        spin = turned[1:] @ turned[0].T
-        lean = np.stack([spin[:, 2, 1], spin[:, 0, 2], spin[:, 1, 0]], axis=1)
-        lean = (lean - np.stack([spin[:, 1, 2], spin[:, 2, 0], spin[:, 0, 1]], axis=1)) / 2
-        return np.concatenate([points[1:] - points[0], lean], axis=1).T / 1e-4
-
-    def _measures(self, reach: np.ndarray, change: np.ndarray) -> np.ndarray:
-        """(..., 3) of joint vectors (..., 6): the largest entry, how far the tool goes, how far it turns."""
-        tool = change @ reach.T
-        return np.stack(
-            [np.abs(change).max(-1), np.linalg.norm(tool[..., :3], axis=-1), np.linalg.norm(tool[..., 3:], axis=-1)], -1
-        )
+        reach = self._fence.reach(here)
+        wanted = self._wanted(course[0] - here, (course[1] - course[0]) / dt, left, reach)
+        now = (here - before) / dt
+        tries = np.stack([self._towards(now, share * wanted, part, reach) for share, part in _TRIES])
+        paths = here + dt * np.cumsum(np.append(1.0, self._fall))[:, None] * tries[:, None, :]
+        known = np.broadcast_to(np.stack([before, here]), (len(tries), 2, 6))
+        good = self._fence.allowed(np.concatenate([known, paths], axis=1), room)
+        return np.asarray(paths[int(good.argmax())]) if good.any() else None
 
     def _wanted(self, lag: np.ndarray, pace: np.ndarray, left: float, reach: np.ndarray) -> np.ndarray:
         """(6,) velocity that goes along and catches up, within the speed limits and so that the arm can stop at the end."""
-        c = self._fence.config
-        behind = self._measures(reach, lag)
+        behind = _amounts(reach, lag)
         wanted = pace
         if behind[0] > 1e-9:
             wanted = pace + lag * (self._stoppable(behind[0], behind, _EASE) / behind[0])
-        spare = 0.55 * c.period_s
-        most = np.array([c.joint_speed, c.speed - spare * c.accel, c.turn - spare * c.turn_accel])
-        fast = self._measures(reach, wanted)
-        over = float((fast / most).max())
+        fast = _amounts(reach, wanted)
+        over = max(value / most for value, most in zip(fast, self._speeds, strict=True))
         rest = left + behind[0]
         if rest > 1e-9:
             # As if all that is left of the course went on in this direction.
             over = max(over, fast[0] / self._stoppable(rest, fast, _FIRM))
         return wanted / max(1.0, over)
 
-    def _stoppable(self, distance: float, along: np.ndarray, share: float) -> float:
+    def _stoppable(self, distance: float, along: Amounts, share: float) -> float:
         """Speed of the joint that turns most, rad/s, from which a share of the accelerations stops it after one step and ``distance``.
 
         Args:
             distance: rad of that joint.
-            along: :meth:`_measures` of the direction.
+            along: amounts of the direction.
         """
-        c, dt = self._fence.config, self._fence.config.period_s
-        per_joint = np.maximum(along / max(along[0], 1e-12), 1e-9)
-        slow = share * float((np.array([c.joint_accel, c.accel, c.turn_accel]) / per_joint).min())
+        dt = self._fence.config.period_s
+        slow = share * min(
+            most * along[0] / max(value, 1e-9 * along[0], 1e-12) for value, most in zip(along, self._accels, strict=True)
+        )
+        slow = max(slow, 1e-9)
         return slow * (math.sqrt(dt * dt + 2 * distance / slow) - dt)
 
-    def _tries(self, now: np.ndarray, wanted: np.ndarray, reach: np.ndarray) -> np.ndarray:
-        """(L, 6) velocities after one step from ``now`` on, best first."""
-        c = self._fence.config
-        share, part = np.array(_TRIES).T
-        change = share[:, None] * wanted - now
-        most = 0.9 * c.period_s * np.array([c.joint_accel, c.accel, c.turn_accel])
-        over = (self._measures(reach, change) / most).max(-1)
-        return np.asarray(now + change * (part / np.maximum(1.0, over))[:, None])
+    def _towards(self, now: np.ndarray, wanted: np.ndarray, part: float, reach: np.ndarray) -> np.ndarray:
+        """(6,) velocity after one step from ``now`` to ``wanted``, with a part of the acceleration that is allowed."""
+        change = wanted - now
+        most = 0.9 * self._fence.config.period_s
+        over = max(value / (most * accel) for value, accel in zip(_amounts(reach, change), self._accels, strict=True))
+        return now + change * (part / max(1.0, over))
+
+
+def _amounts(reach: np.ndarray, change: np.ndarray) -> Amounts:
+    """Of a joint vector (6,): its largest entry, how far the tool goes, how far it turns. Floats: numpy is slow on three numbers."""
+    x, y, z, *turn = (reach @ change).tolist()
+    return max(map(abs, change.tolist())), math.hypot(x, y, z), math.hypot(*turn)
+
+
+def _limited(start: float, wanted: np.ndarray, step: float) -> np.ndarray:
+    """(N,) follows (N,) from ``start``, never by more than ``step``."""
+    out = np.empty(len(wanted))
+    here = out[0] = start
+    for i, value in enumerate(wanted[1:].tolist(), 1):
+        here = out[i] = here + min(max(value - here, -step), step)
+    return out

@@ -58,8 +58,8 @@ class Health:
 
     def _measured(self, now: float, state: ArmState, sent_to: np.ndarray | None) -> Problem | None:
         c, limits = self._config, self._limits
-        rows = (state.joint_pos, state.joint_vel, state.joint_torque, [state.gripper_pos, state.time_s])
-        if not all(np.isfinite(row).all() for row in rows):
+        grip = (state.gripper_pos, state.gripper_torque, state.time_s)
+        if not np.isfinite(np.concatenate([state.joint_pos, state.joint_vel, state.joint_torque, grip])).all():
             return Problem(Kind.STALE_STATE, "the arm reports NaN or infinity; check power and CAN")
         age = now - state.time_s
         if age > c.state_age_s:

@@ -12,6 +12,7 @@ from uva_agents.envs.arx_x5.interface import Clock
 log = logging.getLogger(__name__)
 
 PERIOD_S = 0.01
+_SLICE_S = 0.02
 
 
 def runs_by_itself(clock: Clock) -> bool:
@@ -39,7 +40,7 @@ class WatchedClock:
     def sleep_until(self, time_s: float) -> None:
         """As the clock inside, in slices."""
         while (now := self._clock.now()) < time_s:
-            self._clock.sleep_until(min(time_s, now + PERIOD_S))
+            self._clock.sleep_until(min(time_s, now + _SLICE_S))
             self._look()
 
 

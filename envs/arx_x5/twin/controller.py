@@ -34,6 +34,7 @@ _FAR = 0.2
 """rad between command and arm at which the SDK refuses to become stiff."""
 _KP_HARMLESS = 1.0
 _GRIPPER_TOLERANCE = 0.005
+_PATIENCE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class ControllerState:
     """All that the future of a :class:`TwinController` depends on."""
 
     plant: PlantState
+    since_start_s: float
     times: tuple[float, ...]
     values: tuple[bytes, ...]
     output: bytes
@@ -78,12 +80,15 @@ class TwinController:
         """Why it no longer listens; None while it does."""
         self._kinematics = X5Kinematics(model)
         self._robot, self._config = robot_config(limits), controller_config(limits)
-        self._start_s = clock.now()
+        self.start_s = clock.now()
         self._kp, self._kd = np.zeros(7), np.zeros(7)
         self._kd[:6] = self._config.default_kd
         self._output = self._measured_command()
         self._interpolator = Interpolator(0.0, self._output)
         self._over_current = 0
+        self.lost_s = 0.0
+        """Seconds of real time in which the simulation stood still, the computer being too slow."""
+        self._told = False
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         if isinstance(clock, SimulatedClock):
@@ -96,11 +101,11 @@ class TwinController:
 
     def get_timestamp(self) -> float:
         """Seconds since this controller was made."""
-        return self.clock.now() - self._start_s
+        return self.clock.now() - self.start_s
 
     def get_joint_state(self) -> JointState:
         """The newest measurement, with the time at which it arrived."""
-        with self._present():
+        with self.present():
             return _joint_state(self.plant.measured, self.plant.measured_s)
 
     def get_eef_state(self) -> EEFState:
@@ -114,7 +119,7 @@ class TwinController:
 
     def get_joint_cmd(self) -> JointState:
         """What the motors were told last."""
-        with self._present():
+        with self.present():
             return _joint_state(self._output, self.plant.time_s)
 
     def set_joint_cmd(self, cmd: JointState) -> None:
@@ -124,7 +129,7 @@ class TwinController:
             ValueError: its time is past, or it is of another number of joints.
         """
         vector = _vector(cmd)
-        with self._present():
+        with self.present():
             if self.emergency:
                 return
             now = self.get_timestamp()
@@ -143,11 +148,13 @@ class TwinController:
             ValueError: times fall, or one is of another number of joints.
         """
         vectors = [_vector(state) for state in traj]
-        with self._present():
+        with self.present():
             if self.emergency:
                 return
             now = self.get_timestamp()
-            kept = [(state.timestamp, vector) for state, vector in zip(traj, vectors, strict=True) if state.timestamp > now]
+            kept = [
+                (state.timestamp, vector) for state, vector in zip(traj, vectors, strict=True) if state.timestamp > now
+            ]
             if not kept:
                 _log.warning("no waypoint of %d lies in the future", len(traj))
                 return
@@ -164,7 +171,7 @@ class TwinController:
         kp, kd = np.append(gain.kp(), gain.gripper_kp), np.append(gain.kd(), gain.gripper_kd)
         if kp.size != 7 or kd.size != 7:
             raise ValueError("Joint state dimension mismatch")
-        with self._present():
+        with self.present():
             if self.emergency:
                 return
             far = float(np.abs(self.plant.measured[:6] - self._output[:6]).max())
@@ -201,7 +208,7 @@ class TwinController:
         # Links 2 and 3 would touch if all arrived at once.
         goal[2] = 0.03
         now = self.get_timestamp()
-        with self._present():
+        with self.present():
             first = np.zeros(N_NUMBERS)
             first[:6], first[18] = start.pos(), start.gripper_pos
             self._interpolator.fix(now, first)
@@ -224,7 +231,7 @@ class TwinController:
         gain.kd()[:] = self._config.default_kd
         self.set_gain(gain)
         self.clock.sleep_until(self.clock.now() + 0.01)
-        with self._present():
+        with self.present():
             if not self.emergency:
                 self._interpolator.fix(self.plant.time_s, self._measured_command())
 
@@ -236,14 +243,13 @@ class TwinController:
         now = plant.time_s + dt
         self._watch_currents()
         command = self._interpolator.at(now)
-        stiff = self._kp[:6] > 0
-        position = np.clip(command[:6], limits.joint_pos_min, limits.joint_pos_max)
+        position = _between(command[:6], limits.joint_pos_min, limits.joint_pos_max)
         step = limits.joint_vel_max * dt
-        position = np.clip(position, before[:6] - step, before[:6] + step)
-        command[:6] = np.where(stiff, position, measured[:6])
+        position = _between(position, before[:6] - step, before[:6] + step)
+        command[:6] = np.where(self._kp[:6] > 0, position, measured[:6])
         command[18] = self._gripper(command[18], before[18], measured, dt)
         torque = command[12:18] + plant.gravity_torques(measured[:6])
-        command[12:18] = np.clip(torque, -limits.joint_torque_max, limits.joint_torque_max)
+        command[12:18] = _between(torque, -limits.joint_torque_max, limits.joint_torque_max)
         command[20] = min(max(command[20], -limits.gripper_torque_max), limits.gripper_torque_max)
         self._output = command
         plant.step(command, self._kp, self._kd)
@@ -288,20 +294,34 @@ class TwinController:
     def _advance(self, clock_s: float) -> None:
         with self.lock:
             # A hair early rather than a cycle late: times are sums of rounded numbers.
-            until = clock_s - self._start_s + 1e-9
+            until = clock_s - self.start_s + 1e-9
             while self.plant.time_s + self._config.controller_dt <= until:
                 self._cycle()
 
-    def _present(self) -> threading.RLock:
-        """The lock, to be entered; physics is then at the present."""
+    def present(self) -> threading.RLock:
+        """The lock, to be entered; physics has been brought to the present."""
         if self._thread is not None and not self._closed.is_set():
-            self._advance(self.clock.now())
+            self._catch_up()
         return self.lock
+
+    def _catch_up(self) -> None:
+        with self.lock:
+            now = self.clock.now()
+            behind = now - self.start_s - self.plant.time_s
+            if behind > _PATIENCE_S:
+                # Slower than time itself, it would fall back further with every call. As with an arm whose control thread does
+                # not get the processor, its own time then stands still for a while.
+                self.start_s += behind - _PATIENCE_S
+                self.lost_s += behind - _PATIENCE_S
+                if not self._told:
+                    self._told = True
+                    _log.warning("this computer is too slow for the twin in real time: its time stood still for %.2f s", behind)
+            self._advance(now)
 
     def _live(self) -> None:
         # Whoever calls brings physics to the present; this only keeps the time between calls short.
         while not self._closed.wait(0.004):
-            self._advance(self.clock.now())
+            self._catch_up()
 
     # What only a simulation allows.
 
@@ -318,6 +338,7 @@ class TwinController:
         with self.lock:
             return ControllerState(
                 plant=self.plant.save(),
+                since_start_s=self.get_timestamp(),
                 times=tuple(self._interpolator.times),
                 values=tuple(vector.tobytes() for vector in self._interpolator.values),
                 output=self._output.tobytes(),
@@ -337,6 +358,15 @@ class TwinController:
             self._kp, self._kd = gains[:7].copy(), gains[7:].copy()
             self._over_current, self.emergency = state.over_current, state.emergency
 
+    def restore_at(self, state: ControllerState, clock_s: float) -> None:
+        """The same, and show ``clock_s`` on the clock from now on, which must be a simulated one."""
+        assert isinstance(self.clock, SimulatedClock)
+        with self.lock:
+            self.restore(state)
+            self.clock.jump(clock_s)
+            # A twin of another age: its time and the clock's belong together.
+            self.start_s = clock_s - state.since_start_s
+
     def close(self) -> None:
         """End the simulation. Calling again does nothing."""
         self._closed.set()
@@ -350,12 +380,16 @@ def _vector(state: JointState) -> np.ndarray:
     position, velocity, torque = state.pos(), state.vel(), state.torque()
     if not position.size == velocity.size == torque.size == 6:
         raise ValueError("Joint state dimension mismatch")
-    return np.concatenate(
-        [position, velocity, torque, [state.gripper_pos, state.gripper_vel, state.gripper_torque]]
-    )
+    return np.concatenate([position, velocity, torque, [state.gripper_pos, state.gripper_vel, state.gripper_torque]])
 
 
 def _joint_state(vector: np.ndarray, time_s: float) -> JointState:
     state = JointState(vector[:6], vector[6:12], vector[12:18], float(vector[18]), float(vector[19]), float(vector[20]))
     state.timestamp = time_s
     return state
+
+
+def _between(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """``np.clip``, without what it checks: this runs 500 times a second."""
+    clipped: np.ndarray = np.minimum(np.maximum(values, low), high)
+    return clipped

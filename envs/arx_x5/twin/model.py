@@ -14,7 +14,7 @@ from uva_agents.envs.arx_x5.geometry import BASE, LINKS, Inertia
 from uva_agents.envs.arx_x5.limits import ArmLimits
 from uva_agents.envs.arx_x5.twin.sdk import GRAVITY
 
-PHYSICS_DT = 0.001
+PHYSICS_DT = 0.002
 TABLE = (-0.42, 0.78, -0.6, 0.6)
 """x from and to, y from and to, metres."""
 CAMERAS = {"pixels": "wrist", "pixels_outside": "outside"}
@@ -123,7 +123,7 @@ def _options() -> str:
     return (
         f'<compiler angle="radian" autolimits="true"/><option timestep="{PHYSICS_DT}" gravity="{_text(GRAVITY)}" '
         'integrator="implicitfast" cone="elliptic" impratio="10"><flag multiccd="enable"/></option>'
-        "<default><geom friction=\"0.9 0.01 0.0005\" condim=\"4\" solref=\"0.006 1\"/></default>"
+        '<default><geom friction="0.9 0.01 0.0005" condim="4" solref="0.006 1"/></default>'
     )
 
 
@@ -307,7 +307,7 @@ def _saucer() -> str:
     return (
         f'<body name="saucer" pos="0.35 -0.15 {SAUCER_HEIGHT / 2}"><freejoint name="saucer"/>'
         f'<geom name="saucer" type="cylinder" size="{SAUCER_RADIUS} {SAUCER_HEIGHT / 2}" mass="0.25" material="china" '
-        f'{_WORLD}/>{ring}</body>'
+        f"{_WORLD}/>{ring}</body>"
     )
 
 

@@ -97,11 +97,17 @@ class Plant:
         self.dt = limits.control_dt
         self.model: Any = self.mj.MjModel.from_xml_string(scene_xml(limits))
         self.data: Any = self.mj.MjData(self.model)
+        # Views into the simulation: asking MuJoCo for them again and again would take as long as simulating.
+        data, model = self.data, self.model
+        self._q, self._v, self._force, self._control = data.qpos, data.qvel, data.actuator_force, data.ctrl
+        self._stiffness, self._damping = model.actuator_biasprm[:, 1], model.actuator_biasprm[:, 2]
         self._arm: Any = self.mj.MjModel.from_xml_string(arm_xml(limits))
         self._arm_data: Any = self.mj.MjData(self._arm)
         self._gravity = np.empty(6)
         self._substeps = round(self.dt / PHYSICS_DT)
         self._ratio = gear(limits)
+        # The gripper's gains are those of its motor; the actuator pulls at the opening.
+        self._gain_scale = np.array([1.0] * 6 + [self._ratio**2])
         self._qpos = {name: int(self.model.joint(name).qposadr[0]) for name in OBJECTS}
         self._dof = {name: int(self.model.joint(name).dofadr[0]) for name in OBJECTS}
         self._size = self.mj.mj_stateSize(self.model, self.mj.mjtState.mjSTATE_INTEGRATION)
@@ -148,25 +154,25 @@ class Plant:
         self._expose()
 
     def _drive(self, command: np.ndarray, kp: np.ndarray, kd: np.ndarray) -> None:
-        position, velocity, torque = np.empty(7), np.empty(7), np.empty(7)
-        position[:6], velocity[:6], torque[:6] = command[:6], command[6:12], command[12:18]
-        position[6], velocity[6], torque[6] = command[18], command[19], command[20] * self._ratio
-        # The gripper's gains are those of its motor; the actuator pulls at the opening.
-        kp, kd = kp.copy(), kd.copy()
-        kp[6] *= self._ratio**2
-        kd[6] *= self._ratio**2
-        self.model.actuator_biasprm[:, 1] = -kp
-        self.model.actuator_biasprm[:, 2] = -kd
-        self.data.ctrl[:] = kp * position + kd * velocity + torque
+        position, velocity, torque = (
+            np.append(command[:6], command[18]),
+            np.append(command[6:12], command[19]),
+            command[12:18],
+        )
+        kp, kd = kp * self._gain_scale, kd * self._gain_scale
+        self._stiffness[:], self._damping[:] = -kp, -kd
+        self._control[:] = kp * position + kd * velocity
+        self._control[:6] += torque
+        self._control[6] += command[20] * self._ratio
 
     # What sensors say.
 
     def _sense(self) -> np.ndarray:
         """(21,) the truth, as the motors' sensors see it."""
-        data = self.data
-        opening, speed = float(data.qpos[6] + data.qpos[7]), float(data.qvel[6] + data.qvel[7])
-        force = data.actuator_force
-        return np.concatenate([data.qpos[:6], data.qvel[:6], force[:6], [opening, speed, force[6] / self._ratio]])
+        q, v, force, sample = self._q, self._v, self._force, np.empty(N_NUMBERS)
+        sample[:6], sample[6:12], sample[12:18] = q[:6], v[:6], force[:6]
+        sample[18], sample[19], sample[20] = q[6] + q[7], v[6] + v[7], force[6] / self._ratio
+        return sample
 
     def _measure(self) -> None:
         sample = self._sense()
@@ -315,7 +321,9 @@ class Plant:
                     name,
                     film.next_s,
                     film.number,
-                    tuple((e.time_s, e.number, e.ready_s, e.qpos.tobytes(), e.target.tobytes()) for e in film.exposures),
+                    tuple(
+                        (e.time_s, e.number, e.ready_s, e.qpos.tobytes(), e.target.tobytes()) for e in film.exposures
+                    ),
                 )
                 for name, film in self._films.items()
             ),
@@ -329,7 +337,9 @@ class Plant:
         """
         physics = np.frombuffer(state.physics)
         if physics.size != self._size:
-            raise ValueError(f"this state holds {physics.size} numbers and this twin's {self._size}: it is of another version")
+            raise ValueError(
+                f"this state holds {physics.size} numbers and this twin's {self._size}: it is of another version"
+            )
         self.mj.mj_setState(self.model, self.data, physics, self.mj.mjtState.mjSTATE_INTEGRATION)
         self.data.mocap_pos[0] = state.target
         self.mj.mj_forward(self.model, self.data)

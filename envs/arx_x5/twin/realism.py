@@ -52,7 +52,9 @@ class TwinRealism:
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} is a share, below 1, not {getattr(self, name)}")
         if not 1 <= self.camera_fps <= 500:
-            raise ValueError(f"camera_fps must be in [1, 500], not {self.camera_fps}: the simulation has 500 steps a second")
+            raise ValueError(
+                f"camera_fps must be in [1, 500], not {self.camera_fps}: the simulation has 500 steps a second"
+            )
         for name in ("action_latency_s", "observation_latency_s", "camera_latency_s"):
             if getattr(self, name) > 2:
                 raise ValueError(f"{name} is in seconds, at most 2, not {getattr(self, name)}")
