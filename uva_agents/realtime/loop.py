@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -157,6 +157,7 @@ class Loop:
         self._watch = watch
         self._seen: deque[Observed] = deque(maxlen=1 + self._kept())
         self._episode = 0
+        self._told: dict[str, float] = {}
 
     def warm_up(self, seed: int = 0, *, timeout_s: float = 300.0) -> float:
         """One chunk that is not executed: what an agent does only the first time does not happen while the arm moves.
@@ -242,8 +243,7 @@ class Loop:
                 number += 1
             wanted, sent = self._send(due_s, reach)
             interventions += len(sent.interventions)
-            for text in sent.interventions:
-                self._say(text)
+            self._tell(sent.interventions, due_s)
             if wanted is None and schedule.counts.chunks:
                 idle += 1
                 if schedule.counts.gaps > len(gaps):
@@ -264,11 +264,20 @@ class Loop:
                 end = end or "length"
         status = self._status(body.now() - began, pacer, interventions, False)
         success = observed is not None and observed.success
+        if end == "finished":  # that nothing comes after the last action is no gap
+            gaps, idle = gaps[:-1], idle - 1
+        counts = replace(status.counts, gaps=len(gaps))
         return Episode(
-            *(end, success, status.elapsed_s, status.timing, status.latency_s, status.counts, interventions),
-            tuple(gaps if not finished else gaps[:-1]),
-            idle,
+            *(end, success, status.elapsed_s, status.timing, status.latency_s, counts, interventions), tuple(gaps), idle
         )
+
+    def _tell(self, interventions: tuple[str, ...], now_s: float) -> None:
+        """Of each kind at most one message a second: they come with every step."""
+        for text in interventions:
+            kind = text.split(":")[0]
+            if now_s - self._told.get(kind, -np.inf) >= 1.0:
+                self._told[kind] = now_s
+                self._say(text)
 
     def _asked(self) -> End | None:
         """How the operator ends the episode, if so."""
