@@ -11,6 +11,7 @@ from uva_agents.envs.arx_x5.kinematics import X5Kinematics
 from uva_agents.envs.arx_x5.limits import MODELS, arm_limits
 from uva_agents.envs.arx_x5.rig import LastSeen, Latencies, Rig
 from uva_agents.envs.arx_x5.safety import SafeArm, SafetyConfig
+from uva_agents.envs.arx_x5.safety.simulated import SimulatedSafeArm
 from uva_agents.envs.arx_x5.safety.watch import runs_by_itself
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def assemble(
     cameras: Mapping[str, Camera],
     latencies: Latencies | None = None,
     safety: SafetyConfig | None = None,
+    simulated: bool = False,
     **watching: Any,
 ) -> Rig:
     """The safety layer around a driver, with cameras. Nothing is connected yet.
@@ -49,6 +51,7 @@ def assemble(
         cameras: name -> camera; pictures of the first one must stay fresh.
         latencies: of measurements and actions.
         safety: limits.
+        simulated: the driver is a twin's, which may be put elsewhere.
         watching: more for :class:`SafeArm`: ``stop``, ``log_file``.
 
     Raises:
@@ -57,7 +60,7 @@ def assemble(
     kinematics = X5Kinematics(model)
     by_itself = runs_by_itself(driver.clock)
     last_seen = LastSeen(driver.clock) if cameras else None
-    arm = SafeArm(
+    arm = (SimulatedSafeArm if simulated else SafeArm)(
         driver,
         kinematics=kinematics,
         limits=arm_limits(model),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -11,13 +11,15 @@ import numpy as np
 
 from uva_agents.envs.arx_x5.actions import ActionCodec
 from uva_agents.envs.arx_x5.assembly import checked_model
+from uva_agents.envs.arx_x5.drivers import TwinState
 from uva_agents.envs.arx_x5.interface import ArmState, Camera, Clock, Driver, Waypoint
 from uva_agents.envs.arx_x5.limits import arm_limits
 from uva_agents.envs.arx_x5.observing import OUTSIDE, WRIST, ObservationSettings, observation, observation_space
 from uva_agents.envs.arx_x5.pacing import Pacer
 from uva_agents.envs.arx_x5.rig import Latencies, Look, Rig
 from uva_agents.envs.arx_x5.safety import Intervention, SafetyConfig
-from uva_agents.envs.arx_x5.stages import open_stage
+from uva_agents.envs.arx_x5.safety.simulated import SafetyState
+from uva_agents.envs.arx_x5.stages import TwinStage, open_stage
 from uva_agents.envs.robosuite_spaces import checked_size
 
 Observation = dict[str, np.ndarray]
@@ -40,6 +42,27 @@ class Scheduled:
     interventions: tuple[Intervention, ...]
     dropped: int
     late_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArxX5State:
+    """A moment of an episode on the twin as a value: picklable, valid in every environment with the same settings.
+
+    Attributes:
+        twin: arm, objects, sensors, cameras, queue and clock.
+        safety: what the safety layer sent, and what it is doing.
+        history: the arm's newest measurements.
+        look: what was seen last, without pictures.
+        due_s: when the next step is due.
+        start_s: when the episode began.
+    """
+
+    twin: TwinState
+    safety: SafetyState
+    history: tuple[ArmState, ...]
+    look: Look
+    due_s: float
+    start_s: float
 
 
 class ArxX5Env(gym.Env[Observation, np.ndarray]):
@@ -86,7 +109,7 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
         outside_camera: Camera | None = None,
         latencies: Latencies | None = None,
         safety: SafetyConfig | None = None,
-        home_on_reset: bool | Callable[[], bool] | None = None,
+        home_on_reset: bool | Callable[[], bool] = False,
         success: Callable[[ArmState], bool] | None = None,
         late_s: float | None = None,
         log_file: str | None = None,
@@ -206,14 +229,29 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
     def close(self) -> None:
         """Bring the arm to rest as the safety layer is set to, and let go of it; the environment is of no use afterwards."""
         self._look = None
-        self._rig.close()
+        self._stage.close()
 
     # -- for loops that keep their own time --------------------------------------------------------------------------
 
     @property
     def clock(self) -> Clock:
-        """The arm's: all times here are its."""
-        return self._rig.clock
+        """The arm's: all times here are its. Sleep on it, so that measurements go on where time waits for sleepers."""
+        return self._rig
+
+    @property
+    def observed_s(self) -> float:
+        """The moment that the last observation is of."""
+        return self._seen.time_s
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the task is done."""
+        return bool(self._stage.success(self._seen.newest))
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the emergency stop is pressed."""
+        return self._rig.arm.stop.pressed
 
     @property
     def observed_s(self) -> float:
@@ -277,6 +315,45 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
         self._require_reset("observe()")
         return self._observation(True)
 
+    # -- moments of the twin -----------------------------------------------------------------------------------------
+
+    def get_state(self) -> ArxX5State:
+        """The present moment of the twin, for :meth:`set_state` of this or any other environment with the same settings.
+
+        Raises:
+            RuntimeError: the environment has not been reset, or its clock cannot be put back: only ``driver="sim"`` without
+                ``realtime`` can.
+        """
+        self._require_reset("get_state()")
+        stage = self._simulated("get_state()")
+        return ArxX5State(
+            stage.driver.get_state(),
+            stage.arm.get_state(),
+            self._rig.history.states,
+            replace(self._seen, frames={}),
+            self._pacer.due_s,
+            self._start_s,
+        )
+
+    def set_state(self, state: ArxX5State) -> None:
+        """Go to ``state``; what follows equals what followed there, bit for bit.
+
+        The step limit of ``gymnasium.make`` is a wrapper and keeps its own count; so does ``info["timing"]``.
+
+        Raises:
+            TypeError: ``state`` is something else.
+            RuntimeError: as :meth:`get_state`.
+        """
+        if not isinstance(state, ArxX5State):
+            raise TypeError(f"set_state() takes what get_state() returned, an ArxX5State, not {type(state).__name__}")
+        stage = self._simulated("set_state()")
+        stage.driver.connect()
+        stage.driver.set_state(state.twin)
+        stage.arm.set_state(state.safety)
+        self._rig.history.states = state.history
+        self._look = state.look
+        self._pacer.due_s, self._start_s = state.due_s, state.start_s
+
     # -- inside ------------------------------------------------------------------------------------------------------
 
     @property
@@ -310,15 +387,21 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
     def _info(self) -> dict[str, Any]:
         look, arm = self._seen, self._rig.arm
         return {
-            "is_success": bool(self._stage.success(look.newest)),
+            "is_success": self.is_success,
             "sent": None,
             "waypoints": (),
             "interventions": arm.take_interventions(),
-            "stopped": arm.stop.pressed,
+            "stopped": self.stopped,
             "timing": self._pacer.timing(),
             "observed_s": look.time_s,
             "latency_s": self.clock.now() - look.time_s,
         }
+
+    def _simulated(self, what: str) -> TwinStage:
+        stage = self._stage
+        if not isinstance(stage, TwinStage) or not stage.repeats:
+            raise RuntimeError(f"{what} needs the twin on its simulated clock (driver='sim'): real time does not go back")
+        return stage
 
     def _require_reset(self, what: str) -> None:
         if self._look is None:

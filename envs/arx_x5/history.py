@@ -42,6 +42,17 @@ class StateHistory:
             while state.time_s - self._states[0].time_s > self._seconds:
                 self._states.popleft()
 
+    @property
+    def states(self) -> tuple[ArmState, ...]:
+        """All of them, oldest first, the latency taken off; can be set."""
+        with self._lock:
+            return tuple(self._states)
+
+    @states.setter
+    def states(self, states: tuple[ArmState, ...]) -> None:
+        with self._lock:
+            self._states = deque(states)
+
     def newest(self) -> ArmState:
         """The last one added.
 

@@ -143,6 +143,10 @@ class Rig:
         """The driver's."""
         return self.arm.clock
 
+    def now(self) -> float:
+        """Of :attr:`clock`: the rig is one itself, see :meth:`sleep_until`."""
+        return self.clock.now()
+
     @property
     def reaction_s(self) -> float:
         """How far ahead of now the first moment lies that a target sent now can still be for."""

@@ -43,6 +43,19 @@ class Health:
         self._strong_since = math.inf
         self._camera_ok_until = -math.inf
 
+    @property
+    def memory(self) -> tuple[float, float]:
+        """What the next look depends on: since when torques are high, and until when the camera was found to be fresh."""
+        return self._strong_since, self._camera_ok_until
+
+    @memory.setter
+    def memory(self, value: tuple[float, float]) -> None:
+        self._strong_since, self._camera_ok_until = value
+
+    def restart(self) -> None:
+        """Forget what was seen before."""
+        self.memory = (math.inf, -math.inf)
+
     def problem(self, now: float, sent_to: np.ndarray | None) -> Problem | None:
         """The first thing that is wrong, or None.
 

@@ -5,6 +5,7 @@ OpenGL contexts belong to the thread that made them; in a thread that nobody els
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import queue
 import threading
@@ -114,8 +115,8 @@ class _Painter:
         self._tools: dict[Any, Any] = {}
         thread = threading.Thread(target=_work, args=(self._orders, self._tools), name="arx-x5-painter", daemon=True)
         thread.start()
-        # Before MuJoCo shuts EGL down at exit: what is registered last goes first.
         self._end = weakref.finalize(self, _end, self._orders, thread)
+        self._registered = False
 
     def draw(self, qpos: np.ndarray, target: np.ndarray, camera: str, height: int, width: int) -> np.ndarray:
         result: Future[np.ndarray] = Future()
@@ -139,11 +140,18 @@ class _Painter:
 
         self._orders.put(paint)
         try:
-            return result.result(timeout=60)
+            image = result.result(timeout=60)
         except TimeoutError:
             raise DriverError("drawing took more than a minute: is the graphics driver alive?") from None
+        if not self._registered:
+            # At exit, what is registered last goes first: before MuJoCo shuts EGL down, which it decides with its first picture.
+            # The finalizer alone would go when the first one of the whole process was registered.
+            self._registered = True
+            atexit.register(self._end)
+        return image
 
     def close(self) -> None:
+        atexit.unregister(self._end)
         self._end()
 
 
