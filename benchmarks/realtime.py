@@ -94,7 +94,6 @@ class SlowPolicy:
         self.seconds, self.hz, self.chunk, self.swing, self.busy = seconds, hz, chunk, swing, busy
         self.lookback = 0
         self._pause_s = 0.0
-        self._paused_s: list[float] = []
 
     def pause(self, seconds: float) -> None:
         """The next answer takes that much longer."""
@@ -103,12 +102,12 @@ class SlowPolicy:
     def sample(self, obs: Any, n: int = 1) -> np.ndarray:
         """(n, T, A). ``agent_pos`` is the time since the beginning, and where that was (A,)."""
         until = time.perf_counter() + self.seconds
+        silent_s, self._pause_s = self._pause_s, 0.0
         if self.busy:
             square = np.random.default_rng(0).normal(size=(192, 192)).astype(np.float32)
             while time.perf_counter() < until:
                 square @ square
-        time.sleep(max(0.0, until - time.perf_counter()) + self._pause_s)
-        self._pause_s = 0.0
+        time.sleep(max(0.0, until - time.perf_counter()) + silent_s)
         told = np.asarray(obs["agent_pos"], np.float64)
         phase, place = told[0] + np.arange(self.chunk) / self.hz, told[1:]
         swung: np.ndarray = place + self.swing * (1 - np.cos(0.5 * phase))[:, None]

@@ -99,11 +99,7 @@ def test_a_pause_of_the_network_holds_the_arm_and_then_it_goes_on(arm):
     assert any("holding" in text for text in audience.said)
     # The safety layer's own watchdog saw it too; on the way back to where the wave is by now, it limits the speed.
     kinds = [text.split(":")[0] for text in audience.said]
-    assert kinds.count("watchdog") == 1 and set(kinds[1:-1]) <= {
-        "watchdog",
-        "slowed",
-        "a chunk came 2.21 s after its observation and covers 0.75 s",
-    }
+    assert kinds.count("watchdog") == 1 and {"no_ik", "first_jump", "joint_limit"}.isdisjoint(kinds)
     ends = np.array([ws[-1].time_s for ws in driver.sent])
     begins = np.array([ws[0].time_s for ws in driver.sent])
     silence = begins[1:] - ends[:-1]

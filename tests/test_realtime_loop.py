@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.ideal_arm import IdealArm, Timed, Virtual, chunk, path
+from uva_agents.realtime import Loop, LoopSettings
 from uva_agents.realtime.controls import Command, Controls
-from uva_agents.realtime.loop import Loop, LoopSettings
 from uva_agents.realtime.schedule import ChunkSchedule, ScheduleSettings
 from uva_agents.realtime.trajectory import ActionLayout
 

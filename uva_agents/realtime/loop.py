@@ -5,118 +5,37 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
 from uva_agents.agents.base import Observation
-from uva_agents.envs.arx_x5.pacing import Pacer, Timing
+from uva_agents.envs.arx_x5.pacing import Pacer
+from uva_agents.realtime.account import End, Episode, LoopSettings, Status
 from uva_agents.realtime.body import Body, Observed, Scheduled
 from uva_agents.realtime.chunker import Job
 from uva_agents.realtime.controls import Command, Controls
-from uva_agents.realtime.schedule import ChunkCounts, ChunkSchedule
+from uva_agents.realtime.schedule import ChunkSchedule
 from uva_agents.realtime.worker import Reply, Worker
 
 _LOG = logging.getLogger(__name__)
 
-End = Literal["length", "done", "stopped", "dropped", "emergency", "quit", "error", "finished"]
-"""Why an episode ended; ``"finished"``: the worker has nothing more to say (a replay)."""
 
+@dataclass
+class _Now:
+    """An episode that is under way."""
 
-@dataclass(frozen=True, slots=True)
-class LoopSettings:
-    """How the loop runs.
-
-    Attributes:
-        rate_hz: looks and sends per second.
-        length_s: of an episode.
-        ahead_s: how far ahead of time actions are sent: the arm bridges that much if the loop stumbles, and goes no further if
-            it dies.
-        late_s: a step that begins later than this is counted as late; a tenth of its period by default.
-        on_error: ``"hold"`` and ask again after an error of the worker, or ``"stop"`` the episode.
-        retry_s: between an error and the next attempt.
-        lookback: earlier observations that go with each job.
-
-    Raises:
-        ValueError: a number that makes no sense.
-    """
-
-    rate_hz: float = 20.0
-    length_s: float = 60.0
-    ahead_s: float = 0.3
-    late_s: float | None = None
-    on_error: Literal["hold", "stop"] = "hold"
-    retry_s: float = 0.5
-    lookback: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0.1 <= self.rate_hz <= 500:
-            raise ValueError(f"rate_hz={self.rate_hz}: between 0.1 and 500 steps per second")
-        if not (self.length_s > 0 and self.ahead_s > 0 and self.retry_s >= 0 and self.lookback >= 0):
-            raise ValueError(f"seconds must be positive: {self}")
-        if self.on_error not in ("hold", "stop"):
-            raise ValueError(f'on_error={self.on_error!r}: "hold" or "stop"')
-
-    @property
-    def dt(self) -> float:
-        """Seconds between steps."""
-        return 1 / self.rate_hz
-
-    @property
-    def ahead(self) -> int:
-        """Actions sent at a time."""
-        return max(2, int(np.ceil(self.ahead_s / self.dt - 1e-9)))
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """A moment of an episode, for people.
-
-    Attributes:
-        elapsed_s: since it began.
-        timing: of the steps so far.
-        latency_s: of chunks, from observation to trajectory: median and 95 %.
-        left_s: until the trajectory ends.
-        counts: of chunks.
-        interventions: of the safety layer so far.
-        moving: whether there is something to follow.
-    """
-
-    elapsed_s: float
-    timing: Timing
-    latency_s: tuple[float, float]
-    left_s: float
-    counts: ChunkCounts
-    interventions: int
-    moving: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Episode:
-    """What came of an episode.
-
-    Attributes:
-        end: why it ended.
-        success: whether the task was solved.
-        seconds: how long it took.
-        timing: of its steps.
-        latency_s: of its chunks, median and 95 %.
-        counts: of its chunks.
-        interventions: of the safety layer.
-        gap_times: when the trajectory ended too early, seconds since the beginning.
-        idle_steps: steps, after the first chunk, in which there was nothing to follow.
-    """
-
-    end: End
-    success: bool
-    seconds: float
-    timing: Timing
-    latency_s: tuple[float, float]
-    counts: ChunkCounts
-    interventions: int
-    gap_times: tuple[float, ...] = ()
-    idle_steps: int = 0
+    began_s: float
+    seed: int
+    number: int = 0  # of the next job
+    ask_after_s: float = -np.inf
+    interventions: int = 0
+    idle: int = 0
+    gaps: list[float] = field(default_factory=list)
+    finished: bool = False  # the worker has nothing more to say
+    success: bool = False
+    end: End | None = None
 
 
 class Recorder(Protocol):
@@ -205,71 +124,85 @@ class Loop:
         self._episode += 1
         self._seen.clear()
         schedule.restart(body.stay(body.observe().obs))
-        began, number, ask_after = pacer.due_s, 0, -np.inf
-        interventions, idle = 0, 0
-        gaps: list[float] = []
-        finished = False
-        end: End | None = None
-        observed: Observed | None = None
-        while end is None:
+        now = _Now(began_s=pacer.due_s, seed=seed)
+        while now.end is None:
             body.sleep_until(pacer.due_s)
             due_s = pacer.arrived()
-            end = self._asked()
-            if end is not None:
+            now.end = self._asked()
+            if now.end is not None:
                 break
+            # Send first: looking may take its time (a simulator draws), and nothing that is sent depends on it.
+            reach = body.now() + body.reaction_s
+            self._take_replies(now, reach)
+            wanted, sent = self._send(due_s, reach)
+            now.interventions += len(sent.interventions)
+            self._tell(sent.interventions, due_s)
+            self._count_gap(now, due_s, following=wanted is not None)
             observed = body.observe()
             self._seen.append(observed)
-            reach = body.now() + body.reaction_s
-            while (reply := self.worker.poll()) is not None:
-                if reply.job is None:
-                    self._say(str(reply.error))
-                    end = "error"
-                elif reply.job.episode != self._episode:
-                    continue
-                elif reply.chunk is None:
-                    schedule.failed()
-                    ask_after = body.now() + settings.retry_s
-                    self._say(f"{reply.error}; " + ("holding" if settings.on_error == "hold" else "stopping"))
-                    end = "error" if settings.on_error == "stop" else end
-                elif reply.chunk.size == 0:
-                    finished = True
-                else:
-                    message = self._received(reply, reach)
-                    if message is not None:
-                        self._say(message)
-            asking = not finished and not self.worker.busy and body.now() >= ask_after
-            if asking and schedule.due(reach):
-                self.worker.submit(self._job(number, seed))
-                number += 1
-            wanted, sent = self._send(due_s, reach)
-            interventions += len(sent.interventions)
-            self._tell(sent.interventions, due_s)
-            if wanted is None and schedule.counts.chunks:
-                idle += 1
-                if schedule.counts.gaps > len(gaps):
-                    gaps.append(due_s - began)
-                    if not finished:
-                        self._say("no fresh chunk: holding")
+            self._ask(now)
             if recorder is not None and schedule.counts.chunks:
                 recorder.add(observed, sent.sent, None if wanted is None else wanted[0])
             if self._watch is not None:
-                self._watch(self._status(due_s - began, pacer, interventions, wanted is not None))
-            if observed.stopped:
-                end = "emergency"
-            elif observed.done:
-                end = "done"
-            elif finished and wanted is None:
-                end = "finished"
-            elif due_s - began >= settings.length_s - 1e-9:
-                end = end or "length"
-        status = self._status(body.now() - began, pacer, interventions, False)
-        success = observed is not None and observed.success
-        if end == "finished":  # that nothing comes after the last action is no gap
-            gaps, idle = gaps[:-1], idle - 1
-        counts = replace(status.counts, gaps=len(gaps))
+                self._watch(self._status(due_s - now.began_s, pacer, now.interventions, wanted is not None))
+            now.success = observed.success
+            if now.end is None:
+                now.end = self._over(now, observed, due_s, following=wanted is not None)
+        status = self._status(body.now() - now.began_s, pacer, now.interventions, False)
+        if now.end == "finished":  # that nothing comes after the last action is no gap
+            now.gaps, now.idle = now.gaps[:-1], now.idle - 1
+        counts = replace(status.counts, gaps=len(now.gaps))
         return Episode(
-            *(end, success, status.elapsed_s, status.timing, status.latency_s, counts, interventions), tuple(gaps), idle
+            *(now.end, now.success, status.elapsed_s, status.timing, status.latency_s, counts, now.interventions),
+            tuple(now.gaps),
+            now.idle,
         )
+
+    def _take_replies(self, now: _Now, reach: float) -> None:
+        """Follow what the worker has decided since the last step."""
+        while (reply := self.worker.poll()) is not None:
+            if reply.job is None:
+                self._say(str(reply.error))
+                now.end = "error"
+            elif reply.job.episode != self._episode:
+                continue
+            elif reply.chunk is None:
+                self.schedule.failed()
+                now.ask_after_s = self.body.now() + self.settings.retry_s
+                hold = self.settings.on_error == "hold"
+                self._say(f"{reply.error}; {'holding' if hold else 'stopping'}")
+                now.end = now.end if hold else "error"
+            elif reply.chunk.size == 0:
+                now.finished = True
+            elif (message := self._received(reply, reach)) is not None:
+                self._say(message)
+
+    def _ask(self, now: _Now) -> None:
+        """Have the next chunk decided, if it is time."""
+        if now.finished or self.worker.busy or self.body.now() < now.ask_after_s:
+            return
+        if self.schedule.due(self.body.now() + self.body.reaction_s):
+            self.worker.submit(self._job(now.number, now.seed))
+            now.number += 1
+
+    def _count_gap(self, now: _Now, due_s: float, *, following: bool) -> None:
+        if following or not self.schedule.counts.chunks:
+            return
+        now.idle += 1
+        if self.schedule.counts.gaps > len(now.gaps):
+            now.gaps.append(due_s - now.began_s)
+            if not now.finished:
+                self._say("no fresh chunk: holding")
+
+    def _over(self, now: _Now, observed: Observed, due_s: float, *, following: bool) -> End | None:
+        """How the episode ends by itself, if it does."""
+        if observed.stopped:
+            return "emergency"
+        if observed.done:
+            return "done"
+        if now.finished and not following:
+            return "finished"
+        return "length" if due_s - now.began_s >= self.settings.length_s - 1e-9 else None
 
     def _tell(self, interventions: tuple[str, ...], now_s: float) -> None:
         """Of each kind at most one message a second: they come with every step."""

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from uva_agents.realtime.account import Episode
 from uva_agents.realtime.controls import Command, Controls
-from uva_agents.realtime.loop import Episode, Loop
+from uva_agents.realtime.loop import Loop
 from uva_agents.realtime.recorder import EpisodeRecorder
 from uva_agents.realtime.view import summary
 

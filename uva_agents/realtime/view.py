@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from uva_agents.realtime.account import Episode, Status
 from uva_agents.realtime.controls import HELP
-from uva_agents.realtime.loop import Episode, Status
 
 _LOG = logging.getLogger(__name__)
 _KEPT = 8
