@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
+import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -20,6 +23,21 @@ from uva_agents.realtime.schedule import ChunkSchedule
 from uva_agents.realtime.worker import Reply, Worker
 
 _LOG = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def _responsive() -> Iterator[None]:
+    """Fewer and shorter waits for what other threads of this process do."""
+    # What is alive now stays: collecting it again and again would make steps late.
+    gc.collect()
+    gc.freeze()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.001)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+        gc.unfreeze()
 
 
 @dataclass
@@ -113,7 +131,8 @@ class Loop:
             Whatever the body raises; the arm was told to hold before.
         """
         try:
-            return self._run(seed, recorder)
+            with _responsive():
+                return self._run(seed, recorder)
         finally:
             # After an emergency stop this changes nothing: the safety layer keeps the arm at rest.
             self.body.hold()
@@ -272,4 +291,5 @@ class Loop:
                 raise RuntimeError(str(reply.error))
             if self.body.now() > until_s:
                 raise RuntimeError(f"{problem}: waited {until_s - self.body.now():.0f} s")
-            self.body.sleep_until(self.body.now() + 0.02)
+            self.body.observe()  # a safety layer that watches the cameras wants to see that somebody looks
+            self.body.sleep_until(self.body.now() + 0.05)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 from uva_agents.realtime.account import Episode
@@ -53,11 +51,9 @@ class Session:
         recorder: EpisodeRecorder | None = None,
         interactive: bool = False,
         task: str = "",
-        settle: Callable[[], None] | None = None,
     ) -> None:
         self._loop, self._reset, self._audience = loop, reset, audience
         self._recorder, self._interactive, self._task = recorder, interactive, task
-        self._settle = settle
         self.episodes: list[Episode] = []
 
     @property
@@ -92,15 +88,11 @@ class Session:
         audience.phase(f"episode {number + 1} of {episodes}")
         if recorder is not None:
             recorder.begin()
-        # What is alive now stays: collecting it again and again would make steps late.
-        gc.collect()
-        gc.freeze()
         keep = False
         try:
             episode = self._loop.run(seed, recorder)
             keep = episode.end not in ("dropped", "emergency")
         finally:
-            gc.unfreeze()
             if recorder is not None:
                 recorder.end(keep=keep, task=self._task)
         audience.say(f"episode {number + 1}: {summary(episode)}{'' if keep or recorder is None else '; not kept'}")

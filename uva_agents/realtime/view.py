@@ -55,7 +55,7 @@ class View:
             return
         self._messages.append(line)
         if not self._live:
-            self.console.print(line, markup=False)
+            self.console.print(line, markup=False, soft_wrap=True)
 
     def phase(self, text: str) -> None:
         """What is going on."""
