@@ -75,7 +75,6 @@ class PlantState:
     target: tuple[float, ...]
     measured: bytes
     in_flight: tuple[tuple[float, bytes], ...]
-    to_motors: tuple[bytes, ...]
     rng: dict[str, Any]
     films: tuple[tuple[str, float, int, tuple[tuple[float, int, float, bytes, bytes], ...]], ...]
 
@@ -111,7 +110,6 @@ class Plant:
         self._qpos = {name: int(self.model.joint(name).qposadr[0]) for name in OBJECTS}
         self._dof = {name: int(self.model.joint(name).dofadr[0]) for name in OBJECTS}
         self._size = self.mj.mj_stateSize(self.model, self.mj.mjtState.mjSTATE_INTEGRATION)
-        self._delay = round(realism.action_latency_s / self.dt)
         # Independent streams: what one camera loses does not change what another sensor says.
         self._rng = np.random.default_rng([realism.seed, 0])
         self._noise = self._noise_scales()
@@ -121,7 +119,6 @@ class Plant:
         self.measured = self._sense()
         self.measured_s = 0.0
         self._in_flight: deque[tuple[float, np.ndarray]] = deque()
-        self._to_motors: deque[np.ndarray] = deque()
         self._films: dict[str, _Film] = {}
 
     @property
@@ -142,12 +139,7 @@ class Plant:
 
     def step(self, command: np.ndarray, kp: np.ndarray, kd: np.ndarray) -> None:
         """2 ms with a command (21,) and gains (7,), the gripper's last and in units of its motor."""
-        order = np.concatenate([command, kp, kd])
-        if self._delay:
-            self._to_motors.append(order)
-            # Until the first arrives, motors know of none: limp.
-            order = self._to_motors.popleft() if len(self._to_motors) > self._delay else np.zeros(order.size)
-        self._drive(order[:N_NUMBERS], order[N_NUMBERS : N_NUMBERS + 7], order[N_NUMBERS + 7 :])
+        self._drive(command, kp, kd)
         self.mj.mj_step(self.model, self.data, self._substeps)
         self.cycles += 1
         self._measure()
@@ -259,7 +251,6 @@ class Plant:
         self.data.qacc_warmstart[:] = 0
         self.data.ctrl[:] = 0
         self.mj.mj_forward(self.model, self.data)
-        self._to_motors.clear()
         self._in_flight.clear()
         self.measured, self.measured_s = self._sense(), self.time_s
         for film in self._films.values():
@@ -314,7 +305,6 @@ class Plant:
             target=tuple(self.data.mocap_pos[0].tolist()),
             measured=np.append(self.measured, self.measured_s).tobytes(),
             in_flight=tuple((time, sample.tobytes()) for time, sample in self._in_flight),
-            to_motors=tuple(order.tobytes() for order in self._to_motors),
             rng=self._rng.bit_generator.state,
             films=tuple(
                 (
@@ -349,7 +339,6 @@ class Plant:
         measured = np.frombuffer(state.measured)
         self.measured, self.measured_s = measured[:-1].copy(), float(measured[-1])
         self._in_flight = deque((time, np.frombuffer(sample).copy()) for time, sample in state.in_flight)
-        self._to_motors = deque(np.frombuffer(order).copy() for order in state.to_motors)
         self._rng.bit_generator.state = state.rng
         saved = {name: (next_s, number, exposures) for name, next_s, number, exposures in state.films}
         for name in saved.keys() - self._films.keys():
