@@ -110,7 +110,7 @@ class TwinController:
     def get_joint_state(self) -> JointState:
         """The newest measurement, with the time at which it arrived."""
         with self.present():
-            return _joint_state(self.plant.measured, self.plant.measured_s)
+            return _joint_state(self.plant.reported, self.plant.reported_s)
 
     def get_eef_state(self) -> EEFState:
         """The same as a tool pose."""
