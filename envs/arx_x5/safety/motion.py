@@ -30,11 +30,12 @@ class Motion:
     def __init__(self, fence: Fence, *, clock: Clock, send: Callable[[Sequence[Waypoint]], None]) -> None:
         self._fence, self._clock, self._send = fence, clock, send
         self._governor = Governor(fence)
+        self.sure = True  # whether the driver is known to follow the path
         self.path = Path.resting(clock.now(), fence.config.period_s, np.zeros(6), 0.0)
 
     def rest_at(self, joints: np.ndarray, gripper: float) -> None:
         """The arm rests there: joints (6,)."""
-        self.path = Path.resting(self._clock.now(), self._fence.config.period_s, joints, gripper)
+        self.path, self.sure = Path.resting(self._clock.now(), self._fence.config.period_s, joints, gripper), True
 
     @property
     def ended(self) -> bool:
@@ -88,7 +89,9 @@ class Motion:
             if self._clock.now() <= left_s:
                 waypoints = self._take(path)
                 return waypoints, [*wanted.notes, *_behind(path, times, wanted, chosen)]
-        raise Refused(Kind.LATE, f"computing a path takes longer than {_STRETCHES[-1] * self._fence.config.lead_s:.2f} s here")
+        raise Refused(
+            Kind.LATE, f"computing a path takes longer than {_STRETCHES[-1] * self._fence.config.lead_s:.2f} s here"
+        )
 
     def brake(self) -> bool:
         """Stop, within the limits; whether that was possible. True at rest."""
@@ -114,9 +117,11 @@ class Motion:
 
     def _take(self, path: Path) -> tuple[Waypoint, ...]:
         waypoints = path.waypoints(self._clock.now())
+        # An error, or Ctrl-C, may come at any line: then nobody knows which of the two paths the arm follows.
+        self.sure = False
         if waypoints:
             self._send(waypoints)
-        self.path = path
+        self.path, self.sure = path, True
         return waypoints
 
 
