@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _STILL = 0.05
 """rad/s: an arm that is slower rests."""
+_GRACE_S = 0.002
+"""Between choosing waypoints and the driver's look at them, where time passes by itself."""
 _HOME = 1e-3
 """rad: nearer than that the arm is home."""
 _PRESSED_S = 0.5
@@ -93,7 +95,8 @@ class SafeArm:
         self._fence = Fence(kinematics, limits, self.config)
         self._reader = Reader(self._fence, kinematics)
         self._slow = Governor(self._fence.slower(self.config.home_speed))
-        self._motion = Motion(self._fence, clock=driver.clock, send=self._send)
+        grace_s = _GRACE_S if self._threaded else 0.0
+        self._motion = Motion(self._fence, clock=driver.clock, send=self._send, grace_s=grace_s)
         self._health = Health(driver, camera=camera, limits=limits, config=self.config)
         self._record = Record(log_file)
         self._lock = threading.RLock()

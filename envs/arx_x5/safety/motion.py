@@ -25,10 +25,13 @@ class Motion:
         fence: the limits.
         clock: of the driver.
         send: gives waypoints to the driver.
+        grace_s: points nearer than that are not sent: they would be past when the driver looks at them.
     """
 
-    def __init__(self, fence: Fence, *, clock: Clock, send: Callable[[Sequence[Waypoint]], None]) -> None:
-        self._fence, self._clock, self._send = fence, clock, send
+    def __init__(
+        self, fence: Fence, *, clock: Clock, send: Callable[[Sequence[Waypoint]], None], grace_s: float = 0.0
+    ) -> None:
+        self._fence, self._clock, self._send, self._grace_s = fence, clock, send, grace_s
         self._governor = Governor(fence)
         self.sure = True  # whether the driver is known to follow the path
         self.path = Path.resting(clock.now(), fence.config.period_s, np.zeros(6), 0.0)
@@ -116,7 +119,7 @@ class Motion:
         return leave, max(keep, 0)
 
     def _take(self, path: Path) -> tuple[Waypoint, ...]:
-        waypoints = path.waypoints(self._clock.now())
+        waypoints = path.waypoints(self._clock.now() + self._grace_s)
         # An error, or Ctrl-C, may come at any line: then nobody knows which of the two paths the arm follows.
         self.sure = False
         if waypoints:
