@@ -83,19 +83,20 @@ def test_an_agent_killed_in_the_middle_of_a_motion_leaves_the_arm_at_rest_then_l
     driver = RealTimeArm()
     arm = SafeArm(driver, kinematics=KINEMATICS, limits=X5, config=CONFIG)
     with arm:
-        arm.home()
         process.start()
         theirs.close()
-        first = last = None
+        assert ours.poll(60)
+        arm.home()  # only now: starting a process may take longer than a stiff arm waits
+        first, joints = None, None
         while True:
             try:
-                if not ours.poll(0.5):
-                    continue
-                joints = ours.recv()
+                while ours.poll(0) or joints is None:  # the newest
+                    joints = ours.recv()
             except EOFError:
                 break
             last = time.monotonic()
             arm.command_joints([Waypoint(last + 0.3, np.array(joints), 0.05)])
+            joints = None
             first = first or last
             if process.is_alive() and last - first > after_s:
                 os.kill(process.pid, signal.SIGKILL)

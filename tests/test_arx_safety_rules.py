@@ -158,10 +158,9 @@ def test_joints_stay_inside_their_limits_by_the_margin():
     assert_legal(arm, driver)
 
 
-@pytest.mark.parametrize(("axis", "sign", "edge"), [(0, 1, 0.60), (1, -1, -0.35), (2, 1, 0.50)])
+@pytest.mark.parametrize(("axis", "sign", "edge"), [(0, 1, 0.45), (1, -1, -0.2), (2, 1, 0.35)])
 def test_a_slow_drift_out_of_the_box_ends_at_its_wall(axis, sign, edge):
     arm, driver = safe_arm(settings=dict(box_max=(0.45, 0.35, 0.35), box_min=(0.1, -0.2, 0.0)))
-    edge = {0: 0.45, 1: -0.2, 2: 0.35}[axis]
     pose, seen = HOME_POSE.copy(), set()
     for _ in range(80):
         pose[axis] += sign * 0.006
@@ -174,17 +173,17 @@ def test_a_slow_drift_out_of_the_box_ends_at_its_wall(axis, sign, edge):
 
 def test_fingers_stay_above_the_table_whichever_way_they_point():
     for roll in (0.0, 0.4):
-        arm, driver = safe_arm(settings=dict(first_turn=1.0))
-        pose = HOME_POSE + np.array([0.05, 0, 0, roll, 0, 0])
-        seen = set()
-        for _ in range(60):
-            pose[2] -= 0.01
+        # A table that stands high: the arm reaches a low one only with its hand bent down.
+        arm, driver = safe_arm(settings=dict(table_height=0.1))
+        pose, seen = HOME_POSE + np.array([0, 0, 0.02, roll, 0, 0]), set()
+        for step in range(45):
+            pose[[0, 2]] += [0.01, 0.0] if step < 25 else [0.0, -0.006]
             seen |= set(kinds(go_pose(arm, pose)))
             sleep(arm, 0.1)
         assert Kind.TABLE in seen
         low = KINEMATICS.matrix(driver.commanded(arm.clock.now())[:6])
         corners = [low[2, 3] + low[2, 1] * y * 0.044 + low[2, 2] * z * 0.0255 / 2 for y in (-1, 1) for z in (-1, 1)]
-        assert 0 <= min(corners) < 3e-3
+        assert 0 <= min(corners) - 0.1 < 3e-3
         assert_legal(arm, driver)
 
 
@@ -195,7 +194,8 @@ def test_the_gripper_stays_in_its_range_and_under_its_speed():
         go(arm, np.zeros(6), gripper=-5.0)
         sleep(arm, 0.2)
     assert driver.commanded(arm.clock.now())[6] == pytest.approx(0.01, abs=1e-6)
-    assert_legal(arm, driver)
+    # The first course is the limp arm's, whose gripper was closed.
+    assert not [found for course in driver.courses()[1:] for found in violations(course, arm.config)]
 
 
 def test_a_far_target_is_approached_slowly_and_says_so():

@@ -435,10 +435,13 @@ class SafeArm:
         except DriverError as error:
             log.error("on the way out: %s", error)
         finally:
-            # Also when Ctrl-C is pressed once more.
+            # Also when Ctrl-C is pressed once more: an arm that goes limp has come to rest before.
             if self._mode is not Mode.LIMP:
-                with self._lock:
-                    self._halt()
+                try:
+                    with self._lock:
+                        self._halt()
+                    self._driver.clock.sleep_until(self._motion.path.end_s)
+                finally:
                     if self.config.on_exit != "hold":
                         self._limp()
 

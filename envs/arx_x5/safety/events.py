@@ -90,6 +90,7 @@ class Record:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self._new: list[Intervention] = []
+        self._last: Kind | None = None
         self._file: IO[str] | None = None
         if path is not None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,10 @@ class Record:
     def write(self, intervention: Intervention) -> None:
         """One more."""
         self._new.append(intervention)
-        log.warning("%.3f s: %s: %s", intervention.time_s, intervention.kind, intervention.detail)
+        # The same thing at every step is said once; the file has them all.
+        level = logging.DEBUG if intervention.kind is self._last else logging.WARNING
+        self._last = intervention.kind
+        log.log(level, "%.3f s: %s: %s", intervention.time_s, intervention.kind, intervention.detail)
         if self._file is not None:
             # Infinities and NaN are not JSON: what was wanted may well be that.
             row = asdict(intervention)
