@@ -350,6 +350,18 @@ def test_over_current_makes_the_arm_stay_where_it_is_then_limp():
     assert arm.mode is Mode.LIMP
 
 
+def test_an_arm_that_was_held_where_it_is_is_not_sent_back_to_its_path():
+    arm, driver = moving()
+    driver.torque = np.array([0, 39.0, 0, 0, 0, 0])
+    sleep(arm, 0.06)
+    assert driver.calls[-1] == "hold"
+    arm.hold()
+    arm.stop.press()
+    sleep(arm, 0.05)
+    arm.close()
+    assert "send" not in driver.calls[driver.calls.index("hold") :]
+
+
 def test_a_short_peak_of_torque_is_no_over_current():
     arm, driver = safe_arm(settings=dict(current_s=0.2))
     driver.torque = np.full(6, 100.0)

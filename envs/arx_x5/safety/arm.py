@@ -273,9 +273,8 @@ class SafeArm:
                 self._note(Kind.WATCHDOG, f"no fresh action for {self.config.watchdog_s} s; the arm holds")
                 self._halt()
             silent = now >= self._fresh_s + self.config.watchdog_s + self.config.damp_after_s
-            pressed = (
-                self._problem is not None and self._problem.pushes and now >= self._problem_since + _PRESSED_S
-            ) and self._problem.kind is Kind.OVER_CURRENT
+            strong = self._problem is not None and self._problem.kind is Kind.OVER_CURRENT
+            pressed = strong and now >= self._problem_since + _PRESSED_S
             stopped = self._stopped and self.config.on_stop == "damp" and self._motion.ended
             if self._mode is Mode.HOLDING and (silent or pressed or stopped):
                 why = "no fresh action for long" if silent else "over-current goes on" if pressed else "stopped"
@@ -329,8 +328,8 @@ class SafeArm:
     def _ready(self) -> None:
         """Raises Refused where no command may move the arm."""
         if not self._connected or self._mode in (Mode.LIMP, Mode.HOMING):
-            state = "on its way home" if self._mode is Mode.HOMING else "limp; call connect() and home() first"
-            raise Refused(Kind.NOT_READY, f"the arm is {state}")
+            why = "on its way home" if self._mode is Mode.HOMING else "limp; call connect() and home() first"
+            raise Refused(Kind.NOT_READY, f"the arm is {why}")
         if self.stop.pressed:
             raise Refused(Kind.STOPPED, f"the stop is pressed ({self.stop.reason}); see why, then reset_stop()")
         if self._problem is not None:
@@ -348,6 +347,8 @@ class SafeArm:
         if self._mode is not Mode.HOMING:
             self._mode = Mode.HOLDING
         self._near = True
+        if self._moved and not where_it_is:
+            return  # it stays where it was; the path it left is no way to brake
         try:
             if not where_it_is and self._motion.sure and (self._motion.brake() or not firmly):
                 return
@@ -436,7 +437,7 @@ class SafeArm:
             log.error("on the way out: %s", error)
         finally:
             # Also when Ctrl-C is pressed once more: an arm that goes limp has come to rest before.
-            if self._mode is not Mode.LIMP:
+            if self.mode is not Mode.LIMP:
                 try:
                     with self._lock:
                         self._halt()

@@ -164,4 +164,4 @@ def _rates(points: np.ndarray, turned: np.ndarray, dt: float) -> tuple[np.ndarra
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:
-    return np.sqrt((vectors * vectors).sum(-1))
+    return np.asarray(np.sqrt((vectors * vectors).sum(-1)))

@@ -163,7 +163,7 @@ class Governor:
         # How much of the course is left at every point of the grid, and after its last.
         left = np.append(np.abs(np.diff(course, axis=0)).max(1)[::-1].cumsum()[::-1], 0.0)
         left = left + np.abs(joints[-1] - course[-1]).max()
-        rows, may_brake = [old.joints_at(leave - 1), here], []
+        rows, may_brake = [old.joints_at(leave - 1), here], list[bool]()
         way_out, burst, tight = self._way_out(old, leave), _BURST, 0
         # Where it is tight every step takes long to find: a new command will come before the arm is past what was found.
         while (done := len(may_brake)) < steps and tight < _TIGHT:
@@ -309,7 +309,7 @@ class Governor:
         change = wanted - now
         most = 0.9 * self._fence.config.period_s
         over = max(value / (most * accel) for value, accel in zip(_amounts(reach, change), self._accels, strict=True))
-        return now + change * (part / max(1.0, over))
+        return np.asarray(now + change * (part / max(1.0, over)))
 
 
 def _amounts(reach: np.ndarray, change: np.ndarray) -> Amounts:
