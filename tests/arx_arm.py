@@ -100,7 +100,7 @@ class WritingArm:
             raise DriverError("limp")
         now = self.clock.now()
         times = [w.time_s for w in waypoints]
-        assert times and times[0] > now and all(b > a for a, b in zip(times, times[1:], strict=False)), times
+        assert times and times[0] > now and (np.diff(times) > 0).all(), times
         here = self.commanded(now)
         while self.knots and self.knots[-1][0] >= now and len(self.knots) > self.breaks[-1] + 1:
             self.knots.pop()
@@ -154,8 +154,8 @@ def exact_matrix(joints):
 def violations(course, config: SafetyConfig, *, limits=X5, grid_s=None):
     """What a course (M, 8) does that ``config`` forbids: (name, by how much) for each limit that is exceeded.
 
-    Positions and speeds are looked at every eighth of a period; accelerations are changes of the mean velocity from one period to the
-    next, from any moment on.
+    Positions and speeds are looked at every eighth of a period; accelerations are changes of the mean velocity from one period
+    to the next, from any moment on.
     """
     found = []
     period, parts = config.period_s, 8
@@ -205,7 +205,9 @@ def violations(course, config: SafetyConfig, *, limits=X5, grid_s=None):
 def _turns(turned, apart):
     """(N - apart, 3) rotation vectors, base frame, between rotations that are ``apart`` rows from each other."""
     step = np.einsum("nij,nkj->nik", turned[apart:], turned[:-apart])
-    twice = np.stack([step[:, 2, 1] - step[:, 1, 2], step[:, 0, 2] - step[:, 2, 0], step[:, 1, 0] - step[:, 0, 1]], axis=1)
+    twice = np.stack(
+        [step[:, 2, 1] - step[:, 1, 2], step[:, 0, 2] - step[:, 2, 0], step[:, 1, 0] - step[:, 0, 1]], axis=1
+    )
     sine = np.linalg.norm(twice, axis=1) / 2
     angle = np.arctan2(sine, (np.trace(step, axis1=1, axis2=2) - 1) / 2)
     return twice / 2 * np.where(sine > 1e-12, angle / np.maximum(sine, 1e-300), 1.0)[:, None]
@@ -215,7 +217,9 @@ def safe_arm(driver=None, **options):
     """A connected arm at home, and its driver."""
     driver = WritingArm() if driver is None else driver
     config = options.pop("config", None) or SafetyConfig(**options.pop("settings", {}))
-    arm = SafeArm(driver, kinematics=KINEMATICS, limits=X5, config=config, threaded=options.pop("threaded", False), **options)
+    arm = SafeArm(
+        driver, kinematics=KINEMATICS, limits=X5, config=config, threaded=options.pop("threaded", False), **options
+    )
     arm.connect()
     arm.home()
     return arm, driver

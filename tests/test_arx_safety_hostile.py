@@ -104,7 +104,9 @@ class Agent:
         self._sleep(float(self.rng.uniform(0.1, 0.5)))
 
     def pose(self):
-        pose = np.concatenate([self.rng.uniform([-0.2, -0.5, -0.2], [0.8, 0.5, 0.7]), self.rng.uniform(-math.pi, math.pi, 3)])
+        pose = np.concatenate(
+            [self.rng.uniform([-0.2, -0.5, -0.2], [0.8, 0.5, 0.7]), self.rng.uniform(-math.pi, math.pi, 3)]
+        )
         self.arm.command_poses([self.arm.clock.now() + 0.1], [pose], [0.05])
         self._sleep(0.1)
 
@@ -133,7 +135,9 @@ class Agent:
 
     def partly_past(self):
         now, here = self.arm.clock.now(), self.arm._motion.where()
-        self.arm.command_joints([Waypoint(now + t, here + 0.1 * self.rng.normal(size=6), 0.05) for t in (-0.1, 0.01, 0.2)])
+        self.arm.command_joints(
+            [Waypoint(now + t, here + 0.1 * self.rng.normal(size=6), 0.05) for t in (-0.1, 0.01, 0.2)]
+        )
         self._sleep(0.1)
 
     def far_future(self):
@@ -181,7 +185,9 @@ def check(config, moods, seed, lag_s, *, fails):
             arm.home()
         getattr(agent, mood)()
     silent_s = arm.clock.now()
-    assert driver.knots[-1][0] <= silent_s + config.watchdog_s + 1e-9, "the arm moves on when the watchdog's time is over"
+    assert driver.knots[-1][0] <= silent_s + config.watchdog_s + 1e-9, (
+        "the arm moves on when the watchdog's time is over"
+    )
     if fails:
         with pytest.raises(ZeroDivisionError), arm:
             raise ZeroDivisionError("a bug in the agent")
@@ -254,11 +260,11 @@ def test_an_exception_in_the_agent_ends_at_home_and_limp_without_leaving_a_limit
         driver = WritingArm()
         arm, _ = safe_arm(driver)
         agent = Agent(arm, seed)
+        agent.steps()
+        agent.chunk()
         with pytest.raises(ZeroDivisionError), arm:
-            agent.steps()
-            agent.chunk()
             raise ZeroDivisionError("a bug in the agent")
-        assert driver.calls[-2:] == ["damp", "close"] or driver.calls[-1] == "close"
+        assert driver.calls[-2:] == ["damp", "close"]
         courses = driver.courses()
         for course in courses:
             assert not violations(course, arm.config)

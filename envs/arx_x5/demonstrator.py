@@ -18,6 +18,9 @@ _BACK, _LIFTED = 0.09, 0.14
 _SQUEEZED = 0.04
 """m: less than a cup is wide; the SDK stops squeezing at half the gripper's torque."""
 _SPEED, _SLOW, _TURN = 0.22, 0.08, 1.2
+_CLOSING = 0.05
+"""m/s. At the SDK's gains the gripper is 40 ms behind what it is told: closing on something at more than about 0.13 m/s, it has gone so
+far ahead when it is stopped that its torque stays above the limit, and the arm switches itself off."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +127,7 @@ class Demonstrator:
 
     def _grip(self, opening: float) -> Iterator[None]:
         start = self._gripper
-        steps = max(1, math.ceil(abs(opening - start) / 0.12 / self._dt))
+        steps = max(1, math.ceil(abs(opening - start) / _CLOSING / self._dt))
         for step in range(1, steps + 1):
             self._gripper = start + (opening - start) * step / steps
             yield

@@ -14,7 +14,10 @@ from typing import Any, Self
 import numpy as np
 
 from uva_agents.envs.arx_x5.actions import Targets
-from uva_agents.envs.arx_x5.interface import ArmState, Camera, Driver, DriverError
+from uva_agents.envs.arx_x5.assembly import assemble, checked_model
+from uva_agents.envs.arx_x5.drivers import TwinDriver, make_driver
+from uva_agents.envs.arx_x5.interface import Camera, Driver, DriverError
+from uva_agents.envs.arx_x5.observing import picture
 from uva_agents.envs.arx_x5.rig import Latencies, Rig
 from uva_agents.envs.arx_x5.safety import Intervention, SafetyConfig
 
@@ -37,9 +40,10 @@ class ArxX5RobotConfig:
         cartesian: actions are tool poses instead of joints.
         control_hz: actions per second; each is to be reached one period later.
         safety: limits; :class:`SafetyConfig`'s own by default.
-        cameras: name -> camera.
+        cameras: name -> camera; observations are of the moment that the first one's newest picture shows.
+        image_size: (height, width) of their pictures.
         latencies: of measurements and actions.
-        driver_options: more for the driver.
+        driver_options: more for :func:`~uva_agents.envs.arx_x5.drivers.make_driver`.
     """
 
     id: str = "arx_x5"
@@ -50,6 +54,7 @@ class ArxX5RobotConfig:
     control_hz: float = 20.0
     safety: SafetyConfig | None = None
     cameras: Mapping[str, Camera] = field(default_factory=dict)
+    image_size: tuple[int, int] = (480, 640)
     latencies: Latencies | None = None
     driver_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -62,14 +67,13 @@ class ArxX5Robot:
     ...     obs = robot.get_observation()
     ...     sent = robot.send_action({key: obs[key] for key in robot.action_features})
 
-    Nothing moves before :meth:`home`, or :meth:`hold` and an action: connecting leaves the arm limp.
+    Nothing moves before :meth:`home`: connecting leaves the arm limp, and a limp arm follows nothing.
 
     Args:
         config: what it is made from.
 
     Raises:
-        ValueError: settings that do not go together.
-        DriverError: the package that the driver needs is not installed.
+        ValueError: the model is not said, or the rate makes no sense.
     """
 
     name = "arx_x5"
@@ -79,10 +83,12 @@ class ArxX5Robot:
         self.config = config or ArxX5RobotConfig()
         if not 1 <= self.config.control_hz <= 100:
             raise ValueError(f"control_hz={self.config.control_hz} must be between 1 and 100")
+        self._model = checked_model(self.config.model, self.config.driver)
         self.id = self.config.id
         self.interventions: tuple[Intervention, ...] = ()
         """Of the last :meth:`send_action`."""
         self._rig: Rig | None = None
+        self._twin: TwinDriver | None = None
 
     # -- what it can tell and do, also while disconnected ------------------------------------------------------------
 
@@ -90,7 +96,7 @@ class ArxX5Robot:
     def observation_features(self) -> dict[str, Any]:
         """Key -> ``float``, or (H, W, 3) of a camera's pictures."""
         joints = {f"{name}.{what}": float for name in (*JOINTS, "gripper") for what in ("pos", "velocity", "effort")}
-        pictures = {name: _shape(camera) for name, camera in self.config.cameras.items()}
+        pictures = {name: (*self.config.image_size, 3) for name in self.config.cameras}
         return {**joints, **dict.fromkeys(_POSE_KEYS, float), **pictures}
 
     @property
@@ -122,26 +128,29 @@ class ArxX5Robot:
             calibrate: accepted for LeRobot's sake; there is nothing to calibrate.
 
         Raises:
+            ImportError: the package that the driver needs is not installed.
             DriverError: connected already, or no arm answers; the message says what to check.
         """
         if self._rig is not None:
             raise DriverError(f"{self.id} is connected already")
+        config = self.config
+        driver: Driver
+        if isinstance(config.driver, str):
+            where = {"interface": config.interface} if config.driver == "arx5" else {}
+            driver = made = make_driver(config.driver, model=self._model, **where, **config.driver_options)
+            self._twin = made if isinstance(made, TwinDriver) else None
+        else:
+            driver = config.driver
         rig = assemble(
-            self.config.driver,
-            model=self.config.model,
-            interface=self.config.interface,
-            cameras=self.config.cameras,
-            latencies=self.config.latencies,
-            safety=self.config.safety,
-            options=self.config.driver_options,
-        ).rig
+            driver, model=self._model, cameras=config.cameras, latencies=config.latencies, safety=config.safety
+        )
+        self._rig = rig
         try:
             rig.connect()
             rig.wait_for_frames()
         except BaseException:
-            rig.close()
+            self.disconnect()
             raise
-        self._rig = rig
         self.configure()
 
     def disconnect(self) -> None:
@@ -149,6 +158,9 @@ class ArxX5Robot:
         rig, self._rig = self._rig, None
         if rig is not None:
             rig.close()
+        twin, self._twin = self._twin, None
+        if twin is not None:
+            twin.shut_down()
 
     def __enter__(self) -> Self:
         self.connect()
@@ -168,12 +180,12 @@ class ArxX5Robot:
         self._connected("home()").arm.home()
 
     def hold(self) -> None:
-        """Become, or stay, stiff where the arm is."""
+        """Come to rest, stiff. A limp arm stays limp: it is :meth:`home` that makes it stiff."""
         self._connected("hold()").arm.hold()
 
     def stop(self, reason: str = "stop() was called") -> None:
         """Emergency stop, from any thread."""
-        self._connected("stop()").arm.stop(reason)
+        self._connected("stop()").arm.stop.press(reason)
 
     def get_observation(self) -> dict[str, Any]:
         """The arm at the moment of the first camera's newest picture, and each camera's newest picture.
@@ -196,7 +208,8 @@ class ArxX5Robot:
             "gripper.effort": state.gripper_torque,
         }
         found |= dict(zip(_POSE_KEYS, (*state.eef_pose.tolist(), state.gripper_pos), strict=True))
-        return {**found, **{name: frame.image for name, frame in look.frames.items()}}
+        pictures = {name: picture(frame.image, self.config.image_size) for name, frame in look.frames.items()}
+        return {**found, **pictures}
 
     def send_action(self, action: Mapping[str, Any]) -> dict[str, float]:
         """Be there one period from now, as far as the safety layer allows.
@@ -223,9 +236,9 @@ class ArxX5Robot:
         reached_s = rig.clock.now() + max(1 / self.config.control_hz, rig.reaction_s)
         result = rig.send(targets, np.array([reached_s]))
         self.interventions = result.sent.interventions
-        joints, opening = rig.where_sent(result, reached_s)
+        joints, opening = rig.where_sent(result.sent.waypoints, reached_s)
         if self.config.cartesian:
-            joints = rig.arm.kinematics.forward(joints)
+            joints = rig.kinematics.forward(joints)
         return dict(zip(keys, (*joints.tolist(), opening), strict=True))
 
     def _connected(self, what: str) -> Rig:

@@ -23,23 +23,17 @@ from uva_agents.envs.arx_x5.safety.events import Intervention, Kind, Record, Sen
 from uva_agents.envs.arx_x5.safety.fence import Fence
 from uva_agents.envs.arx_x5.safety.governor import Governor
 from uva_agents.envs.arx_x5.safety.health import Health, Problem
+from uva_agents.envs.arx_x5.safety.homing import in_the_way, straight_to
 from uva_agents.envs.arx_x5.safety.motion import Motion
-from uva_agents.envs.arx_x5.safety.wanted import (
-    Note,
-    Refused,
-    Wanted,
-    check_first,
-    columns,
-    from_joints,
-    from_poses,
-    read_stream,
-)
+from uva_agents.envs.arx_x5.safety.wanted import Reader, Refused, Wanted, check_first
 from uva_agents.envs.arx_x5.safety.watch import WatchedClock, WatchThread, runs_by_itself
 
 log = logging.getLogger(__name__)
 
 _STILL = 0.05
 """rad/s: an arm that is slower rests."""
+_GRACE_S = 0.002
+"""Between choosing waypoints and the driver's look at them, where time passes by itself."""
 _HOME = 1e-3
 """rad: nearer than that the arm is home."""
 _PRESSED_S = 0.5
@@ -59,8 +53,8 @@ class Mode(Enum):
 class SafeArm:
     """A driver with limits: it is one itself, and keeps the one inside to itself.
 
-    Every command is checked, and clipped, slowed or refused where it has to be; what was really sent comes back. When commands stop,
-    for whatever reason, the arm is at rest within ``config.watchdog_s``, because every path that is sent ends at rest by then.
+    Every command is checked, and clipped, slowed or refused where it has to be; what was really sent comes back. When commands
+    stop, for whatever reason, the arm is at rest within ``config.watchdog_s``: every path that is sent ends at rest by then.
 
     As a context manager it connects, and at the end does what ``config.on_exit`` says, also after an exception.
 
@@ -95,12 +89,14 @@ class SafeArm:
         self.config.check_arm(limits)
         self.limits = limits
         self.stop = EStop() if stop is None else stop
-        self._driver, self._kinematics = driver, kinematics
+        self._driver = driver
         self._threaded = runs_by_itself(driver.clock) if threaded is None else threaded
         self.clock: Clock = driver.clock if self._threaded else WatchedClock(driver.clock, self.tick)
         self._fence = Fence(kinematics, limits, self.config)
+        self._reader = Reader(self._fence, kinematics)
         self._slow = Governor(self._fence.slower(self.config.home_speed))
-        self._motion = Motion(self._fence, clock=driver.clock, send=self._send)
+        grace_s = _GRACE_S if self._threaded else 0.0
+        self._motion = Motion(self._fence, clock=driver.clock, send=self._send, grace_s=grace_s)
         self._health = Health(driver, camera=camera, limits=limits, config=self.config)
         self._record = Record(log_file)
         self._lock = threading.RLock()
@@ -112,7 +108,6 @@ class SafeArm:
         self._driver_homes = False
         self._stopped = False  # the stop has been seen and acted on
         self._fresh_s = -math.inf
-        self._pending: list[Intervention] = []
         self._watch: WatchThread | None = None
         self._connected = False
 
@@ -150,15 +145,7 @@ class SafeArm:
             What was really sent, and every intervention since the last command. Nothing that is wrong with the waypoints raises.
         """
 
-        def read(here: np.ndarray, left_s: float, now: float) -> Wanted:
-            try:
-                parts = columns(waypoints)
-            except (TypeError, AttributeError) as error:
-                raise Refused(Kind.NOT_FINITE, f"a command must be waypoints: {error}") from None
-            stream = read_stream(*parts, from_s=now, fence=self._fence)
-            return from_joints(stream, fence=self._fence, kinematics=self._kinematics)
-
-        return self._command(read)
+        return self._command(lambda here, left_s, now: self._reader.joints(waypoints, now=now))
 
     def command_poses(self, times: Any, poses: Any, grippers: Any) -> Sent:
         """Go through tool poses; replaces what is queued.
@@ -172,19 +159,14 @@ class SafeArm:
             As :meth:`command_joints`.
         """
 
-        def read(here: np.ndarray, left_s: float, now: float) -> Wanted:
-            stream = read_stream(times, poses, grippers, from_s=now, fence=self._fence)
-            # From where the path is left, or from now on if that is later than the first waypoint.
-            since = min(left_s, float(stream.times[0]))
-            return from_poses(stream, fence=self._fence, kinematics=self._kinematics, seed=here, from_s=since)
-
-        return self._command(read)
+        return self._command(
+            lambda here, left_s, now: self._reader.poses(times, poses, grippers, now=now, here=here, left_s=left_s)
+        )
 
     def take_interventions(self) -> tuple[Intervention, ...]:
         """Those since the last command, which no command has returned yet."""
         with self._lock:
-            taken, self._pending = tuple(self._pending), []
-            return taken
+            return self._record.take()
 
     def reset_stop(self) -> None:
         """Release the emergency stop. The arm does not move; the first action has to be near where it is."""
@@ -204,7 +186,7 @@ class SafeArm:
             raise DriverError("the arm is limp: call home() first")
         sent = self.command_joints(waypoints)
         with self._lock:  # who calls this does not see what came back
-            self._pending = [*sent.interventions, *self._pending]
+            self._record.give_back(sent.interventions)
 
     def hold(self) -> None:
         """Brake within the limits, and stay there, stiff. A limp arm stays limp."""
@@ -291,9 +273,8 @@ class SafeArm:
                 self._note(Kind.WATCHDOG, f"no fresh action for {self.config.watchdog_s} s; the arm holds")
                 self._halt()
             silent = now >= self._fresh_s + self.config.watchdog_s + self.config.damp_after_s
-            pressed = (
-                self._problem is not None and self._problem.pushes and now >= self._problem_since + _PRESSED_S
-            ) and self._problem.kind is Kind.OVER_CURRENT
+            strong = self._problem is not None and self._problem.kind is Kind.OVER_CURRENT
+            pressed = strong and now >= self._problem_since + _PRESSED_S
             stopped = self._stopped and self.config.on_stop == "damp" and self._motion.ended
             if self._mode is Mode.HOLDING and (silent or pressed or stopped):
                 why = "no fresh action for long" if silent else "over-current goes on" if pressed else "stopped"
@@ -331,7 +312,7 @@ class SafeArm:
                 self._note(Kind.DRIVER, str(error))
                 self._halt(where_it_is=True)
                 raise
-            return Sent(waypoints, self.take_interventions())
+            return Sent(waypoints, self._record.take())
 
     def _first(self, read: Callable[[np.ndarray, float, float], Wanted]) -> Callable[[np.ndarray, float], Wanted]:
         now = self._driver.clock.now()
@@ -347,8 +328,8 @@ class SafeArm:
     def _ready(self) -> None:
         """Raises Refused where no command may move the arm."""
         if not self._connected or self._mode in (Mode.LIMP, Mode.HOMING):
-            state = "on its way home" if self._mode is Mode.HOMING else "limp; call connect() and home() first"
-            raise Refused(Kind.NOT_READY, f"the arm is {state}")
+            why = "on its way home" if self._mode is Mode.HOMING else "limp; call connect() and home() first"
+            raise Refused(Kind.NOT_READY, f"the arm is {why}")
         if self.stop.pressed:
             raise Refused(Kind.STOPPED, f"the stop is pressed ({self.stop.reason}); see why, then reset_stop()")
         if self._problem is not None:
@@ -366,8 +347,10 @@ class SafeArm:
         if self._mode is not Mode.HOMING:
             self._mode = Mode.HOLDING
         self._near = True
+        if self._moved and not where_it_is:
+            return  # it stays where it was; the path it left is no way to brake
         try:
-            if not where_it_is and (self._motion.brake() or not firmly):
+            if not where_it_is and self._motion.sure and (self._motion.brake() or not firmly):
                 return
         except DriverError as error:
             self._note(Kind.DRIVER, f"braking was not possible: {error}")
@@ -388,28 +371,25 @@ class SafeArm:
         self.clock.sleep_until(self._motion.path.end_s)
 
     def _check_way_home(self) -> None:
-        here = self._driver.state().joint_pos
-        way = here + np.linspace(0, 1, 60)[:, None] * (self.limits.home_joint_pos - here)
-        room = self._fence.room(way, *self._fence.tool(way))[:, 12:]
-        under = (room < np.minimum(0.0, room[0]) - 1e-3).any(0)
-        if under.any():
-            what = "through the table" if under[-1] else "out of the workspace box"
+        what = in_the_way(self._fence, self._driver.state().joint_pos, self.limits.home_joint_pos)
+        if what is not None:
             self._note(Kind.HOME_PATH, f"the straight way of the joints home leads {what}")
-            raise DriverError(f"the straight way of the joints home leads {what}: move the limp arm by hand, then home() again")
+            raise DriverError(
+                f"the straight way of the joints home leads {what}: move the limp arm by hand, then home() again"
+            )
 
     def _home_from_limp(self) -> None:
         with self._homing():
-            self._driver_homes = True
+            self._driver_homes, self._moved = True, False
             try:
                 self._drive(self._driver.home)
             finally:
                 self._driver_homes = False
             with self._lock:
-                if self._stopped:
-                    raise DriverError("the stop was pressed on the way home: see why, reset_stop(), then home() again")
+                if self._moved:
+                    raise DriverError("something stopped the way home: see the interventions")
                 # The command is home; the arm may hang a little below that, which is no reason to let it sink further.
                 self._motion.rest_at(self.limits.home_joint_pos, self.limits.gripper_width)
-                self._moved = False
 
     def _glide(self, joints: np.ndarray, gripper: float) -> None:
         """Slowly straight to joints (6,), within the limits."""
@@ -419,7 +399,7 @@ class SafeArm:
                     if self._stopped or self._problem is not None:
                         raise DriverError("something stopped the way home: see the interventions")
                     before = self._motion.where()
-                    self._motion.follow(lambda here, left_s: _goal(joints, gripper, left_s), governor=self._slow)
+                    self._motion.follow(lambda here, left_s: straight_to(joints, gripper, left_s), governor=self._slow)
                     self._fresh_s = self._driver.clock.now()
                     path = self._motion.path
                 self.clock.sleep_until(min(path.end_s, self._fresh_s + self.config.watchdog_s / 2))
@@ -428,7 +408,9 @@ class SafeArm:
                     return
                 if off > _HOME and self._motion.ended and np.abs(path.joints[-1] - before).max() < 1e-6:
                     self._note(Kind.HOME_PATH, "the straight way of the joints home leaves the limits; the arm holds")
-                    raise DriverError("the straight way of the joints home leaves the limits: lead the arm clear of them, then home() again")
+                    raise DriverError(
+                        "the straight way of the joints home leaves the limits: lead the arm clear of them, then home() again"
+                    )
 
     @contextlib.contextmanager
     def _homing(self) -> Iterator[None]:
@@ -454,10 +436,13 @@ class SafeArm:
         except DriverError as error:
             log.error("on the way out: %s", error)
         finally:
-            # Also when Ctrl-C is pressed once more.
-            if self._mode is not Mode.LIMP:
-                with self._lock:
-                    self._halt()
+            # Also when Ctrl-C is pressed once more: an arm that goes limp has come to rest before.
+            if self.mode is not Mode.LIMP:
+                try:
+                    with self._lock:
+                        self._halt()
+                    self._driver.clock.sleep_until(self._motion.path.end_s)
+                finally:
                     if self.config.on_exit != "hold":
                         self._limp()
 
@@ -484,10 +469,4 @@ class SafeArm:
     ) -> None:
         last = numbers(sent[-1].joint_pos, sent[-1].gripper_pos) if sent else None
         intervention = Intervention(self._driver.clock.now(), kind, detail, wanted, last)
-        self._pending.append(intervention)
         self._record.write(intervention)
-
-
-def _goal(joints: np.ndarray, gripper: float, left_s: float) -> Wanted:
-    row = np.append(joints, gripper)[None]
-    return Wanted(np.array([left_s + 1e-3]), row[:, :6], row[:, 6], row, ())

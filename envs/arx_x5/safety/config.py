@@ -1,4 +1,4 @@
-"""What the safety layer allows, and when it steps in. Defaults are slow and small: raise them when the arm has shown that it may."""
+"""What the safety layer allows, and when it steps in. Defaults are slow and small: raise them with care."""
 
 from __future__ import annotations
 
@@ -174,6 +174,6 @@ def _workspace(config: SafetyConfig) -> None:
         if not math.isfinite(config.table_height):
             raise ValueError(f"table_height={config.table_height} must be finite, or None for no table")
         if config.table_height >= config.box_max[2]:
-            raise ValueError(f"the table (z={config.table_height}) is above the workspace box (z up to {config.box_max[2]})")
-
-
+            raise ValueError(
+                f"the table (z={config.table_height}) is above the workspace box (z up to {config.box_max[2]})"
+            )

@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 class EStop:
     """Pressed once, it stays pressed until :meth:`reset`.
 
-    Pressing only sets a flag, so that it is allowed anywhere, a signal handler included; the safety layer's watch thread sees it within
-    a few milliseconds.
+    Pressing only sets a flag, so that it is allowed anywhere, a signal handler included; the safety layer's watch sees it within a
+    few milliseconds.
     """
 
     def __init__(self) -> None:

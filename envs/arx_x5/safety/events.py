@@ -67,7 +67,7 @@ class Sent:
     """What became of a command.
 
     Attributes:
-        waypoints: all that was sent, on the grid, the last one at rest; in a dry run, what would have been. Empty where nothing was.
+        waypoints: all that was sent, on the grid, the last one at rest; in a dry run, what would have been. Empty: nothing.
         interventions: what was changed, and why; empty where nothing was.
     """
 
@@ -82,13 +82,15 @@ def numbers(values: Sequence[float] | np.ndarray, gripper: float | None = None) 
 
 
 class Record:
-    """Interventions as log messages, and as lines of JSON in a file that is complete after every line.
+    """Interventions as log messages, as lines of JSON in a file that is complete after every line, and for who commands the arm.
 
     Args:
-        path: appended to; ``None``: log messages only.
+        path: appended to; ``None``: no file.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
+        self._new: list[Intervention] = []
+        self._last: Kind | None = None
         self._file: IO[str] | None = None
         if path is not None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -96,13 +98,26 @@ class Record:
 
     def write(self, intervention: Intervention) -> None:
         """One more."""
-        log.warning("%.3f s: %s: %s", intervention.time_s, intervention.kind, intervention.detail)
+        self._new.append(intervention)
+        # The same thing at every step is said once; the file has them all.
+        level = logging.DEBUG if intervention.kind is self._last else logging.WARNING
+        self._last = intervention.kind
+        log.log(level, "%.3f s: %s: %s", intervention.time_s, intervention.kind, intervention.detail)
         if self._file is not None:
             # Infinities and NaN are not JSON: what was wanted may well be that.
             row = asdict(intervention)
             row["wanted"] = _plain(intervention.wanted)
             row["sent"] = _plain(intervention.sent)
             self._file.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def take(self) -> tuple[Intervention, ...]:
+        """Those that have not been taken yet."""
+        taken, self._new = tuple(self._new), []
+        return taken
+
+    def give_back(self, interventions: Sequence[Intervention]) -> None:
+        """Taken by somebody who has no use for them."""
+        self._new = [*interventions, *self._new]
 
     def close(self) -> None:
         """Let go of the file."""

@@ -157,9 +157,11 @@ def _rates(points: np.ndarray, turned: np.ndarray, dt: float) -> tuple[np.ndarra
     """Mean velocities (..., M - 1, 3), m/s and rad/s, between neighbouring points of (..., M, 3) and (..., M, 3, 3)."""
     # Half of the skew part of new @ old.T is sin(angle) times the axis; the angle of a step is small: joint speeds are limited.
     new, old = turned[..., 1:, :, :], turned[..., :-1, :, :]
-    lean = np.stack([(new[..., j, :] * old[..., i, :] - new[..., i, :] * old[..., j, :]).sum(-1) for i, j in _PLANES], -1)
+    lean = np.stack(
+        [(new[..., j, :] * old[..., i, :] - new[..., i, :] * old[..., j, :]).sum(-1) for i, j in _PLANES], -1
+    )
     return np.diff(points, axis=-2) / dt, lean / (2 * dt)
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:
-    return np.sqrt((vectors * vectors).sum(-1))
+    return np.asarray(np.sqrt((vectors * vectors).sum(-1)))

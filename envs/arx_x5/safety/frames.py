@@ -45,7 +45,7 @@ class ToolFrames:
         points, turned = self(np.concatenate([joints[None], joints + step * np.eye(N_JOINTS)]))
         spin = turned[1:] @ turned[0].T
         lean = [(spin[:, j, i] - spin[:, i, j]) / 2 for i, j in ((1, 2), (2, 0), (0, 1))]
-        return np.concatenate([(points[1:] - points[0]).T, np.stack(lean)]) / step
+        return np.asarray(np.concatenate([(points[1:] - points[0]).T, np.stack(lean)]) / step)
 
     def _one_by_one(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         poses = np.stack([self._kinematics.forward(row) for row in rows])

@@ -99,7 +99,9 @@ class Path:
             for i in range(first, len(self.joints))
         )
 
-    def left_at(self, index: int, joints: np.ndarray, grippers: np.ndarray, may_brake: np.ndarray, *, keep: int) -> Path:
+    def left_at(
+        self, index: int, joints: np.ndarray, grippers: np.ndarray, may_brake: np.ndarray, *, keep: int
+    ) -> Path:
         """Up to point ``index`` as it is, and then on with others; points before ``keep`` are forgotten."""
         kept = range(keep, index + 1)
         last = len(self.may_brake) - 1
@@ -161,7 +163,7 @@ class Governor:
         # How much of the course is left at every point of the grid, and after its last.
         left = np.append(np.abs(np.diff(course, axis=0)).max(1)[::-1].cumsum()[::-1], 0.0)
         left = left + np.abs(joints[-1] - course[-1]).max()
-        rows, may_brake = [old.joints_at(leave - 1), here], []
+        rows, may_brake = [old.joints_at(leave - 1), here], list[bool]()
         way_out, burst, tight = self._way_out(old, leave), _BURST, 0
         # Where it is tight every step takes long to find: a new command will come before the arm is past what was found.
         while (done := len(may_brake)) < steps and tight < _TIGHT:
@@ -288,7 +290,7 @@ class Governor:
         return wanted / max(1.0, over)
 
     def _stoppable(self, distance: float, along: Amounts, share: float) -> float:
-        """Speed of the joint that turns most, rad/s, from which a share of the accelerations stops it after one step and ``distance``.
+        """Speed of the joint that turns most, rad/s, from which a share of the accelerations stops it within ``distance``.
 
         Args:
             distance: rad of that joint.
@@ -296,7 +298,8 @@ class Governor:
         """
         dt = self._fence.config.period_s
         slow = share * min(
-            most * along[0] / max(value, 1e-9 * along[0], 1e-12) for value, most in zip(along, self._accels, strict=True)
+            most * along[0] / max(value, 1e-9 * along[0], 1e-12)
+            for value, most in zip(along, self._accels, strict=True)
         )
         slow = max(slow, 1e-9)
         return slow * (math.sqrt(dt * dt + 2 * distance / slow) - dt)
@@ -306,11 +309,11 @@ class Governor:
         change = wanted - now
         most = 0.9 * self._fence.config.period_s
         over = max(value / (most * accel) for value, accel in zip(_amounts(reach, change), self._accels, strict=True))
-        return now + change * (part / max(1.0, over))
+        return np.asarray(now + change * (part / max(1.0, over)))
 
 
 def _amounts(reach: np.ndarray, change: np.ndarray) -> Amounts:
-    """Of a joint vector (6,): its largest entry, how far the tool goes, how far it turns. Floats: numpy is slow on three numbers."""
+    """Of a joint vector (6,): its largest entry, how far the tool goes, how far it turns. numpy is slow on three numbers."""
     x, y, z, *turn = (reach @ change).tolist()
     return max(map(abs, change.tolist())), math.hypot(x, y, z), math.hypot(*turn)
 

@@ -77,7 +77,9 @@ class Health:
         age = now - state.time_s
         if age > c.state_age_s:
             return Problem(Kind.STALE_STATE, f"the arm's last measurement is {age:.2f} s old; check power and CAN")
-        share = np.append(np.abs(state.joint_torque) / limits.joint_torque_max, abs(state.gripper_torque) / limits.gripper_torque_max)
+        share = np.append(
+            np.abs(state.joint_torque) / limits.joint_torque_max, abs(state.gripper_torque) / limits.gripper_torque_max
+        )
         worst = int(share.argmax())
         if share[worst] <= c.current_ratio:
             self._strong_since = math.inf
@@ -91,7 +93,7 @@ class Health:
             off = np.abs(state.joint_pos - sent_to)
             if off.max() > c.tracking_error:
                 joint = int(off.argmax())
-                detail = f"joint {joint + 1} is {off[joint]:.2f} rad from where it was sent; something blocks it, or its gain is too low"
+                detail = f"joint {joint + 1} is {off[joint]:.2f} rad from where it was sent; see what blocks it"
                 return Problem(Kind.TRACKING, detail, pushes=True)
         return None
 

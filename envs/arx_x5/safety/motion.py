@@ -25,16 +25,20 @@ class Motion:
         fence: the limits.
         clock: of the driver.
         send: gives waypoints to the driver.
+        grace_s: points nearer than that are not sent: they would be past when the driver looks at them.
     """
 
-    def __init__(self, fence: Fence, *, clock: Clock, send: Callable[[Sequence[Waypoint]], None]) -> None:
-        self._fence, self._clock, self._send = fence, clock, send
+    def __init__(
+        self, fence: Fence, *, clock: Clock, send: Callable[[Sequence[Waypoint]], None], grace_s: float = 0.0
+    ) -> None:
+        self._fence, self._clock, self._send, self._grace_s = fence, clock, send, grace_s
         self._governor = Governor(fence)
+        self.sure = True  # whether the driver is known to follow the path
         self.path = Path.resting(clock.now(), fence.config.period_s, np.zeros(6), 0.0)
 
     def rest_at(self, joints: np.ndarray, gripper: float) -> None:
         """The arm rests there: joints (6,)."""
-        self.path = Path.resting(self._clock.now(), self._fence.config.period_s, joints, gripper)
+        self.path, self.sure = Path.resting(self._clock.now(), self._fence.config.period_s, joints, gripper), True
 
     @property
     def ended(self) -> bool:
@@ -88,7 +92,9 @@ class Motion:
             if self._clock.now() <= left_s:
                 waypoints = self._take(path)
                 return waypoints, [*wanted.notes, *_behind(path, times, wanted, chosen)]
-        raise Refused(Kind.LATE, f"computing a path takes longer than {_STRETCHES[-1] * self._fence.config.lead_s:.2f} s here")
+        raise Refused(
+            Kind.LATE, f"computing a path takes longer than {_STRETCHES[-1] * self._fence.config.lead_s:.2f} s here"
+        )
 
     def brake(self) -> bool:
         """Stop, within the limits; whether that was possible. True at rest."""
@@ -113,10 +119,12 @@ class Motion:
         return leave, max(keep, 0)
 
     def _take(self, path: Path) -> tuple[Waypoint, ...]:
-        waypoints = path.waypoints(self._clock.now())
+        waypoints = path.waypoints(self._clock.now() + self._grace_s)
+        # An error, or Ctrl-C, may come at any line: then nobody knows which of the two paths the arm follows.
+        self.sure = False
         if waypoints:
             self._send(waypoints)
-        self.path = path
+        self.path, self.sure = path, True
         return waypoints
 
 

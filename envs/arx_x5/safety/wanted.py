@@ -68,9 +68,44 @@ class Wanted:
     notes: tuple[Note, ...]
 
 
-def columns(waypoints: Sequence[Waypoint]) -> tuple[Any, Any, Any]:
-    """Times, joints and grippers of waypoints, whatever they hold."""
-    return ([w.time_s for w in waypoints], [w.joint_pos for w in waypoints], [w.gripper_pos for w in waypoints])
+class Reader:
+    """Makes courses of commands.
+
+    Args:
+        fence: the limits.
+        kinematics: of the arm.
+    """
+
+    def __init__(self, fence: Fence, kinematics: Kinematics) -> None:
+        self._fence, self._kinematics = fence, kinematics
+
+    def joints(self, waypoints: Sequence[Waypoint], *, now: float) -> Wanted:
+        """Of waypoints.
+
+        Raises:
+            Refused: nothing of them can be used.
+        """
+        try:
+            times = [w.time_s for w in waypoints]
+            rows, grippers = [w.joint_pos for w in waypoints], [w.gripper_pos for w in waypoints]
+        except (TypeError, AttributeError) as error:
+            raise Refused(Kind.NOT_FINITE, f"a command must be waypoints: {error}") from None
+        return from_joints(
+            read_stream(times, rows, grippers, from_s=now, fence=self._fence),
+            fence=self._fence,
+            kinematics=self._kinematics,
+        )
+
+    def poses(self, times: Any, poses: Any, grippers: Any, *, now: float, here: np.ndarray, left_s: float) -> Wanted:
+        """Of tool poses, for an arm that will be at joints ``here`` (6,) at ``left_s``.
+
+        Raises:
+            Refused: nothing of them can be used.
+        """
+        stream = read_stream(times, poses, grippers, from_s=now, fence=self._fence)
+        # From where the path is left, or at once if that is later than the first waypoint.
+        since = min(left_s, float(stream.times[0]))
+        return from_poses(stream, fence=self._fence, kinematics=self._kinematics, seed=here, from_s=since)
 
 
 def read_stream(times: Any, rows: Any, grippers: Any, *, from_s: float, fence: Fence) -> Stream:
@@ -135,7 +170,9 @@ def from_joints(stream: Stream, *, fence: Fence, kinematics: Kinematics) -> Want
     worst = int(off.argmax())
     asked = np.column_stack([stream.rows, stream.grippers])
     if off[worst] > 1e-3:
-        detail = f"joint {int(np.abs(joints - stream.rows)[worst].argmax()) + 1} beyond its limit by {off[worst]:.3f} rad"
+        detail = (
+            f"joint {int(np.abs(joints - stream.rows)[worst].argmax()) + 1} beyond its limit by {off[worst]:.3f} rad"
+        )
         notes.append((Kind.JOINT_LIMIT, detail, numbers(asked[worst])))
     points, turned = fence.tool(joints)
     inside = (fence.room(joints, points, turned)[:, 12:] >= 0).all(1)
@@ -143,7 +180,9 @@ def from_joints(stream: Stream, *, fence: Fence, kinematics: Kinematics) -> Want
         moved, kind = fence.nearest_pose(np.concatenate([points[i], _angles(turned[i])]))
         found = kinematics.inverse(moved, joints[i])
         if found is None or not _fits(found, fence):
-            return _cut(stream, joints, asked, int(i), notes, Kind.NO_IK, "outside the workspace, and nothing near is inside")
+            return _cut(
+                stream, joints, asked, int(i), notes, Kind.NO_IK, "outside the workspace, and nothing near is inside"
+            )
         joints[i] = fence.nearest_joints(found)
         if kind is not None and not any(n[0] is kind for n in notes):
             notes.append((kind, f"waypoint {i} would put the tool at {_point(points[i])}", numbers(asked[i])))
@@ -166,13 +205,17 @@ def from_poses(stream: Stream, *, fence: Fence, kinematics: Kinematics, seed: np
     for i, pose in enumerate(stream.rows):
         # Numbers that no arm is near to make solvers slow or wrong, and no clipping gives them a meaning.
         if np.abs(pose[:3]).max() > 100 or np.abs(pose[3:]).max() > 1000:
-            return _cut(stream, joints, asked, i, notes, Kind.WORKSPACE, f"a tool pose at {_point(pose)} is no place for an arm")
+            return _cut(
+                stream, joints, asked, i, notes, Kind.WORKSPACE, f"a tool pose at {_point(pose)} is no place for an arm"
+            )
         moved, kind = fence.nearest_pose(pose)
         if kind is not None and not any(n[0] is kind for n in notes):
             notes.append((kind, f"waypoint {i} would put the tool at {_point(pose)}", numbers(asked[i])))
         found = kinematics.inverse(moved, seed)
         if found is None or not _fits(found, fence):
-            return _cut(stream, joints, asked, i, notes, Kind.NO_IK, f"no joints within their limits reach {_point(moved)}")
+            return _cut(
+                stream, joints, asked, i, notes, Kind.NO_IK, f"no joints within their limits reach {_point(moved)}"
+            )
         far = float(np.abs(found - seed).max())
         if far > c.ik_jump + c.joint_speed * (stream.times[i] - before_s):
             detail = f"the joints for {_point(moved)} are {far:.2f} rad away: another posture of the arm"

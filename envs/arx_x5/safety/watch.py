@@ -48,7 +48,7 @@ class WatchThread:
     """Looks at the arm a hundred times a second until it is stopped.
 
     Args:
-        look: what to call. If it fails, that is logged, and it is called again: a watch that ends at the first error watches nothing.
+        look: what to call. If it fails, that is logged, and it is called again: a watch that ends with an error watches nothing.
     """
 
     def __init__(self, look: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,7 @@ class ControllerState:
     since_start_s: float
     times: tuple[float, ...]
     values: tuple[bytes, ...]
+    late: tuple[bytes, ...]
     output: bytes
     gains: bytes
     over_current: int
@@ -85,6 +87,8 @@ class TwinController:
         self._kd[:6] = self._config.default_kd
         self._output = self._measured_command()
         self._interpolator = Interpolator(0.0, self._output)
+        self._delay = round(realism.action_latency_s / self._config.controller_dt)
+        self._late: deque[np.ndarray] = deque()
         self._over_current = 0
         self.lost_s = 0.0
         """Seconds of real time in which the simulation stood still, the computer being too slow."""
@@ -106,7 +110,7 @@ class TwinController:
     def get_joint_state(self) -> JointState:
         """The newest measurement, with the time at which it arrived."""
         with self.present():
-            return _joint_state(self.plant.measured, self.plant.measured_s)
+            return _joint_state(self.plant.reported, self.plant.reported_s)
 
     def get_eef_state(self) -> EEFState:
         """The same as a tool pose."""
@@ -242,7 +246,7 @@ class TwinController:
         dt, measured, before = self._config.controller_dt, plant.measured, self._output
         now = plant.time_s + dt
         self._watch_currents()
-        command = self._interpolator.at(now)
+        command = self._delayed(self._interpolator.at(now))
         position = _between(command[:6], limits.joint_pos_min, limits.joint_pos_max)
         step = limits.joint_vel_max * dt
         position = _between(position, before[:6] - step, before[:6] + step)
@@ -253,6 +257,16 @@ class TwinController:
         command[20] = min(max(command[20], -limits.gripper_torque_max), limits.gripper_torque_max)
         self._output = command
         plant.step(command, self._kp, self._kd)
+
+    def _delayed(self, command: np.ndarray) -> np.ndarray:
+        """What was wanted some cycles ago. Limits and gravity compensation, in the arm's own loop, are not late."""
+        if not self._delay:
+            return command
+        if not self._kp.any():
+            # As the motors' command does: nothing of before is under way when the arm becomes stiff.
+            command = self._measured_command()
+        self._late.append(command)
+        return self._late.popleft() if len(self._late) > self._delay else self._late[0].copy()
 
     def _gripper(self, wanted: float, before: float, measured: np.ndarray, dt: float) -> float:
         limits = self._robot
@@ -329,6 +343,7 @@ class TwinController:
         """After bodies were placed by hand: stay where the arm is now, as stiff as before."""
         with self.lock:
             self.plant.settle()
+            self._late.clear()
             self._output = self._measured_command()
             self._interpolator.fix(self.plant.time_s, self._output)
             self._over_current, self.emergency = 0, None
@@ -341,6 +356,7 @@ class TwinController:
                 since_start_s=self.get_timestamp(),
                 times=tuple(self._interpolator.times),
                 values=tuple(vector.tobytes() for vector in self._interpolator.values),
+                late=tuple(vector.tobytes() for vector in self._late),
                 output=self._output.tobytes(),
                 gains=np.concatenate([self._kp, self._kd]).tobytes(),
                 over_current=self._over_current,
@@ -353,6 +369,7 @@ class TwinController:
             self.plant.restore(state.plant)
             self._interpolator.times = list(state.times)
             self._interpolator.values = [np.frombuffer(vector).copy() for vector in state.values]
+            self._late = deque(np.frombuffer(vector).copy() for vector in state.late)
             self._output = np.frombuffer(state.output).copy()
             gains = np.frombuffer(state.gains)
             self._kp, self._kd = gains[:7].copy(), gains[7:].copy()

@@ -74,8 +74,8 @@ class PlantState:
     cycles: int
     target: tuple[float, ...]
     measured: bytes
+    reported: tuple[float, bytes]
     in_flight: tuple[tuple[float, bytes], ...]
-    to_motors: tuple[bytes, ...]
     rng: dict[str, Any]
     films: tuple[tuple[str, float, int, tuple[tuple[float, int, float, bytes, bytes], ...]], ...]
 
@@ -111,7 +111,6 @@ class Plant:
         self._qpos = {name: int(self.model.joint(name).qposadr[0]) for name in OBJECTS}
         self._dof = {name: int(self.model.joint(name).dofadr[0]) for name in OBJECTS}
         self._size = self.mj.mj_stateSize(self.model, self.mj.mjtState.mjSTATE_INTEGRATION)
-        self._delay = round(realism.action_latency_s / self.dt)
         # Independent streams: what one camera loses does not change what another sensor says.
         self._rng = np.random.default_rng([realism.seed, 0])
         self._noise = self._noise_scales()
@@ -119,9 +118,10 @@ class Plant:
         self.data.qpos[:6] = START_JOINTS
         self.mj.mj_forward(self.model, self.data)
         self.measured = self._sense()
-        self.measured_s = 0.0
+        """(21,) what the arm's controller knows."""
+        self.reported, self.reported_s = self.measured, 0.0
+        """The same, later, for whoever asks from outside, and when it arrived."""
         self._in_flight: deque[tuple[float, np.ndarray]] = deque()
-        self._to_motors: deque[np.ndarray] = deque()
         self._films: dict[str, _Film] = {}
 
     @property
@@ -142,12 +142,7 @@ class Plant:
 
     def step(self, command: np.ndarray, kp: np.ndarray, kd: np.ndarray) -> None:
         """2 ms with a command (21,) and gains (7,), the gripper's last and in units of its motor."""
-        order = np.concatenate([command, kp, kd])
-        if self._delay:
-            self._to_motors.append(order)
-            # Until the first arrives, motors know of none: limp.
-            order = self._to_motors.popleft() if len(self._to_motors) > self._delay else np.zeros(order.size)
-        self._drive(order[:N_NUMBERS], order[N_NUMBERS : N_NUMBERS + 7], order[N_NUMBERS + 7 :])
+        self._drive(command, kp, kd)
         self.mj.mj_step(self.model, self.data, self._substeps)
         self.cycles += 1
         self._measure()
@@ -180,11 +175,13 @@ class Plant:
             sample += self._noise * self._rng.standard_normal(N_NUMBERS)
         if self.realism.dropped_states and self._rng.random() < self.realism.dropped_states:
             return
+        # The arm's own loop is quick; who asks from outside is told later.
+        self.measured = sample
         self._in_flight.append((self.time_s, sample))
         while self._in_flight and self._in_flight[0][0] + self.realism.observation_latency_s <= self.time_s + 1e-9:
-            _, self.measured = self._in_flight.popleft()
+            _, self.reported = self._in_flight.popleft()
             # As with the arm: the time at which it arrived. Whoever wants the time at which it was true takes the latency off.
-            self.measured_s = self.time_s
+            self.reported_s = self.time_s
 
     def _noise_scales(self) -> np.ndarray | None:
         r = self.realism
@@ -259,9 +256,9 @@ class Plant:
         self.data.qacc_warmstart[:] = 0
         self.data.ctrl[:] = 0
         self.mj.mj_forward(self.model, self.data)
-        self._to_motors.clear()
         self._in_flight.clear()
-        self.measured, self.measured_s = self._sense(), self.time_s
+        self.measured = self.reported = self._sense()
+        self.reported_s = self.time_s
         for film in self._films.values():
             self._start(film)
 
@@ -312,9 +309,9 @@ class Plant:
             physics=physics.tobytes(),
             cycles=self.cycles,
             target=tuple(self.data.mocap_pos[0].tolist()),
-            measured=np.append(self.measured, self.measured_s).tobytes(),
+            measured=self.measured.tobytes(),
+            reported=(self.reported_s, self.reported.tobytes()),
             in_flight=tuple((time, sample.tobytes()) for time, sample in self._in_flight),
-            to_motors=tuple(order.tobytes() for order in self._to_motors),
             rng=self._rng.bit_generator.state,
             films=tuple(
                 (
@@ -346,10 +343,9 @@ class Plant:
         # Computing the forces above has begun the solver's next guess elsewhere than it was.
         self.mj.mj_setState(self.model, self.data, physics, self.mj.mjtState.mjSTATE_INTEGRATION)
         self.cycles = state.cycles
-        measured = np.frombuffer(state.measured)
-        self.measured, self.measured_s = measured[:-1].copy(), float(measured[-1])
+        self.measured = np.frombuffer(state.measured).copy()
+        self.reported_s, self.reported = state.reported[0], np.frombuffer(state.reported[1]).copy()
         self._in_flight = deque((time, np.frombuffer(sample).copy()) for time, sample in state.in_flight)
-        self._to_motors = deque(np.frombuffer(order).copy() for order in state.to_motors)
         self._rng.bit_generator.state = state.rng
         saved = {name: (next_s, number, exposures) for name, next_s, number, exposures in state.films}
         for name in saved.keys() - self._films.keys():

@@ -134,6 +134,23 @@ class EEFState:
         """(6,) x, y, z in metres; roll, pitch, yaw in rad."""
         return self._pose
 
+    def __add__(self, other: EEFState) -> EEFState:
+        total = EEFState(
+            self._pose + other._pose,
+            self.gripper_pos + other.gripper_pos,
+            self.gripper_vel + other.gripper_vel,
+            self.gripper_torque + other.gripper_torque,
+        )
+        total.timestamp = self.timestamp
+        return total
+
+    def __mul__(self, scalar: float) -> EEFState:
+        product = EEFState(
+            self._pose * scalar, self.gripper_pos * scalar, self.gripper_vel * scalar, self.gripper_torque * scalar
+        )
+        product.timestamp = self.timestamp
+        return product
+
 
 class Gain:
     """``Gain(dof)``: zeros; or ``Gain(kp, kd, gripper_kp, gripper_kd)``. Units as in :class:`ArmLimits`."""
