@@ -24,6 +24,7 @@ from uva_agents.realtime import (
     ScheduleSettings,
     Session,
     View,
+    keyboard,
     open_recording,
 )
 from uva_agents.realtime.replay import approach
@@ -145,10 +146,12 @@ def test_keys_of_a_terminal_become_commands_without_enter():
         os.close(child)
     wanted = ["start", "stop", "drop", "stopped", "emergency stop", "stopped", "emergency stop", "quit"]
     assert [line for line in said if line] == wanted
-    done = subprocess.run(
-        [sys.executable, "-c", KEYS.replace("+ 30", "")], stdin=subprocess.DEVNULL, capture_output=True
-    )
-    assert done.stdout == b"no terminal\n"
+
+
+def test_without_a_terminal_there_are_no_keys(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("q"))
+    with keyboard(Controls()) as there:
+        assert not there
 
 
 def test_the_way_to_where_a_recording_begins_is_slow():
