@@ -69,7 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first episode (default %(default)s)")
     parser.add_argument("--task", default=None, metavar="TEXT", help="what to do: given to the agent, and recorded")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="LeRobot v3 dataset to add the episodes to")
-    parser.add_argument("--process", action="store_true", help="inference in a process of its own")
+    parser.add_argument(
+        "--process",
+        action="store_true",
+        help="inference in a process of its own; what this one then cannot ask the agent is for you to say: --rate, --execute, "
+        "--env-arg action_mode= and image_size=",
+    )
     parser.add_argument(
         "--timeout", type=float, metavar="S", help="with --process: a decision that takes longer is given up"
     )
@@ -171,7 +176,8 @@ def _leave_a_core(threads: int | None) -> None:
 
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) - 1))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(threads or max(1, cores - 1))
 
 
 class _Setup:
