@@ -207,8 +207,8 @@ def measure(
         worker.close()
     inside = [gap for gap in episode.gap_times if any(at - 0.1 <= gap <= at + long + _AROUND_S for at, long in pauses)]
     held = len(idle) / rate_hz
-    after = max((at + long + _AROUND_S for at, long in pauses), default=0.0)
-    resumed = not pauses or (bool(inside) and not any(t > after for t in idle))
+    # It held, and was moving again at the end.
+    resumed = not pauses or (bool(inside) and max(idle, default=0.0) < episode.seconds - 1.0)
     load = float(np.mean(loads)) if loads else running()
     return Run(rate_hz, episode, episode.counts.gaps - len(inside), held, resumed, load, cpu, kinds)
 
