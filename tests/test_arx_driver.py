@@ -304,12 +304,18 @@ def test_fake_and_twin_have_the_real_packages_methods(name):
 
     theirs = getattr(real, name)
     ours = getattr(fake, name)
-    example = {"JointState": lambda: ours(6), "Gain": lambda: ours(6), "EEFState": lambda: ours()}.get(name, lambda: ours)()
+    example = {"JointState": lambda: ours(6), "Gain": lambda: ours(6), "EEFState": lambda: ours()}.get(
+        name, lambda: ours
+    )()
     for attribute in public(theirs):
         assert hasattr(example, attribute), attribute
         function = getattr(theirs, attribute)
         signature = re.match(rf"{attribute}\((.*)\) ->", function.__doc__ or "")
-        if signature is None or "Overloaded" in function.__doc__ or isinstance(inspect.getattr_static(theirs, attribute), property):
+        if (
+            signature is None
+            or "Overloaded" in function.__doc__
+            or isinstance(inspect.getattr_static(theirs, attribute), property)
+        ):
             continue
         n_arguments = len(re.findall(r"arg\d+:", signature.group(1)))
         parameters = inspect.signature(getattr(ours, attribute)).parameters
