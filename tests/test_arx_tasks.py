@@ -69,9 +69,9 @@ def test_reach_needs_the_tool_at_the_target_and_at_rest():
     task.reset(np.random.default_rng(0))
     plant = driver.twin.plant
     tool = driver.state().eef_pose[:3]
-    plant.show_target(tool + [0, 0, 0.01])
+    plant.show_target(tool + np.array([0, 0, 0.01]))
     assert task.is_success()
-    plant.show_target(tool + [0, 0, 0.02])
+    plant.show_target(tool + np.array([0, 0, 0.02]))
     assert not task.is_success()
     plant.show_target(tool)
     plant.data.qvel[0] = 0.5
@@ -84,7 +84,7 @@ def test_cup_must_stand_on_the_saucer_near_its_middle():
     task.reset(np.random.default_rng(0))
     plant = driver.twin.plant
     saucer = plant.position("saucer")
-    on_top = saucer + [0, 0, (CUP_HEIGHT + SAUCER_HEIGHT) / 2]
+    on_top = saucer + np.array([0, 0, (CUP_HEIGHT + SAUCER_HEIGHT) / 2])
     for offset, done in (([0.01, 0, 0], True), ([0.035, 0, 0], False), ([0, 0, 0.05], False)):
         plant.place("cup", on_top + offset)
         driver.settle()
@@ -99,7 +99,7 @@ def test_cup_in_the_gripper_is_not_yet_put_down():
     task.reset(np.random.default_rng(0))
     plant = driver.twin.plant
     saucer = plant.position("saucer")
-    plant.place("cup", saucer + [0, 0, (CUP_HEIGHT + SAUCER_HEIGHT) / 2])
+    plant.place("cup", saucer + np.array([0, 0, (CUP_HEIGHT + SAUCER_HEIGHT) / 2]))
     angle = np.arctan2(saucer[1], saucer[0])
     joints = driver.kinematics.inverse(np.array([*saucer[:2], 0.05, 0, 1.05, angle]), driver.state().joint_pos)
     driver.place_arm(joints, gripper_pos=0.062)

@@ -71,7 +71,7 @@ def test_lies_limp_until_told_otherwise():
 
 
 def test_follows_waypoints_with_the_lag_of_its_gains_and_stays_at_the_last(driver):
-    goal = RAISED + [0.3, -0.2, 0.2, 0.2, -0.2, 0.3]
+    goal = RAISED + np.array([0.3, -0.2, 0.2, 0.2, -0.2, 0.3])
     start = driver.clock.now()
     driver.send([Waypoint(start + 1.0, goal, 0.06)])
     driver.clock.sleep_until(start + 0.5)
@@ -93,7 +93,7 @@ def test_tool_is_where_the_kinematics_have_it(driver):
 
 
 def test_speeds_and_torques_stay_within_the_arms(driver):
-    goal = RAISED + [1.5, 0.6, 0.8, -0.6, 1.0, 1.2]
+    goal = RAISED + np.array([1.5, 0.6, 0.8, -0.6, 1.0, 1.2])
     # At once, as the driver never asks: with waypoints, the SDK takes the speed between them for what is wanted.
     driver.twin.set_joint_cmd(JointState(goal, np.zeros(6), np.zeros(6), 0.0))
     speeds, torques, gripper = [], [], []
@@ -109,7 +109,7 @@ def test_speeds_and_torques_stay_within_the_arms(driver):
 
 
 def test_joints_do_not_leave_their_limits_whatever_is_asked(driver):
-    go(driver, RAISED + [0, 0, 0, 9.0, 9.0, -9.0], 1.0)
+    go(driver, RAISED + np.array([0, 0, 0, 9.0, 9.0, -9.0]), 1.0)
     wait(driver, 1.5)
     joints = driver.state().joint_pos
     assert (joints < LIMITS.joint_pos_max + 0.01).all() and (joints > LIMITS.joint_pos_min - 0.01).all()
@@ -126,7 +126,7 @@ def test_hold_stops_the_arm_and_keeps_what_it_grips(driver):
     driver.send([Waypoint(driver.clock.now() + 0.1, RAISED, 0.03)])
     wait(driver, 0.4)
     assert plant.touching("block", "left_finger") and plant.touching("block", "right_finger")
-    driver.send([Waypoint(driver.clock.now() + 1.0, RAISED - [0, 0.3, 0, 0, 0, 0], 0.03)])
+    driver.send([Waypoint(driver.clock.now() + 1.0, RAISED - np.array([0, 0.3, 0, 0, 0, 0]), 0.03)])
     wait(driver, 0.3)
     driver.hold()
     held = driver.state().joint_pos
@@ -201,7 +201,7 @@ def test_blocked_arm_switches_itself_off_as_the_real_one(driver):
     goal = driver.kinematics.inverse(np.array([0.35, 0, 0.10, 0, 1.2, 0]), RAISED)
     go(driver, goal, 1.0, gripper=0.0)
     # Half a radian into the table.
-    driver.send([Waypoint(driver.clock.now() + 1.0, goal + [0, 0.9, 0, 0.5, 0, 0], 0.0)])
+    driver.send([Waypoint(driver.clock.now() + 1.0, goal + np.array([0, 0.9, 0, 0.5, 0, 0]), 0.0)])
     wait(driver, 2.5)
     assert driver.twin.plant.tool()[2] > -0.01
     driver.twin._config.over_current_cnt_max = 5
@@ -430,7 +430,7 @@ def test_cameras_see_different_things_and_give_a_frame_once(driver):
     assert first.image.std() > 20 and second.image.std() > 20
     assert np.abs(first.image.astype(int) - second.image).mean() > 10
     assert wrist.read() is first
-    go(driver, RAISED + [0.5, 0, 0, 0, 0, 0], 0.5)
+    go(driver, RAISED + np.array([0.5, 0, 0, 0, 0, 0]), 0.5)
     later = wrist.read()
     assert later.time_s > first.time_s and np.abs(later.image.astype(int) - first.image).mean() > 3
     assert driver.clock.now() - later.time_s < 1 / 60 + 0.003
@@ -442,7 +442,7 @@ def test_picture_is_of_the_moment_that_its_time_names():
     late = simulated(TwinRealism(camera_latency_s=0.2, camera_fps=50.0))
     camera = late.camera("outside", height=48, width=64)
     pictures = {}
-    late.send([Waypoint(late.clock.now() + 0.5, RAISED + [0.6, 0.3, 0, 0, 0, 0], 0.04)])
+    late.send([Waypoint(late.clock.now() + 0.5, RAISED + np.array([0.6, 0.3, 0, 0, 0, 0]), 0.04)])
     for _ in range(25):
         wait(late, 0.02)
         pictures[round(late.clock.now(), 4)] = camera.look()
