@@ -1,4 +1,4 @@
-"""Where an episode takes place: with the arm itself, which is only ever asked, or with its twin, where everything can be put back."""
+"""Where an episode takes place: with the arm, which is only ever asked, or with its twin, where all can be put back."""
 
 from __future__ import annotations
 
@@ -209,9 +209,7 @@ def open_stage(
     return RealStage(rig, home=home, success=success)
 
 
-def _made(
-    name: str, model: str, realtime: bool, latencies: Latencies | None, options: Mapping[str, Any]
-) -> SdkDriver:
+def _made(name: str, model: str, realtime: bool, latencies: Latencies | None, options: Mapping[str, Any]) -> SdkDriver:
     clock = SimulatedClock() if name == "sim" and not realtime else MonotonicClock()
     settings = dict(options)
     if name == "arx5" and latencies is not None:
