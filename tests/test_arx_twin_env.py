@@ -195,6 +195,12 @@ def test_the_demonstrator_puts_the_cup_on_the_saucer_through_the_safety_layer():
     assert sum(done for done, _ in found) >= 2, found
 
 
+def test_pictures_can_be_had_where_observations_have_none(blind):
+    obs, _ = blind.reset(seed=0)
+    assert set(obs) == {"agent_pos"}
+    assert blind.observe()["pixels"].shape == (224, 224, 3) and set(blind.get_obs()) == {"agent_pos"}
+
+
 def test_standing_still_solves_nothing(blind):
     blind.reset(seed=0)
     for _ in range(20):
