@@ -105,7 +105,8 @@ def test_speeds_and_torques_stay_within_the_arms(driver):
         gripper.append(abs(state.gripper_vel) / LIMITS.gripper_vel_max)
     # Motors overshoot what they are told a little.
     assert np.max(speeds) < 1.35 and np.max(torques) <= 1.1 + 1e-9 and max(gripper) < 1.3
-    assert np.abs(driver.state().joint_pos - np.clip(goal, LIMITS.joint_pos_min, LIMITS.joint_pos_max)).max() < 0.05
+    wait(driver, 1.0)
+    assert np.abs(driver.state().joint_pos - goal).max() < 0.01
 
 
 def test_joints_do_not_leave_their_limits_whatever_is_asked(driver):
@@ -398,9 +399,10 @@ def test_in_real_time_the_arm_moves_while_nobody_asks():
     while np.abs(driver.twin.plant.data.qpos[:6] - start - 0.2).max() > 0.02 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert driver.twin.plant.cycles > before + 100
+    asked = driver.clock.now()
     state = driver.state()
     np.testing.assert_allclose(state.joint_pos, start + 0.2, atol=0.02)
-    assert driver.clock.now() - state.time_s < 1.0
+    assert state.time_s > asked - 0.2
     with pytest.raises(DriverError, match="does not go back"):
         driver.set_state(driver.get_state())
     driver.shut_down()
@@ -412,11 +414,12 @@ def test_too_slow_a_computer_slows_the_twins_time(caplog):
     driver.connect()
     with driver.twin.lock:
         time.sleep(0.6)
+    asked = driver.clock.now()
     state = driver.state()
     assert driver.twin.lost_s > 0.2
     assert "too slow" in caplog.text
     # Only its own time stood still: what it says now is of now.
-    assert driver.clock.now() - state.time_s < 0.5
+    assert state.time_s > asked - 0.2
     driver.shut_down()
 
 

@@ -249,7 +249,8 @@ def _about(inertia: Inertia) -> np.ndarray:
     """(3, 3) about the origin of the link's frame."""
     (xx, yy, zz), (xy, xz, yz), centre = inertia.moments, inertia.products, np.array(inertia.centre)
     tensor = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    return tensor + inertia.mass * (centre @ centre * np.eye(3) - np.outer(centre, centre))
+    about: np.ndarray = tensor + inertia.mass * (centre @ centre * np.eye(3) - np.outer(centre, centre))
+    return about
 
 
 def _inertial(inertia: Inertia) -> str:
