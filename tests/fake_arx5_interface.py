@@ -1,6 +1,7 @@
 """Stands for the package ``arx5_interface`` where there is no arm: an ideal arm that records what it is told.
 
-Names, arguments, units and errors are the real ones'; ``test_arx_driver.py`` compares them with the real package where it is installed.
+Names, arguments, units and errors are the real ones; ``test_arx_driver.py`` compares them with the real package's
+where that is installed.
 ``world`` says what the fake world is like, and keeps every controller that was made.
 """
 

@@ -11,8 +11,8 @@ from uva_agents.data import poses as data_poses
 from uva_agents.envs.arx_x5.actions import ACTIONS, ActionCodec
 from uva_agents.envs.arx_x5.history import StateHistory
 from uva_agents.envs.arx_x5.interface import ArmState
-from uva_agents.envs.arx_x5.pacing import Pacer
 from uva_agents.envs.arx_x5.kinematics import rotation_vector
+from uva_agents.envs.arx_x5.pacing import Pacer
 from uva_agents.envs.arx_x5.poses import (
     TOOL_FRAMES,
     interpolate_pose,
@@ -167,7 +167,7 @@ def test_agent_pos_is_what_that_policy_relates_its_proprioception_to():
     seen = relative_proprio(rows, rows[0])
     assert seen.shape == (16, 16)
     assert seen[-1, :9] == pytest.approx([0, 0, 0, 1, 0, 0, 0, 1, 0], abs=1e-6), "relative to now"
-    forward = state(pose=HOME + [0.1, 0, 0, 0, 0, 0])
+    forward = state(pose=HOME + np.array([0.1, 0, 0, 0, 0, 0]))
     moved = relative_proprio(np.stack([codec().agent_pos(forward), codec().agent_pos(state())]), rows[0])
     assert moved[0, :3] == pytest.approx([0, 0, 0.1], abs=1e-6), "forward is z in UMI's axes"
 
@@ -212,12 +212,12 @@ def test_rows_that_are_no_rotation_are_refused():
 
 def test_the_pose_of_a_moment_lies_between_the_measurements_around_it():
     history = StateHistory()
-    moved = np.concatenate([HOME[:3] + [0.1, 0, 0], [0, 0, 0.4]])
+    moved = HOME + np.array([0.1, 0, 0, 0, 0, 0.4])
     history.add(state(1.0, HOME, 0.0))
     history.add(state(1.01, moved, 0.02, np.full(6, 0.1)))
     found = history.at(1.0025)
     assert found.time_s == 1.0025
-    assert found.eef_pose == pytest.approx([*HOME[:3] + [0.025, 0, 0], 0, 0, 0.1])
+    assert found.eef_pose == pytest.approx(HOME + np.array([0.025, 0, 0, 0, 0, 0.1]))
     assert found.gripper_pos == pytest.approx(0.005) and found.joint_pos == pytest.approx(np.full(6, 0.025))
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import itertools
 import re
 import subprocess
 import sys
@@ -100,7 +101,7 @@ def test_waypoints_arrive_in_the_controllers_time_and_the_arm_stays_at_the_last(
     (trajectory,) = named(arm, "set_joint_traj")[-1]
     offset = driver.clock.now() - arm.get_timestamp()
     assert [state.timestamp + offset for state in trajectory[:2]] == pytest.approx([now + 0.1, now + 0.2], abs=2e-3)
-    assert all(later.timestamp > earlier.timestamp for earlier, later in zip(trajectory, trajectory[1:], strict=False))
+    assert all(later.timestamp > earlier.timestamp for earlier, later in itertools.pairwise(trajectory))
     # What the SDK takes for its velocity at the end is none.
     np.testing.assert_allclose(trajectory[-1].pos(), trajectory[1].pos())
     driver.clock.sleep_until(now + 0.4)
@@ -304,12 +305,18 @@ def test_fake_and_twin_have_the_real_packages_methods(name):
 
     theirs = getattr(real, name)
     ours = getattr(fake, name)
-    example = {"JointState": lambda: ours(6), "Gain": lambda: ours(6), "EEFState": lambda: ours()}.get(name, lambda: ours)()
+    example = {"JointState": lambda: ours(6), "Gain": lambda: ours(6), "EEFState": lambda: ours()}.get(
+        name, lambda: ours
+    )()
     for attribute in public(theirs):
         assert hasattr(example, attribute), attribute
         function = getattr(theirs, attribute)
         signature = re.match(rf"{attribute}\((.*)\) ->", function.__doc__ or "")
-        if signature is None or "Overloaded" in function.__doc__ or isinstance(inspect.getattr_static(theirs, attribute), property):
+        if (
+            signature is None
+            or "Overloaded" in function.__doc__
+            or isinstance(inspect.getattr_static(theirs, attribute), property)
+        ):
             continue
         n_arguments = len(re.findall(r"arg\d+:", signature.group(1)))
         parameters = inspect.signature(getattr(ours, attribute)).parameters

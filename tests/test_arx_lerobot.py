@@ -29,7 +29,7 @@ def test_what_it_sees_and_takes_is_known_while_it_is_disconnected():
     assert list(robot.action_features) == [*(f"{name}.pos" for name in JOINTS), "gripper.pos"]
     assert robot.observation_features["wrist"] == (24, 32, 3) and robot.observation_features["eef.yaw"] is float
     cartesian, _ = made(cartesian=True)
-    assert list(cartesian.action_features)[0] == "eef.x" and len(cartesian.action_features) == 7
+    assert next(iter(cartesian.action_features)) == "eef.x" and len(cartesian.action_features) == 7
 
 
 def test_an_observation_has_exactly_the_features_that_were_announced():

@@ -226,6 +226,7 @@ def _quiet():
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.slow
 @sequences(FEW)
 @given(config=st.sampled_from(range(len(CONFIGS))), **CASES)
 def test_a_hostile_agent_leaves_no_limit_and_silence_ends_at_rest(config, moods, seed, lag_s, fails):

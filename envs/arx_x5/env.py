@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -11,12 +11,13 @@ import numpy as np
 
 from uva_agents.envs.arx_x5.actions import ActionCodec
 from uva_agents.envs.arx_x5.assembly import checked_model
+from uva_agents.envs.arx_x5.demonstrator import Demonstrator
 from uva_agents.envs.arx_x5.drivers import TwinState
 from uva_agents.envs.arx_x5.interface import ArmState, Camera, Clock, Driver, Waypoint
 from uva_agents.envs.arx_x5.limits import arm_limits
 from uva_agents.envs.arx_x5.observing import OUTSIDE, WRIST, ObservationSettings, observation, observation_space
 from uva_agents.envs.arx_x5.pacing import Pacer
-from uva_agents.envs.arx_x5.rig import Latencies, Look, Rig
+from uva_agents.envs.arx_x5.rig import Latencies, Look
 from uva_agents.envs.arx_x5.safety import Intervention, SafetyConfig
 from uva_agents.envs.arx_x5.safety.simulated import SafetyState
 from uva_agents.envs.arx_x5.stages import TwinStage, open_stage
@@ -82,8 +83,40 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
     Reward: 1 on success, else 0. Terminates on success; an emergency stop truncates. ``info``: ``is_success``; ``sent`` (A,), the
     action that was really sent, ``waypoints``, all of it as it went to the arm; ``interventions``, what the safety layer
     did since the last step; ``timing``, how well the steps keep their times; ``observed_s``, the clock's time of the
-    observation, and ``latency_s``, how long ago that was.
+    observation, and ``latency_s``, how long ago that was; ``stopped``, whether the emergency stop is pressed.
+
+    On the twin the same seed and actions give the same episode, bit for bit. ``docs/arx_x5.md`` is about the arm itself.
+
+    Args:
+        render_mode: ``"rgb_array"`` or ``None``; pictures are available in both cases.
+        driver: ``"sim"``, the twin; ``"arx5"``, the arm itself; or a driver.
+        model: ``"X5"`` or ``"X5_umi"``. Only the twin has a default, ``"X5"``.
+        task: of the twin, ``"cup"`` (default) or ``"reach"``.
+        action_mode: see above.
+        tool_frame: axes of the tool in ``agent_pos`` and actions: ``"umi"``, z out of the gripper, x right, y down; or ``"sdk"``, x
+            out of the gripper, y left, z up.
+        control_hz: steps per second, 1 to 100.
+        realtime: let the twin live by the machine's clock, as the arm does.
+        image_size: of the pictures: (height, width), or the side of a square.
+        image_mask: bool (height, width): black in ``pixels`` where true.
+        outside, joint_state, timestamp: add to the observation, see above.
+        render_observations: False leaves pictures out, for fast simulation; :meth:`observe` draws when asked.
+        camera, outside_camera: of the arm; the twin has its own.
+        latencies: of measurements and actions. The twin knows its own; for the arm, measure them.
+        safety: limits. Defaults are small and slow.
+        home_on_reset: whether every reset may send the arm home, or who is asked each time. The twin needs no permission.
+        success: with an arm, tells whether the task is done.
+        late_s: a step that begins later than this is counted as late; a tenth of a period by default.
+        log_file: what the safety layer does, as lines of JSON, appended.
+        render_size: side in pixels of the pictures of :meth:`render`.
+        driver_options: more for :func:`~uva_agents.envs.arx_x5.drivers.make_driver`: ``interface``, ``realism``, ``options``.
+
+    Raises:
+        ImportError: MuJoCo or the arm's SDK is not installed.
+        ValueError: an unknown option, or options that do not go together.
+        DriverError: no arm answers; the message says what to check.
     """
+
     # gymnasium declares it without ClassVar.
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}  # type: ignore[misc]
     _max_episode_steps = 400
@@ -154,8 +187,8 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
             model=model,
             task=task,
             realtime=realtime,
-            cameras={WRIST: camera, OUTSIDE: outside_camera},
-            wanted=self._settings.cameras,
+            cameras={key: given for key, given in ((WRIST, camera), (OUTSIDE, outside_camera)) if key in keys},
+            needed=self._settings.cameras,
             image_size=self.image_size,
             latencies=latencies,
             safety=config,
@@ -166,14 +199,16 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
         )
         self._rig = self._stage.rig
         self.task, self.task_description = self._stage.task, self._stage.task_description
-        self._pacer = Pacer(self._rig.clock, 1 / self.control_hz, tolerance_s=0.1 / control_hz if late_s is None else late_s)
+        self._pacer = Pacer(
+            self._rig.clock, 1 / self.control_hz, tolerance_s=0.1 / control_hz if late_s is None else late_s
+        )
 
     # -- gymnasium ---------------------------------------------------------------------------------------------------
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode: on the twin everything is put back; the arm itself goes home if that is allowed, else stays where it is.
+        """Start an episode: the twin is put back; the arm itself goes home if that is allowed, else it stays.
 
         Args:
             seed: below 2**32; on the twin, the same seed always gives the same episode. ``None`` draws the next one.
@@ -186,9 +221,7 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
         """
         unknown = sorted(set(options or {}) - {"home", "release_stop"})
         if unknown:
-            raise ValueError(
-                f"unknown reset option {unknown[0]!r}: uva/ArxX5-v0 knows 'home' and 'release_stop'"
-            )
+            raise ValueError(f"unknown reset option {unknown[0]!r}: uva/ArxX5-v0 knows 'home' and 'release_stop'")
         if seed is not None and not 0 <= seed < 2**32:
             raise ValueError(f"seed={seed} is out of range: ArxX5 seeds go from 0 to 2**32 - 1")
         super().reset(seed=seed)
@@ -276,7 +309,7 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
     def schedule(self, actions: Any, start_s: float, dt: float | None = None) -> Scheduled:
         """Be at ``actions`` at ``start_s``, ``start_s`` + ``dt``, ... and stay at the last; replaces what was scheduled.
 
-        Those that come too late are dropped. Does not wait and does not look; relative actions start from the last observation's pose.
+        Those that come too late are dropped. Neither waits nor looks; relative actions start from the last observation's pose.
 
         Args:
             actions: (T, A).
@@ -314,6 +347,23 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
         """As :meth:`get_obs`, with pictures whatever ``render_observations`` says."""
         self._require_reset("observe()")
         return self._observation(True)
+
+    def demonstration(self) -> Iterator[np.ndarray]:
+        """Actions (A,) of a script that knows where everything is, one for each step from now on, until it has no more to do.
+
+        Raises:
+            RuntimeError: this is not the twin: only there somebody knows.
+        """
+        self._require_reset("demonstration()")
+        stage = self._stage
+        if not isinstance(stage, TwinStage):
+            raise RuntimeError(
+                "demonstration() needs the twin (driver='sim'): nobody knows where things are before a real arm"
+            )
+        script = Demonstrator(stage.truth, rate_hz=self.control_hz)
+        while not script.done:
+            target = script.act()
+            yield self._codec.action(target.eef_pose, target.joint_pos, target.gripper_pos, self._seen.state)
 
     # -- moments of the twin -----------------------------------------------------------------------------------------
 
@@ -400,7 +450,9 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
     def _simulated(self, what: str) -> TwinStage:
         stage = self._stage
         if not isinstance(stage, TwinStage) or not stage.repeats:
-            raise RuntimeError(f"{what} needs the twin on its simulated clock (driver='sim'): real time does not go back")
+            raise RuntimeError(
+                f"{what} needs the twin on its simulated clock (driver='sim'): real time does not go back"
+            )
         return stage
 
     def _require_reset(self, what: str) -> None:

@@ -96,7 +96,7 @@ class ArxX5Robot:
     def observation_features(self) -> dict[str, Any]:
         """Key -> ``float``, or (H, W, 3) of a camera's pictures."""
         joints = {f"{name}.{what}": float for name in (*JOINTS, "gripper") for what in ("pos", "velocity", "effort")}
-        pictures = {name: (*self.config.image_size, 3) for name in self.config.cameras}
+        pictures = dict.fromkeys(self.config.cameras, (*self.config.image_size, 3))
         return {**joints, **dict.fromkeys(_POSE_KEYS, float), **pictures}
 
     @property
@@ -166,7 +166,9 @@ class ArxX5Robot:
         self.connect()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.disconnect()
 
     def __del__(self) -> None:
@@ -228,7 +230,9 @@ class ArxX5Robot:
         keys = tuple(self.action_features)
         if set(action) != set(keys):
             missing, unknown = sorted(set(keys) - set(action)), sorted(set(action) - set(keys))
-            wrong = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has the unknown {', '.join(unknown)}"] * bool(unknown)
+            wrong = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has the unknown {', '.join(unknown)}"] * bool(
+                unknown
+            )
             raise ValueError(f"the action {' and '.join(wrong)}: its keys are those of action_features")
         row = np.array([float(action[key]) for key in keys])
         values, gripper = row[None, :6], row[6:]

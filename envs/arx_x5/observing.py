@@ -70,9 +70,7 @@ def observation(
     if settings.joint_state:
         rows |= {key: getattr(look.state, key) for key in _JOINTS}
     found = {key: _inside(row, space[key]) for key, row in rows.items()}
-    for key in settings.cameras:
-        if key in look.frames:
-            found[key] = picture(look.frames[key].image, settings.image_size)
+    found |= {key: picture(frame.image, settings.image_size) for key, frame in look.frames.items()}
     if settings.mask is not None and WRIST in found:
         found[WRIST][settings.mask] = 0
     if settings.timestamp:

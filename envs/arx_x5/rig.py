@@ -7,7 +7,6 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -78,8 +77,8 @@ class Scheduled:
 class LastSeen:
     """A camera for the safety layer that tells how old the first camera's picture was when somebody looked last.
 
-    It reads nothing itself: drawing is bound to a thread, and reading a device twice as often finds nothing newer. Where nobody looks,
-    nobody acts on old pictures, and the watchdog has the say.
+    It reads nothing itself: drawing takes time, and reading a device twice as often finds nothing newer. Where nobody looks, nobody
+    acts on old pictures, and the watchdog has the say.
     """
 
     def __init__(self, clock: Clock) -> None:

@@ -6,6 +6,7 @@ throw and stop), it never homes on its own, and the blocking calls that keep eve
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ from uva_agents.envs.arx_x5.interface import N_JOINTS, ArmState, Clock, DriverEr
 from uva_agents.envs.arx_x5.kinematics import X5Kinematics
 
 RESTART = (
-    "Support the arm, press the hardware e-stop if it moves, switch its power off and on, and connect again. A red light on a motor "
-    "means that it protects itself; common causes are a collision, too heavy a load, a loose CAN plug"
+    "Support the arm, press the hardware e-stop if it moves, switch its power off and on, and connect again. A red light on a "
+    "motor means that it protects itself; common causes are a collision, too heavy a load, a loose CAN plug"
 )
 _STAY_S = 0.06
 """A last waypoint is sent twice more so much later: the SDK takes velocities over 0.05 s, and keeps that of the last."""
@@ -352,6 +353,6 @@ def _check(waypoints: Sequence[Waypoint]) -> None:
             raise ValueError(f"a waypoint has {N_JOINTS} joints, not shape {joints.shape}")
         if not (np.isfinite(joints).all() and math.isfinite(waypoint.gripper_pos) and math.isfinite(waypoint.time_s)):
             raise ValueError(f"a waypoint holds a number that is none: {waypoint}")
-    for earlier, later in zip(waypoints, waypoints[1:], strict=False):
+    for earlier, later in itertools.pairwise(waypoints):
         if later.time_s <= earlier.time_s:
             raise ValueError(f"times of waypoints must rise, and {later.time_s} follows {earlier.time_s}")

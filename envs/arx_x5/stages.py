@@ -1,4 +1,4 @@
-"""Where an episode takes place: with the arm itself, which is only ever asked, or with its twin, where everything can be put back."""
+"""Where an episode takes place: with the arm, which is only ever asked, or with its twin, where all can be put back."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def open_stage(
     task: str | None,
     realtime: bool,
     cameras: Mapping[str, Camera | None],
-    wanted: tuple[str, ...],
+    needed: tuple[str, ...],
     image_size: tuple[int, int],
     latencies: Latencies | None,
     safety: SafetyConfig,
@@ -176,8 +176,8 @@ def open_stage(
 
     Args:
         driver: ``"sim"``, ``"arx5"``, or a driver.
-        cameras: key -> camera, where the caller has brought one.
-        wanted: keys of the pictures that observations hold.
+        cameras: of every key that there may be pictures of, the camera, where the caller has brought one.
+        needed: keys of the pictures that every observation holds.
         options: more for :func:`~uva_agents.envs.arx_x5.drivers.make_driver`.
 
     Raises:
@@ -188,7 +188,7 @@ def open_stage(
     made = driver if not isinstance(driver, str) else _made(driver, model, realtime, latencies, options)
     rest: dict[str, Any] = {"model": model, "safety": safety, "log_file": log_file}
     if isinstance(made, TwinDriver):
-        own = {key: made.camera(CAMERAS[key], height=image_size[0], width=image_size[1]) for key in wanted}
+        own = {key: made.camera(CAMERAS[key], height=image_size[0], width=image_size[1]) for key in cameras}
         if latencies is None:
             latencies = Latencies(action_s=made.twin.plant.realism.action_latency_s)
         latencies = replace(latencies, state_s=0.0)  # the driver has taken it off
@@ -200,7 +200,7 @@ def open_stage(
             log.warning("latencies were not given and are not compensated: measure them as docs/arx_x5.md says")
         else:
             latencies = replace(latencies, state_s=0.0)
-    missing = [key for key in wanted if key not in given]
+    missing = [key for key in needed if key not in given]
     if missing:
         raise ValueError(
             f"there is no camera for {' and '.join(missing)}: give camera= and outside_camera=, or pass render_observations=False"
@@ -209,9 +209,7 @@ def open_stage(
     return RealStage(rig, home=home, success=success)
 
 
-def _made(
-    name: str, model: str, realtime: bool, latencies: Latencies | None, options: Mapping[str, Any]
-) -> SdkDriver:
+def _made(name: str, model: str, realtime: bool, latencies: Latencies | None, options: Mapping[str, Any]) -> SdkDriver:
     clock = SimulatedClock() if name == "sim" and not realtime else MonotonicClock()
     settings = dict(options)
     if name == "arx5" and latencies is not None:

@@ -23,7 +23,7 @@ from uva_agents.envs.arx_x5.safety.events import Intervention, Kind, Record, Sen
 from uva_agents.envs.arx_x5.safety.fence import Fence
 from uva_agents.envs.arx_x5.safety.governor import Governor
 from uva_agents.envs.arx_x5.safety.health import Health, Problem
-from uva_agents.envs.arx_x5.safety.homing import in_the_way, straight_to
+from uva_agents.envs.arx_x5.safety.homing import in_the_way, stages_home, straight_to
 from uva_agents.envs.arx_x5.safety.motion import Motion
 from uva_agents.envs.arx_x5.safety.wanted import Reader, Refused, Wanted, check_first
 from uva_agents.envs.arx_x5.safety.watch import WatchedClock, WatchThread, runs_by_itself
@@ -223,7 +223,8 @@ class SafeArm:
             self._home_from_limp()
         else:
             self._rest()
-            self._glide(self.limits.home_joint_pos, self._fence.gripper_max)
+            for stage in stages_home(self.limits.home_joint_pos):
+                self._glide(stage, self._fence.gripper_max)
 
     def close(self) -> None:
         """What ``config.on_exit`` says; then let go of the arm, which sinks, unless that is ``"hold"``."""

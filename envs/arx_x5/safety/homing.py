@@ -8,6 +8,8 @@ from uva_agents.envs.arx_x5.safety.fence import Fence
 from uva_agents.envs.arx_x5.safety.wanted import Wanted
 
 _POINTS = 60
+_ELBOW = 0.03
+"""rad"""
 _SAG_M = 1e-3
 """A limp arm may hang a little beyond a limit, and not on a straight line back."""
 
@@ -23,6 +25,13 @@ def in_the_way(fence: Fence, here: np.ndarray, home: np.ndarray) -> str | None:
     if not under.any():
         return None
     return "through the table" if under[-1] else "out of the workspace box"
+
+
+def stages_home(home: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Joints (6,) to go through, the last of which are home: joint 3 comes last, or links 2 and 3 may touch, as the SDK has it."""
+    nearly = home.copy()
+    nearly[2] += _ELBOW
+    return nearly, home
 
 
 def straight_to(joints: np.ndarray, gripper: float, left_s: float) -> Wanted:

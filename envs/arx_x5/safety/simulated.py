@@ -67,5 +67,5 @@ class SimulatedSafeArm(SafeArm):
             for name, value in zip(_KEPT, state.kept, strict=True):
                 setattr(self, name, value)
             self._health.memory = state.health
-            self._motion.path = state.path
+            self._motion.path, self._motion.sure = state.path, True
             self.take_interventions()

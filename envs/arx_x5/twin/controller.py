@@ -329,7 +329,9 @@ class TwinController:
                 self.lost_s += behind - _PATIENCE_S
                 if not self._told:
                     self._told = True
-                    _log.warning("this computer is too slow for the twin in real time: its time stood still for %.2f s", behind)
+                    _log.warning(
+                        "this computer is too slow for the twin in real time: its time stood still for %.2f s", behind
+                    )
             self._advance(now)
 
     def _live(self) -> None:

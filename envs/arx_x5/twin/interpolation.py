@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,7 +50,7 @@ class Interpolator:
         Raises:
             ValueError: times fall. If no waypoint is left, everything stays as it is, as in the SDK.
         """
-        if any(later < earlier for earlier, later in zip(times, times[1:], strict=False)):
+        if any(later < earlier for earlier, later in itertools.pairwise(times)):
             raise ValueError("Trajectory timestamps must be in strictly ascending order")
         kept = [(time, vector) for time, vector in zip(times, values, strict=True) if time > now]
         if kept:

@@ -5,6 +5,7 @@ The world's frame is the arm's base frame. The table's top is at z = 0: the arm 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -248,7 +249,8 @@ def _about(inertia: Inertia) -> np.ndarray:
     """(3, 3) about the origin of the link's frame."""
     (xx, yy, zz), (xy, xz, yz), centre = inertia.moments, inertia.products, np.array(inertia.centre)
     tensor = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    return tensor + inertia.mass * (centre @ centre * np.eye(3) - np.outer(centre, centre))
+    about: np.ndarray = tensor + inertia.mass * (centre @ centre * np.eye(3) - np.outer(centre, centre))
+    return about
 
 
 def _inertial(inertia: Inertia) -> str:
@@ -286,7 +288,7 @@ def _cup() -> str:
     corners = [(CUP_RADIUS, 0, up), (out, 0, up), (out, 0, -up), (CUP_RADIUS, 0, -up)]
     handle = "".join(
         f'<geom type="capsule" fromto="{_text(start)} {_text(end)}" size="0.0035" material="cup" mass="0" {_SEEN_ONLY}/>'
-        for start, end in zip(corners, corners[1:], strict=False)
+        for start, end in itertools.pairwise(corners)
     )
     return (
         f'<body name="cup" pos="0.35 0.12 {CUP_HEIGHT / 2}"><freejoint name="cup"/>'

@@ -312,7 +312,7 @@ class Plant:
             measured=self.measured.tobytes(),
             reported=(self.reported_s, self.reported.tobytes()),
             in_flight=tuple((time, sample.tobytes()) for time, sample in self._in_flight),
-            rng=self._rng.bit_generator.state,
+            rng=dict(self._rng.bit_generator.state),
             films=tuple(
                 (
                     name,

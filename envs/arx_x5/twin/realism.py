@@ -11,8 +11,8 @@ class TwinRealism:
     """Zero everywhere is an arm with perfect sensors and no delays; gains, torque limits and masses are real in any case.
 
     Attributes:
-        action_latency_s: from the time at which something is wanted to when the motors begin to want it. That they then lag behind, as
-            motors do, comes on top.
+        action_latency_s: from the time at which something is wanted to when the motors begin to want it. That they then lag
+            behind, as motors do, comes on top.
         observation_latency_s: age of a measurement when it can be read.
         camera_latency_s: from the moment that a picture shows to when it can be read.
         camera_fps: pictures per second.
