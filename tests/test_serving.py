@@ -176,7 +176,10 @@ def test_what_keeps_its_memory_to_itself_is_not_served(agent, problem):
         PolicyServer(agent)
 
 
-@pytest.mark.parametrize(("options", "problem"), [({"token": " "}, "empty token"), ({"execute": 0}, "execute"), ({"execute": 7}, "chunks have 6")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [({"token": " "}, "empty token"), ({"execute": 0}, "execute"), ({"execute": 7}, "chunks have 6")],
+)
 def test_options_that_make_no_sense_are_refused(options, problem):
     with pytest.raises(ValueError, match=problem):
         PolicyServer(ToyAgent(), **options)
@@ -235,11 +238,15 @@ def test_an_agent_that_fails_is_reported_and_the_server_goes_on():
 
 
 def test_a_message_too_large_ends_its_connection_only():
-    with PolicyServer(ToyAgent(), port=0, limits=Limits(message_bytes=10_000)) as running:
-        with raw_client(running.url) as bad, raw_client(running.url) as good:
-            bad.socket.send(raw_pack({"pixels": np.zeros(20_000, np.uint8)}))
-            assert bad.close_code() == 1009
-            assert good.ask({**obs(0.1), "pixels": np.zeros(9_000, np.uint8)})["actions"].shape == (CHUNK, 1)
+    limits = Limits(message_bytes=10_000)
+    with (
+        PolicyServer(ToyAgent(), port=0, limits=limits) as running,
+        raw_client(running.url) as bad,
+        raw_client(running.url) as good,
+    ):
+        bad.socket.send(raw_pack({"pixels": np.zeros(20_000, np.uint8)}))
+        assert bad.close_code() == 1009
+        assert good.ask({**obs(0.1), "pixels": np.zeros(9_000, np.uint8)})["actions"].shape == (CHUNK, 1)
 
 
 IMPATIENT = Limits(open_s=0.5, keepalive_s=0.3, idle_s=2.0, send_s=0.5)
