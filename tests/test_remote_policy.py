@@ -169,7 +169,7 @@ def test_a_late_answer_is_not_taken_for_the_next_one():
     pauses = [1.0]
     with remote(ToyAgent(lambda: time.sleep(pauses.pop() if pauses else 0)), timeout_s=0.4) as far:
         state = far.initial_state(1, seed=6)
-        with pytest.raises(TimeoutError, match="did not answer within 0.4 s"):
+        with pytest.raises(TimeoutError, match=r"did not answer within 0\.4 s"):
             far.predict(obs(0.9), state)
         time.sleep(0.8)
         action, _ = far.predict(obs(0.2), state)
@@ -180,7 +180,7 @@ def test_a_late_answer_is_not_taken_for_the_next_one():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="ws://HOST:PORT"):
         RemotePolicy("localhost:8000")
-    with pytest.raises(RemotePolicyError, match="nothing listens at ws://127.0.0.1:9"):
+    with pytest.raises(RemotePolicyError, match=r"nothing listens at ws://127\.0\.0\.1:9"):
         RemotePolicy("ws://127.0.0.1:9", patience_s=0)
     with PolicyServer(ToyAgent(), port=0, token="word") as running:
         with pytest.raises(ValueError, match="asks for a token"):
