@@ -148,7 +148,7 @@ class RawClient:
     def ask(self, message: Any) -> Any:
         """A map, or the text of an error."""
         self.socket.send(message if isinstance(message, bytes | str) else raw_pack(message))
-        answer = self.socket.recv(timeout=30)
+        answer = self.socket.recv(timeout=120)
         return answer if isinstance(answer, str) else raw_unpack(answer)
 
     def close_code(self, timeout: float = 10) -> int | None:

@@ -13,7 +13,7 @@ import signal
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -79,6 +79,7 @@ class PolicyServer:
         self._service = Service(agent, execute=execute, keys=keys, limits=self.limits, name=name)
         self._token, self._tls = token, tls
         self._connections = 0
+        self._open: set[ServerConnection] = set()
         self._closing = False
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -172,6 +173,7 @@ class PolicyServer:
                         while self._worker.unfinished:
                             await asyncio.sleep(0.01)
                         await asyncio.sleep(0.05)  # for the answer to be on its way
+                self._loop.call_later(limits.close_s, _abort, list(self._open))
         finally:
             self._worker.stop()
 
@@ -207,6 +209,9 @@ class PolicyServer:
             await connection.close(CloseCode.TRY_AGAIN_LATER, "busy: too many clients")
             return
         self._connections += 1
+        self._open.add(connection)
+        gone = asyncio.ensure_future(connection.wait_closed())
+        gone.add_done_callback(lambda _: self._open.discard(connection))
         log.info("%s connected (%d in all)", who, self._connections)
         try:
             await self._send(connection, self._metadata)
@@ -225,9 +230,13 @@ class PolicyServer:
             log.info("%s left (%s)", who, closed)
         except TimeoutError:
             log.info("%s timed out", who)
-            await connection.close(CloseCode.POLICY_VIOLATION, "timed out")
+            if not connection.transport.get_write_buffer_size():
+                await connection.close(CloseCode.POLICY_VIOLATION, "timed out")
         finally:
             self._connections -= 1
+            if connection.transport.get_write_buffer_size():
+                # It does not take what it was sent, and would not take a goodbye either: closing would wait for it.
+                connection.transport.abort()
 
     async def _answer(
         self, session: Session, connection: ServerConnection, message: bytes | str, previous_s: float | None
@@ -310,6 +319,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _abort(connections: Iterable[ServerConnection]) -> None:
+    """Hang up on whoever does not answer a goodbye."""
+    for connection in connections:
+        connection.transport.abort()
 
 
 def _text(error: Exception) -> str:

@@ -124,10 +124,10 @@ def _array(values: dict[Any, Any]) -> np.ndarray:
 
 def _scalar(values: dict[Any, Any]) -> Any:
     dtype, data = _dtype(values), _entry(values, _DATA)
-    kind = {"b": bool, "i": int, "u": int, "f": int | float, "U": str, "S": bytes}[dtype.kind]
+    kind: Any = {"b": bool, "i": int, "u": int, "f": int | float, "U": str, "S": bytes}[dtype.kind]
     if not isinstance(data, kind) or (isinstance(data, bool) and dtype.kind != "b"):
         raise WireError(f"a scalar of dtype {dtype} cannot be a {type(data).__name__}")
-    if dtype.kind in "iu" and not np.iinfo(dtype).min <= data <= np.iinfo(dtype).max:
+    if isinstance(data, int) and dtype.kind in "iu" and not np.iinfo(dtype).min <= data <= np.iinfo(dtype).max:
         raise WireError(f"a scalar of dtype {dtype} cannot be {data}")
     return np.array(data, dtype).astype(dtype.newbyteorder("="))[()]
 
