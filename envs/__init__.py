@@ -9,6 +9,7 @@ PUSHT_GOAL = "uva/PushTGoal-v0"
 BLOCK_PUSH = "uva/BlockPush-v0"
 LIBERO_10 = "uva/Libero10-v0"
 TOOL_HANG = "uva/ToolHang-v0"
+ARX_X5 = "uva/ArxX5-v0"
 
 # Entry points are strings: registering costs nothing, and simulators load only when an environment is made.
 if PUSHT not in gym.registry:
@@ -27,5 +28,7 @@ if LIBERO_10 not in gym.registry:
     gym.register(LIBERO_10, entry_point="uva_agents.envs.libero:LiberoEnv", max_episode_steps=500)
 if TOOL_HANG not in gym.registry:
     gym.register(TOOL_HANG, entry_point="uva_agents.envs.tool_hang:ToolHangEnv", max_episode_steps=700)
+if ARX_X5 not in gym.registry:
+    gym.register(ARX_X5, entry_point="uva_agents.envs.arx_x5.env:ArxX5Env", max_episode_steps=400)
 
-__all__ = ["BLOCK_PUSH", "LIBERO_10", "PUSHT", "PUSHT_DISTURBED", "PUSHT_GOAL", "PUSHT_MULTI", "TOOL_HANG"]
+__all__ = ["ARX_X5", "BLOCK_PUSH", "LIBERO_10", "PUSHT", "PUSHT_DISTURBED", "PUSHT_GOAL", "PUSHT_MULTI", "TOOL_HANG"]

@@ -207,7 +207,8 @@ class RandomWalker:
         """stable-baselines3's ``predict``."""
         import dataclasses
 
-        from uva_agents.planners.state import PlannerState, split
+        from uva_agents.agents.observations import split
+        from uva_agents.planners.state import PlannerState
 
         observations, batched = split(observation)
         state = self.initial_state(len(observations)) if state is None else state

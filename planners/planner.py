@@ -10,12 +10,13 @@ from typing import Any, Literal, TypedDict
 import gymnasium as gym
 import numpy as np
 
+from uva_agents.agents.observations import split
 from uva_agents.planners.clock import Clock
 from uva_agents.planners.plan import Plan
 from uva_agents.planners.proposals import GaussianProposals
 from uva_agents.planners.protocols import Dynamics, Objective, Proposals, bound, takes
 from uva_agents.planners.search import Screen, Search
-from uva_agents.planners.state import PlannerRow, PlannerState, split, stack
+from uva_agents.planners.state import PlannerRow, PlannerState, stack
 
 _LOOKBACK = 15
 """Earlier observations handed to whatever takes ``history`` and does not say how many it looks at: those of a 16-frame window."""

@@ -20,6 +20,7 @@ EXTRAS = {
     "BlockPush": ("pybullet", "block-push"),
     "ToolHang": ("robosuite", "toolhang"),
     "Libero": ("libero", "libero"),
+    "ArxX5": ("mujoco", "arx"),
 }
 """What an id holds -> the module that it cannot do without, and the extra that installs it."""
 HEAVY = ("ToolHang", "Libero")

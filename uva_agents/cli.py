@@ -29,6 +29,8 @@ COMMANDS = {
     "data": _Command(
         "uva_agents.commands.data", "collect demonstrations, look at datasets of any format, convert them"
     ),
+    "run": _Command("uva_agents.commands.run", "let an agent drive an arm in real time, and record it"),
+    "serve": _Command("uva_agents.commands.serve", "let clients on this and other computers ask an agent for actions"),
     "convert": _Command("uva_agents.commands.convert", "turn a released checkpoint into a weights folder"),
     "info": _Command(
         "uva_agents.commands.info", "versions, environments and shipped weights; or the card of some weights"
@@ -89,8 +91,9 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
 
 def _is_user_error(error: Exception) -> bool:
     from uva_agents.benchmarks import EvaluationError
+    from uva_agents.envs.arx_x5.interface import DriverError
 
-    return isinstance(error, ValueError | FileNotFoundError | EvaluationError)
+    return isinstance(error, ValueError | FileNotFoundError | ConnectionError | EvaluationError | DriverError)
 
 
 def _one_line(error: Exception) -> str:

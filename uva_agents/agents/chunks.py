@@ -33,6 +33,7 @@ class ChunkAgent:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.spec = spec
+        self.chunk = chunk
         self.execute = execute
         self.batch_size = batch_size
         self._seeds = itertools.count()

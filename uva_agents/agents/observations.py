@@ -149,3 +149,43 @@ def check_pixels(value: Any, image_shape: tuple[int, int], *, video: bool = Fals
             f"{what} must be {height}x{width} for these weights, got {pixels.shape[-3]}x{pixels.shape[-2]}; resize them"
         )
     return pixels
+
+
+def split(obs: Any) -> tuple[list[Any], bool]:
+    """One observation per environment, arrays as numpy, and whether the observation was a batch.
+
+    Images have three axes and vectors one; one more is a batch.
+
+    Raises:
+        TypeError: the ``(obs, info)`` pair that ``env.reset()`` returns.
+        ValueError: an empty dict, or entries that disagree about the batch.
+    """
+    if isinstance(obs, tuple):
+        raise TypeError("got a tuple: env.reset() returns (obs, info); pass only obs, as in `obs, info = env.reset()`")
+    if not isinstance(obs, Mapping):
+        value = to_numpy(obs)
+        batched = value.ndim in (2, 4)
+        return (list(value) if batched else [value]), batched
+    arrays = {key: to_numpy(value) for key, value in obs.items() if not isinstance(value, str)}
+    shaped = [key for key in arrays if arrays[key].dtype != object and arrays[key].dtype.kind not in "US"]
+    if not shaped:
+        raise ValueError(f"the observation has no arrays; its keys are {sorted(obs)}")
+    lead = next((key for key in ("pixels", "agent_pos") if key in shaped), shaped[0])
+    batched = arrays[lead].ndim in (2, 4)
+    if not batched:
+        return [{key: value if isinstance(value, str) else _plain(arrays[key]) for key, value in obs.items()}], False
+    n = len(arrays[lead])
+    wrong = [key for key, value in arrays.items() if value.shape[:1] != (n,)]
+    if wrong:
+        raise ValueError(f"{lead!r} is a batch of {n}, but {wrong[0]!r} has shape {arrays[wrong[0]].shape}")
+    rows = []
+    for i in range(n):
+        rows.append({key: obs[key] if isinstance(obs[key], str) else _plain(arrays[key][i]) for key in obs})
+    return rows, True
+
+
+def _plain(value: Any) -> Any:
+    """What an object array of one element holds; other values as they are."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OUS" and value.ndim == 0:
+        return value.item()
+    return str(value) if isinstance(value, np.str_) else value

@@ -16,6 +16,7 @@ BENCHMARKS = {
     "throughput": "training windows per second",
     "data-loading": "a dataset of 100,000 frames: opening it, and windows of cached latents per second",
     "env-speed": "steps and resets per second of every environment that is installed",
+    "realtime": "the control loop on the twin of the arm: late steps, jitter, gaps between chunks, a network that pauses",
     "planning": "one replanning, against a straight loop",
     "block-push-replay": "recorded block-push actions in our simulator",
 }

@@ -21,6 +21,8 @@ _EXTRAS = {
     "h5py": ("h5py", "LIBERO, robomimic and Minari data: pip install 'uva-agents[data]'"),
     "pyarrow": ("pyarrow", "LeRobot data: pip install 'uva-agents[data]'"),
     "imagecodecs": ("imagecodecs", "pictures of UMI recordings: pip install 'uva-agents[data]'"),
+    "websockets": ("websockets", "policy server and its clients: pip install 'uva-agents[serve]'"),
+    "msgpack": ("msgpack", "policy server and its clients: pip install 'uva-agents[serve]'"),
     "mujoco": ("mujoco", "robosuite and LIBERO environments"),
     "robosuite": ("robosuite", "tool hanging and LIBERO"),
     "libero": ("rpent-libero", "LIBERO environments: pip install 'uva-agents[libero]'"),

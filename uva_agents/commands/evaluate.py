@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "agent",
         metavar="AGENT",
-        help="a shipped name (see `uva info`), a weights folder, or package.module:factory, a function without "
-        "arguments that returns anything with stable-baselines3's predict()",
+        help="a shipped name (see `uva info`), a weights folder, package.module:factory, a function without arguments that "
+        "returns anything with stable-baselines3's predict(), or ws://HOST:PORT, a policy server (its token in UVA_TOKEN)",
     )
     parser.add_argument(
         "env",
@@ -117,11 +117,19 @@ def env_argument(text: str) -> tuple[str, Any]:
 
 
 def load_agent(name: str, *, device: str, **options: Any) -> Any:
-    """A policy by name or folder, or what ``package.module:factory`` returns.
+    """A policy by name or folder, what ``package.module:factory`` returns, or the policy server at ``ws://host:port``.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such thing; the message says what there is.
+        FileNotFoundError, ValueError, ConnectionError: there is no such thing; the message says what there is.
     """
+    if name.startswith(("ws://", "wss://")):
+        if options:
+            raise ValueError(f"--{next(iter(options)).replace('_', '-')} is for whoever serves {name}")
+        try:
+            from uva_agents.bridges.openpi import RemotePolicy
+        except ModuleNotFoundError as error:
+            raise ValueError(str(error)) from error
+        return RemotePolicy(name, token=os.environ.get("UVA_TOKEN") or None)
     if _FACTORY.fullmatch(name) and not Path(name).exists():
         if options:
             raise ValueError(f"--{next(iter(options)).replace('_', '-')} applies to weights, not to {name}")

@@ -39,7 +39,8 @@ def read_lerobot(path: Path) -> Stored:
     info = _info(path)
     features: dict[str, Any] = info["features"]
     episodes = _table(path, sorted((path / "meta" / "episodes").glob("*/*.parquet")), "meta/episodes").to_pydict()
-    order = np.argsort(episodes["episode_index"])
+    # A recording names its files first and counts them last: what is not counted was cut off.
+    order = np.argsort(episodes["episode_index"])[: info["total_episodes"]]
     lengths = np.asarray(episodes["length"], np.int64)[order]
     _check(path, len(lengths) == info["total_episodes"], f"has {len(lengths)} episodes, not {info['total_episodes']}")
     _check(path, int(lengths.sum()) == info["total_frames"], f"has {lengths.sum()} rows, not {info['total_frames']}")
@@ -49,7 +50,7 @@ def read_lerobot(path: Path) -> Stored:
         key for key in columns if features[key]["dtype"] != "string" and not too_wide((0, *features[key]["shape"]))
     ]
     data_path = info.get("data_path") or DATA_PATH
-    places = sorted({(c, f) for c, f in zip(episodes["data/chunk_index"], episodes["data/file_index"], strict=True)})
+    places = sorted({(episodes["data/chunk_index"][i], episodes["data/file_index"][i]) for i in order})
     files = [path / data_path.format(chunk_index=c, file_index=f) for c, f in places]
     rows = _table(path, files, "data", columns=sorted({*numeric, "episode_index", "frame_index"}))
     episode, step = (rows[name].to_numpy() for name in ("episode_index", "frame_index"))

@@ -1,0 +1,100 @@
+"""Observations of ``uva/ArxX5-v0``: which keys there are, and what they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from uva_agents.envs.arx_x5.actions import LONGEST_TURN, ActionCodec
+from uva_agents.envs.arx_x5.interface import N_JOINTS
+from uva_agents.envs.arx_x5.rig import Look
+
+WRIST, OUTSIDE = "pixels", "pixels_outside"
+"""Keys of the cameras."""
+_JOINTS = {"joint_pos": 4.0, "joint_vel": 20.0, "joint_torque": 100.0}
+"""Key -> what no measurement of an X5 exceeds: rad, rad/s, N m."""
+_FARTHEST, _OPEN = 1.5, 0.15
+"""Metres; a tool is at most 0.83 from the shoulder, and no gripper opens that far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservationSettings:
+    """What an observation holds besides ``agent_pos``.
+
+    Attributes:
+        image_size: (height, width) of the pictures.
+        cameras: keys of those there are.
+        joint_state: ``joint_pos``, ``joint_vel`` and ``joint_torque``.
+        timestamp: the moment that the observation is of.
+        mask: bool (height, width), black where true; ``None`` for the whole picture.
+
+    Raises:
+        ValueError: a mask of another size.
+    """
+
+    image_size: tuple[int, int]
+    cameras: tuple[str, ...]
+    joint_state: bool = False
+    timestamp: bool = False
+    mask: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask is not None and (self.mask.shape != self.image_size or self.mask.dtype != bool):
+            raise ValueError(
+                f"image_mask must be bool {self.image_size}, the size of the pictures; got {self.mask.dtype} {self.mask.shape}"
+            )
+
+
+def observation_space(settings: ObservationSettings) -> gym.spaces.Dict:
+    """Of :func:`observation`."""
+    farthest = np.array([*[_FARTHEST] * 3, *[LONGEST_TURN] * 3, _OPEN], np.float32)
+    spaces: dict[str, gym.Space[Any]] = {"agent_pos": gym.spaces.Box(-farthest, farthest, dtype=np.float32)}
+    for key in settings.cameras:
+        spaces[key] = gym.spaces.Box(0, 255, (*settings.image_size, 3), np.uint8)
+    if settings.joint_state:
+        for key, most in _JOINTS.items():
+            spaces[key] = gym.spaces.Box(-most, most, (N_JOINTS,), np.float32)
+    if settings.timestamp:
+        spaces["timestamp"] = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    return gym.spaces.Dict(spaces)
+
+
+def observation(
+    look: Look, settings: ObservationSettings, codec: ActionCodec, space: gym.spaces.Dict, *, start_s: float
+) -> dict[str, np.ndarray]:
+    """What was seen, as arrays in the space; times count from ``start_s``."""
+    rows = {"agent_pos": codec.agent_pos(look.state)}
+    if settings.joint_state:
+        rows |= {key: getattr(look.state, key) for key in _JOINTS}
+    found = {key: _inside(row, space[key]) for key, row in rows.items()}
+    found |= {key: picture(frame.image, settings.image_size) for key, frame in look.frames.items()}
+    if settings.mask is not None and WRIST in found:
+        found[WRIST][settings.mask] = 0
+    if settings.timestamp:
+        found["timestamp"] = np.array([look.time_s - start_s])
+    return found
+
+
+def picture(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) -> uint8 (*size, 3), a copy: scaled until it covers the size, and cut around the middle."""
+    if image.shape[:2] == size:
+        return np.array(image)
+    from PIL import Image
+
+    height, width = size
+    scale = max(height / image.shape[0], width / image.shape[1])
+    # The part of the picture that stays, so that only that is scaled.
+    across, down = width / scale, height / scale
+    left, top = (image.shape[1] - across) / 2, (image.shape[0] - down) / 2
+    box = (left, top, left + across, top + down)
+    return np.array(
+        Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    )
+
+
+def _inside(row: np.ndarray, space: gym.Space[Any]) -> np.ndarray:
+    assert isinstance(space, gym.spaces.Box)
+    return np.asarray(np.clip(row.astype(np.float32), space.low, space.high))

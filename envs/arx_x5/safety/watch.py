@@ -1,0 +1,71 @@
+"""Who looks at the arm when nobody calls: a thread where time passes by itself, every sleep where it does not."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from uva_agents.envs.arx_x5.interface import Clock
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 0.01
+_SLICE_S = 0.02
+
+
+def runs_by_itself(clock: Clock) -> bool:
+    """Whether the clock goes on while nobody sleeps on it."""
+    before = clock.now()
+    time.sleep(0.001)
+    return clock.now() > before
+
+
+class WatchedClock:
+    """A simulated clock that looks at the arm while somebody sleeps on it.
+
+    Args:
+        clock: of the driver.
+        look: called at every slice of a sleep.
+    """
+
+    def __init__(self, clock: Clock, look: Callable[[], None]) -> None:
+        self._clock, self._look = clock, look
+
+    def now(self) -> float:
+        """As the clock inside."""
+        return self._clock.now()
+
+    def sleep_until(self, time_s: float) -> None:
+        """As the clock inside, in slices."""
+        while (now := self._clock.now()) < time_s:
+            self._clock.sleep_until(min(time_s, now + _SLICE_S))
+            self._look()
+
+
+class WatchThread:
+    """Looks at the arm a hundred times a second until it is stopped.
+
+    Args:
+        look: what to call. If it fails, that is logged, and it is called again: a watch that ends with an error watches nothing.
+    """
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="arm watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it."""
+        self._end.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        while not self._end.wait(PERIOD_S):
+            try:
+                self._look()
+            except Exception:
+                log.exception("the watch over the arm failed once")

@@ -1,0 +1,1 @@
+"""The arm's simulated twin: model, plant, controller with the SDK's methods, cameras."""

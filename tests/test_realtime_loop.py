@@ -1,0 +1,207 @@
+"""The loop on a clock that stands still between its steps: what it sends, when it asks, and what it does when nothing comes."""
+
+import numpy as np
+import pytest
+
+from tests.ideal_arm import IdealArm, Timed, Virtual, chunk, path
+from uva_agents.realtime import Loop, LoopSettings
+from uva_agents.realtime.controls import Command, Controls
+from uva_agents.realtime.schedule import ChunkSchedule, ScheduleSettings
+from uva_agents.realtime.trajectory import ActionLayout
+
+LAYOUT = ActionLayout(((3, "vector"),))
+
+
+def make(*, answer=None, seconds=0.2, rate_hz=20.0, action_hz=20.0, execute=8, oversleep=lambda t: 0.0, **settings):
+    clock = Virtual(oversleep)
+    arm = IdealArm(clock)
+    said = []
+    dt = 1 / action_hz
+    worker = Timed(
+        clock,
+        answer or (lambda job: chunk(job, dt=dt)),
+        seconds if callable(seconds) else lambda job: seconds,
+    )
+    schedule = ChunkSchedule(ScheduleSettings(action_hz=action_hz, execute=execute, blend_s=0.2), LAYOUT)
+    settings = LoopSettings(rate_hz=rate_hz, **{"length_s": 10.0, **settings})
+    return Loop(arm, worker, schedule, settings, say=said.append), arm, worker, said
+
+
+def followed(arm, since=1.0):
+    """Largest distance between what was sent for a time and what the path is at that time, after ``since``."""
+    errors = []
+    for now, start_s, dt, actions in arm.commands:
+        if now >= since:
+            # Those far ahead are sent again before their time comes.
+            wanted = path(start_s + dt * np.arange(2))
+            errors.append(np.abs(actions[:2] - wanted)[:, :3].max())
+    return max(errors)
+
+
+@pytest.mark.parametrize(("rate_hz", "action_hz"), [(20, 20), (8, 8), (50, 20), (20, 8)])
+def test_chunks_join_without_gap_and_the_arm_is_on_the_path_at_the_right_times(rate_hz, action_hz):
+    loop, arm, _, said = make(rate_hz=rate_hz, action_hz=action_hz)
+    episode = loop.run(seed=0)
+    assert episode.end == "length" and said == []
+    assert episode.counts.gaps == 0 and episode.idle_steps == 0 and episode.counts.too_late == 0
+    assert episode.timing.late_steps == 0
+    # All decisions are of one path, so blending must not leave it: straight lines between its points are 0.3 mm off at most.
+    assert followed(arm) < (0.0004 if action_hz == 20 else 0.002)
+    # What came too late was dropped: 0.05 s of camera, 0.2 s of inference, 0.04 s of reaction, up to a step of waiting.
+    late = (0.05 + 0.2 + 0.04) * action_hz
+    assert late * 0.9 <= episode.counts.actions_dropped / episode.counts.chunks <= late + 2
+    assert len(arm.holds) == 1
+
+
+def test_no_command_jumps_from_the_one_before():
+    # Two plans that disagree by 4 cm, alternately: blending must lead over.
+    def answer(job):
+        actions = chunk(job)
+        actions[:, 1] += 0.04 * (job.number % 2)
+        return actions
+
+    loop, arm, _, _ = make(answer=answer)
+    loop.run()
+    rows = np.array([[start_s, *actions[0]] for _, start_s, _, actions in arm.commands])
+    speed = np.abs(np.diff(rows[:, 2]) / np.diff(rows[:, 0]))
+    assert 0.1 < speed.max() < 0.05 + 0.04 / 0.2 + 0.02  # the path's own speed and 4 cm in 0.2 s
+    assert np.abs(rows[0, 1:4] - IdealArm.start[:3]).max() < 0.02  # and the first one begins where the arm is
+
+
+def test_the_next_decision_begins_after_the_executed_actions_or_earlier_when_inference_is_slow():
+    loop, _, worker, _ = make(execute=8, seconds=0.05)
+    loop.run()
+    observed = np.array([job.observed_s for job in worker.jobs])
+    np.testing.assert_allclose(np.diff(observed)[2:], 0.4, atol=0.051)
+    # 24 actions cover 1.15 s, and a chunk takes about 0.5 s: after 20 actions would be too late.
+    loop, _, worker, said = make(answer=lambda job: chunk(job, n=24), execute=20, seconds=0.4)
+    episode = loop.run()
+    assert episode.counts.gaps == 0 and said == []
+    assert 0.4 < np.diff([job.observed_s for job in worker.jobs])[3:].max() < 0.6
+    assert episode.latency_s[1] == pytest.approx(0.5, abs=0.06)
+
+
+def test_chunks_that_take_longer_than_half_of_what_they_cover_are_reported():
+    loop, _, _, said = make(seconds=0.45)
+    episode = loop.run()
+    assert episode.counts.gaps > 3 and sum("must be twice as long" in text for text in said) == 1
+
+
+def test_when_the_network_pauses_the_arm_stands_still_and_then_goes_on():
+    paused = {12}
+    loop, arm, _, said = make(seconds=lambda job: 2.2 if job.number in paused else 0.2)
+    episode = loop.run()
+    assert episode.counts.gaps == 1 and episode.counts.too_late == 1
+    assert any("holding" in text for text in said) and any("dropped" in text for text in said)
+    sent = np.array([now for now, *_ in arm.commands])
+    at = int(np.diff(sent).argmax())
+    silence = sent[at + 1] - sent[at]
+    assert 1.4 < silence < 2.2
+    # It stood at the last place that it was sent to, and left it without a jump.
+    stood = arm.commands[at][3][-1]
+    first = arm.commands[at + 1][3][0]
+    assert np.abs(first - stood)[:3].max() < 0.02
+    assert episode.end == "length" and sent[-1] > 9.9
+    assert len(sent) - at > 50 and followed(arm, since=sent[at + 1] + 0.5) < 0.0004
+
+
+def test_an_error_of_the_agent_holds_and_is_asked_again_or_stops():
+    def answer(job):
+        if job.number == 5:
+            raise ConnectionError("the server is gone")
+        return chunk(job)
+
+    loop, arm, worker, said = make(answer=answer)
+    episode = loop.run()
+    assert episode.end == "length" and episode.counts.errors == 1
+    assert any("the server is gone; holding" in text for text in said)
+    times = [job.observed_s for job in worker.jobs]
+    assert times[6] - times[5] >= 0.5  # not at once
+    loop, arm, worker, said = make(answer=answer, on_error="stop")
+    episode = loop.run()
+    assert episode.end == "error" and len(worker.jobs) == 6 and len(arm.holds) == 1
+
+
+def test_a_chunk_with_nan_is_not_followed():
+    def answer(job):
+        actions = chunk(job)
+        if job.number == 5:
+            actions[3, 2] = np.nan
+        return actions
+
+    loop, arm, _, said = make(answer=answer)
+    episode = loop.run()
+    assert any("NaN" in text for text in said) and episode.counts.errors == 1
+    assert all(np.isfinite(actions).all() for *_, actions in arm.commands)
+
+
+def test_an_agent_that_decides_one_action_at_a_time_is_followed_as_soon_as_it_has_decided():
+    loop, arm, worker, _ = make(answer=lambda job: path(job.observed_s), seconds=0.1)
+    episode = loop.run()
+    assert episode.counts.gaps == 0 and episode.counts.too_late == 0 and len(worker.jobs) > 60
+    # Behind by what seeing, deciding and moving take, and no more.
+    _, start_s, _, actions = arm.commands[-1]
+    behind = [np.abs(actions[0] - path(start_s - lag)[0])[:3].max() for lag in np.arange(0.0, 1.0, 0.01)]
+    assert np.argmin(behind) * 0.01 < 0.5
+
+
+def test_late_steps_are_counted_and_times_that_passed_are_skipped_not_hurried():
+    loop, arm, *_ = make(oversleep=lambda t: 0.12 if 2.97 < t < 3.02 else 0.0)
+    episode = loop.run()
+    assert episode.timing.late_steps == 1 and episode.timing.skipped == 2
+    assert episode.counts.gaps == 0 and followed(arm) < 0.0004
+    assert episode.timing.jitter_max_s == pytest.approx(0.12)
+
+
+def test_history_is_spaced_by_the_agents_own_step_and_starts_with_the_episode():
+    loop, _, worker, _ = make(rate_hz=40, action_hz=10, lookback=4)
+    loop.run()
+    assert len(worker.jobs[0].history) == 0
+    values = [obs["agent_pos"] for obs in worker.jobs[5].history]
+    assert len(values) == 4
+    times = worker.jobs[5].observed_s - 0.1 * np.arange(4, 0, -1)
+    np.testing.assert_allclose(np.array(values)[:, 1], path(times)[:, 1], atol=0.002)
+
+
+@pytest.mark.parametrize(
+    ("command", "end"),
+    [(Command.STOP, "stopped"), (Command.DROP, "dropped"), (Command.QUIT, "quit"), (Command.EMERGENCY, "emergency")],
+)
+def test_the_operator_ends_an_episode(command, end):
+    loop, arm, worker, _ = make()
+    controls = loop.controls
+    plain = worker.answer
+    worker.answer = lambda job: (controls.give(command) if job.number == 4 else None, plain(job))[1]
+    episode = loop.run()
+    assert episode.end == end and episode.seconds < 3
+    assert len(arm.holds) == 1 and bool(arm.stops) == (end == "emergency")
+
+
+def test_the_arm_is_held_when_it_fails_or_the_loop_does():
+    loop, arm, *_ = make()
+    arm.fails_at = 2.0
+    with pytest.raises(RuntimeError, match="unplugged"):
+        loop.run()
+    assert len(arm.holds) == 1
+
+
+def test_answers_to_an_earlier_episode_are_not_followed():
+    loop, arm, worker, _ = make(length_s=1.0)
+    loop.run(seed=1)
+    if not worker.busy:
+        worker.submit(worker.jobs[-1])  # still under way when the next episode begins
+    first = worker.jobs[-1].episode
+    worker.answer = lambda job: chunk(job) + (1.0 if job.episode == first else 0.0)
+    arm.commands.clear()
+    loop.run(seed=1)
+    assert max(np.abs(actions[:, 0]).max() for *_, actions in arm.commands) < 0.5
+
+
+def test_settings_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="rate_hz"):
+        LoopSettings(rate_hz=0)
+    with pytest.raises(ValueError, match="on_error"):
+        LoopSettings(on_error="ignore")
+    with pytest.raises(ValueError, match="execute"):
+        ScheduleSettings(execute=0)
+    assert Controls().take() is None

@@ -1,0 +1,180 @@
+"""Inference beside the loop: nothing waits for it, and nothing is lost with it but an answer."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from uva_agents.realtime.chunker import AgentChunker, Job, absolute, lookback
+from uva_agents.realtime.worker import ProcessWorker, ThreadWorker
+
+
+def obs(value=0.0):
+    return {"pixels": np.zeros((8, 8, 3), np.uint8), "agent_pos": np.full(7, value, np.float32), "task": "reach"}
+
+
+def job(number, value=0.0, **more):
+    return Job(number, obs(value), **more)
+
+
+def answer_of(worker, timeout_s=60.0):
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        if (reply := worker.poll()) is not None:
+            return reply
+        time.sleep(0.005)
+    raise AssertionError("no reply")
+
+
+def free(worker, timeout_s=120.0):
+    until = time.monotonic() + timeout_s
+    while worker.busy:
+        assert time.monotonic() < until, "never free"
+        time.sleep(0.005)
+
+
+class Echo:
+    """Sleeps, then answers with what it saw; fails, hangs or dies on demand."""
+
+    def __call__(self, job):
+        wish = float(job.obs["agent_pos"][0])
+        if wish == -1:
+            raise ValueError("no such picture")
+        if wish == -2:
+            time.sleep(60)
+        time.sleep(0.05)
+        return np.full((4, 7), wish)
+
+
+def echo():
+    return Echo()
+
+
+def broken():
+    raise FileNotFoundError("no weights there")
+
+
+@pytest.mark.parametrize("kind", [ThreadWorker, ProcessWorker])
+def test_asking_and_looking_for_an_answer_never_wait(kind):
+    worker = kind(echo)
+    try:
+        free(worker)
+        began = time.perf_counter()
+        worker.submit(job(0, 3.0))
+        assert worker.busy and worker.poll() is None
+        assert time.perf_counter() - began < 0.04
+        with pytest.raises(RuntimeError, match="busy"):
+            worker.submit(job(1))
+        reply = answer_of(worker)
+        assert reply.error is None and reply.job.number == 0 and 0.05 <= reply.seconds < 5
+        np.testing.assert_array_equal(reply.chunk, np.full((4, 7), 3.0))
+        free(worker)
+        worker.submit(job(2, -1.0))
+        assert answer_of(worker).error == "ValueError: no such picture"
+        free(worker)
+        worker.submit(job(3, 5.0))
+        assert answer_of(worker).chunk[0, 0] == 5.0
+    finally:
+        worker.close()
+
+
+@pytest.mark.parametrize("kind", [ThreadWorker, ProcessWorker])
+def test_an_agent_that_cannot_be_set_up_is_reported(kind):
+    worker = kind(broken)
+    reply = answer_of(worker)
+    assert reply.job is None and "FileNotFoundError: no weights there" in reply.error
+    assert worker.busy
+    worker.close()
+
+
+def test_a_killed_process_costs_an_answer_and_is_replaced():
+    worker = ProcessWorker(echo)
+    try:
+        free(worker)
+        first = worker.pid
+        worker.submit(job(0, -2.0))
+        time.sleep(0.2)
+        os.kill(first, signal.SIGKILL)
+        reply = answer_of(worker)
+        assert reply.job.number == 0 and "killed by SIGKILL" in reply.error
+        free(worker)
+        assert worker.pid not in (None, first)
+        worker.submit(job(1, 2.0))
+        assert answer_of(worker).chunk[0, 0] == 2.0
+    finally:
+        worker.close()
+    assert worker.pid is None
+
+
+def test_a_process_that_hangs_is_stopped_after_the_time_limit():
+    worker = ProcessWorker(echo, timeout_s=0.5)
+    try:
+        free(worker)
+        worker.submit(job(0, -2.0))
+        assert "no answer within 0.5 s" in answer_of(worker).error
+        free(worker)
+        worker.submit(job(1, 2.0))
+        assert answer_of(worker).chunk[0, 0] == 2.0
+    finally:
+        worker.close()
+
+
+class Sampler:
+    lookback = 2
+
+    def __init__(self):
+        self.calls = []
+
+    def sample(self, obs, n=1, *, history=None, seed=None):
+        self.calls.append((history, seed))
+        return np.tile(obs["agent_pos"], (n, 16, 1))
+
+
+class Counter:
+    """An agent with a state of its own: each action is the number of observations in its episode."""
+
+    def __init__(self):
+        self.begun = 0
+
+    def initial_state(self, batch_size=1, *, seed=None):
+        self.begun += 1
+        return 0
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return np.full(7, state + 1.0), state + 1
+
+
+def test_agents_with_chunks_get_history_and_a_seed_of_the_episode_and_the_job():
+    agent = Sampler()
+    ask = AgentChunker(agent)
+    assert ask.lookback == 2
+    assert ask(job(0, 1.0, seed=5)).shape == (16, 7)
+    ask(job(1, 1.0, history=(obs(0.1), obs(0.2)), seed=5))
+    ask(job(0, 1.0, seed=5))
+    history, _ = agent.calls[1]
+    assert history["agent_pos"].shape == (2, 7) and history["pixels"].shape == (2, 8, 8, 3)
+    assert history["task"] == "reach"
+    assert agent.calls[0] == agent.calls[2] and agent.calls[0][1] != agent.calls[1][1]
+
+
+def test_agents_with_predict_keep_their_state_within_an_episode():
+    agent = Counter()
+    ask = AgentChunker(agent)
+    assert [float(ask(job(n))[0, 0]) for n in (0, 1, 2, 0, 1)] == [1, 2, 3, 1, 2] and agent.begun == 2
+    assert lookback(agent) == 0
+    with pytest.raises(TypeError, match="neither sample"):
+        AgentChunker(object())
+
+
+def test_actions_relative_to_the_observed_pose_become_absolute():
+    from uva_agents.agents.pose_actions import network_pose_actions
+
+    here = np.array([0.3, 0.1, 0.2, 0.3, -0.2, 1.0, 0.05], np.float32)
+    wanted = np.array([[0.35, 0.1, 0.2, 0.3, -0.2, 1.1, 0.03], [0.4, 0.0, 0.2, 0.1, -0.2, 1.1, 0.02]])
+    relative = network_pose_actions(wanted, here)
+    found = absolute(lambda job: relative)(Job(0, {"agent_pos": here}))
+    np.testing.assert_allclose(found, network_pose_actions(wanted, None), atol=1e-6)
+    with pytest.raises(ValueError, match=r"\(T, 10\)"):
+        absolute(lambda job: wanted)(Job(0, {"agent_pos": here}))

@@ -1,0 +1,308 @@
+"""``uva run AGENT uva/ArxX5-v0``: an agent drives an arm, or its twin, in real time."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uva_agents.commands.evaluate import env_argument
+
+if TYPE_CHECKING:
+    from uva_agents.realtime import ArxBody, Chunker, LoopSettings, Recording, Worker
+
+ENV_ID = "uva/ArxX5-v0"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``uva run``."""
+    parser.add_argument(
+        "agent",
+        metavar="AGENT",
+        help="a shipped name, a weights folder, a released .ckpt file, package.module:factory, a policy server at "
+        "ws://host:port, or replay:FOLDER#EPISODE, a recorded episode (without #EPISODE the last one)",
+    )
+    parser.add_argument("env", nargs="?", default=ENV_ID, metavar="ENV", help="default %(default)s")
+    parser.add_argument(
+        "--env-arg",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        type=env_argument,
+        help="given to gymnasium.make, for example driver=arx5 model=X5_umi; VALUE as in Python, or a word; may be repeated",
+    )
+    parser.add_argument(
+        "--safety",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        type=env_argument,
+        help="a limit of the safety layer, for example table_height=0.02 (docs/arx_x5_safety.md); may be repeated",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="compute everything, send nothing to the arm")
+    parser.add_argument("--camera", metavar="SOURCE", help="wrist camera: number or file of a device, or a video file")
+    parser.add_argument(
+        "--camera-latency", type=float, default=0.0, metavar="S", help="from lens to computer, measured (default 0)"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=None, metavar="HZ", help="of control; default: the agent's own, else 20"
+    )
+    parser.add_argument(
+        "--action-rate", type=float, metavar="HZ", help="actions of a chunk per second; default: as --rate"
+    )
+    parser.add_argument("--execute", type=int, metavar="N", help="actions of a chunk before the next is decided")
+    parser.add_argument(
+        "--blend", type=float, default=0.2, metavar="S", help="from chunk to chunk (default %(default)s)"
+    )
+    parser.add_argument(
+        "--ahead", type=float, default=0.3, metavar="S", help="how far ahead actions are sent (default %(default)s)"
+    )
+    parser.add_argument(
+        "--relative", action="store_true", help="the agent's actions (10,) are relative poses, as UMI's"
+    )
+    parser.add_argument("--length", type=float, default=60.0, metavar="S", help="of an episode (default %(default)s)")
+    parser.add_argument("--episodes", type=int, default=1, metavar="N", help="default %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the first episode (default %(default)s)")
+    parser.add_argument("--task", default=None, metavar="TEXT", help="what to do: given to the agent, and recorded")
+    parser.add_argument("--record", type=Path, metavar="FOLDER", help="LeRobot v3 dataset to add the episodes to")
+    parser.add_argument(
+        "--process",
+        action="store_true",
+        help="inference in a process of its own; what this one then cannot ask the agent is for you to say: --rate, --execute, "
+        "--env-arg action_mode= and image_size=",
+    )
+    parser.add_argument(
+        "--timeout", type=float, metavar="S", help="with --process: a decision that takes longer is given up"
+    )
+    parser.add_argument(
+        "--on-error", choices=("hold", "stop"), default="hold", help="when the agent fails (default %(default)s)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default auto)")
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps per decision; default: the agent's own")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads of inference; default: one core is left to control"
+    )
+    parser.add_argument("--now", action="store_true", help="begin at once, do not wait for a key")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="write all messages there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run episodes. 0 if all ended as they should; 1 after an emergency stop or an error.
+
+    Raises:
+        ValueError, FileNotFoundError: wrong arguments.
+        DriverError: the arm or a camera does not answer.
+    """
+    from uva_agents.realtime import EpisodeRecorder, View, is_replay, open_recording
+
+    if args.episodes < 1:
+        raise ValueError(f"--episodes {args.episodes}: at least 1")
+    recording = open_recording(args.agent) if is_replay(args.agent) else None
+    agent = None if recording is not None or args.process else _load(args)
+    rate = args.rate or (recording.control_hz if recording is not None else _own_rate(agent)) or 20.0
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_messages(args.log))
+        stack.enter_context(_ended_by(signal.SIGTERM))
+        env = _make(args, rate, agent, recording)
+        stack.callback(env.close)
+        recorder = None
+        view = View(f"{args.agent} on {args.env}{', dry run' if args.dry_run else ''}", rate_hz=rate)
+        if args.record is not None:
+            told = {"env": args.env, "agent": args.agent, "action_mode": env.unwrapped.action_mode, "rate_hz": rate}
+            told["env_args"] = {
+                key: value for key, value in args.env_arg if isinstance(value, bool | int | float | str)
+            }
+            recorder = EpisodeRecorder(args.record, control_hz=rate, settings=told, say=view.say)
+            stack.callback(recorder.close)
+        episodes = _session(args, env, rate, agent, recording, recorder, view, stack)
+    if recorder is not None:
+        print(f"{len(recorder)} episodes in {args.record}")
+    return 1 if not episodes or episodes[-1].end in ("emergency", "error") else 0
+
+
+def _session(
+    args: argparse.Namespace, env: Any, rate: float, agent: Any, recording: Any, recorder: Any, view: Any, stack: Any
+) -> Any:
+    from uva_agents.realtime import ArxBody, ChunkSchedule, Controls, Loop, ScheduleSettings, Session, keyboard
+
+    env.reset(seed=args.seed)
+    task = args.task or (recording.task if recording is not None else None)
+    body = ArxBody(env, task=task)
+    chunker = None if args.process and recording is None else _chunker(args, agent, recording, body)
+    worker = _worker(args, chunker)
+    stack.callback(worker.close)
+    action_hz = recording.control_hz if recording is not None else args.action_rate or rate
+    execute = args.execute or getattr(agent, "execute", None) or 8
+    schedule = ChunkSchedule(ScheduleSettings(action_hz=action_hz, execute=execute, blend_s=args.blend), body.layout)
+    controls = Controls(body.stop)
+    settings = _settings(args, rate, agent, recording)
+    loop = Loop(body, worker, schedule, settings, controls=controls, say=view.say, watch=view.watch)
+    keys = stack.enter_context(keyboard(controls))
+    view.keys = keys
+
+    def reset(seed: int, *, home: bool = False, release_stop: bool = False) -> None:
+        options = {name: True for name, wanted in (("home", home), ("release_stop", release_stop)) if wanted}
+        env.reset(seed=seed, options=options)
+
+    session = Session(loop, reset, view, recorder=recorder, interactive=keys and not args.now, task=task or "")
+    with view.shown():
+        if recording is None:
+            view.phase("first inference")
+            view.say(f"first inference took {loop.warm_up(args.seed):.2f} s")
+        episodes = session.run(args.episodes, seed=args.seed)
+        view.phase("done")
+        if recorder is not None:
+            recorder.wait()
+    return episodes
+
+
+def _load(args: argparse.Namespace) -> Any:
+    from uva_agents.commands.evaluate import load_agent
+
+    options = {} if args.steps is None else {"steps": args.steps}
+    agent = load_agent(args.agent, device=args.device, **options)
+    _leave_a_core(args.threads)
+    return agent
+
+
+def _leave_a_core(threads: int | None) -> None:
+    """Inference on every core would make control late."""
+    import os
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(threads or max(1, cores - 1))
+
+
+class _Setup:
+    """Loads the agent in the process that it runs in. Picklable."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = argparse.Namespace(**{key: value for key, value in vars(args).items() if key != "run"})
+
+    def __call__(self) -> Any:
+        from uva_agents.realtime import AgentChunker, absolute
+
+        chunker = AgentChunker(_load(self._args))
+        return absolute(chunker) if self._args.relative else chunker
+
+
+def _chunker(args: argparse.Namespace, agent: Any, recording: Recording | None, body: ArxBody) -> Chunker:
+    from uva_agents.realtime import AgentChunker, ReplayChunker, absolute
+
+    if recording is not None:
+        return ReplayChunker(recording, body.stay, body.layout)
+    chunker = AgentChunker(agent)
+    return absolute(chunker) if args.relative else chunker
+
+
+def _worker(args: argparse.Namespace, chunker: Chunker | None) -> Worker:
+    from uva_agents.realtime import ProcessWorker, ThreadWorker
+
+    if chunker is None:
+        return ProcessWorker(_Setup(args), timeout_s=args.timeout)
+    return ThreadWorker(lambda: chunker)
+
+
+def _settings(args: argparse.Namespace, rate: float, agent: Any, recording: Recording | None) -> LoopSettings:
+    from uva_agents.realtime import LoopSettings, lookback
+
+    # The agent of another process is not here to be asked.
+    back = 15 if args.process and recording is None else 0 if recording is not None else lookback(agent)
+    # A replay ends by itself, after the way to its beginning.
+    length = args.length if recording is None else recording.seconds + 120.0
+    return LoopSettings(rate_hz=rate, length_s=length, ahead_s=args.ahead, on_error=args.on_error, lookback=back)
+
+
+def _own_rate(agent: Any) -> float | None:
+    rate = getattr(getattr(agent, "spec", None), "control_hz", None)
+    return float(rate) if rate else None
+
+
+def _make(args: argparse.Namespace, rate: float, agent: Any, recording: Recording | None) -> Any:
+    """The environment, with what agent or recording say of it where the command line does not."""
+    import gymnasium as gym
+
+    import uva_agents.envs  # noqa: F401
+    from uva_agents.envs.arx_x5.safety import SafetyConfig
+
+    options = dict(args.env_arg)
+    spec = gym.spec(args.env)
+    if not str(spec.entry_point).startswith("uva_agents.envs.arx_x5"):
+        raise ValueError(f"{args.env} waits for its agent: run it with `uva eval`; `uva run` is for {ENV_ID}")
+    safety = dict(args.safety)
+    for name in safety:
+        if name not in SafetyConfig.__dataclass_fields__:
+            raise ValueError(f"--safety {name}: unknown; one of {', '.join(SafetyConfig.__dataclass_fields__)}")
+    if args.dry_run:
+        safety["dry_run"] = True
+    if safety:
+        options.setdefault("safety", SafetyConfig(**safety))
+    told = dict(recording.settings or {}) if recording is not None else {}
+    width = recording.actions.shape[1] if recording is not None else _width(agent, args)
+    if "action_mode" not in options:
+        options["action_mode"] = told.get("action_mode") or ("absolute_vector" if width == 7 else "absolute")
+    image = getattr(getattr(agent, "spec", None), "image_shape", None)
+    if image is not None:
+        options.setdefault("image_size", tuple(image))
+    options.setdefault("control_hz", rate)
+    if options.get("driver", "sim") == "sim":
+        options.setdefault("realtime", True)
+    if args.camera is not None:
+        from uva_agents.envs.arx_x5.cameras import open_camera
+        from uva_agents.envs.arx_x5.clock import MonotonicClock
+
+        size = options.get("image_size", 224)
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        options["camera"] = open_camera(
+            args.camera, clock=MonotonicClock(), size=size, latency_s=args.camera_latency, loop=True
+        )
+    return gym.make(args.env, disable_env_checker=True, **options)
+
+
+def _width(agent: Any, args: argparse.Namespace) -> int | None:
+    """Numbers of an action as it reaches the environment."""
+    if args.relative:
+        return 10
+    space = getattr(agent, "action_space", None)
+    return None if space is None else int(space.shape[0])
+
+
+@contextlib.contextmanager
+def _messages(path: Path | None) -> Iterator[None]:
+    """The package's log into a file, or nowhere: the view says what an operator must know."""
+    logger = logging.getLogger("uva_agents")
+    handler: logging.Handler = logging.NullHandler()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()
+
+
+@contextlib.contextmanager
+def _ended_by(number: signal.Signals) -> Iterator[None]:
+    """A signal ends the run as Ctrl-C does: the arm comes to rest, what was recorded is kept."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

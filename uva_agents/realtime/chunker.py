@@ -1,0 +1,157 @@
+"""From any agent to chunks of actions: what a worker calls."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from uva_agents.agents.base import Observation
+
+_LOOKBACK = 15
+"""Earlier observations for an agent that takes a history and does not say how many: those of a 16-frame window."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One question to an agent.
+
+    Attributes:
+        number: counts up within an episode, from 0.
+        obs: the newest observation.
+        history: earlier ones, oldest first, spaced by the agent's own control step.
+        observed_s: when ``obs`` was true, on the arm's clock.
+        seed: of the episode.
+        episode: counts up; tells answers to an earlier episode's jobs apart.
+    """
+
+    number: int
+    obs: Observation
+    history: tuple[Observation, ...] = ()
+    observed_s: float = 0.0
+    seed: int = 0
+    episode: int = 0
+
+
+Chunker = Callable[[Job], np.ndarray]
+"""Answers a job with a chunk (T, A) in environment units; row 0 is for the observation's time."""
+
+
+class AgentChunker:
+    """Asks an agent for a chunk in the way that it offers.
+
+    - ``sample(obs, n, history=, seed=)``: policies, remote ones too; a whole chunk.
+    - ``plan(obs, history=, seed=)``: planners; the best plan. It begins afresh each time: how much of the last plan has been
+      carried out is known to the loop only.
+    - ``predict(obs, state)``: anything else; a chunk of one action. The state is kept from job to job of an episode.
+
+    Args:
+        agent: any of these.
+
+    Raises:
+        TypeError: it has none of the three.
+    """
+
+    def __init__(self, agent: Any) -> None:
+        self.agent = agent
+        self.way = next((name for name in ("sample", "plan", "predict") if callable(getattr(agent, name, None))), "")
+        if not self.way:
+            raise TypeError(f"{type(agent).__name__} is no agent: it has neither sample(), plan() nor predict()")
+        self._takes = _parameters(getattr(agent, self.way))
+        self._state: Any = None
+
+    @property
+    def lookback(self) -> int:
+        """Earlier observations that it wants with each job."""
+        return lookback(self.agent)
+
+    def __call__(self, job: Job) -> np.ndarray:
+        """(T, A).
+
+        Raises:
+            ValueError: what the agent gave is no chunk.
+        """
+        if self.way == "predict":
+            chunk = self._predicted(job)
+        else:
+            options: dict[str, Any] = {}
+            if "history" in self._takes and job.history:
+                options["history"] = stack(job.history)
+            if "seed" in self._takes:
+                options["seed"] = _seed(job)
+            if self.way == "sample":
+                sampled = np.asarray(self.agent.sample(job.obs, 1, **options))
+                chunk = sampled[0] if sampled.ndim == 3 else sampled
+            else:
+                chunk = np.asarray(self.agent.plan(job.obs, **options).actions)
+        if chunk.ndim != 2 or not len(chunk):
+            raise ValueError(f"{type(self.agent).__name__}.{self.way} gave {chunk.shape}, not a chunk (T, A)")
+        return chunk
+
+    def _predicted(self, job: Job) -> np.ndarray:
+        """One action (1, A)."""
+        if job.number == 0:
+            begin = getattr(self.agent, "initial_state", None)
+            self._state = begin(1, seed=[job.seed]) if callable(begin) else None
+        options = {"episode_start": np.array([job.number == 0])} if "episode_start" in self._takes else {}
+        if self._state is not None and callable(getattr(self._state, "restarted", None)):
+            options = {}  # a state of its own begins an episode already
+        action, self._state = self.agent.predict(job.obs, self._state, **options)
+        return np.asarray(action).reshape(1, -1)
+
+
+def lookback(agent: Any) -> int:
+    """Earlier observations that an agent may look at."""
+    said = getattr(agent, "lookback", None)
+    if isinstance(said, int):
+        return said
+    way = next((name for name in ("sample", "plan") if callable(getattr(agent, name, None))), None)
+    return _LOOKBACK if way is not None and "history" in _parameters(getattr(agent, way)) else 0
+
+
+def absolute(chunker: Chunker, *, key: str = "agent_pos") -> Chunker:
+    """For an agent whose actions (T, 10) are poses seen from the tool's pose at the observation, as UMI has them.
+
+    Chunks decided at different moments can be blended only in one common frame.
+
+    Args:
+        key: of the observation's pose: position, rotation vector, gripper (7,).
+
+    Returns:
+        A chunker that gives (T, 10) in the base frame: position, rot6d, gripper.
+    """
+    from uva_agents.data.poses import matrix_from_pose9, pose9_from_matrix, pose_matrix
+
+    def moved(job: Job) -> np.ndarray:
+        chunk = chunker(job)
+        if chunk.shape[-1] != 10:
+            raise ValueError(f"relative poses are (T, 10): position, rot6d, gripper; got {chunk.shape}")
+        base = pose_matrix(np.asarray(job.obs[key], np.float64)[:6])
+        poses = pose9_from_matrix(base @ matrix_from_pose9(chunk[:, :9]))
+        return np.concatenate([poses, chunk[:, 9:]], axis=-1)
+
+    return moved
+
+
+def stack(observations: tuple[Observation, ...]) -> dict[str, Any]:
+    """Observations with a leading time axis; text stays as the newest one says."""
+    newest = observations[-1]
+    return {
+        key: value if isinstance(value, str) else np.stack([np.asarray(obs[key]) for obs in observations])
+        for key, value in newest.items()
+    }
+
+
+def _seed(job: Job) -> int:
+    """Another one for each job, the same for the same episode."""
+    return int(np.random.SeedSequence([abs(job.seed), job.number]).generate_state(1)[0])
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, Any]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some callables written in C have no signature
+        return {}

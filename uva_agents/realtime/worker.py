@@ -1,0 +1,261 @@
+"""Inference beside the control loop: in a thread, or in a process that may die without harm. Asking and answering never wait."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing as mp
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import numpy as np
+
+from uva_agents.realtime.chunker import Chunker, Job
+from uva_agents.workers import receive
+
+_LOG = logging.getLogger(__name__)
+_LOOK_S = 0.05
+"""Seconds between looks whether a process is still wanted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """The answer to a job.
+
+    Attributes:
+        job: ``None`` where the worker could not even begin to work.
+        chunk: (T, A), or ``None`` after an error.
+        error: what went wrong, for people.
+        seconds: of inference.
+    """
+
+    job: Job | None
+    chunk: np.ndarray | None
+    error: str | None = None
+    seconds: float = 0.0
+
+
+class Worker(Protocol):
+    """Answers one job at a time; none of its methods waits for the agent."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether it cannot take a job now: it is at one, or has to begin (again) first."""
+        ...
+
+    def submit(self, job: Job) -> None:
+        """Begin with a job.
+
+        Raises:
+            RuntimeError: it is busy.
+        """
+        ...
+
+    def poll(self) -> Reply | None:
+        """An answer that has arrived since the last call."""
+        ...
+
+    def close(self) -> None:
+        """Stop; what is under way is given up."""
+        ...
+
+
+class ThreadWorker:
+    """Inference in a thread of this process: torch and sockets let go of the interpreter while they work.
+
+    Args:
+        setup: called once in the thread; gives what answers jobs.
+        restart: called in the thread after an error, before the next job is taken.
+    """
+
+    def __init__(self, setup: Callable[[], Chunker], *, restart: Callable[[], None] | None = None) -> None:
+        self._setup, self._restart = setup, restart
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+        self._free = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._thread.start()
+
+    @property
+    def busy(self) -> bool:
+        return not self._free.is_set()
+
+    def submit(self, job: Job) -> None:
+        if self._closed or self.busy:
+            raise RuntimeError("the worker is " + ("closed" if self._closed else "busy: wait for its reply"))
+        self._free.clear()
+        self._inbox.put(job)
+
+    def poll(self) -> Reply | None:
+        try:
+            return self._outbox.get_nowait()
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._inbox.put(None)
+            self._thread.join(timeout=2.0)  # a thread that hangs in a network read ends with the process
+
+    def _work(self) -> None:
+        try:
+            answer = self._setup()
+        except Exception as error:
+            _LOG.exception("the agent could not be set up")
+            self._outbox.put(Reply(None, None, f"the agent could not be set up: {_said(error)}"))
+            return
+        self._free.set()
+        while (job := self._inbox.get()) is not None:
+            began = time.perf_counter()
+            try:
+                chunk = np.asarray(answer(job), np.float64)
+                reply = Reply(job, chunk, None, time.perf_counter() - began)
+            except Exception as error:
+                _LOG.warning("inference failed", exc_info=True)
+                reply = Reply(job, None, _said(error), time.perf_counter() - began)
+            self._outbox.put(reply)
+            if reply.error is not None and self._restart is not None and not self._closed:
+                try:
+                    self._restart()
+                except Exception as error:
+                    _LOG.exception("the agent could not be set up again")
+                    self._outbox.put(Reply(None, None, f"the agent could not be set up again: {_said(error)}"))
+                    return
+            self._free.set()
+
+
+class ProcessWorker(ThreadWorker):
+    """Inference in a process of its own: one that crashes or is killed costs one answer, and is replaced.
+
+    A thread here talks to it, so that not even a full pipe makes the control loop wait. What the agent remembers between jobs
+    is gone with its process; the history that comes with each job is not.
+
+    Args:
+        setup: picklable, called once in the process; gives what answers jobs.
+        timeout_s: a job that takes longer gets its process killed; ``None`` waits for ever.
+        start_s: how long the process may take until it is ready.
+    """
+
+    def __init__(self, setup: Callable[[], Chunker], *, timeout_s: float | None = None, start_s: float = 300.0) -> None:
+        self._child = _Child(setup, timeout_s, start_s)
+        super().__init__(self._child.started, restart=self._child.replaced)
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return self._child.pid
+
+    def close(self) -> None:
+        self._child.unwanted = True
+        super().close()
+        self._child.stop()
+
+
+class _Child:
+    """The process, as a chunker."""
+
+    def __init__(self, setup: Callable[[], Chunker], timeout_s: float | None, start_s: float) -> None:
+        self._target, self._timeout_s, self._start_s = setup, timeout_s, start_s
+        self._process: Any = None
+        self._connection: Connection | None = None
+        self.unwanted = False
+
+    @property
+    def pid(self) -> int | None:
+        process = self._process
+        return None if process is None else process.pid
+
+    def started(self) -> Chunker:
+        """With a new process that is ready."""
+        # Spawned: a fork would copy locks that threads of this process hold.
+        context = mp.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._target), name="inference", daemon=True)
+        self._process.start()
+        theirs.close()
+        self._received(self._start_s)
+        return self
+
+    def replaced(self) -> None:
+        """A new process where the old one is gone."""
+        if self._process is None:
+            self.started()
+
+    def __call__(self, job: Job) -> np.ndarray:
+        assert self._connection is not None
+        try:
+            self._connection.send(job)
+        except OSError:
+            raise self._died() from None
+        return np.asarray(self._received(self._timeout_s))
+
+    def _received(self, timeout_s: float | None) -> Any:
+        assert self._connection is not None
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        try:
+            while not self._connection.poll(_LOOK_S):
+                if self.unwanted:
+                    raise _Told("closed")
+                if deadline is not None and time.monotonic() > deadline:
+                    self.stop()
+                    raise TimeoutError(f"no answer within {timeout_s:g} s: its process was stopped")
+            value, error = self._connection.recv()
+        except (EOFError, ConnectionError):
+            raise self._died() from None
+        if error is not None:
+            raise _Told(error)
+        return value
+
+    def _died(self) -> _Told:
+        process = self._process
+        process.join(timeout=5)
+        code = process.exitcode
+        self.stop()
+        killed = isinstance(code, int) and code < 0
+        how = f"was killed by {signal.Signals(-code).name}" if killed else f"ended with status {code}"
+        return _Told(f"the process of the agent {how}; a new one begins")
+
+    def stop(self) -> None:
+        process, connection = self._process, self._connection
+        self._process = self._connection = None
+        if connection is not None:
+            connection.close()
+        if process is not None:
+            process.kill()
+            process.join(timeout=5)
+
+
+def _serve(connection: Connection, setup: Callable[[], Chunker]) -> None:
+    # Ctrl-C reaches the whole group: the parent brings the arm to rest first, and then ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(EOFError, OSError):
+        try:
+            answer = setup()
+            connection.send((None, None))
+        except Exception as error:
+            connection.send((None, _said(error)))
+            return
+        while (job := receive(connection)) is not None:
+            try:
+                connection.send((np.asarray(answer(job)), None))
+            except Exception as error:
+                connection.send((None, _said(error)))
+
+
+class _Told(RuntimeError):
+    """An error that is a message already."""
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, _Told):
+        return str(error)
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
