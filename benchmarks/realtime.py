@@ -113,6 +113,12 @@ class SlowPolicy:
         swung: np.ndarray = place + self.swing * (1 - np.cos(0.5 * phase))[:, None]
         return np.repeat(swung[None], n, axis=0)
 
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """The first action of a chunk; a policy server wants to know how to ask for one."""
+        return self.sample(observation)[0, 0], state
+
 
 class _Asking:
     """A chunker that tells a :class:`SlowPolicy` where an episode began, and how long ago that was."""
@@ -129,7 +135,8 @@ class _Asking:
             self._place, self._began_s = place, job.observed_s
         told = np.array([job.observed_s - self._began_s, *self._place], np.float32)
         # The pictures go along: they are most of what travels to a real policy.
-        return np.asarray(self._sample({**job.obs, "agent_pos": told}, 1))[0]
+        chunks = np.asarray(self._sample({**job.obs, "agent_pos": told}, 1))
+        return np.asarray(chunks[0])
 
 
 def measure(
@@ -176,7 +183,7 @@ def measure(
 
     schedule = ChunkSchedule(ScheduleSettings(action_hz=rate_hz), layout)
     loop = Loop(
-        Counted(),  # type: ignore[arg-type]
+        Counted(),
         worker,
         schedule,
         LoopSettings(rate_hz=rate_hz, length_s=seconds),
@@ -292,7 +299,7 @@ def _run(args: argparse.Namespace, rate: float) -> Run:
                     os.kill(process, signal.SIGSTOP)
                     time.sleep(args.pause)
                     os.kill(process, signal.SIGCONT)
-                return float(args.pause) + args.inference
+                return float(args.pause + args.inference)
 
             return measure(
                 body,

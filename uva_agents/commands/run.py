@@ -152,7 +152,10 @@ def _session(
     with view.shown():
         if recording is None:
             view.phase("first inference")
-            view.say(f"first inference took {loop.warm_up(args.seed):.2f} s")
+            try:
+                view.say(f"first inference took {loop.warm_up(args.seed):.2f} s")
+            except RuntimeError as error:
+                raise ValueError(str(error)) from error
         episodes = session.run(args.episodes, seed=args.seed)
         view.phase("done")
         if recorder is not None:

@@ -23,6 +23,7 @@ from uva_agents.realtime.schedule import ChunkSchedule
 from uva_agents.realtime.worker import Reply, Worker
 
 _LOG = logging.getLogger(__name__)
+_NOT_READY = "the agent is not ready"
 
 
 @contextlib.contextmanager
@@ -105,8 +106,8 @@ class Loop:
         Raises:
             RuntimeError: the agent failed, or did not answer in time.
         """
-        body, began = self.body, self.body.now()
-        self._wait(lambda: not self.worker.busy, began + timeout_s, "the agent is not ready")
+        body = self.body
+        self._wait(lambda: not self.worker.busy, timeout_s, _NOT_READY)
         self._seen.clear()
         self._seen.append(body.observe())
         self.worker.submit(self._job(0, seed))
@@ -119,7 +120,7 @@ class Loop:
                 replies.append(reply)
             return bool(replies)
 
-        self._wait(answered, asked + timeout_s, "the agent does not answer")
+        self._wait(answered, timeout_s, "the agent has not answered")
         if replies[0].error is not None:
             raise RuntimeError(f"the agent failed at its first chunk: {replies[0].error}")
         return body.now() - asked
@@ -139,10 +140,10 @@ class Loop:
 
     def _run(self, seed: int, recorder: Recorder | None) -> Episode:
         body, settings, schedule = self.body, self.settings, self.schedule
-        pacer = Pacer(body, settings.dt, tolerance_s=settings.late_s or 0.1 * settings.dt)
         self._episode += 1
         self._seen.clear()
         schedule.restart(body.stay(body.observe().obs))
+        pacer = Pacer(body, settings.dt, tolerance_s=settings.late_s or 0.1 * settings.dt)
         now = _Now(began_s=pacer.due_s, seed=seed)
         while now.end is None:
             body.sleep_until(pacer.due_s)
@@ -284,12 +285,13 @@ class Loop:
             *(interventions, moving),
         )
 
-    def _wait(self, ready: Callable[[], bool], until_s: float, problem: str) -> None:
+    def _wait(self, ready: Callable[[], bool], seconds: float, problem: str) -> None:
+        until_s = self.body.now() + seconds
         while not ready():
-            reply = self.worker.poll() if problem == "the agent is not ready" else None
+            reply = self.worker.poll() if problem == _NOT_READY else None
             if reply is not None and reply.job is None:
                 raise RuntimeError(str(reply.error))
             if self.body.now() > until_s:
-                raise RuntimeError(f"{problem}: waited {until_s - self.body.now():.0f} s")
+                raise RuntimeError(f"{problem} after {seconds:g} s")
             self.body.observe()  # a safety layer that watches the cameras wants to see that somebody looks
             self.body.sleep_until(self.body.now() + 0.05)

@@ -145,7 +145,10 @@ class EpisodeRecorder:
             self._draft = self._appender.begin()
         elif draft is not None:
             self._draft = None
-            number = draft.keep(value) if what == "keep" else draft.drop()
+            if what != "keep":
+                draft.drop()
+                return
+            number = draft.keep(value)
             if number is not None and self._settings is not None:
                 write_settings(self.folder, self._settings)
                 self._settings = None

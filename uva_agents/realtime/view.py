@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -76,7 +76,10 @@ class View:
 
     def render(self) -> Group:
         """The whole picture."""
-        lines = [Text(f"{self._title}   [{self._phase}]", style="bold"), _table(self._status, self._rate_hz)]
+        lines: list[RenderableType] = [
+            Text(f"{self._title}   [{self._phase}]", style="bold"),
+            _table(self._status, self._rate_hz),
+        ]
         lines += [Text(message, style="yellow") for message in list(self._messages)]
         return Group(*lines, *([Text(HELP, style="dim")] if self.keys else []))
 
