@@ -272,7 +272,7 @@ def test_pose_and_picture_are_of_one_moment_with_latency_and_lost_frames():
     realism = TwinRealism(camera_latency_s=0.1, dropped_frames=0.3, observation_latency_s=0.005)
     made = ArxX5Env(image_size=16, realism=realism)
     made.reset(seed=0)
-    truth = {}
+    truth: dict[float, np.ndarray] = {}
     ages = []
     for _ in range(10):
         action = made.hold_action()
