@@ -201,6 +201,21 @@ def test_pictures_can_be_had_where_observations_have_none(blind):
     assert blind.observe()["pixels"].shape == (224, 224, 3) and set(blind.get_obs()) == {"agent_pos"}
 
 
+def test_holding_neither_creeps_with_noise_nor_lets_go_of_what_is_gripped():
+    made = ArxX5Env(render_observations=False, action_mode="joints", realism=TwinRealism(joint_pos_noise=0.002))
+    made.reset(seed=0)
+    action = made.hold_action()
+    action[-1] = 0.03
+    for _ in range(30):
+        made.step(action)
+    held = [made.hold_action() for _ in range(5) if made.step(made.hold_action())]
+    assert np.ptp(held, axis=0).max() < 1e-6 and held[0] == pytest.approx(action, abs=1e-4)
+    assert np.ptp([made.get_obs()["agent_pos"] for _ in range(3) if made.tick()], axis=0).max() > 0, (
+        "measurements do differ"
+    )
+    made.close()
+
+
 def test_standing_still_solves_nothing(blind):
     blind.reset(seed=0)
     for _ in range(20):
@@ -257,7 +272,7 @@ def test_pose_and_picture_are_of_one_moment_with_latency_and_lost_frames():
     realism = TwinRealism(camera_latency_s=0.1, dropped_frames=0.3, observation_latency_s=0.005)
     made = ArxX5Env(image_size=16, realism=realism)
     made.reset(seed=0)
-    truth = {}
+    truth: dict[float, np.ndarray] = {}
     ages = []
     for _ in range(10):
         action = made.hold_action()

@@ -5,6 +5,7 @@ An action that asks for the impossible is not corrected here: whoever sends it t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,6 @@ from uva_agents.envs.arx_x5.interface import N_JOINTS, ArmState
 from uva_agents.envs.arx_x5.kinematics import rotation_vector
 from uva_agents.envs.arx_x5.poses import matrix_from_vector, pose_of, rotation_of, tool_axes, vector_near
 from uva_agents.envs.robosuite_actions import matrix_from_rows
-from uva_agents.envs.robosuite_spaces import Point
 
 ACTIONS = {
     "absolute": "(10,), position 3, rotation rows 6, opening of the gripper 1",
@@ -61,7 +61,7 @@ class ActionCodec:
     Args:
         mode: one of :data:`ACTIONS`.
         tool_frame: the axes of the tool in which rotations are given, one of :data:`~uva_agents.envs.arx_x5.poses.TOOL_FRAMES`.
-        low, high: positions that an absolute action may ask for, metres, base frame.
+        low, high: (3,) positions that an absolute action may ask for, metres, base frame.
         joint_low, joint_high: (6,) rad.
         gripper_width: largest opening, metres.
 
@@ -74,8 +74,8 @@ class ActionCodec:
         mode: str,
         *,
         tool_frame: str,
-        low: Point,
-        high: Point,
+        low: Sequence[float],
+        high: Sequence[float],
         joint_low: np.ndarray,
         joint_high: np.ndarray,
         gripper_width: float,

@@ -333,10 +333,14 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
         self._rig.arm.stop.press(reason)
 
     def hold_action(self) -> np.ndarray:
-        """The action (A,) that keeps the arm where it is, and the gripper as it is."""
+        """The action (A,) that keeps the arm where it is, and the gripper as it was told last: what it grips stays gripped."""
         self._require_reset("hold_action()")
-        state = self._rig.history.newest()
-        return self._codec.action(state.eef_pose, state.joint_pos, state.gripper_pos, self._seen.state)
+        arm, state = self._rig.arm, self._rig.history.newest()
+        joints, gripper = state.joint_pos, state.gripper_pos
+        if arm.goal is not None:
+            # Where it was sent, and not where it hangs a little below: an arm that is told to stay there sinks step by step.
+            joints, gripper = arm.goal[0] if arm.at_rest else joints, arm.goal[1]
+        return self._codec.action(self._rig.kinematics.forward(joints), joints, gripper, self._seen.state)
 
     def get_obs(self) -> Observation:
         """The newest observation, without waiting for the next step."""

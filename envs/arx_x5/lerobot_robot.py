@@ -136,8 +136,8 @@ class ArxX5Robot:
         config = self.config
         driver: Driver
         if isinstance(config.driver, str):
-            where = {"interface": config.interface} if config.driver == "arx5" else {}
-            driver = made = make_driver(config.driver, model=self._model, **where, **config.driver_options)
+            options = {"interface": config.interface, **config.driver_options}
+            driver = made = make_driver(config.driver, model=self._model, **options)
             self._twin = made if isinstance(made, TwinDriver) else None
         else:
             driver = config.driver

@@ -123,6 +123,15 @@ class SafeArm:
         """Whether nothing that was sent is still to be done."""
         return self._mode in (Mode.LIMP, Mode.CLOSED) or (self._mode is not Mode.HOMING and self._motion.ended)
 
+    @property
+    def goal(self) -> tuple[np.ndarray, float] | None:
+        """Joints (6,) and gripper where what was sent ends; ``None`` where the arm is limp, homing, or stays somewhere else."""
+        with self._lock:
+            if self._mode not in (Mode.HOLDING, Mode.MOVING) or self._moved:
+                return None
+            path = self._motion.path
+            return path.joints[-1].copy(), float(path.grippers[-1])
+
     def connect(self) -> None:
         """As :meth:`Driver.connect`; from now on the arm is watched, and seen to when Python ends."""
         self._open()
