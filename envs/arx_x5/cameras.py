@@ -236,8 +236,8 @@ def open_camera(
     """A camera by number, device file or video file.
 
     Args:
-        source: number of a device, ``/dev/video0`` and the like (``/dev/v4l/by-id/...`` stays the same when it is plugged in again),
-            or a video file.
+        source: number of a device, ``/dev/video0`` and the like (``/dev/v4l/by-id/...`` stays the same when it is plugged in
+            again), or a video file.
         clock, size, latency_s, stale_s: see :class:`ThreadedCamera`.
         resolution: (H, W) asked of the device.
         fps: asked of the device.

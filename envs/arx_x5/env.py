@@ -273,21 +273,6 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
 
     @property
     def observed_s(self) -> float:
-        """The moment that the last observation is of."""
-        return self._seen.time_s
-
-    @property
-    def is_success(self) -> bool:
-        """Whether the task is done."""
-        return bool(self._stage.success(self._seen.newest))
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the emergency stop is pressed."""
-        return self._rig.arm.stop.pressed
-
-    @property
-    def observed_s(self) -> float:
         """The time of the last observation, on :attr:`clock`."""
         return self._seen.time_s
 

@@ -36,7 +36,8 @@ def efforts(here: np.ndarray, blocks: np.ndarray, squares: np.ndarray) -> np.nda
     """(N, 4) about how far it is to where each push begins."""
     block, square = blocks[:, PAIRS[:, 0]], squares[:, PAIRS[:, 1]]
     off = _wrapped(_angle(here[:, None] - block) - _angle(block - square))
-    return _length(here[:, None] - block) + 1.25 * _CLEAR * np.abs(off)
+    effort: np.ndarray = _length(here[:, None] - block) + 1.25 * _CLEAR * np.abs(off)
+    return effort
 
 
 def costs(here: np.ndarray, blocks: np.ndarray, squares: np.ndarray) -> np.ndarray:
@@ -96,10 +97,12 @@ def _angle(vector: np.ndarray) -> np.ndarray:
 
 
 def _wrapped(angle: np.ndarray) -> np.ndarray:
-    return (angle + np.pi) % (2 * np.pi) - np.pi
+    wrapped: np.ndarray = (angle + np.pi) % (2 * np.pi) - np.pi
+    return wrapped
 
 
 def _smooth(x: np.ndarray) -> np.ndarray:
     """From 0 to 1 as ``x`` does, with no corner."""
     x = np.clip(x, 0.0, 1.0)
-    return x * x * (3 - 2 * x)
+    risen: np.ndarray = x * x * (3 - 2 * x)
+    return risen
