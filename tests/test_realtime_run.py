@@ -7,6 +7,7 @@ import pty
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,12 @@ def test_the_operator_starts_stops_drops_and_homes():
 
 
 def test_an_emergency_stop_is_released_by_the_next_start_only():
-    run, resets, arm, _ = session(answer=lambda job: (run.controls.give(Command.EMERGENCY), chunk(job))[1])
+    def answer(job: Any) -> Any:
+        run.controls.give(Command.EMERGENCY)
+        return chunk(job)
+
+    run: Any
+    run, resets, arm, _ = session(answer=answer)
     press(run, Command.START, *([None] * 8), Command.START, *([None] * 8), Command.QUIT)
     assert [episode.end for episode in run.run(3)] == ["emergency", "emergency"] and len(arm.stops) >= 2
     assert resets == [(0, False, False), (1, False, True)]
