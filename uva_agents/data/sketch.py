@@ -19,7 +19,7 @@ def write_sketched(
     out: str | Path,
     n: int,
     *,
-    length: int = 24,
+    length: int = 18,
     seed: int = 0,
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
