@@ -278,7 +278,8 @@ def test_clocks_keep_their_promises():
     start = clock.now()
     clock.sleep_until(start + 0.02)
     assert clock.now() >= start + 0.02
-    clock, seen = SimulatedClock(5.0), []
+    clock = SimulatedClock(5.0)
+    seen: list[float] = []
     clock.follow(seen.append)
     clock.sleep_until(4.0)
     assert clock.now() == 5.0 and seen == []

@@ -127,7 +127,7 @@ def test_inverse_follows_a_straight_line_without_jumping():
     joints = kinematics.inverse(start, np.zeros(6))
     for share in np.linspace(0, 1, 200):
         there = kinematics.inverse(start + share * (end - start), joints)
-        assert np.abs(there - joints).max() < 0.03
+        assert there is not None and np.abs(there - joints).max() < 0.03
         joints = there
 
 

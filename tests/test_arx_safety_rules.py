@@ -285,7 +285,7 @@ def test_silence_ends_at_rest_in_time_then_limp():
     sleep(arm, arm.config.watchdog_s + 0.05)
     assert arm.mode is Mode.HOLDING and [i.kind for i in arm.take_interventions()] == [Kind.WATCHDOG]
     sleep(arm, arm.config.damp_after_s + 0.05)
-    assert arm.mode is Mode.LIMP and driver.limp
+    assert arm.mode.value == "limp" and driver.limp  # mypy takes the mode above for granted still
     assert kinds(go(arm, NEAR)) == [Kind.WATCHDOG_DAMP, Kind.NOT_READY]
 
 
@@ -628,9 +628,9 @@ def test_a_key_presses():
         assert not stop.pressed
         os.write(master, b"s")
         deadline = time.monotonic() + 5
-        while not stop.pressed and time.monotonic() < deadline:
+        while not stop.reason and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert stop.pressed
+        assert "'s'" in stop.reason
     os.close(master)
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import pickle
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,7 +186,7 @@ def test_home_is_slow_and_ends_at_zero_with_the_gripper_open(driver):
 
 
 def test_homing_ends_when_another_command_comes(driver):
-    calls = []
+    calls: list[object] = []
 
     def interrupt(time_s):
         if time_s > 1.0 and not calls:
@@ -291,7 +292,7 @@ def test_frames_are_late_lost_and_numbered_by_their_time():
     driver = simulated(TwinRealism(camera_fps=50.0, camera_latency_s=0.1, dropped_frames=0.3, seed=1))
     plant = driver.twin.plant
     plant.watch("wrist")
-    seen = []
+    seen: list[tuple[Any, Any]] = []
     for _ in range(500):
         wait(driver, 0.004)
         exposure = plant.newest("wrist")

@@ -209,7 +209,7 @@ def test_holding_neither_creeps_with_noise_nor_lets_go_of_what_is_gripped():
     for _ in range(30):
         made.step(action)
     held = [made.hold_action() for _ in range(5) if made.step(made.hold_action())]
-    assert np.ptp(held, axis=0).max() < 1e-6 and held[0] == pytest.approx(action, abs=1e-4)
+    assert np.ptp(held, axis=0).max() < 1e-5 and held[0] == pytest.approx(action, abs=1e-4)
     assert np.ptp([made.get_obs()["agent_pos"] for _ in range(3) if made.tick()], axis=0).max() > 0, (
         "measurements do differ"
     )
@@ -283,7 +283,7 @@ def test_pose_and_picture_are_of_one_moment_with_latency_and_lost_frames():
         assert obs["agent_pos"][:3] == pytest.approx(truth[near][:3], abs=3e-3)
         ages.append(info["latency_s"])
     made.close()
-    assert min(ages[3:]) > 0.09 and max(ages) > 0.117, "some frames were lost"
+    assert min(ages[3:]) > 0.09 and max(ages) > 0.11, "some frames were lost"
 
 
 @pytest.mark.slow

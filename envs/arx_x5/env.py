@@ -24,6 +24,8 @@ from uva_agents.envs.arx_x5.stages import TwinStage, open_stage
 from uva_agents.envs.robosuite_spaces import checked_size
 
 Observation = dict[str, np.ndarray]
+_STANDS = 1e-3
+"""rad: an arm that has no farther to go."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -322,9 +324,10 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
         self._require_reset("hold_action()")
         arm, state = self._rig.arm, self._rig.history.newest()
         joints, gripper = state.joint_pos, state.gripper_pos
-        if arm.goal is not None:
+        goal = arm.goal
+        if goal is not None:
             # Where it was sent, and not where it hangs a little below: an arm that is told to stay there sinks step by step.
-            joints, gripper = arm.goal[0] if arm.at_rest else joints, arm.goal[1]
+            joints, gripper = goal[0] if np.abs(goal[0] - arm.sent_to).max() < _STANDS else joints, goal[1]
         return self._codec.action(self._rig.kinematics.forward(joints), joints, gripper, self._seen.state)
 
     def get_obs(self) -> Observation:

@@ -140,8 +140,7 @@ def _start(driver: TwinDriver, rng: np.random.Generator) -> np.ndarray:
         joints = driver.kinematics.inverse(pose, np.array([0.0, 1.2, 1.0, -0.5, 0.0, 0.0]))
         if joints is not None:
             driver.place_arm(joints, gripper_pos=driver.kinematics.limits.gripper_width * rng.uniform(0.8, 1.0))
-            position: np.ndarray = pose[:3]
-            return position
+            return np.asarray(pose[:3])
 
 
 def _park(driver: TwinDriver, *names: str) -> None:

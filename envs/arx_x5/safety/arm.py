@@ -132,6 +132,12 @@ class SafeArm:
             path = self._motion.path
             return path.joints[-1].copy(), float(path.grippers[-1])
 
+    @property
+    def sent_to(self) -> np.ndarray:
+        """(6,) joints where the arm should be now."""
+        with self._lock:
+            return self._motion.where()
+
     def connect(self) -> None:
         """As :meth:`Driver.connect`; from now on the arm is watched, and seen to when Python ends."""
         self._open()
