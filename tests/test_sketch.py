@@ -58,7 +58,9 @@ def test_from_afar_every_push_is_chosen_by_some_and_a_begun_one_by_all():
 
 
 def test_the_same_seed_gives_the_same_demonstrations():
-    first, again, other = (np.concatenate([a for _, a in sketched(300, seed=s, tables=200)]) for s in (3, 3, 4))
+    first, again, other = (
+        np.concatenate([a for _, a in sketched(300, length=24, seed=s, tables=200)]) for s in (3, 3, 4)
+    )
     assert first.shape == (300, 24, 2)
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.01
@@ -67,17 +69,19 @@ def test_the_same_seed_gives_the_same_demonstrations():
 def test_sketched_demonstrations_read_like_collected_ones(tmp_path):
     out = tmp_path / "sketch.zarr"
     done = []
-    assert write_sketched(out, 30, length=20, seed=5, progress=lambda n, total: done.append((n, total))) == 600
+    assert (
+        write_sketched(out, 30, length=20, seed=5, tables=50, progress=lambda n, total: done.append((n, total))) == 600
+    )
     assert done[-1] == (30, 30)
     episodes = read_replay_buffer(out, {k: v for k, v in BLOCK_PUSH_FIELDS.items() if k != "pixels"})
     assert len(episodes) == 30 and (episodes.ends - episodes.starts == 20).all()
-    seen, targets = next(sketched(30, length=20, seed=5))
+    seen, targets = [np.concatenate(a) for a in zip(*sketched(30, length=20, seed=5, tables=50), strict=True)]
     np.testing.assert_array_equal(episodes.arrays["action"], targets.reshape(-1, 2))
     np.testing.assert_array_equal(episodes.arrays["agent_pos"], seen[:, :, 0].reshape(-1, 2))
     np.testing.assert_array_equal(episodes.arrays["keypoints"], seen[:, :, 1:].reshape(-1, 8))
     with pytest.raises(ValueError, match="--force"):
         write_sketched(out, 3)
-    assert write_sketched(out, 3, force=True) == 54
+    assert write_sketched(out, 3, tables=50, force=True) == 54
     with pytest.raises(ValueError, match="at least one"):
         write_sketched(tmp_path / "none.zarr", 0)
 

@@ -21,6 +21,7 @@ def write_sketched(
     *,
     length: int = 18,
     seed: int = 0,
+    tables: int = 4096,
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
@@ -31,6 +32,7 @@ def write_sketched(
     Args:
         out: folder to write.
         seed: of everything.
+        tables: on which they are made, at once.
         force: replace ``out``.
         progress: called with (demonstrations done, all).
 
@@ -49,7 +51,7 @@ def write_sketched(
     state = np.zeros((n, length, len(STATE_NAMES)), np.float32)
     action = np.empty((n, length, 2), np.float32)
     done = 0
-    for seen, targets in sketched(n, length=length, seed=seed):
+    for seen, targets in sketched(n, length=length, seed=seed, tables=tables):
         some = slice(done, done + len(seen))
         # The post goes exactly where it is told to go.
         for column, name in ((0, 0), (STATE_NAMES.index("target_x"), 0), *zip(_COLUMNS, range(1, 5), strict=True)):
