@@ -290,8 +290,8 @@ def test_the_judge_sees_what_is_wrong():
     assert "joint_speed" in broken(6, 0.04 * np.arange(50))
     assert "joint_accel" in broken(6, 0.01 * (np.arange(50) % 2))
     assert "joint_min" in broken(2, -0.001 * np.arange(50))
-    assert "box_max" in broken(1, 0.03 * np.arange(50))
+    assert "box_min" in broken(1, 0.03 * np.arange(50)) and "box_max" in broken(3, 0.03 * np.arange(50))
     assert "gripper_min" in broken(7, -0.001) and "gripper_max" in broken(7, 0.1)
     assert "gripper_speed" in broken(7, 0.05 + 0.02 * (np.arange(50) % 2))
-    assert "table" in broken(4, 0.03 * np.arange(50))
+    assert "table" in broken(4, -0.03 * np.arange(50))
     assert Kind.TABLE == "table"
