@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import queue
 import threading
 import weakref
@@ -160,7 +161,13 @@ def _renderer(mj: Any, model: Any, height: int, width: int, quality: str) -> Any
     with _models_lock:
         looks = model.vis.quality
         looks.offsamples, looks.numslices, looks.numstacks, looks.numquads = _QUALITY[quality]
-        renderer = mj.Renderer(model, height, width)
+        try:
+            renderer = mj.Renderer(model, height, width)
+        except mj.FatalError as error:
+            raise DriverError(
+                f"MuJoCo cannot draw ({error}); MUJOCO_GL is {os.environ.get('MUJOCO_GL')!r}. If MuJoCo was imported before this "
+                "environment was made, it looked for a window system: set MUJOCO_GL=egl (or osmesa) before that"
+            ) from error
     renderer.scene.flags[mj.mjtRndFlag.mjRND_SHADOW] = quality == "full"
     return renderer
 
