@@ -27,7 +27,8 @@ demo: $(VENV)/.core no-torchvision
 test: $(VENV)/.dev no-torchvision
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# What takes minutes each: every LIBERO-10 task, many resets of the robosuite environments, 10,000 hostile sequences of actions.
+# What takes minutes each: every LIBERO-10 task, many resets of the robosuite environments, 10,000 hostile sequences of
+# actions, reinforcement learning in a dream.
 test-long: $(VENV)/.dev no-torchvision
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 

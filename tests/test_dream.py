@@ -129,7 +129,7 @@ def test_mistakes_are_named(world: uva.WorldModel) -> None:
         broken.step(np.zeros(2, np.float32))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ppo_learns_in_a_dream(world: uva.WorldModel) -> None:
     """A bandit in disguise: the cost is the distance of the action to a place, so a few thousand steps must show."""
     ppo = pytest.importorskip("stable_baselines3").PPO

@@ -256,7 +256,7 @@ def test_an_interrupted_run_continues_the_same_curve(make: object, data: Path, t
         assert {**one, "kind": 0} == pytest.approx({**other, "kind": 0}, rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kill_9_in_the_middle_leaves_the_same_curve(data: Path, tmp_path: Path) -> None:
     """A real process, killed without warning, then started again."""
     script = (
