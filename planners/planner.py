@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.agents.observations import split
+from uva_agents.agents.seeding import stream_seeds
 from uva_agents.planners.clock import Clock
 from uva_agents.planners.plan import Plan
 from uva_agents.planners.proposals import GaussianProposals
@@ -144,14 +145,7 @@ class Planner:
 
     def initial_state(self, batch_size: int = 1, *, seed: int | Sequence[int] | None = None) -> PlannerState:
         """State before the first observation; one seed per environment, or consecutive ones from a single seed."""
-        if seed is None:
-            seeds = [next(self._seeds) for _ in range(batch_size)]
-        elif isinstance(seed, Sequence):
-            seeds = [int(s) for s in seed]
-        else:
-            seeds = [int(seed) + i for i in range(batch_size)]
-        if len(seeds) != batch_size:
-            raise ValueError(f"{len(seeds)} seeds for {batch_size} environments")
+        seeds = stream_seeds(seed, batch_size, self._seeds)
         return PlannerState(tuple(PlannerRow(s) for s in seeds))
 
     def reset(self, *, seed: int | None = None) -> None:

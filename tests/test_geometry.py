@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from tests.tiny import tiny_dp_config, tiny_encoder
+from tests.tiny import tiny_points_config
 from uva_agents.model import DiffusionPolicyNet
-from uva_agents.model.diffusion_policy import DiffusionPolicyConfig
 from uva_agents.model.geometry import Geometry
 from uva_agents.training.point_augmentation import PointAugmentation, exchanged, turned
 
@@ -76,23 +75,11 @@ def test_relations_do_not_depend_on_where_the_scene_is() -> None:
     assert all(bool(torch.isfinite(x).all()) for x in (stacked[0], stacked[1].steps, stacked[1].log_share))
 
 
-def policy_config() -> DiffusionPolicyConfig:
-    return tiny_dp_config(
-        encoder=tiny_encoder(points=3),
-        obs_steps=1,
-        geometry=32,
-        guesses=2,
-        max_step=(0.15, 0.15),
-        horizon=8,
-        action_steps=8,
-    )
-
-
 @pytest.mark.parametrize("field", [{"geometry": 0}, {"guesses": 0}])
 def test_parts_can_be_left_out(field: dict[str, int]) -> None:
     import dataclasses
 
-    net = DiffusionPolicyNet(dataclasses.replace(policy_config(), **field)).eval()
+    net = DiffusionPolicyNet(dataclasses.replace(tiny_points_config(), **field)).eval()
     observed, actions = torch.rand(2, 1, 8), torch.rand(2, 8, 2)
     denoising, guessing = net.losses(observed, actions, torch.tensor([3, 60]), torch.randn(2, 8, 2))
     assert float(denoising) > 0 and float(guessing) == 0

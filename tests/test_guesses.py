@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from tests.tiny import tiny_dp_config, tiny_encoder
+from tests.tiny import tiny_points_config
 from uva_agents.model import ActionSampler, DiffusionPolicyNet, sample_chunks
-from uva_agents.model.diffusion_policy import DiffusionPolicyConfig
 from uva_agents.model.geometry import Geometry
 from uva_agents.model.guesses import Guesses, bounded_spread, guess_loss
 
@@ -60,7 +59,7 @@ def test_what_a_noisy_chunk_stems_from_is_the_mean_over_everything_that_could_be
 
 def test_a_policy_that_has_not_learned_yet_samples_what_is_guessed() -> None:
     torch.manual_seed(0)
-    net = DiffusionPolicyNet(policy_config()).eval()
+    net = DiffusionPolicyNet(tiny_points_config()).eval()
     assert net.geometry is not None
     with torch.no_grad():
         net.geometry.spread.fill_(-1.0)
@@ -74,18 +73,6 @@ def test_a_policy_that_has_not_learned_yet_samples_what_is_guessed() -> None:
     off = (steps[:, None] - guesses.steps.clamp(-1, 1)).abs().mean((2, 3))
     assert float(off.min(1).values.max()) < 0.05
     assert set(off.argmin(1).tolist()) == {0, 1}
-
-
-def policy_config() -> DiffusionPolicyConfig:
-    return tiny_dp_config(
-        encoder=tiny_encoder(points=3),
-        obs_steps=1,
-        geometry=32,
-        guesses=2,
-        max_step=(0.15, 0.15),
-        horizon=8,
-        action_steps=8,
-    )
 
 
 def test_two_ways_to_go_on_become_two_guesses() -> None:

@@ -100,3 +100,16 @@ def observation(seed: int = 0, batch: int | None = None) -> dict[str, np.ndarray
         "pixels": rng.integers(0, 256, (*lead, 96, 96, 3), dtype=np.uint8),
         "agent_pos": rng.uniform(0, 512, (*lead, 2)).astype(np.float32),
     }
+
+
+def tiny_points_config() -> DiffusionPolicyConfig:
+    """A policy on where three things are, with guesses."""
+    return tiny_dp_config(
+        encoder=tiny_encoder(points=3),
+        obs_steps=1,
+        geometry=32,
+        guesses=2,
+        max_step=(0.15, 0.15),
+        horizon=8,
+        action_steps=8,
+    )

@@ -12,6 +12,7 @@ import torch
 
 from uva_agents.agents.memory import Memory, PolicyState
 from uva_agents.agents.observations import Frames
+from uva_agents.agents.seeding import stream_seeds
 from uva_agents.checkpoints.spec import InterfaceSpec
 
 
@@ -64,14 +65,7 @@ class ChunkAgent:
 
     def initial_state(self, batch_size: int = 1, *, seed: int | Sequence[int] | None = None) -> PolicyState:
         """State before the first observation; one seed per environment, or consecutive ones from a single seed."""
-        if seed is None:
-            seeds = [next(self._seeds) for _ in range(batch_size)]
-        elif isinstance(seed, Sequence):
-            seeds = [int(s) for s in seed]
-        else:
-            seeds = [int(seed) + i for i in range(batch_size)]
-        if len(seeds) != batch_size:
-            raise ValueError(f"{len(seeds)} seeds for {batch_size} environments")
+        seeds = stream_seeds(seed, batch_size, self._seeds)
         return PolicyState(tuple(Memory(s) for s in seeds))
 
     def reset(self, *, seed: int | None = None) -> None:

@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.agents.observations import split, to_numpy
+from uva_agents.agents.seeding import stream_seeds
 from uva_agents.bridges.openpi.connection import Connection, RemotePolicyError
 from uva_agents.bridges.openpi.keys import OPENPI_NAMES
 from uva_agents.bridges.openpi.remote_state import RemoteRow, RemoteState, check_form
@@ -129,14 +130,7 @@ class RemotePolicy:
 
     def initial_state(self, batch_size: int = 1, *, seed: int | Sequence[int] | None = None) -> RemoteState:
         """State before the first observation; one seed per environment, or consecutive ones from a single seed."""
-        if seed is None:
-            seeds = [next(self._seeds) for _ in range(batch_size)]
-        elif isinstance(seed, Sequence):
-            seeds = [int(s) for s in seed]
-        else:
-            seeds = [int(seed) + i for i in range(batch_size)]
-        if len(seeds) != batch_size:
-            raise ValueError(f"{len(seeds)} seeds for {batch_size} environments")
+        seeds = stream_seeds(seed, batch_size, self._seeds)
         most = self._ours.get("episodes")
         if most is not None and batch_size > most:
             raise ValueError(
