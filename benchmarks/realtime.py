@@ -212,10 +212,13 @@ def measure(
     finally:
         over.set()
         worker.close()
-    inside = [gap for gap in episode.gap_times if any(at - 0.1 <= gap <= at + long + _AROUND_S for at, long in pauses)]
+    def within(at_s: float) -> bool:
+        return any(at - 0.1 <= at_s <= at + long + _AROUND_S for at, long in pauses)
+
+    inside = [gap for gap in episode.gap_times if within(gap)]
     held = len(idle) / rate_hz
-    # It held, and was moving again at the end.
-    resumed = not pauses or (bool(inside) and max(idle, default=0.0) < episode.seconds - 1.0)
+    # It held, though perhaps it already did before, and was moving again at the end.
+    resumed = not pauses or (any(within(at) for at in idle) and max(idle) < episode.seconds - 1.0)
     load = float(np.mean(loads)) if loads else running()
     return Run(rate_hz, episode, episode.counts.gaps - len(inside), held, resumed, load, cpu, kinds)
 

@@ -13,7 +13,7 @@ PAIRS = np.array([first for first, _ in ORDERS])
 """(4, 2) block and square of each push. What is left to do beside pair k is pair 3 - k."""
 PLACED = 0.04
 """A block this near to a square is placed."""
-BEGUN = 0.045
+BEGUN = 0.07
 """How near a push is begun, as :func:`efforts` counts."""
 _FAST, _PUSH = 0.03, 0.015
 """Largest steps through the air and while pushing: those of the published demonstrations."""
