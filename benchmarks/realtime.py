@@ -212,6 +212,7 @@ def measure(
     finally:
         over.set()
         worker.close()
+
     def within(at_s: float) -> bool:
         return any(at - 0.1 <= at_s <= at + long + _AROUND_S for at, long in pauses)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any, Literal, TypedDict
 
@@ -11,13 +9,13 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.agents.observations import split
-from uva_agents.agents.seeding import stream_seeds
+from uva_agents.agents.stateful import StatefulAgent
 from uva_agents.planners.clock import Clock
 from uva_agents.planners.plan import Plan
 from uva_agents.planners.proposals import GaussianProposals
 from uva_agents.planners.protocols import Dynamics, Objective, Proposals, bound, takes
 from uva_agents.planners.search import Screen, Search
-from uva_agents.planners.state import PlannerRow, PlannerState, stack
+from uva_agents.planners.state import PlannerState, stack
 
 _LOOKBACK = 15
 """Earlier observations handed to whatever takes ``history`` and does not say how many it looks at: those of a 16-frame window."""
@@ -41,7 +39,7 @@ class PlannerOptions(TypedDict, total=False):
     horizon: int
 
 
-class Planner:
+class Planner(StatefulAgent[PlannerState]):
     """What planners share: the agent contract, time, memory. Subclasses decide which candidates to try (:meth:`search`).
 
     Args:
@@ -64,6 +62,8 @@ class Planner:
     Raises:
         TypeError, ValueError: naming the argument.
     """
+
+    state_type = PlannerState
 
     def __init__(
         self,
@@ -104,14 +104,13 @@ class Planner:
             if execute > horizon:
                 raise ValueError(f"execute={execute} of plans of {horizon} actions")
             proposals = GaussianProposals(space, horizon=horizon)
+        super().__init__()
         self.dynamics, self.objective, self.proposals = dynamics, objective, proposals
         self.n_samples, self.execute, self.budget_s = n_samples, execute, budget_s
         self.warm_start, self.tail, self.steps, self.screen = warm_start, tail, steps, screen
         self.duplicates = duplicates
         self._space = space
         self._keep = 1 + max(_lookback(dynamics, "rollout"), _lookback(proposals, "sample"))
-        self._seeds = itertools.count()
-        self._state: PlannerState | None = None
 
     def search(self, search: Search, warm: np.ndarray | None) -> None:
         """Have candidates scored; whatever was scored best is the plan.
@@ -141,26 +140,6 @@ class Planner:
         screen = None if self.screen is None else repr(self.screen)
         return {"planner": type(self).__name__, **parts, **{n: getattr(self, n) for n in names}, "screen": screen}
 
-    # -- state -------------------------------------------------------------------------------------------------------
-
-    def initial_state(self, batch_size: int = 1, *, seed: int | Sequence[int] | None = None) -> PlannerState:
-        """State before the first observation; one seed per environment, or consecutive ones from a single seed."""
-        seeds = stream_seeds(seed, batch_size, self._seeds)
-        return PlannerState(tuple(PlannerRow(s) for s in seeds))
-
-    def reset(self, *, seed: int | None = None) -> None:
-        """Begin a new episode in :meth:`act`: history, plan and queued actions are dropped."""
-        if seed is not None:
-            self._seeds = itertools.count(seed)
-        self._state = None
-
-    # -- acting ------------------------------------------------------------------------------------------------------
-
-    def act(self, obs: Any) -> np.ndarray:
-        """The next action for one observation (A,) or a batch (B, A), following one episode since :meth:`reset`."""
-        action, self._state = self.predict(obs, self._state)
-        return action
-
     def predict(
         self,
         observation: Any,
@@ -181,18 +160,12 @@ class Planner:
         """
         observations, batched = split(observation)
         n = len(observations)
-        if state is None:
-            state = self.initial_state(n)
-        if not isinstance(state, PlannerState) or len(state) != n:
-            found = f"{len(state)} environments" if isinstance(state, PlannerState) else type(state).__name__
-            raise ValueError(f"state is for {found}, the observation has {n}; pass what predict returned")
+        state = self._current(state, n, episode_start)
         if n > 1 and getattr(self.dynamics, "one_environment", False) and "state" not in observations[0]:
             raise ValueError(
                 f"{type(self.dynamics).__name__} starts from the state of its one environment, and these are {n}: "
                 "plan for one at a time, or put each environment's get_state() into its observation as 'state'"
             )
-        if episode_start is not None:
-            state = state.restarted(np.asarray(episode_start))
         rows, actions = [], []
         for row, obs in zip(state.rows, observations, strict=True):
             row = row.observed(obs, self._keep)

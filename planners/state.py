@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from uva_agents.agents.stateful import Rows
 from uva_agents.planners.plan import Plan
 
 
@@ -30,6 +31,11 @@ class PlannerRow:
     plan: Plan | None = None
 
     @property
+    def untouched(self) -> bool:
+        """Whether nothing has been observed yet."""
+        return not self.seen
+
+    @property
     def hungry(self) -> bool:
         """Whether the next action needs a new plan."""
         return self.queue is None or len(self.queue) == 0
@@ -48,38 +54,10 @@ class PlannerRow:
         return self.queue[0], replace(self, queue=self.queue[1:])
 
 
-@dataclass(frozen=True)
-class PlannerState:
-    """State of a planner over several environments: an :class:`~uva_agents.agents.base.AgentState`."""
+class PlannerState(Rows[PlannerRow]):
+    """State of a planner over several environments."""
 
-    rows: tuple[PlannerRow, ...]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> PlannerRow:
-        return self.rows[index]
-
-    @property
-    def decisions(self) -> np.ndarray:
-        """(n,) plans made so far, per row."""
-        return np.array([row.decisions for row in self.rows])
-
-    def restarted(self, mask: np.ndarray, seeds: Sequence[int] | None = None) -> PlannerState:
-        """Rows where ``mask`` is true start a new episode; without ``seeds`` they continue from their own seed plus 1."""
-        mask = np.asarray(mask, dtype=bool).reshape(-1)
-        if len(mask) != len(self.rows):
-            raise ValueError(f"mask has {len(mask)} entries for {len(self.rows)} environments")
-        rows = []
-        for i, (row, restart) in enumerate(zip(self.rows, mask, strict=True)):
-            if not restart:
-                rows.append(row)
-            elif seeds is not None:
-                rows.append(PlannerRow(int(seeds[i])))
-            else:
-                # Untouched rows keep their seed: stable-baselines3 marks the very first observation as an episode start too.
-                rows.append(PlannerRow(row.seed + 1) if row.seen else row)
-        return PlannerState(tuple(rows))
+    row_type = PlannerRow
 
 
 def stack(observations: Sequence[Any]) -> Any | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -12,11 +10,11 @@ import torch
 
 from uva_agents.agents.memory import Memory, PolicyState
 from uva_agents.agents.observations import Frames
-from uva_agents.agents.seeding import stream_seeds
+from uva_agents.agents.stateful import StatefulAgent
 from uva_agents.checkpoints.spec import InterfaceSpec
 
 
-class ChunkAgent:
+class ChunkAgent(StatefulAgent[PolicyState]):
     """An :class:`~uva_agents.agents.base.Agent` whose subclass says how to read, remember and decide.
 
     Args:
@@ -27,18 +25,19 @@ class ChunkAgent:
             matrix products of another batch size round differently; raise it where throughput matters more.
     """
 
+    state_type = PolicyState
+
     def __init__(self, spec: InterfaceSpec, *, chunk: int, execute: int | None, batch_size: int) -> None:
         execute = spec.execute if execute is None else execute
         if not 1 <= execute <= chunk:
             raise ValueError(f"execute must be between 1 and the chunk length {chunk}, got {execute}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        super().__init__()
         self.spec = spec
         self.chunk = chunk
         self.execute = execute
         self.batch_size = batch_size
-        self._seeds = itertools.count()
-        self._state: PolicyState | None = None
 
     @property
     def action_space(self) -> gym.spaces.Box:
@@ -60,26 +59,6 @@ class ChunkAgent:
             and np.allclose(space.high, mine.high)
         ):
             raise ValueError(f"these weights act in {mine}, the environment wants {space}: use weights trained for it")
-
-    # -- state -------------------------------------------------------------------------------------------------------
-
-    def initial_state(self, batch_size: int = 1, *, seed: int | Sequence[int] | None = None) -> PolicyState:
-        """State before the first observation; one seed per environment, or consecutive ones from a single seed."""
-        seeds = stream_seeds(seed, batch_size, self._seeds)
-        return PolicyState(tuple(Memory(s) for s in seeds))
-
-    def reset(self, *, seed: int | None = None) -> None:
-        """Begin a new episode in :meth:`act`: frame history and queued actions are dropped."""
-        if seed is not None:
-            self._seeds = itertools.count(seed)
-        self._state = None
-
-    # -- acting ------------------------------------------------------------------------------------------------------
-
-    def act(self, obs: Any) -> np.ndarray:
-        """The next action for one observation (A,) or a batch (B, A), following one episode since :meth:`reset`."""
-        action, self._state = self.predict(obs, self._state)
-        return action
 
     def predict(
         self,
@@ -103,13 +82,7 @@ class ChunkAgent:
             TypeError, KeyError, ValueError: naming what is wrong with the observation or the state.
         """
         frames = self._read(observation)
-        if state is None:
-            state = self.initial_state(len(frames))
-        if not isinstance(state, PolicyState) or len(state) != len(frames):
-            found = f"{len(state)} environments" if isinstance(state, PolicyState) else type(state).__name__
-            raise ValueError(f"state is for {found}, the observation has {len(frames)}; pass what predict returned")
-        if episode_start is not None:
-            state = state.restarted(np.asarray(episode_start))
+        state = self._current(state, len(frames), episode_start)
         rows = [self._observe(row, frames, i) for i, row in enumerate(state.rows)]
         hungry = [i for i, row in enumerate(rows) if row.queue is None or len(row.queue) == 0]
         for begin in range(0, len(hungry), self.batch_size):

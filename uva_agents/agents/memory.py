@@ -10,6 +10,7 @@ import numpy as np
 
 from uva_agents.agents.core import FrameCode
 from uva_agents.agents.observations import Frames, Instruction
+from uva_agents.agents.stateful import Rows
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Memory:
     wrist: tuple[np.ndarray, ...] = ()
     task: Instruction = None
     done: tuple[np.ndarray, ...] = ()
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has been observed yet."""
+        return not self.frames
 
     def observed(
         self,
@@ -75,38 +81,10 @@ class Memory:
         return replace(self, codes=tuple(filled))
 
 
-@dataclass(frozen=True)
-class PolicyState:
-    """State of a policy over several environments: an :class:`~uva_agents.agents.base.AgentState`."""
+class PolicyState(Rows[Memory]):
+    """State of a policy over several environments."""
 
-    rows: tuple[Memory, ...]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def decisions(self) -> np.ndarray:
-        """(n,) chunks sampled so far, per row."""
-        return np.array([row.decisions for row in self.rows])
-
-    def __getitem__(self, index: int) -> Memory:
-        return self.rows[index]
-
-    def restarted(self, mask: np.ndarray, seeds: Sequence[int] | None = None) -> PolicyState:
-        """Rows where ``mask`` is true start a new episode; without ``seeds`` they continue from their own seed plus 1."""
-        mask = np.asarray(mask, dtype=bool).reshape(-1)
-        if len(mask) != len(self.rows):
-            raise ValueError(f"mask has {len(mask)} entries for {len(self.rows)} environments")
-        rows = []
-        for i, (row, restart) in enumerate(zip(self.rows, mask, strict=True)):
-            if not restart:
-                rows.append(row)
-            elif seeds is not None:
-                rows.append(Memory(int(seeds[i])))
-            else:
-                # Untouched rows keep their seed: SB3 marks the very first observation as an episode start too.
-                rows.append(Memory(row.seed + 1) if row.frames else row)
-        return PolicyState(tuple(rows))
+    row_type = Memory
 
 
 def remember(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import ssl
 import uuid
@@ -14,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.agents.observations import split, to_numpy
-from uva_agents.agents.seeding import stream_seeds
+from uva_agents.agents.stateful import StatefulAgent
 from uva_agents.bridges.openpi.connection import Connection, RemotePolicyError
 from uva_agents.bridges.openpi.keys import OPENPI_NAMES
 from uva_agents.bridges.openpi.remote_state import RemoteRow, RemoteState, check_form
@@ -25,7 +24,7 @@ _FOREIGN_EXECUTE = 5
 """Actions of a chunk carried out where neither server nor caller say: what openpi's own LIBERO client does."""
 
 
-class RemotePolicy:
+class RemotePolicy(StatefulAgent[RemoteState]):
     """An :class:`~uva_agents.agents.base.Agent` at the other end of a websocket.
 
     >>> agent = RemotePolicy("ws://gpu-machine:8000", token="...")      # doctest: +SKIP
@@ -62,6 +61,8 @@ class RemotePolicy:
         RemotePolicyError: no server there.
     """
 
+    state_type = RemoteState
+
     def __init__(
         self,
         url: str,
@@ -83,6 +84,7 @@ class RemotePolicy:
                 raise ValueError(f"{option} must be at least 1, got {value}")
         if execute is not None and chunk is not None and execute > chunk:
             raise ValueError(f"execute={execute} of chunks of {chunk}")
+        super().__init__()
         self._connection = Connection(url, token=token, timeout_s=timeout_s, patience_s=patience_s, tls=tls)
         self.url, self._chunk, self._extra = url, chunk, dict(extra or {})
         self._prepare, self._postprocess = prepare, postprocess
@@ -91,8 +93,6 @@ class RemotePolicy:
         self.execute: int | None = execute or ours.get("execute") or (None if ours else _FOREIGN_EXECUTE)
         self.lookback: int = int(ours.get("lookback", 0))
         self._space = action_space or _space(ours)
-        self._seeds = itertools.count()
-        self._state: RemoteState | None = None
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -126,31 +126,15 @@ class RemotePolicy:
         """Hang up; the next decision connects again."""
         self._connection.close()
 
-    # -- state -------------------------------------------------------------------------------------------------------
-
     def initial_state(self, batch_size: int = 1, *, seed: int | Sequence[int] | None = None) -> RemoteState:
         """State before the first observation; one seed per environment, or consecutive ones from a single seed."""
-        seeds = stream_seeds(seed, batch_size, self._seeds)
         most = self._ours.get("episodes")
         if most is not None and batch_size > most:
             raise ValueError(
                 f"{batch_size} environments, and {self.url} keeps {most} episodes per client: "
                 "fewer environments, or a server with Limits(episodes=...)"
             )
-        return RemoteState(tuple(RemoteRow(s) for s in seeds))
-
-    def reset(self, *, seed: int | None = None) -> None:
-        """Begin a new episode in :meth:`act`."""
-        if seed is not None:
-            self._seeds = itertools.count(seed)
-        self._state = None
-
-    # -- acting ------------------------------------------------------------------------------------------------------
-
-    def act(self, obs: Any) -> np.ndarray:
-        """The next action for one observation (A,) or a batch (B, A), following one episode since :meth:`reset`."""
-        action, self._state = self.predict(obs, self._state)
-        return action
+        return super().initial_state(batch_size, seed=seed)
 
     def predict(
         self,
@@ -175,15 +159,7 @@ class RemotePolicy:
             RemotePolicyError, TimeoutError: it cannot be reached, failed, or did not answer in time.
         """
         observations, batched = split(observation)
-        if state is None:
-            state = self.initial_state(len(observations))
-        if not isinstance(state, RemoteState) or len(state) != len(observations):
-            found = f"{len(state)} environments" if isinstance(state, RemoteState) else type(state).__name__
-            raise ValueError(
-                f"state is for {found}, the observation has {len(observations)}; pass what predict returned"
-            )
-        if episode_start is not None:
-            state = state.restarted(np.asarray(episode_start))
+        state = self._current(state, len(observations), episode_start)
         rows, actions = [], []
         for row, obs in zip(state.rows, observations, strict=True):
             sent = self._request(obs)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+from uva_agents.agents.stateful import Rows
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class RemoteRow:
     fresh: int = 0
     connection: int = 0
     form: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no answer has been given yet."""
+        return not self.decisions
 
     @property
     def hungry(self) -> bool:
@@ -65,36 +72,10 @@ class RemoteRow:
         return self.queue[0], replace(self, queue=self.queue[1:], executed=self.executed + 1)
 
 
-@dataclass(frozen=True)
-class RemoteState:
-    """State over several environments: an :class:`~uva_agents.agents.base.AgentState`."""
+class RemoteState(Rows[RemoteRow]):
+    """State over several environments."""
 
-    rows: tuple[RemoteRow, ...]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> RemoteRow:
-        return self.rows[index]
-
-    @property
-    def decisions(self) -> np.ndarray:
-        """(n,) answers so far, per row."""
-        return np.array([row.decisions for row in self.rows])
-
-    def restarted(self, mask: np.ndarray, seeds: Sequence[int] | None = None) -> RemoteState:
-        """Rows where ``mask`` is true start a new episode; without ``seeds`` they continue from their own seed plus 1."""
-        mask = np.asarray(mask, dtype=bool).reshape(-1)
-        if len(mask) != len(self.rows):
-            raise ValueError(f"mask has {len(mask)} entries for {len(self.rows)} environments")
-        rows = list(self.rows)
-        for i in np.flatnonzero(mask):
-            if seeds is not None:
-                rows[i] = RemoteRow(int(seeds[i]))
-            elif rows[i].decisions:
-                # Untouched rows keep their seed: stable-baselines3 marks the very first observation as an episode start too.
-                rows[i] = RemoteRow(rows[i].seed + 1)
-        return RemoteState(tuple(rows))
+    row_type = RemoteRow
 
 
 def _form(sent: Mapping[str, Any]) -> tuple[tuple[str, tuple[int, ...]], ...]:
