@@ -1,17 +1,9 @@
-"""Demonstrations of ``uva/BlockPush-v0`` on disk: by a script, or by replaying recorded actions.
-
-Worker processes write finished episodes into ``OUT.partial``, one file each, whole or not at all. A killed job continues
-there; a worker that dies costs its episode. When all are done they become one replay buffer, which moves into place at once.
-"""
+"""Demonstrations of ``uva/BlockPush-v0`` on disk: by a script, or by replaying recorded actions."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial as partial_of
 from pathlib import Path
@@ -20,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import zarr
 
-from uva_agents.data.replay_buffer import write_replay_buffer_by_episode
-from uva_agents.workers import run_jobs
+from uva_agents.data.collecting import Collected, Record, collect_episodes
 
 if TYPE_CHECKING:
     from uva_agents.envs.block_push import BlockPushEnv, Oracle, Pusher
@@ -114,18 +105,6 @@ class BlockPushPlan:
             raise ValueError(f"seed={self.seed} is out of range: BlockPush seeds go from 0 to 2**32 - 1")
 
 
-@dataclass(frozen=True)
-class Collected:
-    """What became of a plan. ``failures``: episode index -> what happened. ``written``: episodes in the replay buffer."""
-
-    episodes: int
-    successes: int
-    resumed: int
-    written: int
-    rows: int
-    failures: dict[int, str]
-
-
 def recorded_ends(path: str | Path) -> np.ndarray:
     """``meta/episode_ends`` of recorded actions.
 
@@ -180,35 +159,21 @@ def collect_block_push(
             plan; no episode is left to write.
         ImportError: PyBullet is not installed.
     """
-    out = Path(out)
-    if out.exists() and not force:
-        raise ValueError(f"{out} exists: choose another folder, or --force to replace it")
-    if workers < 1:
-        raise ValueError(f"workers={workers}: at least one")
     if (plan.policy is None) != (driver is None):
         raise ValueError("policy= in the plan and driver= belong together")
     if plan.replay is not None and plan.episodes > (found := len(recorded_ends(plan.replay))):
         raise ValueError(f"{plan.replay} has {found} episodes, not {plan.episodes}")
-    partial = _working_folder(out, plan)
-    done = {i for i in range(plan.episodes) if _file(partial, i).exists()}
-    resumed = len(done)
-    missing = [i for i in range(plan.episodes) if i not in done]
-    failures: dict[int, str] = {}
-    for count, ended in enumerate(
-        run_jobs(partial_of(_recorder, plan, partial, driver), missing, workers=workers), resumed + 1
-    ):
-        if ended.error is not None:
-            failures[ended.job] = ended.error
-        if progress is not None:
-            progress(count, plan.episodes)
-    indices = [i for i in range(plan.episodes) if i not in failures]
-    success = {i: _success(_file(partial, i)) for i in indices}
-    kept = [i for i in indices if success[i] or not only_successful]
-    if not kept:
-        reason = f"; the first error: {next(iter(failures.values()))}" if failures else ", none was successful"
-        raise ValueError(f"no episode to write{reason}")
-    rows = _assemble(out, partial, plan, kept, success)
-    return Collected(len(indices), sum(success.values()), resumed, len(kept), rows, failures)
+    attributes = {"env": "uva/BlockPush-v0", "control_hz": CONTROL_HZ, "state": list(STATE_NAMES)}
+    return collect_episodes(
+        out,
+        plan,
+        partial_of(_recorder, plan, driver),
+        attributes=attributes,
+        workers=workers,
+        only_successful=only_successful,
+        force=force,
+        progress=progress,
+    )
 
 
 def record_block_push(plan: BlockPushPlan, index: int, driver: Driver | None = None) -> dict[str, np.ndarray]:
@@ -298,72 +263,6 @@ def _recorded_actions(path: str, index: int) -> np.ndarray:
     return np.asarray(zarr.open_group(path, mode="r")["data/action"][start : int(ends[index])])  # type: ignore[index]
 
 
-def _working_folder(out: Path, plan: BlockPushPlan) -> Path:
-    """``OUT.partial``, new or of the same plan; files that a killed job did not finish are removed."""
-    partial = out.with_name(f"{out.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    settings, wanted = partial / "plan.json", json.dumps(dataclasses.asdict(plan), indent=1)
-    if settings.exists() and settings.read_text() != wanted:
-        raise ValueError(f"{partial} holds episodes of other settings: remove it, or finish that job with its settings")
-    unfinished = partial / ".plan.json"
-    unfinished.write_text(wanted)
-    unfinished.replace(settings)
-    for leftover in partial.glob(".*.npz"):
-        leftover.unlink()
-    return partial
-
-
-def _file(folder: Path, index: int) -> Path:
-    return folder / f"{index:06d}.npz"
-
-
-def _success(path: Path) -> bool:
-    with np.load(path) as episode:
-        return bool(episode["success"])
-
-
-def _assemble(out: Path, partial: Path, plan: BlockPushPlan, kept: list[int], success: dict[int, bool]) -> int:
-    """Episodes of ``partial`` to ``out``; returns the number of rows."""
-    rows = 0
-
-    def episodes() -> Iterator[dict[str, np.ndarray]]:
-        nonlocal rows
-        for index in kept:
-            with np.load(_file(partial, index)) as stored:
-                episode = {name: stored[name] for name in ("img", "action", "state") if name in stored}
-            rows += len(episode["action"])
-            yield episode
-
-    zarr_folder = partial / "zarr"
-    write_replay_buffer_by_episode(
-        zarr_folder,
-        episodes(),
-        meta={
-            "seed": np.array([plan.seed + i for i in kept], np.int64),
-            "success": np.array([success[i] for i in kept]),
-        },
-        attributes={
-            "env": "uva/BlockPush-v0",
-            "control_hz": CONTROL_HZ,
-            "state": list(STATE_NAMES),
-            "plan": dataclasses.asdict(plan),
-        },
-    )
-    if out.exists():
-        shutil.rmtree(out)
-    zarr_folder.rename(out)
-    shutil.rmtree(partial)
-    return rows
-
-
-def _recorder(plan: BlockPushPlan, partial: Path, make_driver: Callable[[], Driver] | None) -> Callable[[int], None]:
-    """What a worker process does: write one episode."""
+def _recorder(plan: BlockPushPlan, make_driver: Callable[[], Driver] | None) -> Record:
     driver = None if make_driver is None else make_driver()
-    return lambda index: _save(_file(partial, index), record_block_push(plan, index, driver))
-
-
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
-    np.savez_compressed(unfinished, **arrays)
-    unfinished.replace(path)
+    return lambda index: record_block_push(plan, index, driver)
