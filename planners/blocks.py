@@ -44,8 +44,9 @@ class BlockToSquare(Term):
 
     The square does not move: it is looked for in the frame from which the futures start, which is a real one, and where it is
     hidden there in the mean of the imagined ones. A future's cost is the distance in the last of its frames in which the block is
-    seen, or their mean. A future without any gets the cost ``blind``, more than any distance in view, and counts as not seen:
-    a planner never prefers it, and says so if there is no other.
+    seen, or their mean. Where imagined colours have faded, the block is where the weights moved it before they drew the frame, if
+    they tell (``Rollout.points``). A future without any gets the cost ``blind``, more than any distance in view, and counts as not
+    seen: a planner never prefers it, and says so if there is no other.
 
     Args:
         block, square: ``"red"`` or ``"green"``.
@@ -55,6 +56,7 @@ class BlockToSquare(Term):
         frames: at which the block is looked for; several help where the arm hides it now and then.
         reduce: ``"last"`` or ``"mean"`` of the frames in which it is seen.
         threshold: density of colour at which a block counts as seen (a clear view is about 1, an outline below 0.4).
+        points: (red, green) index among the rollout's points of the blocks; ``None`` to go by colours alone.
         blind: cost in metres where it is not.
         view: which of the environment's cameras took the pictures, where no ``camera`` is given.
     """
@@ -69,6 +71,7 @@ class BlockToSquare(Term):
         frames: tuple[int, ...] | None = (-1,),
         reduce: Literal["last", "mean"] = "last",
         threshold: float = THRESHOLD,
+        points: tuple[int, int] | None = (1, 2),
         blind: float = 2.0,
         view: str = "workspace",
     ) -> None:
@@ -88,7 +91,7 @@ class BlockToSquare(Term):
         self.square: Colour = square
         self.block_camera = block_camera or camera
         self.camera, self.reduce, self.threshold, self.blind = camera, reduce, threshold, blind
-        self.view = view
+        self.view, self.points = view, points
         self.looks = Looks(frames)
         # One decision asks several times about the same frame.
         self._square_in = lru_cache(maxsize=4)(self._find_square)
@@ -97,7 +100,7 @@ class BlockToSquare(Term):
     def identity(self) -> dict[str, object]:
         """What it measures, as JSON values."""
         camera = self.view if self.camera is None else [repr(self.camera), repr(self.block_camera)]
-        names = ("block", "square", "reduce", "threshold", "blind")
+        names = ("block", "square", "reduce", "threshold", "points", "blind")
         return {**{n: getattr(self, n) for n in names}, "frames": self.looks.frames, "camera": camera}
 
     def judge(self, rollout: Rollout) -> Judgement:
@@ -119,7 +122,11 @@ class BlockToSquare(Term):
         camera = self.camera or block_push_camera((height, width), view=self.view)
         above = self.block_camera or block_push_camera((height, width), BLOCK_PLANE, self.view)
         found = find_blocks(frames.reshape(-1, height, width, 3), self.block, above, threshold=self.threshold)
-        block = above.to_metres(found.pixels).reshape(s, f, 2)
+        block, block_seen = above.to_metres(found.pixels).reshape(s, f, 2), found.seen.reshape(s, f)
+        told = rollout.select(self.looks.frames).points
+        if told is not None and self.points is not None:
+            block = np.where(block_seen[..., None], block, told[:, :, self.points[0 if self.block == "red" else 1]])
+            block_seen = np.ones_like(block_seen)
         square, square_seen = np.zeros(2), False
         if rollout.now is not None and rollout.now.shape == (height, width, 3):
             square, square_seen = self._square_in(
@@ -128,9 +135,7 @@ class BlockToSquare(Term):
         if not square_seen:
             mean = frames.mean((0, 1), dtype=np.float32)
             square, _, square_seen = find_square(mean, self.square, camera, area=AREA)
-        return BlockReading(
-            block, found.seen.reshape(s, f), square, square_seen, np.linalg.norm(block - square, axis=-1)
-        )
+        return BlockReading(block, block_seen, square, square_seen, np.linalg.norm(block - square, axis=-1))
 
     def _find_square(self, frame: bytes, size: tuple[int, int]) -> tuple[np.ndarray, bool]:
         image = np.frombuffer(frame, np.uint8).reshape(*size, 3)

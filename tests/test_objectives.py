@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,18 @@ def test_a_block_that_is_nowhere_costs_the_documented_price_and_is_said_to_be_un
     gone = scene({"green": BLOCKS["green"]}, SQUARES)
     told = BlockToSquare(blind=3.0).judge(futures(now, gone, now=now))
     assert told.seen.tolist() == [True, False] and told.costs[1] == 3.0 and told.costs[0] < 1
+
+
+def test_where_colours_have_faded_the_weights_say_where_the_block_is() -> None:
+    now, gone = scene(BLOCKS, SQUARES), scene({"green": BLOCKS["green"]}, SQUARES)
+    known = np.array([[0.3, -0.4], [0.5, 0.15], BLOCKS["green"], SQUARES["green"], SQUARES["red"]])
+    told = replace(futures(now, gone, now=now), points=np.stack([known, known])[:, None])
+    colours = BlockToSquare("red", "green", points=None).judge(told)
+    assert colours.seen.tolist() == [True, False] and colours.costs[1] == 2.0
+    both = BlockToSquare("red", "green").judge(told)
+    assert both.seen.all()
+    assert both.costs[0] == colours.costs[0], "what is seen goes first"
+    assert both.costs[1] == pytest.approx(np.hypot(0.02, 0.05), abs=0.01)
 
 
 def test_a_block_behind_the_arm_is_found_by_its_visible_half_or_not_at_all() -> None:

@@ -81,7 +81,7 @@ def test_sketched_demonstrations_read_like_collected_ones(tmp_path):
     np.testing.assert_array_equal(episodes.arrays["keypoints"], seen[:, :, 1:].reshape(-1, 8))
     with pytest.raises(ValueError, match="--force"):
         write_sketched(out, 3)
-    assert write_sketched(out, 3, tables=50, force=True) == 54
+    assert write_sketched(out, 3, tables=50, force=True) == 48
     with pytest.raises(ValueError, match="at least one"):
         write_sketched(tmp_path / "none.zarr", 0)
 

@@ -122,7 +122,7 @@ class SketchTables:
         self.pair[i] = chosen(here, blocks, squares, rng)
 
 
-def sketched(n: int, *, length: int = 18, seed: int = 0, tables: int = 4096) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def sketched(n: int, *, length: int = 16, seed: int = 0, tables: int = 4096) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """``n`` short demonstrations, some thousand at a time: see :meth:`SketchTables.demonstrate`.
 
     Args:

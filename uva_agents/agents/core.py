@@ -155,6 +155,14 @@ class UVA:
             parts.append(images.add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu())
         return torch.cat(parts).numpy().reshape(*lead, height, width, 3)
 
+    def point_positions(self, points: Tensor) -> np.ndarray:
+        """The network's points (..., 2K) -> (..., K, 2) in the units of their data, float32."""
+        keys, normalizer = self.bundle.spec.point_keys, self.bundle.normalizer
+        size = [int(np.asarray(normalizer.scale[key]).size) for key in keys]
+        parts = [normalizer.unnormalize(key, part) for key, part in zip(keys, points.split(size, dim=-1), strict=True)]
+        found = torch.cat(parts, dim=-1).float().cpu().numpy()
+        return found.reshape(*found.shape[:-1], -1, 2)
+
     def normalize_actions(self, actions: np.ndarray | Tensor, pose: np.ndarray | None = None) -> Tensor:
         """Environment units (..., A) -> network units, on the device. ``pose``: see :meth:`environment_actions`."""
         kind = self.bundle.spec.action_pose

@@ -20,6 +20,7 @@ class Rollout:
         actions: (S, T, A) environment units: what was done, or what was sampled along with the frames (``imagine``).
         all_steps: control steps of every frame that could have been asked for; ``None`` if those are ``frame_steps``.
         now: uint8 (H, W, 3), the frame from which the futures start, where there is one.
+        points: (S, F, K, 2) where the weights' points are then, in the units of their data; ``None`` from weights that move none.
         states: per candidate the simulator's state at each frame; ``None`` from a network.
     """
 
@@ -30,6 +31,7 @@ class Rollout:
     all_steps: np.ndarray | None = None
     now: np.ndarray | None = None
     states: tuple[tuple[Any, ...], ...] | None = None
+    points: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -67,6 +69,7 @@ class Rollout:
             frame_steps=self.frame_steps[at],
             all_steps=steps,
             states=None if self.states is None else tuple(tuple(row[i] for i in at) for row in self.states),
+            points=None if self.points is None else self.points[:, at],
         )
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Rollout:
@@ -78,6 +81,7 @@ class Rollout:
             latents=None if self.latents is None else self.latents[rows.tolist()],
             actions=None if self.actions is None else self.actions[rows],
             states=None if self.states is None else tuple(self.states[i] for i in rows),
+            points=None if self.points is None else self.points[rows],
         )
 
     @staticmethod
@@ -97,6 +101,7 @@ class Rollout:
             latents=latents,
             actions=None if first.actions is None else np.concatenate([np.asarray(part.actions) for part in parts]),
             states=None if first.states is None else tuple(row for part in parts for row in part.states or ()),
+            points=None if first.points is None else np.concatenate([np.asarray(part.points) for part in parts]),
         )
 
 

@@ -259,6 +259,7 @@ class WorldModel:
             actions=plans if sampled is None else self.uva.environment_actions(sampled, start.pose),
             all_steps=all_steps,
             now=start.now,
+            points=None if parts[0][3] is None else np.concatenate([np.asarray(x[3]) for x in parts]),
         )
 
     def _noise(
@@ -299,11 +300,12 @@ class WorldModel:
         sampler: SamplerConfig | None,
         generator: torch.Generator,
         noise: list[Tensor],
-    ) -> tuple[Tensor, np.ndarray, Tensor | None]:
-        """Tokens (n, K, S, C) and frames (n, K, H, W, 3) of the wanted frames, and actions where they are sampled."""
+    ) -> tuple[Tensor, np.ndarray, Tensor | None, np.ndarray | None]:
+        """Tokens (n, K, S, C), frames (n, K, H, W, 3) and points of the wanted frames, and actions where they are sampled."""
         model, c = self.uva.bundle.model, self.uva.bundle.model.config
         inputs = Context(**{key: _repeat(value, n) for key, value in vars(start.context).items()})
-        tokens, frames, sampled = [], [], None
+        tokens, frames, points, sampled = [], [], [], None
+        moves = c.frame_sketch and actions is not None and bool(self.uva.bundle.spec.point_keys)
         for k in range(chunks):
             mine = [i - k * c.n_frames for i in wanted if i // c.n_frames == k]
             last = k == chunks - 1
@@ -312,6 +314,8 @@ class WorldModel:
             if actions is not None:
                 steps = actions[:, k * c.action_steps : (k + 1) * c.action_steps]
                 inputs = replace(inputs, actions=steps)
+                if moves:
+                    points.append(self.uva.point_positions(model.moved_points(inputs, steps)[:, mine]))
             if sampler is None:
                 assert inputs.actions is not None
                 future = model.sketch(inputs, inputs.actions)[:, drawn]
@@ -339,14 +343,15 @@ class WorldModel:
                 frames.append(images[:, kept])
             if not last:
                 # Predicted frames become the history of the next chunk; where the agent then is, nobody has measured.
-                points = None
+                seen = None
                 if again and images is not None:
-                    points = model.point_reader(self.uva.images(images.reshape(-1, *images.shape[2:])))
-                    points = points.view(n, c.n_frames, -1)
-                inputs = Context(history=future, history_points=points, text=inputs.text)
+                    seen = model.point_reader(self.uva.images(images.reshape(-1, *images.shape[2:])))
+                    seen = seen.view(n, c.n_frames, -1)
+                inputs = Context(history=future, history_points=seen, text=inputs.text)
         height, width = self.uva.bundle.spec.image_shape
         empty = np.empty((n, 0, height, width, 3), np.uint8)
-        return torch.cat(tokens, dim=1), np.concatenate(frames, axis=1) if frames else empty, sampled
+        shown = np.concatenate(frames, axis=1) if frames else empty
+        return torch.cat(tokens, dim=1), shown, sampled, np.concatenate(points, axis=1) if points else None
 
 
 def _repeat(x: Tensor | None, n: int) -> Tensor | None:

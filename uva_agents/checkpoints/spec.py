@@ -29,6 +29,7 @@ class InterfaceSpec:
         control_hz: control rate.
         execute: actions of a chunk that are executed before the next decision.
         action_offset: see :class:`~uva_agents.data.WindowSpec`.
+        point_keys: arrays of the data that the network's points are, in this order; their normaliser gives the units.
         env_id: environment that the weights were trained for.
     """
 
@@ -42,6 +43,7 @@ class InterfaceSpec:
     control_hz: float = 10.0
     execute: int = 8
     action_offset: int = 0
+    point_keys: tuple[str, ...] = ()
     env_id: str | None = None
 
     def proprio_size(self, network_size: int) -> int:
@@ -65,7 +67,7 @@ class InterfaceSpec:
     def from_dict(cls, values: Mapping[str, Any]) -> InterfaceSpec:
         """Inverse of :meth:`to_dict`."""
         values = dict(values)
-        for key in ("image_shape", "action_low", "action_high", "wrist_shape"):
+        for key in ("image_shape", "action_low", "action_high", "wrist_shape", "point_keys"):
             if values.get(key) is not None:
                 values[key] = tuple(values[key])
         return cls(**values)

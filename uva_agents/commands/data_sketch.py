@@ -11,8 +11,8 @@ def add_sketch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out", type=Path, help="replay buffer (.zarr folder) to write: positions and actions, no pictures"
     )
-    parser.add_argument("--demonstrations", type=int, default=300_000, help="default %(default)s")
-    parser.add_argument("--length", type=int, default=18, help="steps of each (default %(default)s)")
+    parser.add_argument("--demonstrations", type=int, default=1_500_000, help="default %(default)s")
+    parser.add_argument("--length", type=int, default=16, help="steps of each (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of everything (default %(default)s)")
     parser.add_argument("--force", action="store_true", help="replace OUT")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

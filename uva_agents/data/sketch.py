@@ -19,7 +19,7 @@ def write_sketched(
     out: str | Path,
     n: int,
     *,
-    length: int = 18,
+    length: int = 16,
     seed: int = 0,
     tables: int = 4096,
     force: bool = False,

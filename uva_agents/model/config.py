@@ -104,6 +104,8 @@ class UVAConfig:
         point_axes: ``"yx"`` where a point's first coordinate runs down the picture.
         frame_sketch: move the frame's points by the actions, draw the current frame with them moved, and let the video head
             sample what is missing from that. Needs ``frame_points``, and a read-out of the same points.
+        point_dynamics: how a sketch moves points: ``"chunk"``, all steps at once; ``"steps"``, one after the other, for one
+            thing that pushes others, see :class:`~uva_agents.model.point_steps.StepDynamics`.
         proprio_points: so many leading points are what proprioception measures, in the same units: where it is known, a sketch
             starts from it instead of from what was read off the frame.
         standardize: shift and scale every latent of every position to mean 0 and deviation 1 over the training data.
@@ -142,6 +144,7 @@ class UVAConfig:
     point_reader: Literal["mlp", "conv"] = "mlp"
     point_axes: Literal["xy", "yx"] = "xy"
     frame_sketch: bool = False
+    point_dynamics: Literal["chunk", "steps"] = "chunk"
     proprio_points: int = 0
     standardize: bool = False
     predict_actions: bool = True

@@ -19,6 +19,7 @@ from uva_agents.model.context import Context, patchify, unpatchify
 from uva_agents.model.heads import ActionHead, DiffusionHead
 from uva_agents.model.layers import Block, Mlp
 from uva_agents.model.masking import Visibility
+from uva_agents.model.point_steps import StepDynamics
 from uva_agents.model.points import ConvPointReader, PointDynamics, PointReader, PointWriter
 
 
@@ -98,7 +99,8 @@ class UVA(nn.Module):
             self.readout_squeeze = nn.Linear(d, 48)
             self.readout = nn.Sequential(nn.Linear(48 * s, 256), nn.GELU(), nn.Linear(256, 2 * c.readout_dim))
         if c.frame_sketch:
-            self.point_dynamics = PointDynamics(
+            dynamics = StepDynamics if c.point_dynamics == "steps" else PointDynamics
+            self.point_dynamics: StepDynamics | PointDynamics = dynamics(
                 points=c.frame_points, frames=t, steps=c.action_steps, action_dim=c.action_dim
             )
             self.point_writer = PointWriter(points=c.frame_points, grid=c.grid, channels=c.token_dim, axes=c.point_axes)
@@ -108,6 +110,8 @@ class UVA(nn.Module):
         if c.predict_proprio_dim:
             self.proprio_head = self._action_head(c.predict_proprio_dim)
         self.apply(_init_linear)
+        if c.frame_sketch and isinstance(self.point_dynamics, StepDynamics):
+            self.point_dynamics.initialize()
         if c.standardize:
             self._unit_gain()
         self._zero_outputs()
@@ -331,13 +335,25 @@ class UVA(nn.Module):
             raise ValueError("this network draws frames from the current one: give history and history_points")
         c = self.config
         seen = self._located(context.history_points, context.proprio)
-        moved = self.point_dynamics(seen, actions)
+        moved = self.moved_points(context, actions)
         points = seen[:, -1:].expand(-1, c.n_frames, -1)
         now = context.history[:, -1:].expand(-1, c.n_frames, -1, -1)
         if not c.standardize:
             return cast(Tensor, self.point_writer(now, points, moved))
         drawn = self.point_writer(now * self.token_std + self.token_mean, points, moved)
         return cast(Tensor, (drawn - self.token_mean) / self.token_std)
+
+    def moved_points(self, context: Context, actions: Tensor) -> Tensor:
+        """Where the actions take the points of a sketch: (B, T, 2K).
+
+        Args:
+            context: with the history's points.
+            actions: (B, action_steps, A), normalised.
+        """
+        if context.history_points is None:
+            raise ValueError("this network moves the points of its history: give history_points")
+        moved: Tensor = self.point_dynamics(self._located(context.history_points, context.proprio), actions)
+        return moved
 
     def _located(self, points: Tensor, proprio: Tensor | None) -> Tensor:
         """History points (B, T, 2K), with those that proprioception measures from there where it is known."""

@@ -285,6 +285,7 @@ def make_interface(
         action_low=tuple(float(v) for v in np.broadcast_to(low, dim)),
         action_high=tuple(float(v) for v in np.broadcast_to(high, dim)),
         proprio_key=recipe.proprio_key,
+        point_keys=recipe.readout_keys,
         env_id=env_id,
     )
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from uva_agents.data import Batch, EpochOrder, LatentWindows, LinearNormalizer
+from uva_agents.model.point_steps import StepDynamics
 from uva_agents.model.points import PointDynamics, PointWriter
 from uva_agents.training.config import Recipe, StageConfig
 from uva_agents.training.points_stage import point_scale
@@ -37,7 +38,7 @@ class _SketchStage:
 class DynamicsModule(nn.Module):
     """Mean absolute error of the points: the last pixels of a position pull as hard as the first."""
 
-    def __init__(self, dynamics: PointDynamics) -> None:
+    def __init__(self, dynamics: StepDynamics | PointDynamics) -> None:
         super().__init__()
         self.dynamics = dynamics
 
@@ -53,7 +54,7 @@ class DynamicsStage(_SketchStage):
     def __init__(
         self,
         recipe: Recipe,
-        dynamics: PointDynamics,
+        dynamics: StepDynamics | PointDynamics,
         train: LatentWindows,
         held_out: LatentWindows,
         normalizer: LinearNormalizer,
