@@ -28,7 +28,7 @@ test: $(VENV)/.dev no-torchvision
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What takes minutes each: every LIBERO-10 task, many resets of the robosuite environments, 10,000 hostile sequences of
-# actions, reinforcement learning in a dream.
+# actions, reinforcement learning in a dream, trainings that are interrupted at every other step.
 test-long: $(VENV)/.dev no-torchvision
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 

@@ -609,6 +609,8 @@ def test_a_signal_presses_and_the_handler_before_comes_back():
 
 
 def test_ctrl_c_twice_still_ends_the_program():
+    # A shell that starts this in the background has it ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     stop = EStop()
     with stop.on_signals([signal.SIGINT]):
         os.kill(os.getpid(), signal.SIGINT)
@@ -616,6 +618,7 @@ def test_ctrl_c_twice_still_ends_the_program():
         assert stop.pressed
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_key_presses():

@@ -76,6 +76,7 @@ def test_a_recipe_runs_end_to_end_and_its_weights_load(data: Path, tmp_path: Pat
     assert again == folder
 
 
+@pytest.mark.long
 def test_past_actions_and_varied_history_train_and_an_unknown_past_is_no_action(data: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(varied_history=True)
     recipe = replace(recipe, model=replace(recipe.model, history_actions=True))
@@ -94,6 +95,7 @@ def test_past_actions_and_varied_history_train_and_an_unknown_past_is_no_action(
     assert not torch.allclose(z(past), z(None), atol=1e-4)
 
 
+@pytest.mark.long
 def test_an_interrupted_run_continues_the_same_curve(data: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe()
     straight = run_recipe(recipe, RunOptions(data, tmp_path / "straight", progress=False))

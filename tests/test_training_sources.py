@@ -160,7 +160,7 @@ def test_uva_train_takes_lerobot_and_a_mixture_with_video(data, tmp_path, monkey
     assert "weights:" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_mixture_resumes_with_the_same_curve_and_another_one_does_not_continue_it(data, tmp_path):
     mixture = (Source(data["zarr"], 0.5), Source(data["video"], 0.5))
     straight = RunOptions(mixture, tmp_path / "straight", progress=False)
