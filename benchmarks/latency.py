@@ -2,7 +2,9 @@
 
 The shipped size and the official size (random weights: time does not depend on them) run in the same process on the same
 machine; every timed call is a decision. Beside them, the official size on a straight path: every decision encodes all
-four history frames again and runs every denoising step in order, as the released code does. ``--compile`` adds compiled runs.
+four history frames again, attends in plain operations and runs every denoising step in order, as the released code does where its
+numbers repeat (its fused attention drops out a tenth of the weights, at inference too). A row shows what of that is fused
+attention. ``--compile`` adds compiled runs.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from uva_agents.agents.chunks import noise_seed
 from uva_agents.benchmarks.machine import hardware, parse_arguments, versions
 from uva_agents.model import Context, Task
 from uva_agents.model.diffusion import ancestral_process
+from uva_agents.model.layers import Attention
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +50,11 @@ def main(argv: list[str] | None = None) -> int:
         exact, quick = Policy(base, steps=100, temperature=0.95, ancestral=True), Policy(base, steps=args.steps)
         baseline = "uva_base, straight path, 100 steps"
         ours = {"uva_base, 100 steps": exact, f"uva_base, {args.steps} steps": quick}
-        paths = {baseline: straight_decisions(base, 100), **{name: decisions(agent) for name, agent in ours.items()}}
+        straight_paths = {
+            baseline: straight_decisions(base, 100),
+            "  the same, fused attention": straight_decisions(base, 100, fused=True),
+        }
+        paths = straight_paths | {name: decisions(agent) for name, agent in ours.items()}
         rows |= take_turns(paths, args.base_repeats)
         if args.compile:
             base.compile()
@@ -116,14 +123,21 @@ def straight(base: UVA, frames: np.ndarray, steps: int, seed: int) -> Tensor:
     return chunk.view(1, head.steps, head.channels)
 
 
-def straight_decisions(base: UVA, steps: int) -> Iterator[float]:
-    """Seconds of :func:`straight` decisions, with autoencoder and transformer as the released code runs them."""
+def straight_decisions(base: UVA, steps: int, *, fused: bool = False) -> Iterator[float]:
+    """Seconds of :func:`straight` decisions, with autoencoder and transformer as the released code runs them.
+
+    Args:
+        fused: attention in one kernel all the same.
+    """
     rng = np.random.default_rng(0)
     height, width = base.bundle.spec.image_shape
     for seed in itertools.count():
         frames = rng.integers(0, 256, (4, height, width, 3), dtype=np.uint8)
         base.bundle.vae.streamline(False)
         base.bundle.model.streamline(False)
+        for module in base.bundle.model.modules():
+            if isinstance(module, Attention):
+                module.fused = fused
         with torch.no_grad():
             began = time.perf_counter()
             straight(base, frames, steps, seed)

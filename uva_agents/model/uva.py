@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from uva_agents.model.config import Task, UVAConfig
 from uva_agents.model.context import Context, patchify, unpatchify
 from uva_agents.model.heads import ActionHead, DiffusionHead
-from uva_agents.model.layers import Block, Mlp
+from uva_agents.model.layers import Attention, Block, Mlp
 from uva_agents.model.masking import Visibility
 from uva_agents.model.point_steps import StepDynamics
 from uva_agents.model.points import ConvPointReader, PointDynamics, PointReader, PointWriter
@@ -172,10 +172,16 @@ class UVA(nn.Module):
     # -- joint latent ------------------------------------------------------------------------------------------------
 
     def streamline(self, on: bool = True) -> None:
-        """Without gradients, write activations into tensors that the network owns; the numbers stay the same."""
+        """Attention in one kernel and, without gradients, activations written into memory that is kept.
+
+        Off, it goes about it in plain operations, as the released code does where its attention dropout is off. The numbers are
+        the same up to rounding.
+        """
         for module in self.modules():
             if isinstance(module, Mlp):
                 module.in_place = on
+            elif isinstance(module, Attention):
+                module.fused = on
 
     def joint_latent(self, context: Context, visibility: Visibility) -> Tensor:
         """Joint video-action latent Z, (B, T * S, D)."""
