@@ -404,6 +404,38 @@ def test_a_streamlined_network_gives_the_same_latent_and_gradients() -> None:
         torch.testing.assert_close(b, a, rtol=0, atol=0)
 
 
+def test_attention_in_plain_operations_equals_the_fused_kernel() -> None:
+    from uva_agents.model.layers import Attention
+
+    torch.manual_seed(0)
+    attention = Attention(dim=64, heads=4, attention_dropout=0.1, dropout=0.1).eval()
+    x = torch.randn(2, 200, 64)  # too many tokens for the short way
+    fused = attention(x)
+    attention.fused = False
+    torch.testing.assert_close(attention(x), fused, rtol=1e-5, atol=1e-6)
+
+
+def test_streamlined_networks_in_threads_do_not_share_their_memory() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    torch.manual_seed(0)
+    model = nano().eval()
+    model.streamline()
+    visibility = model.visibility(Task.POLICY, 2)
+    given = [context(model) for _ in range(4)]
+
+    def latents(which: int) -> list[torch.Tensor]:
+        with torch.no_grad():
+            return [model.joint_latent(given[which], visibility) for _ in range(10)]
+
+    alone = [latents(which)[0] for which in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(latents, range(4)))
+    for one, many in zip(alone, together, strict=True):
+        for latent in many:
+            torch.testing.assert_close(latent, one, rtol=1e-5, atol=1e-6)
+
+
 def test_a_streamlined_autoencoder_gives_the_same_latents_and_gradients() -> None:
     torch.manual_seed(0)
     vae = VAE(VAEConfig(channels=32, res_blocks=1, channel_mult=(1, 1, 2, 2, 4)))
