@@ -88,6 +88,11 @@ def test_doctor_reports_that_this_installation_works(capsys):
     lines = capsys.readouterr().out.splitlines()
     found = {line[6:28].strip(): line[:4].strip() for line in lines[:-1]}
     assert {found[name] for name in ("python", "torch", "diffusers", "ffmpeg", "uva/PushT-v0")} == {"ok"}
+    # What is not there may be missing; what is there has to work.
+    broken = [
+        line for line in lines if line[6:].startswith("uva/") and line[:4] != "  ok" and "pip install" not in line
+    ]
+    assert not broken
 
 
 def test_doctor_fails_when_something_of_the_core_is_broken(monkeypatch, capsys):
