@@ -51,8 +51,8 @@ def _plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class _Scratch(threading.local):
     """The hidden layer of every MLP of this thread's networks, one after another, in one buffer.
 
-    It is a block's widest tensor. In a fresh one a CPU pays for every page that it touches first, and for GELU's copy of it; at the
-    official size that was 14 of a block's 85 ms.
+    It is a block's widest tensor, and in a fresh one a CPU pays for every page that it touches first. Whether it has to depends on
+    what the allocator gave back before: seen in a profile of whole decisions, not in the transformer timed by itself.
     """
 
     def __init__(self) -> None:
