@@ -109,6 +109,32 @@ def test_a_scripted_pair_is_a_function_of_its_seed_and_replays():
     assert (state[:, :4] > 0).all() and (state[:, :4] < 512).all()
 
 
+@pytest.mark.parametrize("seed", [211, 293, 412, 460])  # the block is squeezed through a wall in their first episodes
+def test_start_and_goal_are_inside_the_picture_for_seeds_whose_script_pushes_the_block_out(seed):
+    for moment in scripted_pair(seed):
+        assert min(moment[:4]) >= 0
+        assert max(moment[:4]) <= 512
+    env = PushTGoalEnv()
+    obs, info = env.reset(seed=seed)
+    assert env.observation_space.contains(obs)
+    env.set_state(env.get_state())
+    assert not info["is_success"]
+
+
+def test_a_recording_with_the_block_outside_the_picture_is_used_without_those_steps(tmp_path):
+    from uva_agents.data import write_replay_buffer
+
+    states = np.tile([100.0, 200.0, 300.0, 150.0, 0.0], (40, 1))
+    states[:, 2] += np.arange(40)
+    states[:10, 3] = -3.0
+    write_replay_buffer(tmp_path / "r.zarr", {"state": states.astype(np.float32)}, np.array([40]))
+    env = PushTGoalEnv(ahead=5, recordings=tmp_path / "r.zarr")
+    assert min(env.reset(seed=seed)[1]["block_pose"][0] for seed in range(60)) == 310.0
+    write_replay_buffer(tmp_path / "out.zarr", {"state": states[:10].astype(np.float32)}, np.array([10]))
+    with pytest.raises(ValueError, match="within"):
+        PushTGoalEnv(ahead=5, recordings=tmp_path / "out.zarr")
+
+
 def test_pairs_come_from_recordings_where_given(tmp_path):
     states = write_recording(tmp_path / "r.zarr")
     env = gym.make(GOAL, recordings=tmp_path / "r.zarr")
