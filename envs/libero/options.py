@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import string
 from typing import Any
 
 import gymnasium as gym
@@ -11,13 +10,13 @@ import numpy as np
 
 from uva_agents.envs.libero.scene import CAMERAS
 from uva_agents.envs.libero.tasks import LiberoTask, initial_states
+from uva_agents.envs.words import Words
 
 NAME = "uva/Libero10-v0"
 STARTS = ("random", "fixed")
 RESET_OPTIONS = ("task_id", "initial_states", "initial_state", "wait_steps")
 # Nothing that the arm can reach is outside.
 GOAL_LOW, GOAL_HIGH = (-1.5, -1.5, -0.5), (1.5, 1.5, 2.5)
-_WORDS = string.ascii_letters + string.digits + " -"
 
 
 def observation_spaces(image_size: tuple[int, int] | None, *, words: bool) -> dict[str, gym.Space[Any]]:
@@ -28,7 +27,7 @@ def observation_spaces(image_size: tuple[int, int] | None, *, words: bool) -> di
     if image_size is not None:
         spaces |= {key: gym.spaces.Box(0, 255, (*image_size, 3), np.uint8) for key in CAMERAS}
     if words:
-        spaces["task"] = gym.spaces.Text(256, min_length=1, charset=_WORDS)
+        spaces["task"] = Words()
     return spaces
 
 
