@@ -253,27 +253,12 @@ def _progress(show: bool, total: int, done: list[EpisodeRecord]) -> Iterator[_Ti
         yield lambda: None
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
-    columns = (
-        TextColumn("episodes"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("mean score {task.fields[score]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    from uva_agents.progress import progress_bar
 
     def mean() -> str:
         return f"{np.mean([r.score for r in done]):.3f}" if done else "-"
 
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=total, completed=len(done), score=mean())
+    with progress_bar(note="mean score {task.fields[score]}", console=Console(stderr=True)) as bar:
+        task = bar.add_task("episodes", total=total, completed=len(done), score=mean())
         yield lambda: bar.update(task, advance=1, score=mean())

@@ -1,10 +1,9 @@
 """The paper's Table VI in simulation: actions read off video. ``uva bench table6 --task pusht --data FOLDER``
 
 Whole held-out videos are labelled by InverseModel, which sees 16 steps at once, and by UniPi's inverse dynamics, a residual network
-that sees two consecutive ones of the same frames (every 4th), trained on the same episodes. It is here in a stronger form, with key
-points, and where weights of it are given in UniPi's own, which averages over the image. Beside them the best answer that does not
-look, the median of the training actions, and where its weights are given the network on every frame of the video, four times as
-many as InverseModel gets.
+that sees two consecutive ones of the same frames (every 4th) and is trained on the same episodes: in UniPi's own form, which averages
+over the image, and in a stronger one with key points. Beside them the best answer that does not look, the median of the training
+actions, and where its weights are given the network on every frame of the video, four times as many as InverseModel gets.
 """
 
 from __future__ import annotations
@@ -28,7 +27,10 @@ TITLES = {
     "dense": "two of every frame",
     "constant": "constant",
 }
-SHIPPED = {"pusht": ("pusht-nano", "two-frame-pusht"), "block-push": ("block-push-nano", "two-frame-block-push")}
+SHIPPED = {
+    "pusht": ("pusht-nano", "two-frame-pusht", "two-frame-pusht-pooled"),
+    "block-push": ("block-push-nano", "two-frame-block-push", "two-frame-block-push-pooled"),
+}
 Labeller = Callable[[np.ndarray], np.ndarray]
 
 
@@ -37,10 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=tuple(SUBJECTS), default="pusht")
     parser.add_argument("--data", type=Path, required=True, help="the replay buffer that both were trained on")
     parser.add_argument("--weights", default=None, help="UVA weights (default: the shipped ones of the task)")
-    parser.add_argument("--two-frame", default=None, help="weights of the two-frame network (default: the task's)")
-    parser.add_argument(
-        "--pooled", default=None, help="of one that averages over the image; without, that row is left out"
-    )
+    parser.add_argument("--pooled", default=None, help="weights of the two-frame network (default: the task's)")
+    parser.add_argument("--two-frame", default=None, help="of the one with key points (default: the task's)")
     parser.add_argument("--dense", default=None, help="of one that sees every frame; without them that row is left out")
     parser.add_argument(
         "--held-out", type=int, default=None, help="episodes held out in training (default: the recipe's)"
@@ -58,18 +58,19 @@ def main(argv: list[str] | None = None) -> int:
     subject = SUBJECTS[args.task]
     inverse = InverseModel.from_pretrained(args.weights or SHIPPED[args.task][0])
     two = TwoFrameInverse.from_pretrained(args.two_frame or SHIPPED[args.task][1])
+    pooled = TwoFrameInverse.from_pretrained(args.pooled or SHIPPED[args.task][2])
     recordings = held_out_recordings(subject, args.data, args.held_out)
     constant = training_median(subject, args.data, args.held_out)
     labellers: dict[str, Labeller] = {
         "inverse": inverse.label,
+        "pooled": pooled.label,
         "two-frame": two.label,
         "constant": lambda video: np.broadcast_to(constant, (len(video) - 1, len(constant))),
     }
-    weights = {"inverse": inverse.uva.fingerprint, "two-frame": two.fingerprint}
-    for name in ("pooled", "dense"):
-        if (given := getattr(args, name)) is not None:
-            further = TwoFrameInverse.from_pretrained(given)
-            labellers[name], weights[name] = further.label, further.fingerprint
+    weights = {"inverse": inverse.uva.fingerprint, "pooled": pooled.fingerprint, "two-frame": two.fingerprint}
+    if args.dense is not None:
+        dense = TwoFrameInverse.from_pretrained(args.dense)
+        labellers["dense"], weights["dense"] = dense.label, dense.fingerprint
     with Progress() as bar:
         task = bar.add_task("videos", total=len(recordings) * len(labellers))
         errors = measure(labellers, recordings, progress=lambda: bar.update(task, advance=1))

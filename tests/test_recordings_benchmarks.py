@@ -115,8 +115,11 @@ def test_both_commands_run_on_weights_and_data_from_disk(tmp_path, capsys):
     assert len(held_out_recordings(PUSHT, data, 2)) == 2
     common = ["--data", str(data), "--weights", str(weights), "--held-out", "2"]
     assert fidelity.main([*common, "--moments", "3", "--ahead", "32", "--out", str(tmp_path / "f")]) == 0
-    assert table6.main([*common, "--two-frame", str(two), "--dense", str(dense), "--out", str(tmp_path / "t")]) == 0
-    assert json.loads((tmp_path / "t" / "table6.json").read_text())["table"]["episodes"] == 2
+    pairs = ["--two-frame", str(two), "--pooled", str(two), "--dense", str(dense)]
+    assert table6.main([*common, *pairs, "--out", str(tmp_path / "t")]) == 0
+    table = json.loads((tmp_path / "t" / "table6.json").read_text())["table"]
+    assert table["episodes"] == 2
+    assert list(table["rows"]) == ["inverse", "pooled", "two-frame", "constant", "dense"]
     assert len(json.loads((tmp_path / "f" / "fidelity.json").read_text())["table"]) == 8
     assert (tmp_path / "f" / "futures.png").exists()
     assert "InverseModel" in capsys.readouterr().out

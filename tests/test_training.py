@@ -19,11 +19,13 @@ import torch
 from tests.tiny import tiny_dataset
 from uva_agents.checkpoints import load_bundle
 from uva_agents.checkpoints.folder import load_tensors
-from uva_agents.model import Context, Task
+from uva_agents.data import read_replay_buffer
+from uva_agents.model import UVA, Context, Task
 from uva_agents.training.config import Recipe, StageConfig, pusht_nano
 from uva_agents.training.ema import EMA
 from uva_agents.training.loop import learning_rate
-from uva_agents.training.pipeline import RunOptions, run_recipe
+from uva_agents.training.pipeline import RunOptions, make_normalizer, run_recipe
+from uva_agents.training.points_stage import PointsStage
 
 
 def tiny_recipe(**changes: object) -> Recipe:
@@ -233,9 +235,29 @@ def test_points_may_be_read_by_convolutions_and_run_down_the_picture_first(data:
     np.testing.assert_allclose(centres[1, :2], (-2 / 3, 0), atol=1e-6)  # second token: top row, middle column
 
 
+def test_the_agent_may_count_more_than_other_points_in_the_training_of_the_reader(data: Path) -> None:
+    recipe = replace(tiny_recipe(), agent_point_weight=9.0)
+    recipe = replace(recipe, model=replace(recipe.model, proprio_points=1))
+    episodes = read_replay_buffer(data)
+    reader = UVA(recipe.model).point_reader
+    stage = PointsStage(recipe, reader, episodes, episodes, make_normalizer(recipe, episodes))
+    images = torch.zeros(2, 3, *stage.frames.shape[1:3])
+    read = stage.module.reader.read_reduced(images).detach()  # type: ignore[union-attr,operator]
+
+    def loss(first: int, last: int) -> float:
+        wrong = torch.zeros(2, read.shape[1])
+        wrong[:, first:last] = 1.0
+        return stage.module(images, read + wrong)[0].item()
+
+    others = read.shape[1] // 2 - 1
+    assert loss(0, 2) == pytest.approx(9 * loss(2, 4), rel=1e-5)
+    assert loss(0, 2) + others * loss(2, 4) == pytest.approx(1.0, rel=1e-5)
+
+
 def test_training_overfits_one_batch(data: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe()
     recipe = replace(recipe, joint=replace(recipe.joint, steps=150, warmup=10, batch_size=32, validate_every=1000))
+    recipe = replace(recipe, model=replace(recipe.model, point_reader="mlp"))
     run_recipe(recipe, RunOptions(data, tmp_path / "run", progress=False))
     losses = [line["action"] for line in curve(tmp_path / "run" / "joint") if line["kind"] == "train"]
     assert losses[-1] < 0.6 * losses[0]

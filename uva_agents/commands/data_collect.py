@@ -144,18 +144,10 @@ def run_arx_x5(args: argparse.Namespace) -> int:
 
 def _collect(args: argparse.Namespace, episodes: int, collect: Callable[..., Collected]) -> Collected:
     """With a progress bar."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from uva_agents.progress import progress_bar
 
-    columns = TextColumn("episodes"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     options: dict[str, Any] = {name: getattr(args, name) for name in ("workers", "only_successful", "force")}
-    with Progress(*columns, disable=args.quiet) as bar:
+    with progress_bar(disable=args.quiet) as bar:
         task = bar.add_task("episodes", total=episodes)
         return collect(progress=lambda done, total: bar.update(task, completed=done, total=total), **options)
 

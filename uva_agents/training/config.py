@@ -89,6 +89,7 @@ class Recipe:
         action_weight, readout_weight: of the action loss and the auxiliary state loss.
         kl_weight: of the autoencoder.
         point_noise: standard deviation of noise on the frames' points in training, in units of half the world.
+        agent_point_weight: how many times as much the points of proprioception count in the training of the point reader.
         gradient_checkpointing: recompute the transformer's activations in the backward pass instead of keeping them.
         vae, points, dynamics, writer, video, joint: stages.
         seed: of everything.
@@ -128,6 +129,7 @@ class Recipe:
     readout_weight: float = 2.0
     kl_weight: float = 0.01
     point_noise: float = 0.0
+    agent_point_weight: float = 1.0
     gradient_checkpointing: bool = False
     seed: int = 0
 
@@ -144,14 +146,21 @@ def pusht_nano() -> Recipe:
     return Recipe(
         name="pusht-nano",
         model=uva_nano_config(
-            action_dim=2, proprio_dim=2, readout_dim=20, frame_points=10, frame_sketch=True, proprio_points=1
+            action_dim=2,
+            proprio_dim=2,
+            readout_dim=20,
+            frame_points=10,
+            point_reader="conv",
+            frame_sketch=True,
+            proprio_points=1,
         ),
         limits={"action": (0.0, 512.0), "agent_pos": (0.0, 512.0), "keypoints": (0.0, 512.0)},
         readout_keys=("agent_pos", "keypoints"),
         history_dropout=0.3,
         latent_noise=0.1,
         action_weight=2.0,
-        point_noise=0.012,
+        point_noise=0.006,
+        agent_point_weight=9.0,
         task_weights={
             Task.POLICY: 0.35,
             Task.POLICY_VIDEO: 0.1,
@@ -162,7 +171,7 @@ def pusht_nano() -> Recipe:
         vae=StageConfig(
             steps=1700, batch_size=64, lr=2e-3, warmup=170, weight_decay=0.0, betas=(0.9, 0.99), clip=200.0
         ),
-        points=StageConfig(steps=10_800, batch_size=256, lr=2e-3, warmup=100, weight_decay=0.02, validate_every=1000),
+        points=StageConfig(steps=6500, batch_size=128, lr=2e-3, warmup=100, weight_decay=0.02, validate_every=500),
         dynamics=StageConfig(steps=9000, batch_size=512, lr=2e-3, warmup=100, weight_decay=0.02, validate_every=1000),
         writer=StageConfig(steps=12_000, batch_size=256, lr=1e-3, warmup=100, weight_decay=0.02, validate_every=1000),
         video=StageConfig(steps=200, batch_size=128, lr=1e-3),
@@ -200,7 +209,9 @@ def block_push_nano() -> Recipe:
         max_shift=0,
         mirror=False,
         held_out=50,
-        points=dataclasses.replace(pusht.points, steps=4000, batch_size=64),
+        points=dataclasses.replace(pusht.points, steps=4000, batch_size=64, validate_every=1000),
+        point_noise=0.012,
+        agent_point_weight=1.0,
         # Sixteen steps of a network per window: fewer and smaller batches. Gradients of long contacts are large and rare.
         dynamics=dataclasses.replace(pusht.dynamics, steps=4000, batch_size=256, lr=1e-3, clip=0.05),
     )

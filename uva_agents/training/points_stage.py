@@ -17,25 +17,31 @@ from uva_agents.training.vae_stage import to_images
 
 
 class PointsModule(nn.Module):
-    """Mean absolute error of the coordinates."""
+    """Mean absolute error of the coordinates.
 
-    def __init__(self, reader: PointReader | ConvPointReader) -> None:
+    Args:
+        reader: what is trained.
+        weights: (2 * K,) of the coordinates, 1 on average.
+    """
+
+    def __init__(self, reader: PointReader | ConvPointReader, weights: Tensor) -> None:
         super().__init__()
         self.reader = reader
+        self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, reduced: Tensor, points: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return (self.reader.read_reduced(reduced) - points).abs().mean(), {}
+        error = (self.reader.read_reduced(reduced) - points).abs()
+        return (error * self.get_buffer("weights")).mean(), {}
 
 
 class PointsStage:
     """Supervised by the key points that the demonstrations carry; frames mirrored and shifted, points along with them.
 
     The network is so small that augmenting frames would take longer than training on them: a few variants are made once,
-    reduced to what the network sees.
+    reduced to what the network sees (fewer of them where it sees everything, for the sake of memory).
     """
 
     name = "points"
-    variants = 10
 
     def __init__(
         self,
@@ -47,9 +53,12 @@ class PointsStage:
     ) -> None:
         self.recipe = recipe
         self.scale, self.offset = point_scale(recipe, normalizer)
-        self.module: nn.Module = PointsModule(reader)
+        weights = torch.ones(recipe.model.frame_points, 2)
+        weights[: recipe.model.proprio_points] = recipe.agent_point_weight
+        self.module: nn.Module = PointsModule(reader, (weights / weights.mean()).flatten())
         frames, points = [], []
-        for number in range(self.variants if recipe.mirror or recipe.max_shift else 1):
+        variants = 4 if isinstance(reader, ConvPointReader) else 10
+        for number in range(variants if recipe.mirror or recipe.max_shift else 1):
             reduced, moved = self._variant(train, stack_points(recipe, train), reader, number)
             frames.append(reduced)
             points.append(moved)

@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from uva_agents.progress import progress_bar
 
 
 class Reporter:
@@ -29,15 +30,7 @@ class Reporter:
         self._writer = _tensorboard(folder, start) if write else None
         if write:
             _drop_after(folder / "metrics.jsonl", start)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            disable=not show,
-        )
+        self._progress = progress_bar(note="{task.fields[note]}", width=20, disable=not show)
         self._task = self._progress.add_task(name, total=total, completed=start, note="")
 
     def __enter__(self) -> Self:
