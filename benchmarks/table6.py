@@ -1,9 +1,10 @@
 """The paper's Table VI in simulation: actions read off video. ``uva bench table6 --task pusht --data FOLDER``
 
-Whole held-out videos are labelled by InverseModel, which sees 16 steps at once, and by UniPi's inverse dynamics, a residual network
-that sees two consecutive ones of the same frames (every 4th) and is trained on the same episodes: in UniPi's own form, which averages
-over the image, and in a stronger one with key points. Beside them the best answer that does not look, the median of the training
-actions, and where its weights are given the network on every frame of the video, four times as many as InverseModel gets.
+Whole held-out videos are labelled by InverseModel, which sees 16 steps at once, and by UniPi's inverse dynamics, a residual
+network that sees two consecutive ones of the same frames (every 4th), trained on the same episodes: in UniPi's own form, which
+averages over the image, and in a stronger one with key points. Beside them the best answer that does not look, the median of the
+training actions, and where its weights are given the network on every frame of the video, four times as many as InverseModel
+gets.
 """
 
 from __future__ import annotations
