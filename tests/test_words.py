@@ -3,6 +3,7 @@
 import pickle
 import warnings
 from functools import partial
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -85,7 +86,8 @@ def test_stable_baselines3_s_vectorised_environments_give_arrays_of_strings():
 
     for kind in (DummyVecEnv, SubprocVecEnv):
         env = kind([lambda: Told("one"), lambda: Told("number two")])
-        for obs in (env.reset(), env.step(np.zeros((2, 1), np.float32))[0]):
+        batches: list[Any] = [env.reset(), env.step(np.zeros((2, 1), np.float32))[0]]
+        for obs in batches:
             assert list(obs["task"]) == ["one", "number two"]
             assert obs["x"].shape == (2, 2)
         env.close()
