@@ -89,23 +89,41 @@ def test_the_state_after_a_reset_equals_the_recorded_one(env, recorded, seed):
     assert np.abs(difference).max() < 2e-5
 
 
-@pytest.mark.parametrize("seed", [4, 24])
-def test_recorded_actions_lead_where_they_led(recorded, seed):
-    # Pushing is chaotic: a difference in the last bits grows to centimetres in every second episode. These two are not
-    # typical, they are among those that stay together; docs/block_push.md has the distribution over all of them.
+def replayed(env, recorded, seed):
+    """States here and there, (steps, 16) each."""
     obs, actions, ends, starts = recorded
-    env = BlockPushEnv(action_mode="relative", render_observations=False)
     _, info = env.reset(seed=seed)
     states = [info["state"]]
     for action in actions[int(starts[seed]) : int(ends[seed])]:
         *_, info = env.step(action)
         states.append(info["state"])
+    return np.array(states[:-1]), obs[starts[seed] : ends[seed]]
+
+
+def test_recorded_actions_lead_where_they_led(recorded):
+    # Eight seeds spread over all. Pushing is chaotic: only a simulator that is equal in the last bit stays together with the
+    # recording to the end, which this one does in seven of ten episodes; docs/block_push.md has the distribution.
+    env = BlockPushEnv(action_mode="relative", render_observations=False)
+    apart = []
+    for seed in np.linspace(0, 999, 8).round().astype(int):
+        ours, theirs = replayed(env, recorded, int(seed))
+        np.testing.assert_allclose(ours[:, 8:10], theirs[:, 8:10], atol=1e-5)  # the target: clipped sums
+        np.testing.assert_allclose(ours[:, 6:8], theirs[:, 6:8], atol=1e-4)  # the arm
+        assert np.abs(theirs[-1, [0, 1, 3, 4]] - theirs[0, [0, 1, 3, 4]]).max() > 0.2  # blocks were pushed far
+        apart.append(np.abs(ours[-1, [0, 1, 3, 4]] - theirs[-1, [0, 1, 3, 4]]).max())
     env.close()
-    ours, theirs = np.array(states[:-1]), obs[starts[seed] : ends[seed]]
-    np.testing.assert_allclose(ours[:, 8:10], theirs[:, 8:10], atol=1e-5)  # the target: clipped sums
-    np.testing.assert_allclose(ours[:, 6:8], theirs[:, 6:8], atol=1e-4)  # the arm
-    assert np.abs(theirs[-1, [0, 1, 3, 4]] - theirs[0, [0, 1, 3, 4]]).max() > 0.2  # blocks were pushed far
-    assert np.abs(ours[-1, [0, 1, 3, 4]] - theirs[-1, [0, 1, 3, 4]]).max() < 0.005
+    assert np.sum(np.array(apart) < 1e-6) >= 5
+
+
+def test_until_a_block_is_touched_the_arm_moves_as_recorded_to_the_last_bit(recorded):
+    env = BlockPushEnv(action_mode="relative", render_observations=False)
+    for seed in (3, 119, 762):
+        ours, theirs = replayed(env, recorded, seed)
+        touched = int((np.abs(theirs[:, [0, 1, 3, 4]] - theirs[0, [0, 1, 3, 4]]).max(1) > 2e-5).argmax())
+        assert touched >= 3
+        # What is recorded is rounded to float32: 3e-8 at 0.4 m.
+        np.testing.assert_allclose(ours[:touched, 6:8], theirs[:touched, 6:8], rtol=0, atol=3e-8)
+    env.close()
 
 
 def test_the_oracle_repeats_the_recorded_actions_until_the_first_contact(recorded):
