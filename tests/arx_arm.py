@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from operator import itemgetter
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.interface import ArmState, DriverError
+from uva_agents.envs.arx_x5.interface import ArmState, DriverError, Waypoint
 from uva_agents.envs.arx_x5.kinematics import X5Kinematics
 from uva_agents.envs.arx_x5.limits import X5
 from uva_agents.envs.arx_x5.safety import SafeArm, SafetyConfig
 
 KINEMATICS = X5Kinematics()
+HOME_POSE = KINEMATICS.forward(np.zeros(6))
+NEAR = np.array([0.05, 0.05, 0.05, 0.0, 0.0, 0.0])
 
 
 class SimulatedClock:
@@ -53,8 +56,7 @@ class WritingArm:
 
     def commanded(self, time_s):
         """(7,) where it was sent to at a time."""
-        times = [k[0] for k in self.knots] if len(self.knots) < 64 else self._times()
-        i = bisect_right(times, time_s)
+        i = bisect_right(self.knots, time_s, key=itemgetter(0))
         if i == 0:
             return np.array(self.knots[0][1:])
         if i == len(self.knots):
@@ -62,9 +64,6 @@ class WritingArm:
         (t0, *a), (t1, *b) = self.knots[i - 1], self.knots[i]
         share = (time_s - t0) / (t1 - t0) if t1 > t0 else 1.0
         return (1 - share) * np.array(a) + share * np.array(b)
-
-    def _times(self):
-        return [k[0] for k in self.knots]
 
     def connect(self):
         self.calls.append("connect")
@@ -223,3 +222,37 @@ def safe_arm(driver=None, **options):
     arm.connect()
     arm.home()
     return arm, driver
+
+
+def go(arm, joints, *, gripper=0.088, ahead=0.2):
+    """One waypoint."""
+    return arm.command_joints([Waypoint(arm.clock.now() + ahead, np.asarray(joints, float), gripper)])
+
+
+def go_pose(arm, *poses, gripper=0.088, ahead=0.2):
+    times = arm.clock.now() + ahead * (1 + np.arange(len(poses)))
+    return arm.command_poses(times, np.array(poses), np.full(len(poses), gripper))
+
+
+def sleep(arm, seconds):
+    arm.clock.sleep_until(arm.clock.now() + seconds)
+
+
+def kinds(sent):
+    return [i.kind for i in sent.interventions]
+
+
+def moving():
+    """An arm in the middle of a motion."""
+    arm, driver = safe_arm()
+    go(arm, NEAR)
+    sleep(arm, 0.1)
+    go(arm, [0.6, 0.6, 0.6, 0.0, 0.0, 0.0])
+    sleep(arm, 0.3)
+    assert np.abs(driver.state().joint_vel).max() > 0.1
+    return arm, driver
+
+
+def assert_legal(arm, driver):
+    for course in driver.courses():
+        assert not violations(course, arm.config)

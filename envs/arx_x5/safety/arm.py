@@ -414,15 +414,17 @@ class SafeArm:
                 with self._lock:
                     if self._stopped or self._problem is not None:
                         raise DriverError("something stopped the way home: see the interventions")
-                    before = self._motion.where()
+                    before, gripper_before = self._motion.path.where(self._driver.clock.now())
                     self._motion.follow(lambda here, left_s: straight_to(joints, gripper, left_s), governor=self._slow)
                     self._fresh_s = self._driver.clock.now()
                     path = self._motion.path
                 self.clock.sleep_until(min(path.end_s, self._fresh_s + self.config.watchdog_s / 2))
-                off = float(np.abs(path.joints[-1] - joints).max())
-                if off <= _HOME and self._motion.ended and abs(path.grippers[-1] - gripper) < 1e-6:
+                arrived = np.abs(path.joints[-1] - joints).max() <= _HOME and abs(path.grippers[-1] - gripper) < 1e-6
+                if arrived and self._motion.ended:
                     return
-                if off > _HOME and self._motion.ended and np.abs(path.joints[-1] - before).max() < 1e-6:
+                # At a wall paths go on to where they are, for as long as they may: they need not end for this to be it.
+                ways = np.abs(path.joints[-1] - before).max(), abs(path.grippers[-1] - gripper_before)
+                if not arrived and max(ways) < 1e-6:
                     self._note(Kind.HOME_PATH, "the straight way of the joints home leaves the limits; the arm holds")
                     raise DriverError(
                         "the straight way of the joints home leaves the limits: lead the arm clear of them, then home() again"
