@@ -6,7 +6,7 @@ Three small MLPs, each trained by itself in minutes. What they say is an input o
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ class PointReader(nn.Module):
         width: of the hidden layers.
         pool: side of the averaged squares, pixels.
     """
+
+    training_variants: ClassVar[int] = 10
+    """Mirrored and shifted copies of the data that fit in memory as :meth:`reduce` keeps them."""
 
     def __init__(self, *, image_size: int, points: int, width: int = 512, pool: int = 4) -> None:
         super().__init__()
@@ -60,6 +63,8 @@ class ConvPointReader(nn.Module):
         features: soft positions that the points are computed from.
         width: of the hidden layers behind them.
     """
+
+    training_variants: ClassVar[int] = 4
 
     def __init__(
         self,

@@ -57,8 +57,7 @@ class PointsStage:
         weights[: recipe.model.proprio_points] = recipe.agent_point_weight
         self.module: nn.Module = PointsModule(reader, (weights / weights.mean()).flatten())
         frames, points = [], []
-        variants = 4 if isinstance(reader, ConvPointReader) else 10
-        for number in range(variants if recipe.mirror or recipe.max_shift else 1):
+        for number in range(reader.training_variants if recipe.mirror or recipe.max_shift else 1):
             reduced, moved = self._variant(train, stack_points(recipe, train), reader, number)
             frames.append(reduced)
             points.append(moved)
