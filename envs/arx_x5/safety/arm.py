@@ -409,26 +409,27 @@ class SafeArm:
 
     def _glide(self, joints: np.ndarray, gripper: float) -> None:
         """Slowly straight to joints (6,), within the limits."""
+        nearest = math.inf
         with self._homing():
             while True:
                 with self._lock:
                     if self._stopped or self._problem is not None:
                         raise DriverError("something stopped the way home: see the interventions")
-                    before, gripper_before = self._motion.path.where(self._driver.clock.now())
                     self._motion.follow(lambda here, left_s: straight_to(joints, gripper, left_s), governor=self._slow)
                     self._fresh_s = self._driver.clock.now()
                     path = self._motion.path
                 self.clock.sleep_until(min(path.end_s, self._fresh_s + self.config.watchdog_s / 2))
-                arrived = np.abs(path.joints[-1] - joints).max() <= _HOME and abs(path.grippers[-1] - gripper) < 1e-6
+                off, gripper_off = float(np.abs(path.joints[-1] - joints).max()), abs(path.grippers[-1] - gripper)
+                arrived = off <= _HOME and gripper_off < 1e-6
                 if arrived and self._motion.ended:
                     return
-                # At a wall paths go on to where they are, for as long as they may: they need not end for this to be it.
-                ways = np.abs(path.joints[-1] - before).max(), abs(path.grippers[-1] - gripper_before)
-                if not arrived and max(ways) < 1e-6:
+                # Whether the path has ended says nothing here: at a wall, paths stay where they are for as long as they may.
+                if not arrived and off + gripper_off > nearest - 1e-6:
                     self._note(Kind.HOME_PATH, "the straight way of the joints home leaves the limits; the arm holds")
                     raise DriverError(
                         "the straight way of the joints home leaves the limits: lead the arm clear of them, then home() again"
                     )
+                nearest = off + gripper_off
 
     @contextlib.contextmanager
     def _homing(self) -> Iterator[None]:
