@@ -91,6 +91,6 @@ def test_points_are_where_the_blocks_go(pushes: list[dict[str, Any]]) -> None:
 def test_the_policy_that_proposes_places_blocks() -> None:
     pytest.importorskip("pybullet", reason="uva/BlockPush-v0 needs PyBullet: pip install 'uva-agents[block-push]'")
     policy = uva.DiffusionPolicy.from_pretrained("dp-c-block-push")
-    report = uva.evaluate(policy, "uva/BlockPush-v0", 2, seed=200_005, protocol="success", progress=False)
-    # Two that it solves; a policy that has learnt nothing never gets there.
+    # It solves two in three, which ones hangs on the last bit of every push; one that has learnt nothing never gets there.
+    report = uva.evaluate(policy, "uva/BlockPush-v0", 6, seed=200_000, protocol="success", progress=False)
     assert report.score > 0
