@@ -1,58 +1,110 @@
-"""Finished episodes on disk while an evaluation runs, so that a killed one loses the running episodes only."""
+"""Finished episodes on disk while a benchmark runs, so that a killed one loses the running episodes only."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Mapping
+import os
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from uva_agents.benchmarks.report import EpisodeRecord, write_atomic
+from uva_agents.benchmarks.report import write_atomic
+
+R = TypeVar("R")
 
 
-class Journal:
-    """``NAME.partial.jsonl`` beside ``NAME.json``: a line of settings, then a line per finished episode.
+class Journal(Generic[R]):
+    """A line of settings, then a line per finished episode, each a JSON value.
+
+    A journal with exactly these settings is continued. One with others is kept beside it as ``NAME.1.jsonl``, ``NAME.2.jsonl``
+    and so on, if it has any episode, and a warning says what differs.
 
     Args:
-        json_path: of the report; ``None`` keeps no journal.
-        settings: JSON values; only a journal with exactly these is continued, any other is begun anew.
+        path: of the journal; ``None`` keeps none.
+        settings: all that decides what an episode's outcome means, as JSON values.
+        record: dataclass of an episode, called with a line's values as keywords; lists come back as tuples.
+
+    Attributes:
+        records: finished episodes, those of earlier runs first.
+        resumed: how many were there when it was opened.
     """
 
-    def __init__(self, json_path: str | Path | None, settings: Mapping[str, Any]) -> None:
-        self.path = None if json_path is None else Path(json_path).with_suffix(".partial.jsonl")
+    def __init__(self, path: Path | None, settings: Mapping[str, Any], record: Callable[..., R]) -> None:
+        self.path = path
+        self.records: list[R] = []
+        if path is None:
+            self.resumed = 0
+            return
         # Through JSON and back: tuples become lists, as they will be when read from the file.
-        self._settings = json.loads(json.dumps(settings, default=str))
-        self.resumed = self._read()
-        if self.path is not None:
-            # Rewritten rather than appended to, because a torn last line would swallow the next one; and at one stroke,
-            # because the run may be killed right now.
-            values = [self._settings, *map(dataclasses.asdict, self.resumed)]
-            write_atomic(self.path, "".join(json.dumps(value) + "\n" for value in values))
-            self._file = self.path.open("a")
+        head = json.loads(json.dumps(settings, default=str))
+        found = _read(path)
+        if found and found[0] == head:
+            self.records = [record(**{key: _as_tuple(value) for key, value in v.items()}) for v in found[1:]]
+        elif len(found) > 1:
+            kept = _set_aside(path)
+            warnings.warn(
+                f"{path} was made with {_difference(found[0], head)}: its {len(found) - 1} episodes are kept in {kept}, "
+                "and all are run anew",
+                stacklevel=2,
+            )
+        self.resumed = len(self.records)
+        # Rewritten rather than appended to, because a torn last line would swallow the next one; and at one stroke,
+        # because the run may be killed right now.
+        write_atomic(path, "".join(f"{line}\n" for line in (json.dumps(head), *map(_as_json, self.records))))
+        self._file = path.open("a")
 
-    def _read(self) -> list[EpisodeRecord]:
-        if self.path is None or not self.path.exists():
-            return []
-        values = []
-        for line in self.path.read_text(errors="replace").splitlines():
+    def add(self, record: R) -> None:
+        """Append a finished episode."""
+        self.records.append(record)
+        if self.path is not None:
+            self._file.write(_as_json(record) + "\n")
+            self._file.flush()
+
+    def close(self, *, remove: bool = False) -> None:
+        """Close the file; ``remove`` it where a report has everything that it has."""
+        if self.path is not None:
+            self._file.close()
+            if remove:
+                self.path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> list[Any]:
+    """Values of its lines, the settings first; up to a line that was torn by a kill."""
+    values: list[Any] = []
+    if path.exists():
+        for line in path.read_text(errors="replace").splitlines():
             try:
                 values.append(json.loads(line))
             except json.JSONDecodeError:
-                break  # the run was killed while it wrote this line
-        if not values or values[0] != self._settings:
-            return []
-        return [EpisodeRecord(**value) for value in values[1:]]
+                break
+    return values
 
-    def add(self, record: EpisodeRecord) -> None:
-        """Append a finished episode."""
-        if self.path is not None:
-            self._file.write(json.dumps(dataclasses.asdict(record)) + "\n")
-            self._file.flush()
 
-    def close(self, *, finished: bool) -> None:
-        """Close the file; a finished evaluation has its report and needs the journal no more."""
-        if self.path is not None:
-            self._file.close()
-            if finished:
-                self.path.unlink(missing_ok=True)
+def _set_aside(path: Path) -> Path:
+    """Rename to the first free ``NAME.K.SUFFIX``."""
+    names = (path.with_suffix(f".{k}{path.suffix}") for k in itertools.count(1))
+    kept = next(name for name in names if not name.exists())
+    os.replace(path, kept)
+    return kept
+
+
+def _difference(found: Any, wanted: Any, name: str = "settings") -> str:
+    """What differs, by dotted name: "versions.python 3.11.2, not 3.11.7"."""
+    if not (isinstance(found, Mapping) and isinstance(wanted, Mapping)):
+        return f"{name} {found}, not {wanted}"
+    return "; ".join(
+        _difference(found.get(key), wanted.get(key), key if name == "settings" else f"{name}.{key}")
+        for key in {**found, **wanted}
+        if found.get(key) != wanted.get(key)
+    )
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _as_json(record: Any) -> str:
+    return json.dumps(dataclasses.asdict(record))

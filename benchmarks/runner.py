@@ -109,15 +109,16 @@ def evaluate(
     began = time.perf_counter()
     total = n_episodes * len(rules.cases)
     slots = open_slots(max(1, min(n_envs, total)), env_id, kwargs, vectorization)
-    journal: Journal | None = None
+    journal: Journal[EpisodeRecord] | None = None
     report: EvalReport | None = None
     try:
         facts = _facts(slots[0], env_id)
         _check_action_space(agent, facts.action_space, env_id)
         if not hasattr(agent, "initial_state") and hasattr(agent, "set_random_seed"):
             agent.set_random_seed(seed)  # stable-baselines3 draws from one global stream
-        journal = Journal(json_path, settings)
-        done = [r for r in journal.resumed if r.index < total]
+        beside = None if json_path is None else Path(json_path).with_suffix(".partial.jsonl")
+        journal = Journal(beside, settings, EpisodeRecord)
+        done = [r for r in journal.records if r.index < total]
         resumed = len(done)
         failures: list[EpisodeFailure] = []
         pending = sorted(set(range(total)) - {r.index for r in done})
@@ -168,7 +169,7 @@ def evaluate(
         return report
     finally:
         if journal is not None:
-            journal.close(finished=report is not None)
+            journal.close(remove=report is not None)
         for slot in slots:
             slot.close()
 

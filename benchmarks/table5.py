@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from uva_agents.benchmarks.journal import Journal
 from uva_agents.benchmarks.machine import hardware, versions
 from uva_agents.benchmarks.report import write_atomic
 from uva_agents.benchmarks.table5_report import METHODS, Episode, lines, page, share, summarise
@@ -101,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
 
     settings = Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
     args.out.mkdir(parents=True, exist_ok=True)
-    log = Log(args.out / "episodes.jsonl", settings)
+    head = {"settings": dataclasses.asdict(settings), "versions": versions()}
+    journal = Journal(args.out / "episodes.jsonl", head, Episode)
     jobs = [
         Job(method, assignment, seed, str(args.out / "pictures") if index < args.pictures and method == "uva" else None)
         for index, seed in enumerate(range(args.seed, args.seed + args.episodes))
@@ -109,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         if method != "simulator" or args.simulator_episodes is None or index < args.simulator_episodes
         for assignment in args.assignments
     ]
-    done = {(e.method, e.assignment, e.seed) for e in log.episodes}
+    done = {(e.method, e.assignment, e.seed) for e in journal.records}
     missing = [j for j in jobs if (j.method, j.assignment, j.seed) not in done]
     failures: list[str] = []
     columns = (
@@ -124,11 +126,12 @@ def run(args: argparse.Namespace) -> int:
             if ended.result is None:
                 failures.append(f"{ended.job.method} {ended.job.assignment} seed {ended.job.seed}: {ended.error}")
             else:
-                log.add(ended.result)
-            rates = "  ".join(f"{m} {share(log.episodes, m):.2f}" for m in args.methods)
+                journal.add(ended.result)
+            rates = "  ".join(f"{m} {share(journal.records, m):.2f}" for m in args.methods)
             bar.update(task, advance=1, rates=rates)
+    journal.close()
     wanted = {(j.method, j.assignment, j.seed) for j in jobs}
-    episodes = [e for e in log.episodes if (e.method, e.assignment, e.seed) in wanted]
+    episodes = [e for e in journal.records if (e.method, e.assignment, e.seed) in wanted]
     if not episodes:
         raise RuntimeError(f"no episode finished; the first error: {failures[0] if failures else 'none'}")
     table = summarise(episodes)
@@ -141,35 +144,6 @@ def run(args: argparse.Namespace) -> int:
     write_atomic(args.out / "index.html", page(text, facts, sorted((args.out / "pictures").glob("*.png"))))
     print(f"{args.out / 'table5.json'}, {args.out / 'index.html'}")
     return 1 if failures else 0
-
-
-class Log:
-    """Finished episodes, a line each, behind a line of settings; another run's settings begin it anew."""
-
-    def __init__(self, path: Path, settings: Settings) -> None:
-        self.path = path
-        head = json.dumps({"settings": dataclasses.asdict(settings), "versions": versions()})
-        self.episodes: list[Episode] = []
-        if path.exists():
-            found = path.read_text(errors="replace").split("\n")
-            if found[0] == head:
-                for line in found[1:]:
-                    try:
-                        values = json.loads(line)
-                    except json.JSONDecodeError:
-                        break  # cut off when the run was killed
-                    self.episodes.append(Episode(**values | {"latencies_s": tuple(values["latencies_s"])}))
-        write_atomic(path, "".join(f"{line}\n" for line in (head, *map(_as_json, self.episodes))))
-
-    def add(self, episode: Episode) -> None:
-        """Append, and make sure that it is on disk."""
-        self.episodes.append(episode)
-        with self.path.open("a") as file:
-            file.write(_as_json(episode) + "\n")
-
-
-def _as_json(episode: Episode) -> str:
-    return json.dumps(dataclasses.asdict(episode))
 
 
 def prepare(settings: Settings) -> Callable[[Job], Episode]:

@@ -158,6 +158,11 @@ class RawClient:
                 self.socket.recv(timeout=timeout)
         return self.socket.close_code
 
+    def started(self, seed: int) -> RawClient:
+        """This client, at the beginning of an episode."""
+        assert self.ask({"reset": True, "seed": seed})["reset"] is True
+        return self
+
     def close(self) -> None:
         self._stack.close()
 

@@ -392,7 +392,8 @@ def test_a_line_torn_by_the_kill_is_dropped(tmp_path):
 def test_other_settings_do_not_continue_it(tmp_path, other):
     path = tmp_path / "report.json"
     interrupted(path, 20)
-    assert run(json_path=path, **other).resumed == 0
+    with pytest.warns(UserWarning, match=r"kept in .*report\.partial\.1\.jsonl"):
+        assert run(json_path=path, **other).resumed == 0
 
 
 def test_other_weights_do_not_continue_it(tmp_path):
@@ -400,7 +401,8 @@ def test_other_weights_do_not_continue_it(tmp_path):
     interrupted(path, 20)
     agent = NoisyAgent()
     agent.identity = {"weights": "abc"}
-    assert run(agent, json_path=path).resumed == 0
+    with pytest.warns(UserWarning, match="identity None, not"):
+        assert run(agent, json_path=path).resumed == 0
 
 
 @pytest.mark.parametrize("n_envs", [1, 2])

@@ -33,11 +33,6 @@ def server():
         yield running
 
 
-def started(client, seed):
-    assert client.ask({"reset": True, "seed": seed})["reset"] is True
-    return client
-
-
 # -- the wire -----------------------------------------------------------------------------------------------------------
 
 
@@ -73,7 +68,7 @@ def test_a_policy_is_served_under_openpis_names():
 def test_what_the_policy_sees_between_requests_is_the_older_observation(server):
     xs = [0.1, 0.5, -0.3, 0.9]
     with raw_client(server.url) as client:
-        started(client, 4)
+        client.started(4)
         found = [client.ask(obs(x))["actions"] for x in xs]
     np.testing.assert_allclose(found, held(ToyAgent(), 4, xs), rtol=1e-6)
 
@@ -81,7 +76,7 @@ def test_what_the_policy_sees_between_requests_is_the_older_observation(server):
 def test_how_many_actions_clients_carry_out_can_be_said():
     with PolicyServer(ToyAgent(), port=0, execute=5) as running, raw_client(running.url) as client:
         assert client.metadata["uva"]["execute"] == 5
-        started(client, 4)
+        client.started(4)
         found = [client.ask(obs(x))["actions"] for x in (0.1, 0.7)]
     np.testing.assert_allclose(found, held(ToyAgent(), 4, [0.1, 0.7], execute=5), rtol=1e-6)
 
@@ -89,7 +84,7 @@ def test_how_many_actions_clients_carry_out_can_be_said():
 def test_connections_are_episodes_of_their_own(server):
     xs, ys = [0.1, 0.2, 0.3], [-0.5, 0.8, -0.9]
     with raw_client(server.url) as one, raw_client(server.url) as other:
-        started(one, 1), started(other, 2)
+        one.started(1), other.started(2)
         pairs = [(one.ask(obs(x))["actions"], other.ask(obs(y))["actions"]) for x, y in zip(xs, ys, strict=True)]
     np.testing.assert_allclose([a for a, _ in pairs], held(ToyAgent(), 1, xs), rtol=1e-6)
     np.testing.assert_allclose([b for _, b in pairs], held(ToyAgent(), 2, ys), rtol=1e-6)
@@ -98,7 +93,7 @@ def test_connections_are_episodes_of_their_own(server):
 def test_a_reset_begins_an_episode_alone_or_with_its_first_observation(server):
     with raw_client(server.url) as client:
         client.ask(obs(0.9))
-        started(client, 5)
+        client.started(5)
         np.testing.assert_allclose(client.ask(obs(0.2))["actions"], held(ToyAgent(), 5, [0.2])[0], rtol=1e-6)
         again = client.ask({"reset": True, "seed": 5, **obs(0.2)})
         np.testing.assert_allclose(again["actions"], held(ToyAgent(), 5, [0.2])[0], rtol=1e-6)

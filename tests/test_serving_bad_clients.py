@@ -32,11 +32,6 @@ def server():
         yield running
 
 
-def started(client, seed):
-    assert client.ask({"reset": True, "seed": seed})["reset"] is True
-    return client
-
-
 # -- bad clients --------------------------------------------------------------------------------------------------------
 
 
@@ -68,7 +63,7 @@ def test_a_message_of_another_language_is_answered_with_an_error_and_ends_that_c
 )
 def test_a_wrong_request_is_answered_with_the_reason_and_the_episode_goes_on(server, message, reason):
     with raw_client(server.url) as client:
-        started(client, 3)
+        client.started(3)
         client.ask(obs(0.4))
         assert client.ask(message).startswith(reason)
         np.testing.assert_allclose(client.ask(obs(0.6))["actions"], held(ToyAgent(), 3, [0.4, 0.6])[1], rtol=1e-6)
@@ -229,7 +224,7 @@ def test_a_thousand_requests_of_eight_clients_among_bad_ones():
     def works(number):
         xs = np.random.default_rng(number).uniform(-1, 1, per_client)
         with raw_client(running.url) as client:
-            started(client, number)
+            client.started(number)
             found = [client.ask({**obs(x), "pixels": frame}) for x in xs]
         assert not [a for a in found if isinstance(a, str)]
         # What the agent is shown is float32, and so is what is expected.

@@ -9,7 +9,7 @@ import pytest
 
 from tests.tiny import tiny_bundle, tiny_dp_bundle
 from uva_agents.benchmarks import table5
-from uva_agents.benchmarks.table5 import Episode, Log, Settings, lines, page, summarise
+from uva_agents.benchmarks.table5 import Episode, lines, page, summarise
 from uva_agents.checkpoints import InterfaceSpec, save_bundle
 from uva_agents.checkpoints.networks import save_net
 from uva_agents.data import LinearNormalizer
@@ -62,14 +62,6 @@ def test_the_table_is_run_with_pictures_and_continued(
         "kept, not rerun"
     )
     assert len(again["episodes"]) == 3
-
-
-def test_other_settings_begin_anew(tmp_path: Path) -> None:
-    episode = Episode("uva", "R-R", 1, True, 40, 2.0, (0.5, 0.7))
-    log = Log(tmp_path / "e.jsonl", Settings())
-    log.add(episode)
-    assert Log(tmp_path / "e.jsonl", Settings()).episodes == [episode]
-    assert Log(tmp_path / "e.jsonl", Settings(candidates=50)).episodes == []
 
 
 def test_an_episode_that_fails_is_reported_and_costs_itself_only(
