@@ -11,7 +11,7 @@ from uva_agents import cli
 from uva_agents.agents import InverseModel
 from uva_agents.benchmarks.video import VideoFile
 from uva_agents.commands.imagine import read_actions
-from uva_agents.commands.label import fit, resampled
+from uva_agents.commands.label import chosen, fit, resampled
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +47,17 @@ def test_a_film_at_another_rate_and_size_is_labelled_at_the_control_rate(
         for _ in range(3):
             film.add(np.pad(frame.repeat(2, 0).repeat(2, 1), ((0, 0), (32, 32), (0, 0))))  # wider than high
     film.close()
-    out = tmp_path / "out"
-    assert cli.main(["label", str(tmp_path / "film.mp4"), "--weights", str(weights), "--out", str(out), "--quiet"]) == 0
-    saved = np.load(out / "actions.npz")
+    words = ["label", str(tmp_path / "film.mp4"), "--weights", str(weights), "--quiet", "--out"]
+    assert cli.main([*words, str(tmp_path / "middle")]) == 0
+    saved = np.load(tmp_path / "middle" / "actions.npz")
     assert saved["actions"].shape == (22, 2) and saved["frames"].tolist() == list(range(0, 66, 3))
-    assert "22 actions at 10 Hz from 69 frames at 30 per second" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "22 actions at 10 Hz from 69 frames at 30 per second" in said.out and "the middle 192 by 192" in said.err
+    assert cli.main([*words, str(tmp_path / "same"), "--crop", "32", "0", "192", "192"]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "same" / "actions.npz")["actions"], saved["actions"])
+    assert cli.main([*words, str(tmp_path / "other"), "--crop", "0", "0", "192", "192"]) == 0
+    assert (np.load(tmp_path / "other" / "actions.npz")["actions"] != saved["actions"]).any(1).all()
+    assert cli.main([*words, str(tmp_path / "none"), "--crop", "65", "0", "192", "192"]) == 2
 
 
 def test_frames_are_chosen_by_time_and_cut_in_the_middle() -> None:
@@ -61,8 +67,23 @@ def test_frames_are_chosen_by_time_and_cut_in_the_middle() -> None:
         resampled(3, 30.0, 10.0)
     wide = np.zeros((20, 60, 3), np.uint8)
     wide[:, 20:40] = 200
-    assert (fit(wide, (10, 10)) == 200).all()
+    middle = wide[chosen((20, 60), (10, 10), None)]
+    assert middle.shape == (20, 20, 3) and (fit(middle, (10, 10)) == 200).all()
     assert fit(wide, (20, 60)) is wide
+
+
+def test_what_is_left_out_of_a_film_is_said_unless_it_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert chosen((424, 780), (96, 96), None) == (slice(0, 424), slice(178, 602))
+    assert "of frames 780 wide and 424 high, the middle 424 by 424" in capsys.readouterr().err
+    assert chosen((424, 780), (96, 96), (8, 44, 370, 374)) == (slice(46, 416), slice(8, 378))
+    assert chosen((97, 96), (96, 96), None) == (slice(0, 96), slice(0, 96))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("crop", [(-1, 0, 5, 5), (0, 0, 0, 5), (56, 0, 5, 5), (0, 16, 5, 5)])
+def test_a_crop_that_is_not_inside_the_frames_is_named(crop: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match=r"--crop .* is not inside the frames, which are 60 wide and 20 high"):
+        chosen((20, 60), (10, 10), crop)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from uva_agents.commands.plots import curves, path_over
+
+_MOST = 0.95
+"""Of a frame: where less is read, that is said."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fps", type=float, default=None, help="frames per second of the video; by default what the file says"
     )
+    parser.add_argument(
+        "--crop",
+        type=int,
+        nargs=4,
+        metavar=("LEFT", "TOP", "WIDTH", "HEIGHT"),
+        default=None,
+        help="pixels of every frame that show the scene as the weights know it (default: its middle, with their aspect)",
+    )
     parser.add_argument("--draws", type=int, default=8, help="samples that are averaged (default %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default %(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -33,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Write ``actions.npz``, ``actions.csv`` and ``trajectory.png``.
 
     Raises:
-        ValueError: the file holds no video, or too short a one.
+        ValueError: the file holds no video, or too short a one, or ``--crop`` is not inside it.
     """
     from rich.progress import Progress
 
@@ -43,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     spec, hz = model.bundle.spec, model.bundle.spec.control_hz
     frames, fps = read_video(args.video, args.fps, hz)
     index = resampled(len(frames), fps, hz)
-    video = np.stack([fit(frames[i], spec.image_shape) for i in index])
+    part = chosen(frames[0].shape[:2], spec.image_shape, args.crop)
+    video = np.stack([fit(frames[i][part], spec.image_shape) for i in index])
     inverse = InverseModel(model, draws=args.draws)
     with Progress(disable=args.quiet) as bar:
         task = bar.add_task("labelling", total=None)
@@ -114,20 +127,39 @@ def resampled(count: int, fps: float, hz: float) -> np.ndarray:
     return nearest
 
 
+def chosen(size: tuple[int, int], aspect: tuple[int, int], crop: Sequence[int] | None) -> tuple[slice, slice]:
+    """Rows and columns of a frame of ``size`` (H, W) that are read: of ``crop`` (left, top, width, height) or of all of it, the
+    middle with the aspect of (H, W) ``aspect``. Says on stderr what it leaves out, if nobody asked for that.
+
+    Raises:
+        ValueError: ``crop`` is not inside the frame.
+    """
+    left, top, width, height = crop or (0, 0, size[1], size[0])
+    if min(left, top) < 0 or min(width, height) < 1 or left + width > size[1] or top + height > size[0]:
+        raise ValueError(
+            f"--crop {left} {top} {width} {height} (left, top, width, height) is not inside the frames, which are "
+            f"{size[1]} wide and {size[0]} high"
+        )
+    scale = min(height / aspect[0], width / aspect[1])
+    h, w = round(aspect[0] * scale), round(aspect[1] * scale)
+    if crop is None and h * w < _MOST * height * width:
+        print(
+            f"of frames {width} wide and {height} high, the middle {w} by {h} is read, which has the aspect of these weights; "
+            "--crop takes another part",
+            file=sys.stderr,
+        )
+    top, left = top + (height - h) // 2, left + (width - w) // 2
+    return slice(top, top + h), slice(left, left + w)
+
+
 def fit(frame: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The middle of a frame with the aspect of ``shape`` (H, W), resized to it."""
+    """A frame resized to ``shape`` (H, W)."""
     from PIL import Image
 
     if frame.shape[:2] == shape:
         return frame
-    height, width = frame.shape[:2]
-    scale = min(height / shape[0], width / shape[1])
-    h, w = round(shape[0] * scale), round(shape[1] * scale)
-    top, left = (height - h) // 2, (width - w) // 2
-    middle = Image.fromarray(frame[top : top + h, left : left + w])
-    return np.asarray(
-        middle.resize((shape[1], shape[0]), Image.Resampling.BOX if scale > 1 else Image.Resampling.BILINEAR)
-    )
+    smoothly = Image.Resampling.BOX if frame.shape[0] > shape[0] else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize((shape[1], shape[0]), smoothly))
 
 
 def _write(path: Path, save: Any) -> None:
