@@ -22,7 +22,12 @@ def parse_arguments(
     """Command line of a benchmark, ``--threads`` included, and the threads already set."""
     import torch
 
-    parser = argparse.ArgumentParser(description=description)
+    module = add_arguments.__module__
+    name = module.rsplit(".", 1)[-1].replace("_", "-")
+    # Run as a module of its own, argparse's own guess is right.
+    parser = argparse.ArgumentParser(
+        prog=None if module == "__main__" else f"uva bench {name}", description=description
+    )
     add_arguments(parser)
     parser.add_argument("--threads", type=int, default=None, help="CPU threads of torch")
     args = parser.parse_args(argv)

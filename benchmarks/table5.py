@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run what is missing, print the table, write ``table5.json`` and ``index.html``."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="uva bench table5", description=__doc__)
     add_arguments(parser)
     return run(parser.parse_args(argv))
 
