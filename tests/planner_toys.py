@@ -10,7 +10,7 @@ import numpy as np
 
 from uva_agents.agents import Rollout
 from uva_agents.agents.rollout import frame_indices
-from uva_agents.planners import ActionPenalty, StateCost
+from uva_agents.planners import CEM, MPPI, ActionPenalty, GaussianProposals, SamplingPlanner, StateCost
 
 SPACE = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
 GOAL = np.array([2.0, -1.5])
@@ -88,3 +88,20 @@ class SlowPoint(Point):
         slower = 2 if len(self.calls) == self.hiccup else 1
         self.clock.now += slower * (self.call + self.each * len(actions))
         return super().rollout(obs, actions, frames=frames)
+
+
+PLANNERS = {
+    "sampling": lambda **o: SamplingPlanner(**{"n_samples": 4000} | o),
+    "cem": lambda **o: CEM(**{"n_samples": 200, "iterations": 8} | o),
+    "mppi": lambda **o: MPPI(**{"n_samples": 200, "iterations": 8} | o),
+}
+
+
+def toy(kind: str = "sampling", **options: Any) -> Any:
+    defaults = {
+        "dynamics": Point(),
+        "objective": quadratic(),
+        "proposals": GaussianProposals(SPACE, horizon=T, correlation=0.8),
+        "execute": 3,
+    }
+    return PLANNERS[kind](**defaults | options)

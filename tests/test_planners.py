@@ -1,4 +1,4 @@
-"""Planners: they find known optima, keep their time, are agents with state as a value, and name mistakes."""
+"""Planners: they find known optima, keep their time, and are agents with state as a value."""
 
 from __future__ import annotations
 
@@ -7,22 +7,16 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 
 import uva_agents as uva
 from tests import toys
-from tests.planner_toys import GOAL, SPACE, FakeTime, Point, SlowPoint, T, at, distance, optimum, quadratic
+from tests.planner_toys import GOAL, PLANNERS, SPACE, FakeTime, Point, SlowPoint, T, at, distance, optimum, toy
 from uva_agents.agents import Agent, AgentState, Rollout
 from uva_agents.planners import (
-    CEM,
-    MPPI,
-    ActionPenalty,
     Dynamics,
     GaussianProposals,
-    Judgement,
-    Looks,
     Objective,
     Proposals,
     SamplingPlanner,
@@ -32,23 +26,6 @@ from uva_agents.planners import (
 )
 from uva_agents.planners import planner as planner_module
 from uva_agents.planners.clock import Clock
-
-PLANNERS = {
-    "sampling": lambda **o: SamplingPlanner(**{"n_samples": 4000} | o),
-    "cem": lambda **o: CEM(**{"n_samples": 200, "iterations": 8} | o),
-    "mppi": lambda **o: MPPI(**{"n_samples": 200, "iterations": 8} | o),
-}
-
-
-def toy(kind: str = "sampling", **options: Any) -> Any:
-    defaults = {
-        "dynamics": Point(),
-        "objective": quadratic(),
-        "proposals": GaussianProposals(SPACE, horizon=T, correlation=0.8),
-        "execute": 3,
-    }
-    return PLANNERS[kind](**defaults | options)
-
 
 # -- finding the best plan -------------------------------------------------------------------------------------------
 
@@ -316,138 +293,3 @@ def test_an_evaluation_does_not_depend_on_how_many_run_side_by_side() -> None:
     assert [vars(e) for e in reports[0].episodes] == [vars(e) for e in reports[1].episodes]
     # Candidates that go furthest towards the goal win, so the walker walks.
     assert reports[0].success_rate > 0.5
-
-
-# -- mistakes --------------------------------------------------------------------------------------------------------
-
-
-class Returns:
-    """Proposals that return what they were made with."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def sample(self, obs: Any, n: int) -> Any:
-        return self.value(n)
-
-
-@pytest.mark.parametrize(
-    ("value", "match"),
-    [
-        (lambda n: np.zeros((n, T, 3)), r"must return \(5, T, 2\)"),
-        (lambda n: np.zeros((n - 1, T, 2)), r"must return \(5, T, 2\)"),
-        (lambda n: np.zeros((n, 2)), r"must return \(5, T, 2\)"),
-        (lambda n: np.full((n, T, 2), np.nan), "NaN"),
-        (lambda n: np.full((n, T, 2), 300.0), "undo their normalisation"),
-        (lambda n: np.zeros((n, 2, 2)), "execute=3, but the proposals have 2"),
-    ],
-)
-def test_wrong_proposals_are_named(value: Any, match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        toy(proposals=Returns(value), n_samples=5).plan(at())
-
-
-@pytest.mark.parametrize(
-    ("objective", "match"),
-    [
-        (lambda r: np.zeros(len(r) + 1), "one cost per candidate"),
-        (lambda r: np.full(len(r), np.nan), "not finite"),
-        (lambda r: np.where(np.arange(len(r)) == 2, np.inf, 0), "not finite .inf. for 1 of 5"),
-    ],
-)
-def test_wrong_costs_are_named(objective: Any, match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        toy(objective=objective, n_samples=5).plan(at())
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "match"),
-    [
-        ({"n_samples": 0}, ValueError, "at least 1"),
-        ({"budget_s": 0}, ValueError, "budget_s"),
-        ({"tail": "repeat"}, ValueError, "hold"),
-        ({"objective": 3}, TypeError, "__call__"),
-        ({"dynamics": object()}, TypeError, "rollout"),
-        ({"proposals": lambda obs: 0}, TypeError, "sample"),
-        ({"steps": 4}, ValueError, "no denoising steps"),
-        ({"screen": Screen(steps=0)}, ValueError, "no denoising steps"),
-        ({"proposals": None, "execute": 17}, ValueError, "execute=17"),
-    ],
-)
-def test_wrong_arguments_are_named(options: dict[str, Any], error: type[Exception], match: str) -> None:
-    with pytest.raises(error, match=match):
-        toy(**options)
-
-
-def test_wrong_settings_of_the_parts_are_named() -> None:
-    unbounded = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
-    with pytest.raises(ValueError, match="give both"):
-        GaussianProposals(unbounded)
-    with pytest.raises(ValueError, match="no bounds"):
-        UniformProposals(unbounded)
-    with pytest.raises(ValueError, match="the first look is the last"):
-        Screen()
-    with pytest.raises(ValueError, match="keep"):
-        Screen(keep=0, steps=0)
-    with pytest.raises(ValueError, match="at least 2"):
-        CEM(dynamics=Point(), objective=quadratic(), elites=1)
-
-
-def test_a_tuple_and_a_foreign_state_are_refused() -> None:
-    planner = toy(n_samples=5)
-    with pytest.raises(TypeError, match=r"\(obs, info\)"):
-        planner.predict((at(), {}))
-    with pytest.raises(ValueError, match="2 environments, the observation has 1"):
-        planner.predict(at(), planner.initial_state(2, seed=0))
-    with pytest.raises(ValueError, match="one observation"):
-        planner.plan({"agent_pos": np.zeros((2, 2), np.float32)})
-
-
-class Blind:
-    """Sees only candidates whose first action goes right, and finds the others cheap."""
-
-    looks = Looks(frames=(), pixels=False)
-
-    def __init__(self, sees: bool) -> None:
-        self.sees = sees
-
-    def judge(self, rollout: Rollout) -> Judgement:
-        assert rollout.actions is not None
-        right = rollout.actions[:, 0, 0] > 0
-        return Judgement(np.where(right, 5.0, -5.0), right & self.sees)
-
-    def __call__(self, rollout: Rollout) -> np.ndarray:
-        return self.judge(rollout).costs
-
-
-def test_what_was_not_seen_never_beats_what_was() -> None:
-    plan = toy(objective=Blind(True), n_samples=30).plan(at(), seed=0)
-    assert plan.actions[0, 0] > 0 and plan.seen[plan.best] and not plan.seen.all()
-
-
-def test_seeing_nothing_at_all_is_said() -> None:
-    with pytest.warns(UserWarning, match="Blind cannot see what it judges in any of 30"):
-        plan = toy(objective=Blind(False), n_samples=30).plan(at(), seed=0)
-    assert not plan.seen.any()
-
-
-def test_sums_give_each_term_the_frames_that_it_looks_at() -> None:
-    early, late = StateCost(lambda s: float(s[0]), frames=(1,)), StateCost(lambda s: float(s[1]), frames=(-1,))
-    both = 2 * early + late * 0.5 + ActionPenalty(smoothness=0, effort=1)
-    assert both.looks.frames is not None and set(both.looks.frames) == {1, -1} and not both.looks.pixels
-    actions = np.random.default_rng(0).uniform(-1, 1, (4, T, 2))
-    path = actions.cumsum(1)
-    expected = 2 * path[:, 1, 0] + 0.5 * path[:, -1, 1] + np.square(actions).mean((1, 2))
-    world = Point()
-    np.testing.assert_allclose(both(world.rollout(at(), actions, frames=both.looks.frames)), expected)
-    with pytest.raises(ValueError, match=r"no frames at control steps \[8\]"):
-        late(world.rollout(at(), actions, frames=(1,)))
-
-
-def test_penalties_measure_what_they_say() -> None:
-    actions = np.zeros((2, 3, 1))
-    actions[1, :, 0] = [0, 4, 0]
-    roll = Point(toys.Walk.action_space).rollout({"agent_pos": np.zeros(1)}, actions)
-    np.testing.assert_allclose(ActionPenalty()(roll), [0, 16])
-    np.testing.assert_allclose(ActionPenalty(smoothness=0, effort=3)(roll), [0, 16])
-    np.testing.assert_allclose(ActionPenalty(scale=2)(roll), [0, 4])
