@@ -1,6 +1,7 @@
 """Table V's runner: all three ways of acting end to end with tiny networks, resuming, failures, what is reported."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,3 +91,8 @@ def test_rates_intervals_and_ratios() -> None:
     text = lines(table)
     assert any("1.50 x DP-C alone" in line for line in text)
     assert "<pre>a line</pre>" in page("a line", {}, [])
+
+
+def test_columns_stay_apart_with_hundreds_of_episodes() -> None:
+    many = [Episode("uva", a, i, True, 100, 1.0, (0.1,)) for a in ("R-R", "G-G") for i in range(500)]
+    assert len(re.split(r" {2,}", lines(summarise(many))[1].strip())) == 4
