@@ -74,12 +74,12 @@ def _rate(episodes: Sequence[Episode]) -> dict[str, Any]:
 def lines(table: dict[str, Any]) -> list[str]:
     """The table as text."""
     found = [
-        f"{'success [95%]':18s}" + "".join(f"{a:^25s}" for a in (*next(iter(table.values()))["assignments"], "all"))
+        f"{'success [95%]':18s}" + "".join(f"{a:^26s}" for a in (*next(iter(table.values()))["assignments"], "all"))
     ]
     for method, row in table.items():
         cells = [*row["assignments"].values(), row["all"]]
         text = [f"{c['rate']:.2f} [{c['interval'][0]:.2f}, {c['interval'][1]:.2f}] n={c['n']}" for c in cells]
-        found.append(f"{TITLES[method]:18s}" + "".join(f"{t:^25s}" for t in text))
+        found.append(f"{TITLES[method]:18s}" + "".join(f"{t:^26s}" for t in text))
     for method, row in table.items():
         if row["latency_p50_s"] is not None:
             found.append(
