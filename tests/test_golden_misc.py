@@ -62,10 +62,12 @@ def test_action_aggregators_match_the_recording(misc: dict[str, np.ndarray], kin
     assert float(losses.mean()) == pytest.approx(float(misc[f"aggr/{kind}/loss"]), rel=1e-5)
 
 
-def test_the_autoencoder_matches_the_recording(shared: Path) -> None:
+@pytest.mark.parametrize("streamlined", [False, True])
+def test_the_autoencoder_matches_the_recording(shared: Path, streamlined: bool) -> None:
     recorded = np.load(shared / "golden" / "vae_small_io.npz")
     vae = VAE(VAEConfig(channels=32, res_blocks=1)).eval()
     vae.load_state_dict(rename_vae(load_file(shared / "golden" / "vae_small_state.safetensors")))
+    vae.streamline(streamlined)
     with torch.no_grad():
         for name in ("image", "image_smooth"):
             image = torch.from_numpy(recorded[name])

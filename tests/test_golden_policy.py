@@ -1,5 +1,6 @@
 """The whole released policy at its full size (made-up weights), from camera frames to actions and losses."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,19 @@ def policy(shared: Path) -> Released:
     return Released(shared / "golden")
 
 
-def test_actions_from_camera_frames_match_the_recording(policy: Released, monkeypatch: pytest.MonkeyPatch) -> None:
-    r = policy.recorded
+@pytest.fixture(params=[False, True], ids=["as released", "as our agents run it"])
+def either_way(policy: Released, request: pytest.FixtureRequest) -> Iterator[Released]:
+    def streamline(on: bool) -> None:
+        policy.vae.streamline(on)
+        policy.model.streamline(on)
+
+    streamline(request.param)
+    yield policy
+    streamline(False)
+
+
+def test_actions_from_camera_frames_match_the_recording(either_way: Released, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, r = either_way, either_way.recorded
     draws = list(np.split(r["predict/noise_flat"], np.cumsum(r["predict/draw_sizes"])[:-1]))
     history = policy.tokens([3, 7, 11, 15], draws.pop(0))
     streams = [torch.from_numpy(d.reshape(16, 2)) for d in draws]

@@ -327,6 +327,58 @@ def test_a_streamlined_autoencoder_gives_the_same_latents_and_gradients() -> Non
         torch.testing.assert_close(c, a, rtol=0, atol=0)
 
 
+@torch.no_grad()
+def test_a_streamlined_autoencoder_keeps_its_numbers_without_gradients_and_its_input_as_it_is() -> None:
+    torch.manual_seed(0)
+    vae = VAE(VAEConfig(channels=32, res_blocks=2, channel_mult=(1, 1, 2, 2, 4)))
+    image = torch.randn(3, 3, 128, 128)
+    latents = vae.encode(image)
+    decoded = vae.decode(latents)
+    vae.streamline()
+    kept, given = image.clone(), latents.clone()
+    torch.testing.assert_close(vae.encode(image), latents, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(vae.decode(given), decoded, rtol=1e-4, atol=1e-4)
+    assert torch.equal(image, kept)
+    assert torch.equal(given, latents)
+    single = torch.cat([vae.encode(one) for one in image.split(1)])
+    torch.testing.assert_close(single, latents, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 16, 100])
+@torch.no_grad()
+def test_a_denoiser_gives_the_same_whichever_way_round_it_multiplies(rows: int) -> None:
+    from uva_agents.model.layers import AdaLNMLP, RowsLinear
+
+    torch.manual_seed(0)
+    net = AdaLNMLP(in_channels=4, out_channels=8, cond_channels=32, width=512, depth=3)
+    x, t, condition = torch.randn(rows, 4), torch.randint(1000, (rows,)), torch.randn(rows, 32)
+    usual = net(x, t, condition)
+    turned = [module for module in net.modules() if isinstance(module, RowsLinear)]
+    assert len(turned) == 6
+    for module in turned:
+        module.turned = True
+    torch.testing.assert_close(net(x, t, condition), usual, rtol=1e-5, atol=1e-5)
+
+
+def test_a_network_can_go_from_inference_mode_to_ordinary_calls() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    torch.manual_seed(0)
+    model = nano().eval()
+    model.streamline()
+    visibility, given = model.visibility(Task.POLICY, 2), context(model)
+
+    def both() -> list[torch.Tensor]:
+        with torch.inference_mode():
+            first = model.joint_latent(given, visibility).clone()
+        with torch.no_grad():
+            return [first, model.joint_latent(given, visibility)]
+
+    with ThreadPoolExecutor(1) as pool:  # a new thread has no memory yet, so that the first call makes it
+        first, second = pool.submit(both).result()
+    torch.testing.assert_close(second, first, rtol=0, atol=0)
+
+
 def test_nano_autoencoder_halves_16_times_and_names_bad_input() -> None:
     vae = VAE(nano_vae_config())
     images = torch.rand(2, 3, 96, 96) * 2 - 1
