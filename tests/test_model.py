@@ -342,6 +342,8 @@ def test_a_streamlined_autoencoder_keeps_its_numbers_without_gradients_and_its_i
     assert torch.equal(given, latents)
     single = torch.cat([vae.encode(one) for one in image.split(1)])
     torch.testing.assert_close(single, latents, rtol=1e-4, atol=1e-4)
+    vae.streamline(False)
+    assert torch.equal(vae.encode(image), latents)
 
 
 @pytest.mark.parametrize("rows", [1, 16, 100])

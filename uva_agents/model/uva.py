@@ -173,9 +173,10 @@ class UVA(nn.Module):
     # -- joint latent ------------------------------------------------------------------------------------------------
 
     def streamline(self, on: bool = True) -> None:
-        """Attention in one kernel and, without gradients on a CPU, activations written into memory that is kept, the released
-        aggregator's convolution with fewer products, and the denoiser's products the quicker way round.
+        """Lay the network out for inference, or (``on=False``) back as it was built.
 
+        Attention in one kernel; and without gradients on a CPU, activations in memory that is kept, the released aggregator's
+        convolution with fewer products (:mod:`~uva_agents.model.winograd`), and a denoiser's products the quicker way round.
         Off, it goes about it in plain operations, as the released code does where its attention dropout is off. The numbers are
         the same up to rounding.
         """

@@ -140,8 +140,9 @@ class VAE(nn.Module):
         """
         self.to(memory_format=torch.channels_last if on else torch.contiguous_format)  # type: ignore[call-overload]
         if self.config.kind == "kl-f16":
-            winograd.install(self, on)
             for block in self.modules():
+                if type(block).__name__ == "Upsample2D":
+                    winograd.install(block, on)
                 quick = _STREAMLINED.get(type(block).__name__)
                 if quick is not None:
                     block.__dict__.pop("forward", None)

@@ -25,7 +25,7 @@ _TILE = 4
 _POINTS = (_TILE + 2) ** 2
 
 # The three transforms of section 4.3 of the paper, along one axis, with the interpolation points 0, 1, -1, 2, -2 and infinity.
-_DATA = [
+_DATA: list[list[float]] = [
     [4, 0, -5, 0, 1, 0],
     [0, -4, -4, 1, 1, 0],
     [0, 4, -4, -1, 1, 0],
@@ -33,7 +33,7 @@ _DATA = [
     [0, 2, -1, -2, 1, 0],
     [0, 4, 0, -5, 0, 1],
 ]
-_FILTER = [
+_FILTER: list[list[float]] = [
     [1 / 4, 0, 0],
     [-1 / 6, -1 / 6, -1 / 6],
     [-1 / 6, 1 / 6, -1 / 6],
@@ -41,10 +41,10 @@ _FILTER = [
     [1 / 24, -1 / 12, 1 / 6],
     [0, 0, 1],
 ]
-_OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+_OUTPUT: list[list[float]] = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 
 
-def _both_axes(transform: list[list[int]]) -> Tensor:
+def _both_axes(transform: list[list[float]]) -> Tensor:
     """For a tile's 36 numbers as one vector."""
     matrix = torch.tensor(transform, dtype=torch.float32, device="cpu")
     return torch.kron(matrix, matrix)
@@ -207,9 +207,9 @@ def _transformed(conv: nn.Conv2d) -> Tensor:
     found = _filters.get(conv)
     if found is None or not found.of(weight):
         with torch.inference_mode(False), torch.no_grad():
-            transform = torch.tensor(_FILTER, dtype=torch.float64, device="cpu")
-            places = torch.einsum("ip,kcpq,jq->ijck", transform, weight.double(), transform)
-            places = places.reshape(_POINTS, *places.shape[2:]).float().contiguous()
+            outputs, channels = weight.shape[:2]
+            by_position = weight.permute(2, 3, 1, 0).reshape(9, -1)
+            places = torch.mm(_both_axes(_FILTER), by_position).view(_POINTS, channels, outputs)
         found = _filters[conv] = _Filters(places, weakref.ref(weight), weight.data_ptr(), _version(weight))
     return found.places
 
