@@ -24,6 +24,7 @@ from uva_agents.model import (
     sample_actions,
     uva_base_config,
 )
+from uva_agents.model.layers import Attention
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +69,9 @@ def either_way(policy: Released, request: pytest.FixtureRequest) -> Iterator[Rel
     streamline(request.param)
     yield policy
     streamline(False)
+    for module in policy.model.modules():
+        if isinstance(module, Attention):
+            module.fused = True  # as it was built
 
 
 def test_actions_from_camera_frames_match_the_recording(either_way: Released, monkeypatch: pytest.MonkeyPatch) -> None:

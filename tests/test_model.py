@@ -21,9 +21,11 @@ from uva_agents.model import (
     joint_loss,
     nano_vae_config,
     patchify,
+    sample_actions,
     sample_video,
     unpatchify,
     uva_nano_config,
+    winograd,
 )
 from uva_agents.model.vae import VAEConfig
 
@@ -337,13 +339,30 @@ def test_a_streamlined_autoencoder_keeps_its_numbers_without_gradients_and_its_i
     vae.streamline()
     kept, given = image.clone(), latents.clone()
     torch.testing.assert_close(vae.encode(image), latents, rtol=1e-4, atol=1e-4)
+    # Two levels of 32 x 32 pixels and more, two blocks of two convolutions each; then three blocks, and what enlarges.
+    assert sum(module in winograd._filters for module in vae.net.encoder.modules()) == 3 * 2 * 2
     torch.testing.assert_close(vae.decode(given), decoded, rtol=1e-4, atol=1e-4)
+    assert sum(module in winograd._filters for module in vae.net.decoder.modules()) == 3 * 3 * 2 + 3
     assert torch.equal(image, kept)
     assert torch.equal(given, latents)
     single = torch.cat([vae.encode(one) for one in image.split(1)])
     torch.testing.assert_close(single, latents, rtol=1e-4, atol=1e-4)
     vae.streamline(False)
     assert torch.equal(vae.encode(image), latents)
+
+
+def test_a_streamlined_autoencoder_can_be_checkpointed() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    torch.manual_seed(0)
+    vae = VAE(VAEConfig(channels=32, res_blocks=2, channel_mult=(1, 1, 2, 2, 4)))
+    vae.streamline()
+    block, x = vae.net.encoder.down_blocks[0], torch.randn(1, 32, 64, 64, requires_grad=True)
+    (plain,) = torch.autograd.grad(block(x).square().sum(), x)
+    again = torch.zeros_like(x, requires_grad=True)
+    again.data.copy_(x)
+    checkpoint(block, again, use_reentrant=True).square().sum().backward()
+    torch.testing.assert_close(again.grad, plain, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 16, 100])
@@ -360,6 +379,31 @@ def test_a_denoiser_gives_the_same_whichever_way_round_it_multiplies(rows: int) 
     for module in turned:
         module.turned = True
     torch.testing.assert_close(net(x, t, condition), usual, rtol=1e-5, atol=1e-5)
+    columns_first = turned[0](torch.randn(rows, 512)).stride() == (1, rows)
+    assert columns_first == (rows == 16)
+
+
+@torch.no_grad()
+def test_a_streamlined_network_takes_every_quicker_way_and_gives_the_same_actions() -> None:
+    from uva_agents.model.layers import RowsLinear
+
+    torch.manual_seed(0)
+    head = HeadConfig(width=512, depth=1, clip=1.0)
+    model = UVA(UVAConfig(width=64, heads=2, encoder_depth=1, decoder_depth=1, action_head=head)).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.05)
+    given, noise = context(model, batch=1), torch.randn(1, 16, 2)
+    plain = sample_actions(model, given, sampler=SamplerConfig(action_steps=4), noise=noise)
+    model.streamline()
+    torch.testing.assert_close(
+        sample_actions(model, given, sampler=SamplerConfig(action_steps=4), noise=noise), plain, rtol=1e-4, atol=1e-4
+    )
+    aggregator = model.action_head.aggregate.conv[0]
+    assert aggregator in winograd._filters
+    assert all(module.turned for module in model.modules() if isinstance(module, RowsLinear))
+    model.streamline(False)
+    assert "forward" not in vars(aggregator)
+    assert not any(module.turned for module in model.modules() if isinstance(module, RowsLinear))
 
 
 def test_a_network_can_go_from_inference_mode_to_ordinary_calls() -> None:

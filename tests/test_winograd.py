@@ -44,7 +44,7 @@ def test_a_convolution_is_the_direct_one_up_to_rounding(
     x = torch.randn(batch, channels, height, width)
     if batch == 1:
         x = x.to(memory_format=torch.channels_last)
-    assert winograd.handles(conv, x)
+    assert winograd.handles(conv, x, images=batch)
     expected = F.conv2d(x.double(), conv.weight.double(), None if conv.bias is None else conv.bias.double(), padding=1)
     assert_rounding_apart(winograd.convolve(conv, x), expected)
 
@@ -77,6 +77,39 @@ def test_changed_weights_are_seen() -> None:
     conv.weight = nn.Parameter(torch.randn_like(replaced))
     assert_rounding_apart(winograd.convolve(conv, x), conv(x))
     assert not torch.allclose(winograd.convolve(conv, x), before)
+
+
+@pytest.mark.parametrize("how", ["fused optimiser", "data", "inference tensors"])
+def test_weights_that_change_without_a_new_version_are_seen(how: str) -> None:
+    conv, x = nn.Conv2d(32, 32, 3, padding=1), torch.randn(1, 32, 32, 32)
+    with torch.inference_mode(how == "inference tensors"):
+        weight = torch.randn_like(conv.weight)
+    conv.weight = nn.Parameter(weight, requires_grad=how == "fused optimiser")
+    with torch.no_grad():
+        before = winograd.convolve(conv, x)
+    if how == "fused optimiser":
+        conv.weight.grad = torch.randn_like(conv.weight)
+        torch.optim.AdamW([conv.weight], lr=1e-2, fused=True).step()
+    elif how == "data":
+        conv.weight.data.mul_(2)
+    else:
+        with torch.inference_mode():
+            conv.weight.mul_(2)
+    with torch.no_grad():
+        after = winograd.convolve(conv, x)
+        assert not torch.equal(after, before)
+        assert_rounding_apart(after, conv(x))
+
+
+def test_autocast_goes_the_direct_way_and_leaves_nothing_behind() -> None:
+    conv, x = nn.Conv2d(32, 32, 3, padding=1), torch.randn(1, 32, 32, 32)
+    with torch.no_grad():
+        expected = conv(x)
+        winograd.install(conv)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert conv(x).dtype == torch.bfloat16
+        assert_rounding_apart(conv(x), expected)
+        assert torch.equal(conv(x[0, :, :30]), nn.Conv2d.forward(conv, x[0, :, :30]))  # an image without a batch
 
 
 @pytest.mark.parametrize(
@@ -156,12 +189,10 @@ def test_threads_do_not_share_memory() -> None:
 
 @torch.no_grad()
 def test_transformed_filters_go_with_their_layer() -> None:
-    gc.collect()
     conv = nn.Conv2d(32, 32, 3, padding=1)
     winograd.convolve(conv, torch.randn(1, 32, 32, 32))
-    layer = weakref.ref(conv)
-    kept = len(winograd._filters)
+    layer, filters = weakref.ref(conv), weakref.ref(winograd._filters[conv])
     del conv
     gc.collect()
     assert layer() is None
-    assert len(winograd._filters) == kept - 1
+    assert filters() is None

@@ -173,12 +173,11 @@ class UVA(nn.Module):
     # -- joint latent ------------------------------------------------------------------------------------------------
 
     def streamline(self, on: bool = True) -> None:
-        """Lay the network out for inference, or (``on=False``) back as it was built.
+        """Lay the network out for inference, or (``on=False``) have it go about everything in plain operations.
 
         Attention in one kernel; and without gradients on a CPU, activations in memory that is kept, the released aggregator's
         convolution with fewer products (:mod:`~uva_agents.model.winograd`), and a denoiser's products the quicker way round.
-        Off, it goes about it in plain operations, as the released code does where its attention dropout is off. The numbers are
-        the same up to rounding.
+        Off, it is as the released code where its attention dropout is off. The numbers are the same up to rounding.
         """
         for module in self.modules():
             if isinstance(module, Mlp):
@@ -188,7 +187,7 @@ class UVA(nn.Module):
             elif isinstance(module, RowsLinear):
                 module.turned = on
             elif isinstance(module, ConvFCAggregator):
-                winograd.install(module, on)
+                winograd.install(module, on, images=module.frames)
 
     def joint_latent(self, context: Context, visibility: Visibility) -> Tensor:
         """Joint video-action latent Z, (B, T * S, D)."""

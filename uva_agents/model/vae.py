@@ -26,6 +26,8 @@ from uva_agents.model.scratch import Scratch
 
 VAEKind = Literal["kl-f16", "nano"]
 
+_scratch = Scratch()
+
 
 @dataclass(frozen=True)
 class VAEConfig:
@@ -110,9 +112,6 @@ class NanoAutoencoder(nn.Module):
         self.decoder = nn.Sequential(*decoder)
 
 
-_scratch = Scratch()
-
-
 class VAE(nn.Module):
     """Image autoencoder; see the module docstring for conventions.
 
@@ -135,8 +134,9 @@ class VAE(nn.Module):
         """Lay the network out for inference, or (``on=False``) back as it was built. Outputs change by rounding only.
 
         Channels-last, which CPU convolutions prefer; convolutions with fewer products (:mod:`~uva_agents.model.winograd`) on a CPU
-        where no gradients are wanted; and the residual blocks of kl-f16 write activation and sum into tensors that
-        they own, where diffusers allocates five more per block: at 256 x 256 pixels, 32 MiB each for the system to clear.
+        where no gradients are wanted; and the residual blocks of kl-f16 write activation and sum into tensors that they own,
+        where diffusers allocates five more per block: at 256 x 256 pixels, 32 MiB each for the system to clear. Whoever hooks into
+        the network sees inputs of blocks that were written over.
         """
         self.to(memory_format=torch.channels_last if on else torch.contiguous_format)  # type: ignore[call-overload]
         if self.config.kind == "kl-f16":
@@ -178,16 +178,15 @@ class VAE(nn.Module):
 
 def _resnet_in_place(block: Any, x: Tensor, temb: None = None) -> Tensor:
     """A diffusers ``ResnetBlock2D`` without time embedding, dropout and output scale, as autoencoders have it."""
-    if not winograd.handles(block.conv1, x[:1]):  # whatever the batch, so that an image's numbers do not depend on it
+    if not winograd.handles(block.conv1, x):
         y = block.conv1(F.silu(block.norm1(x), inplace=True))
         y = block.conv2(F.silu(block.norm2(y), inplace=True))
         return cast(Tensor, y.add_(x if block.conv_shortcut is None else block.conv_shortcut(x)))
     # Nothing in an autoencoder reads a block's input again, so the sum can go where it is.
     out = x if block.conv_shortcut is None else block.conv_shortcut(x)
-    images = winograd.images_together(x)
-    for given, to in zip(x.split(images), out.split(images), strict=True):
-        hidden = _scratch.take("hidden", len(given), *x.shape[2:], block.conv1.out_channels).permute(0, 3, 1, 2)
-        winograd.convolve(block.conv1, given, norm=block.norm1, out=hidden)
+    hidden = _scratch.take("hidden", 1, *x.shape[2:], block.conv1.out_channels).permute(0, 3, 1, 2)
+    for image, to in zip(x.split(1), out.split(1), strict=True):
+        winograd.convolve(block.conv1, image, norm=block.norm1, out=hidden)
         winograd.convolve(block.conv2, hidden, norm=block.norm2, out=to, add=True)
     return cast(Tensor, out)
 

@@ -71,47 +71,58 @@ _FEWEST_TILES = 64
 
 @dataclass(frozen=True)
 class _Filters:
-    """Transformed filters (36, C, K), and what they were made of."""
+    """Transformed filters (36, C, K), and what tells whether the weights are still those that they were made of."""
 
     places: Tensor
-    weight: weakref.ref[Tensor]
-    address: int
     version: int
+    sample: Tensor
 
     def of(self, weight: Tensor) -> bool:
-        same = self.weight() is weight and self.address == weight.data_ptr()
-        return same and self.version == _version(weight)
+        # Fused optimisers, and whatever goes through ``.data``, leave the version as it was.
+        return self.version == _version(weight) and torch.equal(self.sample, _sample(weight))
+
+
+def _version(weight: Tensor) -> int:
+    return 0 if weight.is_inference() else weight._version
+
+
+def _sample(weight: Tensor) -> Tensor:
+    return weight[::7, ::7]
 
 
 _scratch = Scratch()
 _filters: weakref.WeakKeyDictionary[nn.Conv2d, _Filters] = weakref.WeakKeyDictionary()
 
 
-def handles(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether :func:`convolve` can take x (B, C, H, W) here and now, and is worth it: a float32 CPU tensor, no gradients wanted."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+def handles(conv: nn.Conv2d, x: Tensor, *, images: int = 1) -> bool:
+    """Whether :func:`convolve` can take x (B, C, H, W) here and now, and is worth it: a float32 CPU tensor, no gradients wanted.
+
+    Args:
+        images: how many always come together. The batch does not count, so that it does not decide which way an image goes.
+    """
+    if torch.is_grad_enabled() or x.requires_grad or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
-    if x.device.type != "cpu" or x.dtype != torch.float32 or conv.weight.dtype != torch.float32:
+    if x.device.type != "cpu" or x.dtype != torch.float32 or conv.weight.dtype != torch.float32 or x.dim() != 4:
         return False
     plain = conv.kernel_size == (3, 3) and conv.padding == (1, 1) and conv.padding_mode == "zeros"
     plain = plain and conv.stride == conv.dilation == (1, 1) and conv.groups == 1
-    batch, _, height, width = x.shape
+    height, width = x.shape[-2:]
     whole = height % _TILE == 0 and width % _TILE == 0
-    enough = batch * height * width >= _FEWEST_TILES * _TILE**2 and min(conv.weight.shape[:2]) >= _FEWEST_CHANNELS
+    enough = images * height * width >= _FEWEST_TILES * _TILE**2 and min(conv.weight.shape[:2]) >= _FEWEST_CHANNELS
     return plain and whole and enough
 
 
-def install(network: nn.Module, on: bool = True) -> None:
-    """Have every convolution of a network go this way where it can, or (``on=False``) none."""
+def install(network: nn.Module, on: bool = True, *, images: int = 1) -> None:
+    """Have every convolution of a network go this way where :func:`handles` says so, or (``on=False``) none."""
     for module in network.modules():
         if type(module) is nn.Conv2d:
             module.__dict__.pop("forward", None)
             if on and module.kernel_size == (3, 3):
-                module.forward = partial(_forward, module)  # type: ignore[method-assign]
+                module.forward = partial(_forward, module, images=images)  # type: ignore[method-assign]
 
 
-def _forward(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    return convolve(conv, x) if handles(conv, x) else nn.Conv2d.forward(conv, x)
+def _forward(conv: nn.Conv2d, x: Tensor, *, images: int) -> Tensor:
+    return convolve(conv, x) if handles(conv, x, images=images) else nn.Conv2d.forward(conv, x)
 
 
 def convolve(
@@ -131,16 +142,11 @@ def convolve(
     if out is None:
         shape = (batch, filters.shape[-1], height, width)
         out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    together = images_together(x)
+    together = max(1, _TOGETHER * _TILE**2 // (height * width))
     for images, to in zip(x.split(together), out.split(together), strict=True):
         affine = None if norm is None else _affine(norm, images)
         _images(images.permute(0, 2, 3, 1), affine, filters, conv.bias, to.permute(0, 2, 3, 1), add)
     return out
-
-
-def images_together(x: Tensor) -> int:
-    """How many images of (B, C, H, W) go through at once: one, unless they are small."""
-    return max(1, _TOGETHER * _TILE**2 // (x.shape[-2] * x.shape[-1]))
 
 
 def _images(
@@ -183,10 +189,10 @@ def _images(
         _ = to.add_(by_place) if add else to.copy_(by_place)
 
 
-def _strip_rows(rows: int, tiles: int, channels: int) -> int:
-    """How many of an image's rows of tiles go together, a divisor of them; a row has ``tiles`` with so many channels."""
+def _strip_rows(rows: int, across: int, channels: int) -> int:
+    """How many of an image's rows of tiles go together, a divisor of them; a row has ``across`` tiles."""
     most = max(_STRIP // channels, _TOGETHER)
-    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or n * tiles <= most))
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or n * across <= most))
 
 
 def _affine(norm: nn.GroupNorm, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,7 +208,7 @@ def _affine(norm: nn.GroupNorm, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _transformed(conv: nn.Conv2d) -> Tensor:
-    """The filters in the 36 places, (36, C, K), made once for every state of the weights."""
+    """The filters in the 36 places, (36, C, K), made once for every state of the weights and kept as long as the layer is."""
     weight = conv.weight
     found = _filters.get(conv)
     if found is None or not found.of(weight):
@@ -210,9 +216,5 @@ def _transformed(conv: nn.Conv2d) -> Tensor:
             outputs, channels = weight.shape[:2]
             by_position = weight.permute(2, 3, 1, 0).reshape(9, -1)
             places = torch.mm(_both_axes(_FILTER), by_position).view(_POINTS, channels, outputs)
-        found = _filters[conv] = _Filters(places, weakref.ref(weight), weight.data_ptr(), _version(weight))
+            found = _filters[conv] = _Filters(places, _version(weight), _sample(weight).clone())
     return found.places
-
-
-def _version(weight: Tensor) -> int:
-    return 0 if weight.is_inference() else weight._version
