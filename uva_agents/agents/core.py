@@ -77,6 +77,7 @@ class UVA:
         """
         mode = "reduce-overhead" if self.device.type == "cuda" else None
         model, vae = self.bundle.model, self.bundle.vae
+        model.sums_in_place = False  # which would go round the compiled blocks
         for block in [*model.encoder_blocks, *model.decoder_blocks]:
             block.compile(mode=None)
         if self.device.type != "cpu" or vae.config.kind == "nano":  # on a CPU, kl-f16 is faster as it is laid out

@@ -26,6 +26,10 @@ class Attention(nn.Module):
         self.fused = True
 
     def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.proj_drop(self.proj(self.attend(x))))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """What the output projection gets, (B, N, D)."""
         b, n, d = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         # Dropout only while training: a fused kernel applies whatever probability it is handed.
@@ -34,7 +38,7 @@ class Attention(nn.Module):
             y = _plain_attention(q, k, v)
         else:
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=p)
-        return cast(Tensor, self.proj_drop(self.proj(y.transpose(1, 2).reshape(b, n, d))))
+        return y.transpose(1, 2).reshape(b, n, d)
 
 
 _SHORT = 64
@@ -63,15 +67,17 @@ class Mlp(nn.Module):
         self.in_place = False
 
     def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.drop(self.fc2(self.drop(self.hidden(x)))))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The hidden layer, (..., hidden); where it is ``in_place``, valid until the next call."""
         traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
         if self.in_place and not traced and x.device.type == "cpu" and x.dtype == self.fc1.weight.dtype:
             rows = x.reshape(-1, x.shape[-1])
             hidden = _scratch.take("hidden", len(rows), self.fc1.out_features, dtype=x.dtype)
             torch.addmm(self.fc1.bias, rows, self.fc1.weight.t(), out=hidden)
-            hidden = torch.ops.aten.gelu_(hidden).view(*x.shape[:-1], -1)
-        else:
-            hidden = F.gelu(self.fc1(x))
-        return cast(Tensor, self.drop(self.fc2(self.drop(hidden))))
+            return cast(Tensor, torch.ops.aten.gelu_(hidden).view(*x.shape[:-1], -1))
+        return F.gelu(self.fc1(x))
 
 
 class Block(nn.Module):
@@ -87,6 +93,16 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
         return cast(Tensor, x + self.mlp(self.norm2(x)))
+
+    def add_(self, x: Tensor) -> Tensor:
+        """:meth:`forward` in x itself (contiguous), for inference: matrix products add to it, which saves passes over memory."""
+        _add_linear_(x, self.attn.proj, self.attn.attend(self.norm1(x)))
+        return _add_linear_(x, self.mlp.fc2, self.mlp.hidden(self.norm2(x)))
+
+
+def _add_linear_(x: Tensor, layer: nn.Linear, y: Tensor) -> Tensor:
+    x.add_(layer.bias).view(-1, layer.out_features).addmm_(y.view(-1, layer.in_features), layer.weight.t())
+    return x
 
 
 class TimestepEmbedder(nn.Module):

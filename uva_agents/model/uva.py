@@ -28,6 +28,10 @@ def _embedding(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(*shape) * 0.02)
 
 
+_LONG = 256
+"""Up to this many tokens, the residual stream stays in a core's cache and passes over it cost nothing."""
+
+
 class UVA(nn.Module):
     """One network for every size; see :class:`~uva_agents.model.config.UVAConfig`.
 
@@ -40,6 +44,7 @@ class UVA(nn.Module):
         self.config = c = config
         d, t, s = c.width, c.n_frames, c.tokens_per_frame
         self.gradient_checkpointing = False
+        self.sums_in_place = False
 
         self.history_proj = nn.Linear(c.token_dim, d)
         self.future_proj = nn.Linear(c.token_dim, d)
@@ -175,10 +180,11 @@ class UVA(nn.Module):
     def streamline(self, on: bool = True) -> None:
         """Lay the network out for inference, or (``on=False``) have it go about everything in plain operations.
 
-        Attention in one kernel; and without gradients on a CPU, activations in memory that is kept, the released aggregator's
-        convolution with fewer products (:mod:`~uva_agents.model.winograd`), and a denoiser's products the quicker way round.
+        Attention in one kernel; and without gradients on a CPU, activations and sums in memory that is kept, the released
+        aggregator's convolution with fewer products (:mod:`~uva_agents.model.winograd`), a denoiser's products turned round.
         Off, it is as the released code where its attention dropout is off. The numbers are the same up to rounding.
         """
+        self.sums_in_place = on
         for module in self.modules():
             if isinstance(module, Mlp):
                 module.in_place = on
@@ -209,8 +215,15 @@ class UVA(nn.Module):
         return cast(Tensor, x + (self.latent_time_pos[:, :, None] + self.latent_space_pos[:, None]).flatten(1, 2))
 
     def _run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
+        """x (B, N, D) through the blocks; it may be written over."""
+        traced = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+        in_place = (
+            self.sums_in_place and not (traced or self.training) and x.device.type == "cpu" and x.shape[1] > _LONG
+        )
         for block in blocks:
-            if self.gradient_checkpointing and self.training:
+            if in_place:
+                x = cast(Block, block).add_(x)
+            elif self.gradient_checkpointing and self.training:
                 x = cast(Tensor, checkpoint(block, x, use_reentrant=False))
             else:
                 x = block(x)
