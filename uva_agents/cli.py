@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from uva_agents import __version__
+from uva_agents.errors import UVAError
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug or not _is_user_error(error):
             raise
         print(f"uva {command}: error: {_one_line(error)}", file=sys.stderr)
-        return 2
+        return error.exit_status if isinstance(error, UVAError) else 2
     return status
 
 
@@ -93,7 +94,9 @@ def _is_user_error(error: Exception) -> bool:
     from uva_agents.benchmarks import EvaluationError
     from uva_agents.envs.arx_x5.interface import DriverError
 
-    return isinstance(error, ValueError | FileNotFoundError | ConnectionError | EvaluationError | DriverError)
+    return isinstance(
+        error, UVAError | ValueError | FileNotFoundError | ConnectionError | EvaluationError | DriverError
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -1,0 +1,164 @@
+"""Files that are whole or absent: written at one stroke, checked before long work, read only where they are regular."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from uva_agents.errors import DataError, MachineError
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to; it becomes ``path`` when the block ends well, and is gone when it does not.
+
+    Raises:
+        MachineError: the folder cannot be made or written, or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".partial{path.suffix}")
+    except OSError as error:
+        raise MachineError(f"{path} cannot be written: {_reason(error)}") from error
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.chmod(0o666 & ~_umask())  # mkstemp makes it private
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise MachineError(f"{path} cannot be written: {_reason(error)}") from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8, completely or not at all.
+
+    Raises:
+        MachineError: see :func:`replacing`.
+    """
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write ``content`` completely or not at all.
+
+    Raises:
+        MachineError: see :func:`replacing`.
+    """
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def check_file_target(path: str | Path, *, space: int = 1 << 20) -> Path:
+    """That a file can be written at ``path``, before the work whose result it will hold. Makes its folder.
+
+    Args:
+        space: bytes that the disk must have free.
+
+    Raises:
+        MachineError: a folder is there, its own folder cannot be made or written, or the disk is full.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise MachineError(f"{path} is a folder: give the name of a file, for example {path / 'result'}{path.suffix}")
+    _check_writable(path.parent, path)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise MachineError(f"{path} is there and may not be written: choose another name or change its rights")
+    _check_space(path.parent, path, space)
+    return path
+
+
+def check_folder_target(path: str | Path, *, space: int = 1 << 20) -> Path:
+    """That files can be written in the folder ``path``, before the work whose results it will hold. Makes it.
+
+    Raises:
+        MachineError: a file is there, it cannot be made or written, or the disk is full.
+    """
+    path = Path(path)
+    _check_writable(path, path)
+    _check_space(path, path, space)
+    return path
+
+
+def read_regular(path: str | Path, *, limit: int) -> bytes:
+    """Content of a regular file of at most ``limit`` bytes: no pipe that never ends, no device, no file that fills the memory.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DataError: it is not a regular file, or larger.
+        MachineError: it may not be read.
+    """
+    path = Path(path)
+    # Without O_NONBLOCK, opening a pipe waits for whoever writes to it.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(path, flags)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder, not a file") from error
+        raise MachineError(f"{path} cannot be read: {_reason(error)}") from error
+    with os.fdopen(handle, "rb") as file:
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            raise DataError(f"{path} is not a regular file")
+        if facts.st_size > limit:
+            raise DataError(f"{path} has {facts.st_size:,} bytes, at most {limit:,} are read of such a file")
+        return file.read(limit + 1)
+
+
+def read_regular_text(path: str | Path, *, limit: int = 64 << 20) -> str:
+    """Content of a regular UTF-8 file.
+
+    Raises:
+        FileNotFoundError, DataError, MachineError: see :func:`read_regular`; it is not UTF-8.
+    """
+    content = read_regular(path, limit=limit)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8 text (byte {error.start}): it is damaged, or another kind of file"
+        ) from error
+
+
+def _check_writable(folder: Path, target: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MachineError(f"{target} cannot be written: {_reason(error)}") from error
+
+
+def _check_space(folder: Path, target: Path, space: int) -> None:
+    if not hasattr(os, "statvfs"):
+        return
+    facts = os.statvfs(folder)
+    free = facts.f_bavail * facts.f_frsize
+    if free < space:
+        raise MachineError(f"{target} cannot be written: {free:,} bytes are free there, {space:,} are needed")
+
+
+def _reason(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{where}"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
