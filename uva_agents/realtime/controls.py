@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -32,6 +33,9 @@ KEYS = {
     "\x1b": Command.EMERGENCY,
 }
 """Key -> command; letters in either case."""
+
+_SEQUENCE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|O[ -~])")
+"""What a terminal sends for a key that has no letter: Esc, then [ or O, then what it is."""
 
 HELP = "c start   s stop and hold   backspace drop the episode   h home   space or Esc EMERGENCY STOP   q quit"
 
@@ -71,6 +75,15 @@ class Controls:
             self._queue.put(Command.EMERGENCY)
 
 
+def commands(text: str) -> list[Command]:
+    """What the keys that a terminal sent mean, in order.
+
+    Cursor and function keys begin with Esc as well, and are no emergency; what is pressed right after one still counts.
+    """
+    keys = _SEQUENCE.sub("", text)
+    return [KEYS[key.lower()] for key in keys if key.lower() in KEYS]
+
+
 @contextlib.contextmanager
 def keyboard(controls: Controls) -> Iterator[bool]:
     """Keys become commands, without Enter, while inside; the terminal is as it was afterwards.
@@ -98,10 +111,8 @@ def keyboard(controls: Controls) -> Iterator[bool]:
         while not over.is_set():
             if select.select([number], [], [], 0.05)[0]:
                 text = os.read(number, 32).decode(errors="ignore")
-                # Cursor keys begin with Esc as well, and are no emergency.
-                for key in "" if text.startswith(("\x1b[", "\x1bO")) else text:
-                    if (command := KEYS.get(key.lower())) is not None:
-                        controls.give(command)
+                for command in commands(text):
+                    controls.give(command)
 
     thread = threading.Thread(target=listen, name="keys", daemon=True)
     try:
