@@ -269,6 +269,13 @@ def test_mistakes_on_the_command_line_are_named(mujoco, words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_where_episodes_and_messages_go_is_checked_before_anything_moves(mujoco, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for words in (["--record", str(tmp_path / "file" / "a")], ["--log", str(tmp_path)]):
+        assert main(["run", "no.such.module:agent", *words]) == MachineError.exit_status
+        assert "cannot be written" in (said := capsys.readouterr().err) or "is a folder" in said
+
+
 class Swinging:
     """An agent that swings the tool up and down by 2 cm."""
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uva_agents.commands.evaluate import env_argument
+from uva_agents.errors import InputError
+from uva_agents.utils.files import check_file_target, check_folder_target
 
 if TYPE_CHECKING:
     from uva_agents.realtime import ArxBody, Chunker, LoopSettings, Recording, Worker
@@ -100,7 +102,12 @@ def run(args: argparse.Namespace) -> int:
     from uva_agents.realtime import EpisodeRecorder, View, is_replay, open_recording
 
     if args.episodes < 1:
-        raise ValueError(f"--episodes {args.episodes}: at least 1")
+        raise InputError(f"--episodes {args.episodes}: at least 1")
+    # An arm that has moved for an hour is a bad moment to learn that nothing can be written.
+    if args.record is not None:
+        check_folder_target(args.record, space=256 << 20)
+    if args.log is not None:
+        check_file_target(args.log)
     recording = open_recording(args.agent) if is_replay(args.agent) else None
     agent = None if recording is not None or args.process else _load(args)
     rate = args.rate or (recording.control_hz if recording is not None else _own_rate(agent)) or 20.0
@@ -238,11 +245,11 @@ def _make(args: argparse.Namespace, rate: float, agent: Any, recording: Recordin
     options = dict(args.env_arg)
     spec = gym.spec(args.env)
     if not str(spec.entry_point).startswith("uva_agents.envs.arx_x5"):
-        raise ValueError(f"{args.env} waits for its agent: run it with `uva eval`; `uva run` is for {ENV_ID}")
+        raise InputError(f"{args.env} waits for its agent: run it with `uva eval`; `uva run` is for {ENV_ID}")
     safety = dict(args.safety)
     for name in safety:
         if name not in SafetyConfig.__dataclass_fields__:
-            raise ValueError(f"--safety {name}: unknown; one of {', '.join(SafetyConfig.__dataclass_fields__)}")
+            raise InputError(f"--safety {name}: unknown; one of {', '.join(SafetyConfig.__dataclass_fields__)}")
     if args.dry_run:
         safety["dry_run"] = True
     if safety:
@@ -284,7 +291,7 @@ def _messages(path: Path | None) -> Iterator[None]:
     handler: logging.Handler = logging.NullHandler()
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path)
+        handler = logging.FileHandler(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level = logger.level
     logger.addHandler(handler)
