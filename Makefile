@@ -11,13 +11,14 @@ export OMP_WAIT_POLICY ?= passive
 export SDL_VIDEODRIVER ?= dummy
 export SDL_AUDIODRIVER ?= dummy
 
-.PHONY: help demo test test-long check clean no-torchvision
+.PHONY: help demo test test-long check docs clean no-torchvision
 
 help:
 	@echo "make demo   run the shipped policy, write a video and a picture of what it saw and imagined"
 	@echo "make test   the tests"
 	@echo "make test-long  those that take minutes each"
 	@echo "make check  ruff and mypy"
+	@echo "make docs   the documentation, into docs/_build/html"
 	@echo "make clean  remove .venv and caches"
 
 demo: $(VENV)/.core no-torchvision
@@ -36,6 +37,11 @@ check: $(VENV)/.dev no-torchvision
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p uva_agents -p tests
 
+# Warnings are errors: a page that links nowhere is not published.
+docs: $(VENV)/.docs no-torchvision
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 no-torchvision: | $(VENV)/.core
 	@$(BIN)/python -c "import importlib.util as u; raise SystemExit('torchvision is installed in $(VENV) and may break torch: $(BIN)/pip uninstall torchvision' if u.find_spec('torchvision') else 0)"
 
@@ -53,5 +59,9 @@ $(VENV)/.dev: $(VENV)/.core
 	$(INSTALL) -e '.[dev]'
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.core
+	$(INSTALL) -e '.[docs,sim,serve,sb3]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf docs/_build $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

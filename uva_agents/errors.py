@@ -1,12 +1,11 @@
 """Errors by cause, for whoever calls this package from Python, and for the command line, which turns each into one line.
 
-| class | cause | exit status of ``uva`` |
-|---|---|---|
-| :class:`InputError` | what the caller gave: a name, an option, an observation, an environment that does not fit | 2 |
-| :class:`DataError` | a dataset, recording or video that is damaged, incomplete or not understood | 3 |
-| :class:`WeightsError` | a checkpoint or weights folder that is damaged, foreign or does harm | 3 |
-| :class:`NotFiniteError` | a network computed NaN or infinity | 3 |
-| :class:`MachineError` | what the machine lacks: a device, a library, a display, disk space, rights, a free port | 4 |
+- :class:`InputError`: what the caller gave, a name, an option, an observation, an environment that does not fit. Exit status of
+  ``uva``: 2.
+- :class:`DataError`: a dataset, recording or video that is damaged, incomplete or not understood. 3.
+- :class:`WeightsError`: a checkpoint or weights folder that is damaged, foreign or does harm. 3.
+- :class:`NotFiniteError`: a network computed NaN or infinity. 3.
+- :class:`MachineError`: what the machine lacks, a device, a library, a display, disk space, rights, a free port. 4.
 
 Every message names the thing and says what to do. ``InputError``, ``DataError`` and ``WeightsError`` are ``ValueError``; those who
 catch that go on working.

@@ -1,0 +1,42 @@
+"""What the documentation shows is run, and what it points to is there."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "tutorials").glob("*.md")])
+RUN = [ROOT / "docs" / "quickstart.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+def test_every_snippet_of_a_tutorial_runs(page: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    scope: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, page.name, "exec"), scope)
+    assert blocks or page.stem == "train"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem)
+def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if not target.startswith(("http://", "https://", "mailto:")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    listed = set(re.findall(r"^[a-z0-9_/]+$", (ROOT / "docs" / "index.md").read_text(encoding="utf-8"), flags=re.M))
+    assert {page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in PAGES} - {"index"} <= listed
+
+
+def test_commands_that_pages_name_exist() -> None:
+    from uva_agents.cli import COMMANDS
+
+    for page in (*PAGES, ROOT / "README.md"):
+        blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+        for command in re.findall(r"^uva ([a-z]+)", "\n".join(blocks), flags=re.M):
+            assert command in COMMANDS, f"{page.name}: uva {command}"
