@@ -17,7 +17,7 @@ help:
 	@echo "make demo   run the shipped policy, write a video and a picture of what it saw and imagined"
 	@echo "make test   the tests"
 	@echo "make test-long  those that take minutes each"
-	@echo "make check  ruff and mypy"
+	@echo "make check  ruff, mypy and which layer may import which"
 	@echo "make docs   the documentation, into docs/_build/html"
 	@echo "make clean  remove .venv and caches"
 
@@ -36,6 +36,7 @@ test-long: $(VENV)/.dev no-torchvision
 check: $(VENV)/.dev no-torchvision
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p uva_agents -p tests
+	$(BIN)/lint-imports --no-cache
 
 # Warnings are errors: a page that links nowhere is not published.
 docs: $(VENV)/.docs no-torchvision

@@ -54,7 +54,7 @@ class Recorder:
     def _write(self, path: Path, now: np.ndarray, plan: Any, imagined: np.ndarray, real: np.ndarray) -> None:
         from PIL import Image
 
-        from uva_agents.commands.pictures import enlarge, write_text
+        from uva_agents.utils.pictures import enlarge, write_text
 
         side, gap, top = SCALE * now.shape[0], 6, 26
         wide = 2 * side + gap

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uva_agents.commands.pictures import Moment, side_by_side, write_film, write_sheet
+from uva_agents.utils.pictures import Moment, side_by_side, write_film, write_sheet
 
 if TYPE_CHECKING:
     from uva_agents.agents import UVA

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.commands.pictures import Moment, side_by_side, write_film, write_sheet
+from uva_agents.utils.pictures import Moment, side_by_side, write_film, write_sheet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.commands.plots import curves, path_over
+from uva_agents.utils.plots import curves, path_over
 
 _MOST = 0.95
 """Of a frame: where less is read, that is said."""

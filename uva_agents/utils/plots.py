@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from uva_agents.commands.pictures import enlarge, write_text
+from uva_agents.utils.pictures import enlarge, write_text
 
 _FROM, _TO = np.array([40, 90, 220]), np.array([230, 60, 40])
 _INK = [(31, 90, 180), (214, 90, 20), (30, 140, 60), (150, 40, 150), (110, 90, 20), (20, 140, 150), (200, 40, 80)]
