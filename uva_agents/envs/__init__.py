@@ -2,6 +2,9 @@
 
 import gymnasium as gym
 
+from uva_agents.envs.check import Violation, check_env
+from uva_agents.envs.protocol import Restorable, Skippable
+
 PUSHT = "uva/PushT-v0"
 PUSHT_MULTI = "uva/PushTMulti-v0"
 PUSHT_DISTURBED = "uva/PushTDisturbed-v0"
@@ -31,4 +34,17 @@ if TOOL_HANG not in gym.registry:
 if ARX_X5 not in gym.registry:
     gym.register(ARX_X5, entry_point="uva_agents.envs.arx_x5.env:ArxX5Env", max_episode_steps=400)
 
-__all__ = ["ARX_X5", "BLOCK_PUSH", "LIBERO_10", "PUSHT", "PUSHT_DISTURBED", "PUSHT_GOAL", "PUSHT_MULTI", "TOOL_HANG"]
+__all__ = [
+    "ARX_X5",
+    "BLOCK_PUSH",
+    "LIBERO_10",
+    "PUSHT",
+    "PUSHT_DISTURBED",
+    "PUSHT_GOAL",
+    "PUSHT_MULTI",
+    "TOOL_HANG",
+    "Restorable",
+    "Skippable",
+    "Violation",
+    "check_env",
+]
