@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "tutorials").glob("*.md")])
+PAGES = sorted(
+    page for folder in ("", "tutorials", "extend", "cards") for page in (ROOT / "docs" / folder).glob("*.md")
+)
 RUN = [
     ROOT / "docs" / "quickstart.md",
     ROOT / "docs" / "block_push.md",
@@ -33,7 +35,7 @@ def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
-    listed = set(re.findall(r"^[a-z0-9_/]+$", (ROOT / "docs" / "index.md").read_text(encoding="utf-8"), flags=re.M))
+    listed = set(re.findall(r"^[a-z0-9_/-]+$", (ROOT / "docs" / "index.md").read_text(encoding="utf-8"), flags=re.M))
     assert {page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in PAGES} - {"index"} <= listed
 
 
