@@ -72,7 +72,7 @@ def describe(folder: Path, kind: Kind | None = None) -> Description:
     """
     config = read_config(folder, kind)
     kind, where = kind_of(config, folder), str(folder / "config.json")
-    sizes: Sizes = SCHEMA.read(_SIZES[kind], entry(config, "model", folder), f"{where}: model")  # type: ignore[arg-type]
+    sizes: Sizes = SCHEMA.read(_SIZES[kind], entry(config, "model", folder), f"{where}: model")
     normalizer = read_normalizer(entry(config, "normalizer", folder), f"{where}: normalizer")
     spec = SCHEMA.read(InterfaceSpec, entry(config, "interface", folder), f"{where}: interface")
     check_together(sizes, normalizer, spec, where)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from uva_agents.checkpoints.schema import closest, shown
 from uva_agents.checkpoints.stored import StoredTensor
+from uva_agents.checkpoints.unfilled import Unfilled
 from uva_agents.errors import MachineError, UVAError, WeightsError
 
 M = TypeVar("M", bound=nn.Module)
@@ -34,7 +35,7 @@ def filled(
     """The module that ``make`` builds, every tensor taken from the file, in float32.
 
     Args:
-        make: called on the meta device first.
+        make: called twice, first for a skeleton. Random numbers are not drawn.
         tensors: by our names.
         where: file, for messages.
         what: it is.
@@ -48,7 +49,7 @@ def filled(
     """
     known = {name: name for name in tensors} if names is None else names
     try:
-        with torch.device("meta"):
+        with Unfilled(skeleton=True):
             skeleton = make()
     except UVAError:
         raise
@@ -59,7 +60,8 @@ def filled(
     if verify is not None:
         verify()
     try:
-        module = make()
+        with Unfilled():
+            module = make()
     except (MemoryError, RuntimeError) as error:
         raise MachineError(f"{where}: there is no memory for its {what} ({str(error)[:200]})") from error
     _fill(module, tensors, where=where, what=what, names=known, progress=progress)

@@ -47,7 +47,7 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
         "share": Range(0, 1, above=True),
     },
     UVAConfig: {
-        "image_size": _SIDE,
+        "image_size": Range(1, 2048),
         "patch_size": Range(1, 64),
         "width": _WIDTH,
         "encoder_depth": _DEPTH,

@@ -210,7 +210,8 @@ class Interpreter:
             return dict(pairs) if isinstance(pairs, dict) else {_key(k): v for k, v in pairs}
         if full in ("builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset"):
             items = list(_of(list | tuple | set | frozenset, args[0])) if args else []
-            return {"list": list, "tuple": tuple, "set": _set, "frozenset": _set}[full.removeprefix("builtins.")](items)
+            kind = full.removeprefix("builtins.")
+            return items if kind == "list" else tuple(items) if kind == "tuple" else _set(items)
         if full in ("builtins.bytes", "builtins.bytearray"):
             return bytes(_of(bytes, args[0])) if args else b""
         if full == "_codecs.encode":  # how old pickles write bytes
@@ -277,9 +278,9 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_SET": set,
 }
-_HANDLERS: dict[str, Callable[[Interpreter, Any], None]] = {
+_HANDLERS: dict[str, Callable[[Interpreter, Any], Any]] = {
     "POP": lambda self, _: self._stack.pop() if self._stack else self._marked(),
-    "POP_MARK": lambda self, _: self._marked() and None,
+    "POP_MARK": lambda self, _: self._marked(),
     "DUP": lambda self, _: self._stack.append(self._stack[-1]),
     "TUPLE": lambda self, _: _onto(self, tuple(self._marked())),
     "LIST": lambda self, _: _onto(self, self._marked()),

@@ -6,9 +6,9 @@ import dataclasses
 import difflib
 import functools
 import types
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from uva_agents.errors import WeightsError
 
@@ -71,7 +71,7 @@ class Schema:
             optional = f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
             if name not in values and not optional:
                 raise WeightsError(f"{where} has no field {name!r}")
-        hints = _hints(cls)
+        hints = _hints(cast(Hashable, cls))
         ranges = self.ranges.get(cls, {})
         read = {name: self._value(hints[name], v, f"{where}.{name}", ranges.get(name)) for name, v in values.items()}
         try:
@@ -152,7 +152,7 @@ def _number(kind: type, value: Any, where: str, limits: Range | None) -> Any:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
@@ -163,7 +163,7 @@ def shown(value: Any) -> str:
     if isinstance(value, str | int | float | bool | type(None)):
         text = repr(value)
         return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
-    names = {dict: "an object", list: "a list"}
+    names: dict[Any, str] = {dict: "an object", list: "a list"}
     kind = names.get(type(value), f"a {type(value).__name__}")
     return f"{kind} of {len(value)}" if hasattr(value, "__len__") else kind
 
