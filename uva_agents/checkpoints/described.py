@@ -49,6 +49,12 @@ class Description:
         """The configuration's file."""
         return str(self.folder / "config.json")
 
+    @property
+    def files(self) -> list[Path]:
+        """Those that its tensors are in."""
+        names = ["model", *(["vae"] if self.kind is Kind.UVA else []), *(["text"] if "text" in self.config else [])]
+        return [self.folder / f"{name}.safetensors" for name in names]
+
     def filled(self, name: str, make: Callable[[], M]) -> M:
         """A network with the tensors of ``NAME.safetensors``, for inference.
 

@@ -27,7 +27,7 @@ def info(name_or_path: str | Path) -> str:
     folder = resolve(name_or_path)
     about = describe(folder)
     lines = [f"{about.name}  ({folder})", f"  {about.kind.value}: load with {about.kind.loaded_with}"]
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in about.files:
         count = sum(math.prod(t.shape) for t in stored_tensors(path).values())
         verify = verifier(about.config, path)
         if verify is not None:
