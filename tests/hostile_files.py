@@ -3,9 +3,23 @@
 import pickle
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+
+from uva_agents.errors import WeightsError
+
+T = TypeVar("T")
+
+
+def outcome(load: Callable[[], T]) -> tuple[T | None, str]:
+    """What was loaded, or the message of the error that is allowed."""
+    try:
+        return load(), ""
+    except (WeightsError, FileNotFoundError) as error:
+        return None, str(error)
 
 
 def text(value: str) -> bytes:
