@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import uva_agents as uva
-from tests.tiny import tiny_two_frame_bundle
-from tests.weights_folders import KINDS, LOADERS, edited, put, write
-from uva_agents.checkpoints import info, save_net, shipped_names
+from tests import hostile_files as hostile
+from tests.tiny import tiny_bundle, tiny_two_frame_bundle
+from tests.weights_folders import KINDS, LOADERS, edited, facts, put, same, write
+from uva_agents.checkpoints import info, save_bundle, save_net, shipped_names
 from uva_agents.checkpoints import load_bundle as load_uva
 from uva_agents.checkpoints import load_two_frame as load_pair
 from uva_agents.checkpoints.folder import SHIPPED, read_config
@@ -251,6 +253,34 @@ def test_a_changed_byte_is_seen_and_older_folders_load(whole: dict[str, Path], t
     plain = {k: v for k, v in json.loads(text).items() if k not in ("files", "checksum")}
     config.write_text(json.dumps(plain), encoding="utf-8")
     assert load_pair(folder).name == "tiny-pair"
+
+
+def test_deviations_of_zero_are_refused_as_scales_of_zero_are(tmp_path: Path) -> None:
+    bundle = tiny_bundle()
+    bundle.model.token_std[0, 0] = 0
+    with pytest.raises(WeightsError, match="token_std"):
+        load_uva(save_bundle(bundle, tmp_path / "w"))
+
+
+def test_whoever_reads_while_weights_are_replaced_gets_the_one_or_the_other(tmp_path: Path) -> None:
+    bundles = [tiny_two_frame_bundle(seed) for seed in (0, 1)]
+    right = [facts(load_pair(save_net(b, tmp_path / f"w{i}"), device="cpu")) for i, b in enumerate(bundles)]
+    folder, done = save_net(bundles[0], tmp_path / "w"), threading.Event()
+
+    def write_again() -> None:
+        for turn in range(40):
+            save_net(bundles[turn % 2], folder)
+        done.set()
+
+    writer = threading.Thread(target=write_again)
+    writer.start()
+    while not done.is_set():
+        found, _ = hostile.outcome(lambda: facts(load_pair(folder, device="cpu")))
+        if found is not None:
+            matches = [same(found, wanted) for wanted in right]
+            assert any(matches), "parts of both"
+    writer.join()
+    assert same(facts(load_pair(folder, device="cpu")), right[1])
 
 
 def test_every_shipped_file_has_its_checksum() -> None:

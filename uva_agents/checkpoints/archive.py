@@ -28,8 +28,8 @@ from uva_agents.errors import WeightsError
 __all__ = ["UnsafeCheckpointError", "read_archive"]
 
 _MAX_RECORDS = 100_000
-_RATIO, _SLACK = 20, 64 << 20
-"""What is unpacked from a file may have this many times its size, and this much more. Weights do not compress."""
+RATIO, SLACK = 4, 64 << 20
+"""What is read from a file may have this many times its size, and this much more. Weights do not compress."""
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 """How files of the older format begin."""
 
@@ -62,7 +62,7 @@ class _Tensors:
 
     def __init__(self, path: Path, source: _Source) -> None:
         self._path, self._source = path, source
-        self._left = _RATIO * path.stat().st_size + _SLACK
+        self._left = RATIO * path.stat().st_size + SLACK
         self._last: tuple[str, bytes] | None = None
 
     def storage(self, identifier: Any) -> _Storage:
@@ -95,7 +95,7 @@ class _Tensors:
         if self._last is None or self._last[0] != storage.key:
             self._left -= storage.nbytes
             if self._left < 0:
-                raise UnsafeCheckpointError(f"{self._path} unpacks to more than {_RATIO} times its size")
+                raise UnsafeCheckpointError(f"{self._path} unpacks to more than {RATIO} times its size")
             try:
                 self._last = storage.key, self._source.read(storage)
             except Exception as error:  # zipfile and its decompressors raise a dozen unrelated types
@@ -181,7 +181,7 @@ def _check_directory(file: Any) -> None:
     tail = file.read()
     end = tail.rfind(b"PK\x05\x06")
     count, length = struct.unpack_from("<HI", tail, end + 10)
-    if count == 0xFFFF or length == 0xFFFFFFFF:
+    if count == 0xFFFF or length == 0xFFFFFFFF or tail[max(0, end - 20) : end].startswith(b"PK\x06\x07"):
         end = tail.rfind(b"PK\x06\x06")
         if end < 0:
             raise ValueError("the end of its directory is missing")

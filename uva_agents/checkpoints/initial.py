@@ -114,7 +114,7 @@ def load_vae(vae: VAE, path: Path) -> None:
         for k, v in (tensors.items() if isinstance(tensors, Mapping) else ())
         if isinstance(v, StoredTensor) and isinstance(k, str) and len(k) <= 300 and not k.startswith("loss.")
     }
-    match = match_into(vae, rename_vae(named), str(path))
+    match = match_into(vae, rename_vae(named, str(path)), str(path))
     if match.fresh:
         raise WeightsError(f"{path} does not fill this autoencoder: {match}")
     _LOG.warning("%s: %s", path.name, match)

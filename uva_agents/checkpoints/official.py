@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from uva_agents.checkpoints.archive import read_archive
+from uva_agents.checkpoints.archive import RATIO, SLACK, read_archive
 from uva_agents.checkpoints.filling import Progress, filled, finite
 from uva_agents.checkpoints.folder import pick_device
 from uva_agents.checkpoints.limits import SCHEMA, check_normalizer, check_together
@@ -27,7 +27,6 @@ from uva_agents.errors import InputError, WeightsError
 from uva_agents.model import UVA, VAE
 
 _MAX_TENSORS, _MAX_NAME = 20_000, 300
-_SLACK = 64 << 20
 Tensors = dict[str, StoredTensor]
 
 # Tensors that a file may have and inference has no use for.
@@ -114,7 +113,7 @@ def load_official(
         for name in [k for k in parts["model"] if k.startswith("proprioception_image_proj_cond.")]:
             report.unused[f"model.{name}"] = "wrist camera that this network does not have"
             del parts["model"][name]
-    renamed, renamed_vae = {k: rename(k) for k in parts["model"]}, rename_vae(parts["vae_model"])
+    renamed, renamed_vae = {k: rename(k) for k in parts["model"]}, rename_vae(parts["vae_model"], str(path))
     names = _names(renamed, "model", path)
     own = {renamed[k]: t for k, t in parts["model"].items()}
     where = str(path)
@@ -189,7 +188,7 @@ def _names(renamed: Mapping[str, str], part: str, path: Path) -> dict[str, str]:
 def _check_size(tensors: list[StoredTensor], path: Path) -> None:
     """That tensors do not share what is in the file so often that a network of them takes many times its size."""
     size = sum(tensor.nbytes for tensor in tensors)
-    if size > 20 * path.stat().st_size + _SLACK:
+    if size > RATIO * path.stat().st_size + SLACK:
         raise WeightsError(f"{path}: its tensors have {size:,} bytes, many times the size of the file")
 
 

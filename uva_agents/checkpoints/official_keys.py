@@ -73,7 +73,7 @@ _VAE_RENAMES: tuple[tuple[str, str], ...] = (
 )
 
 
-def rename_vae(tensors: Mapping[str, T]) -> dict[str, T]:
+def rename_vae(tensors: Mapping[str, T], where: str = "these tensors") -> dict[str, T]:
     """Our autoencoder's tensors from those of a released one (given without the ``vae_model.`` prefix), in the same order.
 
     The decoder's levels count from the other end here, and attention's 1x1 convolutions are linear layers.
@@ -89,6 +89,8 @@ def rename_vae(tensors: Mapping[str, T]) -> dict[str, T]:
         if ".attentions." in key and len(tensor.shape) == 4 and tuple(tensor.shape[2:]) == (1, 1):
             tensor = tensor.reshape(tensor.shape[:2])
         if key in out:
-            raise WeightsError(f"two tensors of the autoencoder are the same, one of them 'vae_model.{theirs}'")
+            raise WeightsError(
+                f"{where}: two tensors of the autoencoder are the same, one of them 'vae_model.{theirs}'"
+            )
         out[key] = tensor
     return out

@@ -19,7 +19,7 @@ from uva_agents.errors import WeightsError
 
 MAX_BYTES = 32 << 20
 """Of one pickle. Those of the released files, optimiser and all, have less than one."""
-MAX_INSTRUCTIONS = 2_000_000
+MAX_INSTRUCTIONS = 1_000_000
 _MAX_LONG_BITS = 512
 
 

@@ -15,6 +15,7 @@ from uva_agents.checkpoints.folder import Kind, is_checkpoint_file, pick_device,
 from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.checkpoints.text import TextEncoder, read_tower
 from uva_agents.data.normalizer import LinearNormalizer
+from uva_agents.errors import WeightsError
 from uva_agents.model import UVA, VAE, UVAConfig
 
 
@@ -88,8 +89,13 @@ def load_bundle(name_or_path: str | Path, *, device: str | torch.device = "auto"
     about = describe(resolve(name_or_path), Kind.UVA)
     sizes = about.sizes
     assert isinstance(sizes, UVAConfig)
+    model = about.filled("model", lambda: UVA(sizes))
+    if sizes.standardize and not bool((model.token_std > 0).all()):
+        raise WeightsError(
+            f"{about.folder / 'model.safetensors'}: 'token_std' must be above 0: latents are divided by it"
+        )
     bundle = Bundle(
-        about.filled("model", lambda: UVA(sizes)),
+        model,
         about.filled("vae", lambda: VAE(sizes.vae)),
         about.normalizer,
         about.spec,
