@@ -255,6 +255,23 @@ def test_a_changed_byte_is_seen_and_older_folders_load(whole: dict[str, Path], t
     assert load_pair(folder).name == "tiny-pair"
 
 
+def test_a_header_that_names_a_tensor_twice_is_refused(whole: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    shutil.copytree(whole["pair"], folder)
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + length].rstrip()
+    first = header.index(b'"head.0.bias":')
+    entry = header[first : header.index(b"}", first) + 1]
+    other = header[:1] + entry.replace(b"[16]", b"[1]") + b"," + header[1:]
+    other += b" " * (-len(other) % 8)
+    path.write_bytes(len(other).to_bytes(8, "little") + other + content[8 + length :])
+    edited(folder, folder, lambda c: c.pop("files") and None)
+    found, _ = hostile.outcome(lambda: facts(load_pair(folder, device="cpu")))
+    assert found is None or same(found, facts(load_pair(whole["pair"], device="cpu")))
+
+
 def test_deviations_of_zero_are_refused_as_scales_of_zero_are(tmp_path: Path) -> None:
     bundle = tiny_bundle()
     bundle.model.token_std[0, 0] = 0

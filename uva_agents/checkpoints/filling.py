@@ -91,7 +91,12 @@ def _fill(
 ) -> None:
     own = module.state_dict()
     for i, (name, tensor) in enumerate(tensors.items()):
-        own[name].copy_(finite(tensor.load(), names[name], where))
+        numbers = finite(tensor.load(), names[name], where)
+        if numbers.shape != own[name].shape:  # a file that names a tensor twice; a copy would spread it
+            raise WeightsError(
+                f"{where}: {names[name]!r} is {tuple(numbers.shape)}, not {tensor.shape} as its header says"
+            )
+        own[name].copy_(numbers)
         if progress is not None:
             progress(what, i + 1, len(tensors))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import struct
@@ -49,17 +50,19 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     try:
         with path.open("rb") as raw:
             (length,) = struct.unpack("<Q", raw.read(8))
-        if length > _MAX_HEADER:
-            raise WeightsError(f"{path} is no safetensors file: {length:,} bytes of names")
-        file: Any = safe_open(path, framework="pt")
+            if length > _MAX_HEADER:
+                raise WeightsError(f"{path} is no safetensors file: {length:,} bytes of names")
+            file: Any = safe_open(path, framework="pt")  # which checks that names, sizes and places go together
+            header = json.loads(raw.read(length))
         tensors = {}
         for name in file.keys():  # noqa: SIM118 (it is no mapping)
-            entry = file.get_slice(name)
-            dtype = entry.get_dtype()
+            dtype = header[name]["dtype"]
             if dtype not in _DTYPES:
                 raise WeightsError(f"{path}: {shown(name)} has numbers of type {dtype}: weights are F16, BF16 or F32")
-            tensors[name] = StoredTensor(tuple(entry.get_shape()), _DTYPES[dtype], partial(file.get_tensor, name))
-    except (SafetensorError, struct.error) as error:
+            tensors[name] = StoredTensor(tuple(header[name]["shape"]), _DTYPES[dtype], partial(file.get_tensor, name))
+    except WeightsError:
+        raise
+    except (SafetensorError, struct.error, ValueError, LookupError) as error:
         raise WeightsError(f"{path} is damaged or truncated ({str(error)[:200]}); copy it again") from error
     except OSError as error:
         raise MachineError(f"{path} cannot be read ({error})") from error
