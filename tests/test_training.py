@@ -18,7 +18,7 @@ import torch
 
 from tests.tiny import tiny_dataset
 from uva_agents.checkpoints import load_bundle
-from uva_agents.checkpoints.folder import load_tensors
+from uva_agents.checkpoints.tensor_files import load_tensors
 from uva_agents.data import read_replay_buffer
 from uva_agents.model import UVA, Context, Task
 from uva_agents.training.config import Recipe, StageConfig, pusht_nano

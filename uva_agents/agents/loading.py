@@ -9,8 +9,7 @@ import torch
 
 from uva_agents.agents.diffusion_policy import DiffusionPolicy
 from uva_agents.agents.policy import Policy
-from uva_agents.checkpoints.folder import Kind, kind_of, read_config, resolve
-from uva_agents.checkpoints.store import is_checkpoint_file
+from uva_agents.checkpoints.folder import Kind, is_checkpoint_file, kind_of, read_config, resolve
 
 
 def load_policy(

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
+
+from uva_agents.checkpoints.schema import closest, did_you_mean, shown
+from uva_agents.checkpoints.tensor_files import Verify, checksum, save_tensors
+from uva_agents.errors import DataError, InputError, WeightsError
+from uva_agents.utils.files import read_regular_text, replacing, write_text
 
 FORMAT = "uva-agents/1"
 SHIPPED = Path(__file__).parent / "weights"
+CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth")
+_MAX_CONFIG = 4 << 20
+_ENTRIES = ("format", "kind", "name", "model", "normalizer", "interface", "text", "files", "checksum")
 
 
 class Kind(StrEnum):
@@ -41,25 +49,64 @@ def shipped_names() -> list[str]:
     return sorted(p.name for p in SHIPPED.glob("*") if (p / "config.json").exists())
 
 
+def check_name(name_or_path: str | Path) -> str:
+    """A name or path of weights as text.
+
+    Raises:
+        InputError: it is neither, or empty.
+    """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise InputError(
+            f"weights are named by a text or a path, got {shown(name_or_path)} ({type(name_or_path).__name__})"
+        )
+    name = os.fspath(name_or_path)
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(
+            "weights are named by a text: a shipped name, a weights folder or a .ckpt file, got an empty one"
+        )
+    return name
+
+
+def is_checkpoint_file(name_or_path: str | Path) -> bool:
+    """Whether it names a torch file rather than a weights folder or a shipped name.
+
+    Raises:
+        InputError: it is no name.
+    """
+    name = check_name(name_or_path)
+    return name.endswith(CHECKPOINT_SUFFIXES) and not (_exists(Path(name) / "config.json"))
+
+
 def resolve(name_or_path: str | Path) -> Path:
     """Folder of a shipped name or of a path.
 
     Raises:
+        InputError: it is no name.
         FileNotFoundError: neither; names the close matches.
     """
-    path = Path(name_or_path)
-    if (path / "config.json").exists():
+    name = check_name(name_or_path)
+    path = Path(name)
+    if _exists(path / "config.json"):
         return path
-    if (SHIPPED / str(name_or_path) / "config.json").exists():
-        return SHIPPED / str(name_or_path)
     names = shipped_names()
-    close = difflib.get_close_matches(str(name_or_path), names, n=3)
+    if name in names:
+        return SHIPPED / name
+    close = closest(name, names)
     hint = (
         f"did you mean {' or '.join(map(repr, close))}?" if close else f"shipped weights: {', '.join(names) or 'none'}"
     )
-    if path.is_dir():
-        raise FileNotFoundError(f"{path} has no config.json: it is not a weights folder; {hint}")
-    raise FileNotFoundError(f"no weights called {str(name_or_path)!r}, and no such folder; {hint}")
+    if _exists(path):
+        if path.is_dir():
+            raise FileNotFoundError(f"{path} has no config.json: it is not a weights folder; {hint}")
+        raise FileNotFoundError(f"{path} is a file: give the weights folder that it is in; {hint}")
+    raise FileNotFoundError(f"no weights called {shown(name)}, and no such folder; {hint}")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # longer than the system allows, or with a zero in it
+        return False
 
 
 def write_folder(
@@ -73,46 +120,130 @@ def write_folder(
 ) -> Path:
     """Write ``NAME.safetensors`` for every module; the configuration is written last, so a partial folder never loads.
 
+    Whoever reads meanwhile finds the old weights, or no configuration, or by the checksums that they do not belong together.
+
     Args:
-        config: entries of ``config.json``; format and kind are added.
+        config: entries of ``config.json``; format, kind and checksums are added.
         card: text of the model card (``README.md``).
         dtype: of the tensors on disk.
+
+    Raises:
+        WeightsError: the weights are not finite, or not in ``dtype``.
+        MachineError: the folder cannot be written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").unlink(missing_ok=True)  # what is there is about to be replaced: not loadable meanwhile
-    for name, module in modules.items():
-        write_tensors(folder / f"{name}.safetensors", module, dtype)
-    if card is not None:
-        _write_text(folder / "README.md", card)
-    values = {"format": FORMAT, "kind": kind.value, **config}
-    _write_text(folder / "config.json", json.dumps(values, indent=1) + "\n")
+    files = {}
+    with contextlib.ExitStack() as stack:  # files take their places in reverse order: the configuration comes last
+        config_partial = stack.enter_context(replacing(folder / "config.json"))
+        for name, module in modules.items():
+            path = stack.enter_context(replacing(folder / f"{name}.safetensors"))
+            save_tensors(path, module, dtype)
+            files[f"{name}.safetensors"] = checksum(path)
+        values = {"format": FORMAT, "kind": kind.value, **config, "files": files}
+        config_partial.write_text(_signed(values), encoding="utf-8")
+        if card is not None:
+            write_text(folder / "README.md", card)
+        (folder / "config.json").unlink(
+            missing_ok=True
+        )  # what is there is about to be replaced: not loadable meanwhile
     return folder
 
 
+def _signed(values: Mapping[str, Any]) -> str:
+    values = json.loads(json.dumps({k: v for k, v in values.items() if k != "checksum"}))
+    return json.dumps({**values, "checksum": _config_checksum(values)}, indent=1) + "\n"
+
+
+def _config_checksum(values: Mapping[str, Any]) -> str:
+    """Of everything but itself, however it is laid out."""
+    content = {k: v for k, v in values.items() if k != "checksum"}
+    return f"crc32:{zlib.crc32(json.dumps(content, sort_keys=True, separators=(',', ':')).encode()):08x}"
+
+
 def read_config(folder: Path, kind: Kind | None = None) -> dict[str, Any]:
-    """The folder's ``config.json``, checked for format and, where given, for the kind that is wanted.
+    """The folder's ``config.json``, checked for format, checksum and, where given, for the kind that is wanted.
 
     Raises:
-        ValueError: damaged, of another version, or of another kind (then it names the class to load it with).
+        WeightsError: damaged, of another version, or of another kind (then it names the class to load it with).
     """
+    path = folder / "config.json"
     try:
-        config = json.loads((folder / "config.json").read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / 'config.json'} is damaged: {error}") from error
+        text = read_regular_text(path, limit=_MAX_CONFIG)
+        config = json.loads(text, object_pairs_hook=_unique)
+        config_checksum = _config_checksum(config) if isinstance(config, dict) else ""
+    except DataError as error:
+        raise WeightsError(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)[:200]
+        raise WeightsError(f"{path} is damaged: {reason}") from error
+    if not isinstance(config, dict):
+        raise WeightsError(f"{path} holds {shown(config)}, not an object with fields: it is no weights folder's")
     if config.get("format") != FORMAT:
-        raise ValueError(f"{folder} has format {config.get('format')!r}, this version reads {FORMAT!r}")
+        raise WeightsError(f"{folder} has format {shown(config.get('format'))}, this version reads {FORMAT!r}")
     found = kind_of(config, folder)
     if kind is not None and found is not kind:
-        raise ValueError(f"{folder} holds {found.value} weights, not {kind.value}: load it with {found.loaded_with}")
-    return dict(config)
+        raise WeightsError(f"{folder} holds {found.value} weights, not {kind.value}: load it with {found.loaded_with}")
+    for name in config:
+        absent = [entry for entry in _ENTRIES if entry not in config]
+        if name not in _ENTRIES and closest(name, absent, cutoff=0.75):
+            raise WeightsError(f"{path} has an unknown field {shown(name)}{did_you_mean(name, absent)}")
+    if config.get("checksum", config_checksum) != config_checksum:
+        raise WeightsError(
+            f"{path} is damaged, or was edited: its checksum is not {shown(config['checksum'])}; copy it again, or take out its "
+            "entry 'checksum' if the edit was meant"
+        )
+    if not isinstance(config.get("name", ""), str):
+        raise WeightsError(f"{path}: name is {shown(config['name'])}, not a text")
+    return config
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in {n for n, _ in pairs[:i]})
+        raise ValueError(f"field {shown(twice)} is there twice")
+    return values
+
+
+def entry(config: Mapping[str, Any], name: str, folder: Path) -> Any:
+    """An entry that every configuration has.
+
+    Raises:
+        WeightsError: this one has not.
+    """
+    if name not in config:
+        raise WeightsError(
+            f"{folder / 'config.json'} has no entry {name!r}: it is damaged, or was written by something else"
+        )
+    return config[name]
+
+
+def verifier(config: Mapping[str, Any], path: Path) -> Verify | None:
+    """What compares a file with its checksum; ``None`` where the configuration, of before they were kept, has none."""
+    if "files" not in config:
+        return None
+    return partial(_verify, config["files"], path)
+
+
+def _verify(files: Any, path: Path) -> None:
+    wanted = files.get(path.name) if isinstance(files, dict) else None
+    found = checksum(path)
+    if wanted != found:
+        raise WeightsError(
+            f"{path} is damaged, or not the file that was written with its config.json: its checksum is {found}, not "
+            f"{shown(wanted)}; copy it again, or take the entries 'files' and 'checksum' out of config.json if this was meant"
+        )
 
 
 def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
-    """What a configuration describes."""
+    """What a configuration describes.
+
+    Raises:
+        WeightsError: this version does not know.
+    """
     value = config.get("kind", Kind.UVA.value)
-    if value not in set(Kind):
-        raise ValueError(f"{folder} holds {value!r} weights, this version knows {', '.join(Kind)}")
+    if not isinstance(value, str) or value not in set(Kind):
+        raise WeightsError(f"{folder} holds {shown(value)} weights, this version knows {', '.join(Kind)}")
     return Kind(value)
 
 
@@ -121,56 +252,3 @@ def pick_device(device: str | torch.device) -> torch.device:
     if str(device) != "auto":
         return torch.device(device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file.
-
-    Raises:
-        FileNotFoundError, ValueError: missing, truncated or damaged.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing")
-    try:
-        return dict(load_file(path))
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or truncated ({error}); copy it again") from error
-
-
-def read_tensors(path: Path, module: nn.Module) -> None:
-    """Fill a module from a file, every tensor accounted for, in float32.
-
-    Raises:
-        FileNotFoundError, ValueError: see :func:`load_tensors`; missing, unknown or ill-shaped tensors, by name.
-    """
-    tensors = load_tensors(path)
-    wanted = module.state_dict()
-    for kind, names in (("missing", wanted.keys() - tensors.keys()), ("unknown", tensors.keys() - wanted.keys())):
-        if names:
-            name = sorted(names)[0]
-            close = difflib.get_close_matches(name, list(tensors if kind == "missing" else wanted), n=3)
-            raise ValueError(f"{path}: {len(names)} {kind} tensors, for example {name!r} (closest: {close})")
-    for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape:
-            raise ValueError(
-                f"{path}: {name!r} is {tuple(tensor.shape)}, the configuration says {tuple(wanted[name].shape)}"
-            )
-    module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-
-
-def write_tensors(path: Path, module: nn.Module, dtype: torch.dtype) -> None:
-    tensors = {k: _stored(v, dtype) for k, v in module.state_dict().items()}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    partial.replace(path)
-
-
-def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    tensor = tensor.detach().cpu()
-    return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    os.replace(partial, path)

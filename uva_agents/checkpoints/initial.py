@@ -11,9 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from uva_agents.checkpoints.archive import read_archive
-from uva_agents.checkpoints.folder import load_tensors
+from uva_agents.checkpoints.filling import finite, refilled
+from uva_agents.checkpoints.folder import is_checkpoint_file
 from uva_agents.checkpoints.official_keys import rename, rename_vae
-from uva_agents.checkpoints.store import is_checkpoint_file
+from uva_agents.checkpoints.stored import StoredTensor
+from uva_agents.checkpoints.tensor_files import stored_tensors
+from uva_agents.errors import WeightsError
 from uva_agents.model import VAE
 
 _LOG = logging.getLogger(__name__)
@@ -46,12 +49,18 @@ class Match:
         return "; ".join(parts)
 
 
-def match_into(module: nn.Module, tensors: Mapping[str, Tensor]) -> Match:
-    """Copy every tensor whose name and shape match."""
+def match_into(module: nn.Module, tensors: Mapping[str, Tensor] | Mapping[str, StoredTensor], where: str = "") -> Match:
+    """Copy every tensor whose name and shape match; of a file, after a look at its numbers.
+
+    Raises:
+        WeightsError: one of them is damaged, of another type or not finite.
+    """
     own = module.state_dict()
-    matching = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    matching = {k: v for k, v in tensors.items() if k in own and tuple(own[k].shape) == tuple(v.shape)}
     for name, tensor in matching.items():
-        own[name].copy_(tensor)
+        if tensor.dtype.is_floating_point != own[name].dtype.is_floating_point:
+            raise WeightsError(f"{where}: {name!r} has numbers of type {tensor.dtype}")
+        own[name].copy_(finite(tensor.load(), name, where) if isinstance(tensor, StoredTensor) else tensor)
     return Match(
         tuple(sorted(matching)),
         tuple(sorted(own.keys() - matching.keys())),
@@ -64,7 +73,7 @@ def load_mar(module: nn.Module, path: Path) -> Match:
     """Start from a MAR checkpoint (``model_ema``) or a released video stage (``state_dicts.ema_model``).
 
     Raises:
-        ValueError: neither is in the file, or nothing in it matches.
+        WeightsError: neither is in the file, or nothing in it matches.
     """
     payload = read_archive(path)
     found: Any = None
@@ -72,12 +81,19 @@ def load_mar(module: nn.Module, path: Path) -> Match:
         states = payload.get("state_dicts")
         found = payload.get("model_ema") or (states.get("ema_model") if isinstance(states, Mapping) else None)
     if not isinstance(found, Mapping):
-        keys = sorted(map(str, payload)) if isinstance(payload, Mapping) else type(payload).__name__
-        raise ValueError(f"{path} has no 'model_ema' (MAR) and no 'state_dicts' (released UVA) weights, only {keys}")
-    tensors = {rename(str(k).replace("module.", "").removeprefix("model.")): v for k, v in found.items()}
-    match = match_into(module, {k: v for k, v in tensors.items() if isinstance(v, Tensor)})
+        keys = sorted(str(k)[:40] for k in payload)[:10] if isinstance(payload, Mapping) else type(payload).__name__
+        raise WeightsError(f"{path} has no 'model_ema' (MAR) and no 'state_dicts' (released UVA) weights, only {keys}")
+    match = match_into(
+        module,
+        {
+            rename(k.replace("module.", "").removeprefix("model.")): v
+            for k, v in found.items()
+            if isinstance(v, StoredTensor) and isinstance(k, str) and len(k) <= 300
+        },
+        str(path),
+    )
     if not match.matched:
-        raise ValueError(f"{path}: no tensor matches this network in name and shape ({match})")
+        raise WeightsError(f"{path}: no tensor matches this network in name and shape ({match})")
     _LOG.warning("%s: %s", path.name, match)
     return match
 
@@ -86,15 +102,19 @@ def load_vae(vae: VAE, path: Path) -> None:
     """An autoencoder's weights: ours (safetensors) or the original ``kl16.ckpt`` (key ``model``).
 
     Raises:
-        ValueError: something is missing or has another shape.
+        WeightsError: something is missing or has another shape.
     """
     if not is_checkpoint_file(path):
-        vae.load_state_dict({k: v.float() for k, v in load_tensors(path).items()})
+        refilled(vae, stored_tensors(path), where=str(path), what="autoencoder")
         return
     payload = read_archive(path)
     tensors = payload.get("model", payload) if isinstance(payload, Mapping) else {}
-    named = {str(k): v for k, v in tensors.items() if isinstance(v, Tensor) and not str(k).startswith("loss.")}
-    match = match_into(vae, rename_vae(named))
+    named = {
+        k: v
+        for k, v in (tensors.items() if isinstance(tensors, Mapping) else ())
+        if isinstance(v, StoredTensor) and isinstance(k, str) and len(k) <= 300 and not k.startswith("loss.")
+    }
+    match = match_into(vae, rename_vae(named, str(path)), str(path))
     if match.fresh:
-        raise ValueError(f"{path} does not fill this autoencoder: {match}")
+        raise WeightsError(f"{path} does not fill this autoencoder: {match}")
     _LOG.warning("%s: %s", path.name, match)

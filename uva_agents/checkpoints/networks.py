@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 
-from uva_agents.checkpoints.folder import Kind, pick_device, read_config, read_tensors, resolve, write_folder
+from uva_agents.checkpoints.described import describe
+from uva_agents.checkpoints.folder import Kind, is_checkpoint_file, pick_device, resolve, write_folder
 from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.data.normalizer import LinearNormalizer
-from uva_agents.model import DiffusionPolicyConfig, DiffusionPolicyNet, TwoFrameConfig, TwoFrameNet
+from uva_agents.errors import WeightsError
+from uva_agents.model import DiffusionPolicyNet, TwoFrameNet
 
 Net = TypeVar("Net", DiffusionPolicyNet, TwoFrameNet)
 
@@ -58,31 +60,21 @@ def load_diffusion_policy(
 
     Raises:
         FileNotFoundError: unknown name.
-        ValueError: damaged or foreign files; weights of another kind, with the class that takes them.
+        WeightsError: damaged or foreign files; weights of another kind, with the class that takes them.
     """
-    folder = _folder(name_or_path)
-    config = read_config(folder, Kind.DIFFUSION_POLICY)
-    return _fill(folder, config, DiffusionPolicyNet(DiffusionPolicyConfig.from_dict(config["model"])), device)
+    return _load(name_or_path, Kind.DIFFUSION_POLICY, DiffusionPolicyNet, device)
 
 
 def load_two_frame(name_or_path: str | Path, *, device: str | torch.device = "auto") -> NetBundle[TwoFrameNet]:
     """As :func:`load_diffusion_policy`, for the two-frame baseline."""
-    folder = _folder(name_or_path)
-    config = read_config(folder, Kind.TWO_FRAME)
-    return _fill(folder, config, TwoFrameNet(TwoFrameConfig.from_dict(config["model"])), device)
+    return _load(name_or_path, Kind.TWO_FRAME, TwoFrameNet, device)
 
 
-def _folder(name_or_path: str | Path) -> Path:
-    if str(name_or_path).endswith((".ckpt", ".pt", ".pth")):
-        raise ValueError(f"{name_or_path} is a torch file; only UVA's are read, by uva.Policy: give a weights folder")
-    return resolve(name_or_path)
-
-
-def _fill(folder: Path, config: Mapping[str, Any], model: Net, device: str | torch.device) -> NetBundle[Net]:
-    read_tensors(folder / "model.safetensors", model)
-    return NetBundle(
-        model.eval().requires_grad_(False).to(pick_device(device)),
-        LinearNormalizer.from_dict(config["normalizer"]),
-        InterfaceSpec.from_dict(config["interface"]),
-        str(config.get("name", folder.name)),
-    )
+def _load(
+    name_or_path: str | Path, kind: Kind, make: Callable[[Any], Net], device: str | torch.device
+) -> NetBundle[Net]:
+    if is_checkpoint_file(name_or_path):
+        raise WeightsError(f"{name_or_path} is a torch file; only UVA's are read, by uva.Policy: give a weights folder")
+    about = describe(resolve(name_or_path), kind)
+    model = about.filled("model", lambda: make(about.sizes))
+    return NetBundle(model.to(pick_device(device)), about.normalizer, about.spec, about.name)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TypeVar
 
 from torch import Tensor
+
+from uva_agents.checkpoints.stored import StoredTensor
+from uva_agents.errors import WeightsError
+
+T = TypeVar("T", Tensor, StoredTensor)
 
 _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^z_proj_cond\.", "history_proj."),
@@ -67,17 +73,24 @@ _VAE_RENAMES: tuple[tuple[str, str], ...] = (
 )
 
 
-def rename_vae(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our autoencoder's tensors from those of a released one (given without the ``vae_model.`` prefix).
+def rename_vae(tensors: Mapping[str, T], where: str = "these tensors") -> dict[str, T]:
+    """Our autoencoder's tensors from those of a released one (given without the ``vae_model.`` prefix), in the same order.
 
     The decoder's levels count from the other end here, and attention's 1x1 convolutions are linear layers.
+
+    Raises:
+        WeightsError: two of them are the same tensor.
     """
-    levels = 1 + max((int(m[1]) for k in tensors if (m := re.match(r"decoder\.up\.(\d+)\.", k))), default=0)
-    out = {}
-    for key, tensor in tensors.items():
-        key = re.sub(r"^decoder\.up\.(\d+)\.", lambda m: f"decoder.up.{levels - 1 - int(m[1])}.", key)
-        key = _substituted(key, _VAE_RENAMES)
-        if ".attentions." in key and tensor.ndim == 4:
-            tensor = tensor[:, :, 0, 0]
-        out[f"net.{key}"] = tensor
+    levels = 1 + max((int(m[1]) for k in tensors if (m := re.match(r"decoder\.up\.(\d{1,4})\.", k))), default=0)
+    out: dict[str, T] = {}
+    for theirs, tensor in tensors.items():
+        key = re.sub(r"^decoder\.up\.(\d{1,4})\.", lambda m: f"decoder.up.{levels - 1 - int(m[1])}.", theirs)
+        key = f"net.{_substituted(key, _VAE_RENAMES)}"
+        if ".attentions." in key and len(tensor.shape) == 4 and tuple(tensor.shape[2:]) == (1, 1):
+            tensor = tensor.reshape(tensor.shape[:2])
+        if key in out:
+            raise WeightsError(
+                f"{where}: two tensors of the autoencoder are the same, one of them 'vae_model.{theirs}'"
+            )
+        out[key] = tensor
     return out

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from uva_agents.checkpoints.folder import Kind, pick_device, read_config, read_tensors, resolve, write_folder
+from uva_agents.checkpoints.described import Description, describe
+from uva_agents.checkpoints.folder import Kind, is_checkpoint_file, pick_device, resolve, write_folder
 from uva_agents.checkpoints.spec import InterfaceSpec
-from uva_agents.checkpoints.text import TextEncoder
+from uva_agents.checkpoints.text import TextEncoder, read_tower
 from uva_agents.data.normalizer import LinearNormalizer
+from uva_agents.errors import WeightsError
 from uva_agents.model import UVA, VAE, UVAConfig
 
 
@@ -78,37 +80,33 @@ def load_bundle(name_or_path: str | Path, *, device: str | torch.device = "auto"
 
     Raises:
         FileNotFoundError: unknown name.
-        ValueError: damaged or foreign files, by name; weights of another kind, with the class that takes them.
+        WeightsError: damaged or foreign files, by name; weights of another kind, with the class that takes them.
     """
     if is_checkpoint_file(name_or_path):
         from uva_agents.checkpoints.official import load_official
 
         return load_official(name_or_path, device=device, heads=heads)[0]
-    folder = resolve(name_or_path)
-    config = read_config(folder, Kind.UVA)
-    model_config = UVAConfig.from_dict(config["model"])
-    model, vae = UVA(model_config), VAE(model_config.vae)
-    read_tensors(folder / "model.safetensors", model)
-    read_tensors(folder / "vae.safetensors", vae)
+    about = describe(resolve(name_or_path), Kind.UVA)
+    sizes = about.sizes
+    assert isinstance(sizes, UVAConfig)
+    model = about.filled("model", lambda: UVA(sizes))
+    if sizes.standardize and not bool((model.token_std > 0).all()):
+        raise WeightsError(
+            f"{about.folder / 'model.safetensors'}: 'token_std' must be above 0: latents are divided by it"
+        )
     bundle = Bundle(
-        model.eval().requires_grad_(False),
-        vae.eval().requires_grad_(False),
-        LinearNormalizer.from_dict(config["normalizer"]),
-        InterfaceSpec.from_dict(config["interface"]),
-        name=str(config.get("name", folder.name)),
-        text=_load_text(folder, config),
+        model,
+        about.filled("vae", lambda: VAE(sizes.vae)),
+        about.normalizer,
+        about.spec,
+        name=about.name,
+        text=_load_text(about),
     )
     return bundle.to(pick_device(device))
 
 
-def is_checkpoint_file(name_or_path: str | Path) -> bool:
-    """Whether it names a torch file rather than a weights folder or a shipped name."""
-    return str(name_or_path).endswith((".ckpt", ".pt", ".pth"))
-
-
-def _load_text(folder: Path, config: Mapping[str, Any]) -> TextEncoder | None:
-    if "text" not in config:
+def _load_text(about: Description) -> TextEncoder | None:
+    if "text" not in about.config:
         return None
-    encoder = TextEncoder(config["text"])
-    read_tensors(folder / "text.safetensors", encoder)
-    return encoder.eval().requires_grad_(False)
+    values = read_tower(about.config["text"], f"{about.where}: text")
+    return about.filled("text", lambda: TextEncoder(values))

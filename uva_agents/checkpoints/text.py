@@ -4,30 +4,65 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+
+from uva_agents.checkpoints.schema import Range, Schema
 
 TOKENS = 30
 """Instructions are padded to this many tokens, as in the released training data."""
 DEFAULT_TOKENIZER = "openai/clip-vit-base-patch32"
 
-_CONFIG = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "projection_dim",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "max_position_embeddings",
-    "hidden_act",
-    "layer_norm_eps",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
+
+@dataclass(frozen=True)
+class Tower:
+    """Sizes of the tower, as ``CLIPTextConfig`` calls them; CLIP ViT-B/32 by default."""
+
+    vocab_size: int = 49_408
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    projection_dim: int = 512
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    hidden_act: Literal["quick_gelu", "gelu", "gelu_new", "relu", "silu"] = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    pad_token_id: int | None = None
+
+
+_SCHEMA = Schema(
+    {
+        Tower: {
+            "vocab_size": Range(1, 1 << 20),
+            "hidden_size": Range(1, 16_384),
+            "intermediate_size": Range(1, 65_536),
+            "projection_dim": Range(1, 65_536),
+            "num_hidden_layers": Range(1, 256),
+            "num_attention_heads": Range(1, 1024),
+            "max_position_embeddings": Range(TOKENS, 65_536),
+            "layer_norm_eps": Range(0, 1, above=True),
+            "bos_token_id": Range(0, 1 << 20),
+            "eos_token_id": Range(0, 1 << 20),
+            "pad_token_id": Range(-1, 1 << 20),
+        }
+    }
 )
+
+
+def read_tower(values: Any, where: str) -> dict[str, Any]:
+    """The tower's configuration, checked; what is not given is left to transformers.
+
+    Raises:
+        WeightsError: a field is unknown, of another type or out of its range.
+    """
+    tower = _SCHEMA.read(Tower, values, where)
+    return {name: getattr(tower, name) for name in values}
 
 
 class TextEncoder(nn.Module):
@@ -50,7 +85,7 @@ class TextEncoder(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """What rebuilds the tower."""
-        return {name: getattr(self.tower.config, name) for name in _CONFIG}
+        return {name: getattr(self.tower.config, name) for name in Tower.__dataclass_fields__}
 
     @torch.no_grad()
     def embed(self, text: str) -> Tensor:

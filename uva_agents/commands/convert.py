@@ -7,6 +7,9 @@ import os
 import shutil
 from pathlib import Path
 
+from uva_agents.errors import InputError, MachineError
+from uva_agents.utils.files import check_folder_target
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -28,16 +31,18 @@ def run(args: argparse.Namespace) -> int:
     """Convert, and say what became of every tensor.
 
     Raises:
-        ValueError: OUT exists already, or the file is not what it should be.
+        InputError: OUT exists already, or must not be replaced.
+        FileNotFoundError: no such checkpoint.
+        WeightsError: the file is not what it should be.
+        MachineError: OUT cannot be written.
     """
+    out = _check_target(args.checkpoint, args.out, force=args.force)
     import torch
     from rich.progress import Progress
 
     from uva_agents.checkpoints.official import load_official
     from uva_agents.checkpoints.store import save_bundle
 
-    if args.out.exists() and not args.force:
-        raise ValueError(f"{args.out} exists: choose another folder, or --force to replace it")
     with Progress(disable=args.quiet) as bar:
         tasks = {}
 
@@ -48,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
         bundle, report = load_official(args.checkpoint, device="cpu", heads=args.heads, progress=progress)
         writing = bar.add_task("writing", total=None)
-        partial = args.out.with_name(f"{args.out.name}.{os.getpid()}.partial")
+        partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
         try:
             save_bundle(
                 bundle,
@@ -57,15 +62,49 @@ def run(args: argparse.Namespace) -> int:
                 extra={"released": {"file": args.checkpoint.name, "weights": report.weights, "config": report.config}},
                 dtype=getattr(torch, args.dtype),
             )
-            if args.out.exists():
-                shutil.rmtree(args.out)
-            partial.rename(args.out)
+            _put(partial, out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         bar.update(writing, total=1, completed=1)
     print(report)
     print(f"weights: {args.out}")
     return 0
+
+
+def _check_target(checkpoint: Path, out: Path, *, force: bool) -> Path:
+    """That the work will have a place to go to; OUT as an absolute path."""
+    if not checkpoint.exists():
+        raise FileNotFoundError(f"no file {checkpoint}")
+    target = out.absolute()
+    if target.is_symlink() or target.exists():
+        if not force:
+            raise InputError(f"{out} exists: choose another folder, or --force to replace it")
+        # What --force deletes is weights, never somebody's home.
+        if (
+            target.is_symlink()
+            or not target.is_dir()
+            or (any(target.iterdir()) and not (target / "config.json").exists())
+        ):
+            raise InputError(f"{out} is not a weights folder, which is what --force replaces: choose another one")
+        if checkpoint.resolve().is_relative_to(target.resolve()):
+            raise InputError(f"{checkpoint} is in {out}, which --force would delete: choose another folder")
+    check_folder_target(target.parent)
+    return target
+
+
+def _put(partial: Path, out: Path) -> None:
+    """A finished folder in its place, from one moment to the next; what was there is deleted afterwards."""
+    old = partial.with_suffix(".old")
+    try:
+        if out.exists():
+            out.rename(old)
+        partial.rename(out)
+    except OSError as error:
+        raise MachineError(f"{out} cannot be written: {error.strerror}") from error
+    finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def card(checkpoint: Path, dtype: str, report: str) -> str:

@@ -12,8 +12,9 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from uva_agents.checkpoints.folder import load_tensors, resolve
+from uva_agents.checkpoints.folder import resolve
 from uva_agents.checkpoints.networks import NetBundle, load_diffusion_policy, load_two_frame, save_net
+from uva_agents.checkpoints.tensor_files import load_tensors
 from uva_agents.data import Episodes, FrameWindows, LinearNormalizer, WindowSpec, held_out_split
 from uva_agents.data.images import resize_frames
 from uva_agents.model import DiffusionPolicyConfig, DiffusionPolicyNet, TwoFrameConfig, TwoFrameNet

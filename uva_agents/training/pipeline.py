@@ -16,10 +16,12 @@ from accelerate import PartialState
 from rich.progress import Progress
 from torch import nn
 
-from uva_agents.checkpoints.folder import load_tensors, write_tensors
+from uva_agents.checkpoints.filling import refilled
+from uva_agents.checkpoints.folder import is_checkpoint_file
 from uva_agents.checkpoints.initial import load_mar, load_vae, match_into
 from uva_agents.checkpoints.spec import InterfaceSpec
-from uva_agents.checkpoints.store import Bundle, is_checkpoint_file, load_bundle, save_bundle
+from uva_agents.checkpoints.store import Bundle, load_bundle, save_bundle
+from uva_agents.checkpoints.tensor_files import stored_tensors, write_tensors
 from uva_agents.data import (
     Episodes,
     LatentCache,
@@ -342,7 +344,7 @@ def _points(
     if options.init is not None and not is_checkpoint_file(options.init):
         pass  # it came with the weights
     elif options.points_weights is not None:
-        reader.load_state_dict(load_tensors(options.points_weights))
+        refilled(reader, stored_tensors(options.points_weights), where=str(options.points_weights), what="point reader")
     else:
         stage = PointsStage(recipe, reader, train, held_out, make_normalizer(recipe, train))
         if not _train(stage, None, recipe.points, recipe, options):

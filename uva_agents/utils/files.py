@@ -111,10 +111,11 @@ def read_regular(path: str | Path, *, limit: int) -> bytes:
         if path.is_dir():
             raise DataError(f"{path} is a folder, not a file") from error
         raise MachineError(f"{path} cannot be read: {_reason(error)}") from error
+    facts = os.fstat(handle)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(handle)
+        raise DataError(f"{path} is {'a folder' if stat.S_ISDIR(facts.st_mode) else 'not a regular file'}")
     with os.fdopen(handle, "rb") as file:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            raise DataError(f"{path} is not a regular file")
         if facts.st_size > limit:
             raise DataError(f"{path} has {facts.st_size:,} bytes, at most {limit:,} are read of such a file")
         return file.read(limit + 1)

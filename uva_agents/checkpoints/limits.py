@@ -1,0 +1,224 @@
+"""What numbers in a weights folder or released file may be, and what they must say together. Sizes are generous, not infinite:
+a network's skeleton is made before its tensors are compared with the file's, and that must take a moment whatever the file says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from uva_agents.checkpoints.schema import Range, Schema, shown
+from uva_agents.checkpoints.spec import InterfaceSpec
+from uva_agents.data.normalizer import LinearNormalizer
+from uva_agents.errors import WeightsError
+from uva_agents.model import (
+    DiffusionPolicyConfig,
+    EncoderConfig,
+    TransformerConfig,
+    TwoFrameConfig,
+    UNetConfig,
+    UVAConfig,
+)
+from uva_agents.model.config import HeadConfig
+from uva_agents.model.vae import VAEConfig
+
+_SIDE = Range(1, 4096)
+_WIDTH = Range(1, 16_384)
+_DEPTH = Range(0, 256)
+_NUMBERS, _SOME = Range(1, 4096), Range(0, 4096)
+_SHARE = Range(0, 1)
+_ANY = Range(-math.inf, math.inf)
+
+_RANGES: Mapping[type, Mapping[str, Range]] = {
+    VAEConfig: {
+        "channels": Range(1, 4096),
+        "channel_mult": Range(0, 64, above=True, items=16),
+        "res_blocks": Range(1, 64),
+        "z_channels": Range(1, 4096),
+        "scale": Range(0, 1e6, above=True),
+    },
+    HeadConfig: {
+        "width": _WIDTH,
+        "depth": _DEPTH,
+        "clip": Range(0, 1e6, above=True),
+        "draws": Range(1, 1e6),
+        "share": Range(0, 1, above=True),
+    },
+    UVAConfig: {
+        "image_size": Range(1, 2048),
+        "patch_size": Range(1, 64),
+        "width": _WIDTH,
+        "encoder_depth": _DEPTH,
+        "decoder_depth": _DEPTH,
+        "heads": Range(1, 1024),
+        "mlp_ratio": Range(0, 64, above=True),
+        "attention_dropout": _SHARE,
+        "dropout": _SHARE,
+        "aggregator_dropout": _SHARE,
+        "n_frames": Range(1, 256),
+        "history_steps": _NUMBERS,
+        "action_steps": _NUMBERS,
+        "action_dim": _NUMBERS,
+        "text_dim": Range(0, 65_536),
+        "text_tokens": _NUMBERS,
+        "proprio_dim": _SOME,
+        "proprio_steps": _NUMBERS,
+        "predict_proprio_dim": _SOME,
+        "readout_dim": _SOME,
+        "frame_points": Range(0, 1024),
+        "proprio_points": Range(0, 1024),
+    },
+    EncoderConfig: {
+        "image_size": _SIDE,
+        "crop": _SIDE,
+        "frames": Range(1, 64),
+        "widths": Range(1, 16_384, items=16),
+        "blocks": Range(0, 64, items=16),
+        "stem": Range(1, 64),
+        "keypoints": _SOME,
+        "features": Range(1, 65_536),
+        "points": Range(0, 128),
+    },
+    UNetConfig: {
+        "stages": Range(1, 16_384, items=12),
+        "kernel": Range(1, 101),
+        "groups": Range(1, 4096),
+        "step_dim": Range(4, 65_536),
+    },
+    TransformerConfig: {
+        "width": _WIDTH,
+        "depth": _DEPTH,
+        "heads": Range(1, 1024),
+        "dropout": _SHARE,
+        "embedding_dropout": _SHARE,
+    },
+    DiffusionPolicyConfig: {
+        "action_dim": _NUMBERS,
+        "proprio_dim": _SOME,
+        "obs_steps": Range(1, 64),
+        "horizon": _NUMBERS,
+        "first_action": Range(-64, 0),
+        "action_steps": _NUMBERS,
+        "train_steps": Range(1, 100_000),
+        "geometry": Range(0, 65_536),
+        "guesses": Range(0, 1024),
+        "max_step": Range(0, 1e9, above=True),
+    },
+    TwoFrameConfig: {"width": _WIDTH, "action_dim": _NUMBERS, "stride": Range(1, 1024)},
+    InterfaceSpec: {
+        "image_shape": Range(1, 8192),
+        "wrist_shape": Range(1, 8192),
+        "action_low": _ANY,
+        "action_high": _ANY,
+        "control_hz": Range(0, 10_000, above=True),
+        "execute": _NUMBERS,
+        "action_offset": Range(0, 16),
+    },
+}
+SCHEMA = Schema(_RANGES, {UNetConfig: "unet", TransformerConfig: "transformer"})
+
+_SCALES = Range(1e-12, 1e12)
+"""Of a normaliser, whatever the sign: beyond, single precision has nothing left of the numbers."""
+
+
+def read_normalizer(values: Any, where: str) -> LinearNormalizer:
+    """A normaliser, each key of which has as many finite scales, none of them zero, as finite offsets.
+
+    Raises:
+        WeightsError: otherwise.
+    """
+    if not isinstance(values, Mapping) or not values:
+        raise WeightsError(f"{where} is {shown(values)}, not an object with a scale and an offset for every key")
+    scale, offset = {}, {}
+    for key, entry in values.items():
+        if not isinstance(entry, Mapping) or set(entry) != {"scale", "offset"}:
+            raise WeightsError(f"{where}.{key} is {shown(entry)}, not an object with 'scale' and 'offset'")
+        scale[key], offset[key] = (_finite(entry[part], f"{where}.{key}.{part}") for part in ("scale", "offset"))
+    return check_normalizer(LinearNormalizer(scale, offset), where)
+
+
+def _finite(values: Any, where: str) -> np.ndarray:
+    if not isinstance(values, list) or not 0 < len(values) <= 4096:
+        raise WeightsError(f"{where} is {shown(values)}, not a list of at most 4096 numbers")
+    for i, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e30:
+            raise WeightsError(f"{where}[{i}] is {shown(value)}, not a finite number")
+    return np.asarray(values, np.float64)
+
+
+def check_normalizer(normalizer: LinearNormalizer, where: str) -> LinearNormalizer:
+    """The normaliser, if every number in it is one that can be divided by.
+
+    Raises:
+        WeightsError: otherwise.
+    """
+    for key, scale in normalizer.scale.items():
+        offset = normalizer.offset[key]
+        if scale.shape != offset.shape:
+            raise WeightsError(f"{where}.{key} has {scale.size} scales and {offset.size} offsets")
+        for i, (factor, shift) in enumerate(zip(scale.flat, offset.flat, strict=True)):
+            if abs(factor) not in _SCALES:
+                raise WeightsError(f"{where}.{key}.scale[{i}] is {factor}, its size must be {_SCALES}")
+            if not math.isfinite(shift):
+                raise WeightsError(f"{where}.{key}.offset[{i}] is {shift}, not a finite number")
+    return normalizer
+
+
+def check_together(
+    network: UVAConfig | DiffusionPolicyConfig | TwoFrameConfig,
+    normalizer: LinearNormalizer,
+    spec: InterfaceSpec,
+    where: str,
+) -> None:
+    """That interface and normaliser are of the sizes of the network.
+
+    Raises:
+        WeightsError: otherwise, by field.
+    """
+    SCHEMA.check(spec, f"{where}: interface")
+    size = network.action_dim if spec.action_pose is None else 7
+    for name, bounds in (("action_low", spec.action_low), ("action_high", spec.action_high)):
+        if len(bounds) != size:
+            raise WeightsError(f"{where}: interface.{name} has {len(bounds)} numbers, these actions have {size}")
+    for i, (low, high) in enumerate(zip(spec.action_low, spec.action_high, strict=True)):
+        if not low <= high:
+            raise WeightsError(f"{where}: interface.action_low[{i}] is {low}, above action_high[{i}], which is {high}")
+    if spec.action_pose is not None and network.action_dim != 10:
+        raise WeightsError(
+            f"{where}: interface.action_pose is {spec.action_pose!r}, which takes 10 numbers, not {network.action_dim}"
+        )
+    if not isinstance(network, TwoFrameConfig) and spec.execute > network.action_steps:
+        raise WeightsError(
+            f"{where}: interface.execute is {spec.execute}, a chunk has {network.action_steps} actions (model.action_steps)"
+        )
+    proprio = 0 if isinstance(network, TwoFrameConfig) else network.proprio_dim
+    sizes = {"action": network.action_dim}
+    if proprio:
+        if spec.proprio_key is None:
+            raise WeightsError(f"{where}: interface.proprio_key is missing, the network takes {proprio} numbers")
+        sizes[spec.proprio_key] = proprio
+    for key, wanted in sizes.items():
+        found = normalizer.scale.get(key)
+        if found is None or found.shape != (wanted,):
+            has = "missing" if found is None else f"of size {found.size}"
+            raise WeightsError(f"{where}: normalizer.{key} is {has}, the network has {wanted} numbers of it")
+    if isinstance(network, UVAConfig):
+        _check_uva(network, normalizer, spec, where)
+
+
+def _check_uva(network: UVAConfig, normalizer: LinearNormalizer, spec: InterfaceSpec, where: str) -> None:
+    if network.wrist_image and spec.wrist_shape is None:
+        raise WeightsError(f"{where}: interface.wrist_shape is missing, the network sees a wrist camera")
+    if not spec.point_keys:
+        return
+    lost = [key for key in spec.point_keys if key not in normalizer.scale]
+    if lost:
+        raise WeightsError(f"{where}: interface.point_keys has {shown(lost[0])}, which normalizer does not")
+    points = sum(normalizer.scale[key].size for key in spec.point_keys)
+    wanted = network.readout_dim or 2 * network.frame_points
+    if points != wanted:
+        raise WeightsError(
+            f"{where}: the point_keys have {points} numbers together, the network has {wanted} (readout_dim)"
+        )
