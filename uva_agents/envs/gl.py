@@ -76,7 +76,7 @@ def require(needed_by: str) -> None:
 
 
 def check_process(needed_by: str) -> None:
-    """That OpenGL was not used before this process was forked off: its threads stay behind, and drawing would wait for them forever.
+    """That OpenGL was not used before this process was forked: its threads stay behind, and drawing would wait for them for ever.
 
     Raises:
         MachineError: it was.

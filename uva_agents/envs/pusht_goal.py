@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
+from uva_agents.envs import states
+from uva_agents.envs.checks import checked_count
 from uva_agents.envs.pusht import SIZE, PushTEnv, PushTState, ResetOptions, Start, checked_start, initial_state
 
 NEAR_PX = 20.0
@@ -60,6 +62,7 @@ class PushTGoalEnv(PushTEnv):
     task_description = "bring finger and block where the goal picture shows them"
     _env_id: ClassVar[str] = "uva/PushTGoal-v0"
     _options: ClassVar[tuple[str, ...]] = ("start_state", "goal_state")
+    _state: ClassVar[type[PushTState]] = GoalState
 
     def __init__(
         self,
@@ -70,8 +73,7 @@ class PushTGoalEnv(PushTEnv):
         episodes: Sequence[int] | None = None,
     ) -> None:
         super().__init__(render_mode, render_size)
-        if ahead < 1:
-            raise ValueError(f"ahead={ahead}: the goal is at least one step after the start")
+        ahead = checked_count(ahead, "ahead", 1)
         if episodes is not None and recordings is None:
             raise ValueError("episodes= chooses among recordings: give recordings=, too")
         self.ahead = ahead
@@ -87,24 +89,24 @@ class PushTGoalEnv(PushTEnv):
             self._goal_image = self.draw_state(self._wanted)
         return {**super().get_obs(), "goal": self._goal_image.copy()}
 
-    def get_state(self) -> GoalState:
-        """The present moment and the goal; see ``uva/PushT-v0``."""
-        now = super().get_state()
-        return GoalState(now.start, now.actions, now.max_coverage, now.goal, self._wanted)
+    def _moment(self) -> tuple[Any, ...]:
+        return *super()._moment(), self._wanted
 
     def _adopt(self, state: PushTState) -> None:
-        super()._adopt(state)
-        if not isinstance(state, GoalState):
-            raise TypeError(f"a state of {self._env_id} has a goal, and this is one of another PushT environment")
+        assert isinstance(state, GoalState)
         self._aim(state.wanted)
+
+    def _look_at(self, state: PushTState) -> None:
+        super()._look_at(state)
+        assert isinstance(state, GoalState)
+        states.numbers(state.wanted, "goal", size=5)
 
     def _aim(self, wanted: Start) -> None:
         if wanted != self._wanted:
             self._wanted, self._goal_image = wanted, None
 
     def _chosen_start(self, options: ResetOptions, seed: int | None) -> Start:
-        given = [options.get(name) for name in self._options]
-        start, wanted = (None if v is None else checked_start(v, n) for n, v in zip(self._options, given, strict=True))
+        start, wanted = (checked_start(options[name], name) if name in options else None for name in self._options)
         if start is None or wanted is None:
             drawn = self._drawn_pair(self._episode_seed(seed))
             start, wanted = start or drawn[0], wanted or drawn[1]
