@@ -89,7 +89,8 @@ class Lifecycle:
         self._require_copyable()
         args, kwargs = self._made_with
         here: Any = self
-        kept = {name: getattr(here, name) for name in (*_KEPT, *self._carried) if name in here.__dict__}
+        kept = {name: getattr(here, name) for name in _KEPT if name in here.__dict__}
+        kept |= {name: getattr(here, name) for name in self._carried}
         now = here.get_state() if not self._closed and self._running() else None
         return _made, (type(self), args, kwargs), {"kept": kept, "now": now, "closed": self._closed}
 

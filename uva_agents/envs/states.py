@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 import importlib.metadata
+import operator
 import struct
 import zlib
 from collections.abc import Callable, Collection, Iterable
@@ -63,6 +64,7 @@ def check(
     tasks: Collection[str] = ("",),
     fix: str = "",
     look: Callable[[Any], None] | None = None,
+    pack: Callable[[Any], Any] = lambda value: value,
 ) -> None:
     """That ``state`` is one of this environment's, whole and unchanged. Nothing is done with it before.
 
@@ -73,6 +75,7 @@ def check(
         made_by: its simulator.
         fix: what to do about a state of another task.
         look: has a look at its values, and raises an InputError, or whatever comes of values of other types.
+        pack: what was done with each value before :func:`stamp`.
 
     Raises:
         InputError: it is not; the message says what differs.
@@ -99,11 +102,11 @@ def check(
     if mark.task not in tasks:
         here = " or ".join(repr(task) for task in tasks)
         raise InputError(f"this state is of the task {mark.task!r}, and this environment has {here}{fix}")
-    values = [getattr(state, field.name, None) for field in fields(kind) if field.name != "stamp"]
     try:
+        values = [getattr(state, field.name) for field in fields(kind) if field.name != "stamp"]
         if look is not None:
             look(state)
-        found = _checksum((mark.environment, mark.task, mark.simulator, mark.version), values)
+        found = _checksum((mark.environment, mark.task, mark.simulator, mark.version), map(pack, values))
     except InputError:
         raise
     except (TypeError, ValueError, ArithmeticError, LookupError, struct.error, AttributeError, RecursionError) as error:
@@ -153,7 +156,11 @@ def _checksum(head: tuple[Any, ...], values: Iterable[Any]) -> int:
 def _append(parts: list[bytes], value: Any) -> None:
     """Bytes that differ wherever two values differ, whatever they were copied through."""
     kind = type(value)
-    if kind is float:
+    if kind is np.ndarray:
+        if value.dtype == object:
+            raise TypeError("an array of objects")
+        parts += (_head(value.dtype.char, value.shape), value.tobytes())
+    elif kind is float:
         parts.append(struct.pack("<d", value))
     elif isinstance(value, np.generic):
         _append(parts, value.item())
@@ -171,10 +178,6 @@ def _append(parts: list[bytes], value: Any) -> None:
             return
         for part in value:
             _append(parts, part)
-    elif isinstance(value, np.ndarray):
-        if value.dtype == object:
-            raise TypeError("an array of objects")
-        parts += (f"a{value.dtype.str}{value.shape}:".encode(), value.tobytes())
     elif value is None or kind in (bool, int, str):
         parts.append(f"{kind.__name__[0]}{value!r};".encode())
     elif kind is dict:
@@ -184,9 +187,21 @@ def _append(parts: list[bytes], value: Any) -> None:
             _append(parts, part)
     elif hasattr(kind, "__dataclass_fields__"):
         parts.append(kind.__name__.encode())
-        for name in kind.__dataclass_fields__:
-            _append(parts, getattr(value, name))
+        for part in _parts(kind)(value):
+            _append(parts, part)
     elif isinstance(value, enum.Enum):
         parts.append(f"{kind.__name__}.{value.name};".encode())
     else:
         raise TypeError(f"a {kind.__name__}")
+
+
+@functools.lru_cache(maxsize=256)
+def _head(dtype: str, shape: tuple[int, ...]) -> bytes:
+    return f"a{dtype}{shape}:".encode()
+
+
+@functools.cache
+def _parts(kind: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """Values of a dataclass's fields; an attrgetter of one name would return no tuple, so it is given two."""
+    names = list(kind.__dataclass_fields__)
+    return operator.attrgetter(*names, names[0])

@@ -208,7 +208,8 @@ class BlockPushEnv(Lifecycle, gym.Env[Observation, np.ndarray]):
         Raises:
             RuntimeError: the environment has not been reset.
         """
-        values = self._scene.save(), self._scene.target, self._placed("get_state()"), self._score, self._assignment
+        layout = self._placed("get_state()")
+        values = self._scene.save(), self._scene.target, layout, self._score, self._assignment
         return BlockPushState(*values, stamp=states.stamp(self._env_id, _name(self._assignment), _made_by(), values))
 
     def set_state(self, state: BlockPushState) -> None:
