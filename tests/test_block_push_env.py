@@ -294,7 +294,7 @@ def test_pictures_can_be_left_out_and_asked_for(env):
     [
         ({"render_mode": "human"}, "rgb_array"),
         ({"assignment": "R-B"}, "assignment='R-B' is unknown.*'R-R'"),
-        ({"action_mode": "delta"}, "'absolute', 'relative'"),
+        ({"action_mode": "delta"}, "'absolute' or 'relative'"),
         ({"camera": "top"}, "camera='top' is unknown.*'workspace'"),
         ({"image_size": 4}, "at least 8 pixels"),
         ({"image_size": (96, 4)}, "at least 8 pixels"),

@@ -81,7 +81,8 @@ def checked_choice(value: Any, name: str, known: Sequence[str]) -> str:
         return value
     close = difflib.get_close_matches(str(value), known, n=1) if isinstance(value, str) else []
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise InputError(f"{name}={value!r} is unknown: pass one of {', '.join(map(repr, known))}{hint}")
+    names = " or ".join(map(repr, known)) if len(known) < 3 else f"one of {', '.join(map(repr, known))}"
+    raise InputError(f"{name}={value!r} is unknown: pass {names}{hint}")
 
 
 def checked_flag(value: Any, name: str) -> bool:

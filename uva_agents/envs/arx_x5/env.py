@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.envs import states
-from uva_agents.envs.arx_x5.actions import ActionCodec
+from uva_agents.envs.arx_x5.actions import ACTIONS, ActionCodec
 from uva_agents.envs.arx_x5.assembly import checked_model
 from uva_agents.envs.arx_x5.demonstrator import Demonstrator
 from uva_agents.envs.arx_x5.drivers import TwinState
@@ -22,10 +23,12 @@ from uva_agents.envs.arx_x5.rig import Latencies, Look
 from uva_agents.envs.arx_x5.safety import Intervention, SafetyConfig
 from uva_agents.envs.arx_x5.safety.simulated import SafetyState
 from uva_agents.envs.arx_x5.stages import TwinStage, open_stage
+from uva_agents.envs.arx_x5.tasks import TASKS
 from uva_agents.envs.arx_x5.twin.camera import LARGEST
 from uva_agents.envs.checks import (
     MOST,
     as_numbers,
+    checked_choice,
     checked_flag,
     checked_options,
     checked_render_mode,
@@ -169,6 +172,9 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
         **driver_options: Any,
     ) -> None:
         checked_render_mode(render_mode)
+        checked_choice(action_mode, "action_mode", tuple(ACTIONS))
+        if driver == "sim" and task is not None:
+            checked_choice(task, "task", tuple(TASKS))
         unknown = sorted(set(driver_options) - {"interface", "realism", "options"})
         if unknown:
             raise InputError(f"ArxX5Env has no argument {unknown[0]!r}; drivers take interface=, realism= and options=")
@@ -223,6 +229,9 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
             log_file=log_file,
             options=driver_options,
         )
+        if isinstance(self._stage, TwinStage):
+            # Who forgets to close an arm finds it as it was; a twin that nobody has any more is nobody's.
+            weakref.finalize(self, _forgotten, self._stage).atexit = False
         self._rig = self._stage.rig
         self.task, self.task_description = self._stage.task, self._stage.task_description
         self._pacer = Pacer(
@@ -268,7 +277,7 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
             DriverError: the arm or a camera does not answer.
         """
         self._require_reset("step()")
-        actions = self._codec.checked(as_numbers(action, "ArxX5"), chunk=False)
+        actions = self._checked(action, chunk=False)
         # One action is worth nothing if it is dropped: for an agent that took its time it is for a little later.
         reached_s = max(self._pacer.due_s, self.clock.now() + self.reaction_s)
         scheduled = self._send(actions, np.array([reached_s]))
@@ -340,7 +349,7 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
             DriverError: the arm does not answer.
         """
         self._require_reset("schedule()")
-        chunk = self._codec.checked(as_numbers(actions, "ArxX5"), chunk=True)
+        chunk = self._checked(actions, chunk=True)
         return self._send(chunk, start_s + (1 / self.control_hz if dt is None else dt) * np.arange(len(chunk)))
 
     def hold(self) -> None:
@@ -444,6 +453,13 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
         assert self._look is not None
         return self._look
 
+    def _checked(self, actions: Any, *, chunk: bool) -> np.ndarray:
+        numbers = as_numbers(actions, "ArxX5")
+        try:
+            return self._codec.checked(numbers, chunk=chunk)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
     def _send(self, actions: np.ndarray, times: np.ndarray) -> Scheduled:
         result = self._rig.send(self._codec.targets(actions, self._seen.state), times)
         sent = None
@@ -511,6 +527,11 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
     def _made_of_values(self) -> bool:
         kwargs = self._made_with[1]
         return kwargs.get("driver", "sim") == "sim" and not (kwargs.get("camera") or kwargs.get("outside_camera"))
+
+
+def _forgotten(stage: TwinStage) -> None:
+    stage.arm.abandon()
+    stage.close()
 
 
 def _made_by() -> str:

@@ -209,7 +209,7 @@ class Scene:
         """Raise an InputError where values of a state are not what :meth:`save` returns."""
         states.numbers(state.physics, "physics", size=self._state_size, low=-_LARGE, high=_LARGE)
         states.numbers(state.places, "places", size=7 * self._model.nbody, low=-_LARGE, high=_LARGE)
-        states.numbers(state.gripper, "gripper", size=2, low=-1.0, high=1.0)
+        states.numbers(state.gripper, "gripper", low=-1.0, high=1.0)
         states.numbers(state.last_gripper, "last_gripper", size=1, low=-1.0, high=1.0)
 
     def restore(self, physics: bytes, places: bytes, gripper: bytes) -> None:

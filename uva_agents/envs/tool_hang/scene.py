@@ -135,7 +135,7 @@ class Scene:
     def check(self, state: Any) -> None:
         """Raise an InputError where ``physics``, ``gripper`` and ``posture`` of a state are not what :meth:`save` returns."""
         states.numbers(state.physics, "physics", size=self._state_size, low=-_LARGE, high=_LARGE)
-        states.numbers(state.gripper, "gripper", size=2, low=-1.0, high=1.0)
+        states.numbers(state.gripper, "gripper", low=-1.0, high=1.0)
         states.numbers(state.posture, "posture", size=7)
         states.numbers(state.last_gripper, "last_gripper", size=1, low=-1.0, high=1.0)
 

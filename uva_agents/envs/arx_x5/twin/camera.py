@@ -188,4 +188,5 @@ def _work(orders: queue.SimpleQueue[Callable[[], None] | None], tools: dict[Any,
 
 def _end(orders: queue.SimpleQueue[Callable[[], None] | None], thread: threading.Thread) -> None:
     orders.put(None)
-    thread.join(timeout=5)
+    if thread is not threading.current_thread():  # the collector runs where it likes
+        thread.join(timeout=5)
