@@ -84,6 +84,11 @@ def test_observations_are_in_the_space_and_say_what_to_do(seeing):
     plain = LiberoEnv(task_id=STOVE, instruction="language", render_observations=False, wait_steps=0)
     assert plain.reset(seed=0)[0]["task"] == info["language"]
     plain.close()
+    arrays = LiberoEnv(task_id=STOVE, instruction="info", render_observations=False, wait_steps=0)
+    alone, info = arrays.reset(seed=0)
+    assert set(alone) == set(arrays.observation_space.spaces) == {"agent_pos"}
+    assert info["task"] == arrays.step(arrays.hold_action())[-1]["task"] == observation["task"]
+    arrays.close()
 
 
 # -- starts ----------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class Lifecycle:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Remembers the arguments, for copies."""
-        known = _arguments(cls)
+        known = _arguments(cls)  # type: ignore[arg-type]  # classes are hashable
         if known is not None:
             for name in kwargs:
                 if name not in known:

@@ -59,7 +59,7 @@ def prepare(*, needed_by: str = "this environment", extra: str = "toolhang") -> 
     try:
         with _without_import_messages(), _as_it_was("MUJOCO_GL"), _agreed_devices():
             robosuite = importlib.import_module("robosuite")
-            binding = importlib.import_module("robosuite.utils.binding_utils")
+            binding: Any = importlib.import_module("robosuite.utils.binding_utils")
     except ModuleNotFoundError as error:
         raise ImportError(
             f"{needed_by} needs robosuite and MuJoCo, and {error.name} is not installed: pip install 'uva-agents[{extra}]'"

@@ -187,7 +187,7 @@ def _append(parts: list[bytes], value: Any) -> None:
             _append(parts, part)
     elif hasattr(kind, "__dataclass_fields__"):
         parts.append(kind.__name__.encode())
-        for part in _parts(kind)(value):
+        for part in _parts(kind)(value):  # type: ignore[arg-type]  # classes are hashable
             _append(parts, part)
     elif isinstance(value, enum.Enum):
         parts.append(f"{kind.__name__}.{value.name};".encode())
