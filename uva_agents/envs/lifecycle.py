@@ -94,6 +94,10 @@ class Lifecycle:
         now = here.get_state() if not self._closed and self._running() else None
         return _made, (type(self), args, kwargs), {"kept": kept, "now": now, "closed": self._closed}
 
+    def __copy__(self) -> Self:
+        """There are no shallow copies: two environments with one generator would change each other's episodes."""
+        return copy.deepcopy(self)
+
     def __setstate__(self, memory: Mapping[str, Any]) -> None:
         """Go where the original was."""
         here: Any = self

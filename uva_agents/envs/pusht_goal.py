@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +14,9 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.envs import states
-from uva_agents.envs.checks import checked_count
+from uva_agents.envs.checks import WrongTypeError, checked_count
 from uva_agents.envs.pusht import SIZE, PushTEnv, PushTState, ResetOptions, Start, checked_start, initial_state
+from uva_agents.errors import InputError
 
 NEAR_PX = 20.0
 """A goal is reached when (finger x, y, block x, y) are less than this far from it, as one distance in four dimensions..."""
@@ -55,7 +56,7 @@ class PushTGoalEnv(PushTEnv):
         episodes: which of its episodes, for example held-out ones; all when absent.
 
     Raises:
-        ValueError: recordings that are none, or have no episode of more than ``ahead`` steps.
+        InputError: recordings that are none, or have no episode of more than ``ahead`` steps.
     """
 
     task = "pusht-goal"
@@ -75,7 +76,13 @@ class PushTGoalEnv(PushTEnv):
         super().__init__(render_mode, render_size)
         ahead = checked_count(ahead, "ahead", 1)
         if episodes is not None and recordings is None:
-            raise ValueError("episodes= chooses among recordings: give recordings=, too")
+            raise InputError("episodes= chooses among recordings: give recordings=, too")
+        if not isinstance(recordings, str | Path | None):
+            raise WrongTypeError(f"recordings={recordings!r}: pass the path of a replay buffer")
+        if episodes is not None:
+            if isinstance(episodes, str) or not isinstance(episodes, Iterable):
+                raise WrongTypeError(f"episodes={episodes!r}: pass numbers of episodes")
+            episodes = [checked_count(number, "episodes") for number in episodes]
         self.ahead = ahead
         self._recorded = None if recordings is None else _Recording.read(Path(recordings), ahead, episodes)
         picture = self.observation_space["pixels"]
@@ -211,24 +218,24 @@ def _read_recording(path: Path, ahead: int, episodes: tuple[int, ...] | None) ->
     import zarr
 
     if not path.exists():
-        raise ValueError(f"no recordings at {path}")
+        raise InputError(f"no recordings at {path}")
     try:
         root = zarr.open_group(str(path), mode="r")
         states, ends = (np.asarray(root[key]) for key in ("data/state", "meta/episode_ends"))
     except (KeyError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is no PushT replay buffer with data/state and meta/episode_ends: {error}") from error
+        raise InputError(f"{path} is no PushT replay buffer with data/state and meta/episode_ends: {error}") from error
     if states.ndim != 2 or states.shape[1] != 5:
-        raise ValueError(f"{path}: data/state must be (N, 5), finger x, y, block x, y, angle; it is {states.shape}")
+        raise InputError(f"{path}: data/state must be (N, 5), finger x, y, block x, y, angle; it is {states.shape}")
     begins = np.concatenate([[0], ends[:-1]])
     if episodes is not None and any(not 0 <= e < len(ends) for e in episodes):
-        raise ValueError(f"{path} has episodes 0 to {len(ends) - 1}, and {list(episodes)} were asked for")
+        raise InputError(f"{path} has episodes 0 to {len(ends) - 1}, and {list(episodes)} were asked for")
     numbers = range(len(ends)) if episodes is None else episodes
     parts = [np.arange(begins[e], max(begins[e], ends[e] - ahead)) for e in numbers]
     rows = np.concatenate(parts) if parts else np.zeros(0, int)
     if not len(rows):
-        raise ValueError(f"{path}: no episode has more than {ahead} steps, so none has a goal {ahead} steps ahead")
+        raise InputError(f"{path}: no episode has more than {ahead} steps, so none has a goal {ahead} steps ahead")
     usable = np.array([_inside(states[row]) and _inside(states[row + ahead]) for row in rows])
     rows = rows[usable]
     if not len(rows):
-        raise ValueError(f"{path}: no two steps {ahead} apart have finger and block within [0, {SIZE:.0f}] pixels")
+        raise InputError(f"{path}: no two steps {ahead} apart have finger and block within [0, {SIZE:.0f}] pixels")
     return _Recording(states.astype(np.float64), rows, ahead)

@@ -191,6 +191,8 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
             checked_flag(flag, name)
         checked_flag(render_observations, "render_observations")
         checked_flag(realtime, "realtime")
+        if not callable(home_on_reset):
+            checked_flag(home_on_reset, "home_on_reset")
         self._render_size, self._render_observations, self._render_outside = render_size, render_observations, outside
         self._look: Look | None = None
         self._model = model = checked_model(model, driver)
@@ -354,6 +356,7 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
 
     def hold(self) -> None:
         """Come to rest, stiff; forget what is scheduled."""
+        self._require_open("hold()")
         self._rig.arm.hold()
 
     def stop(self, reason: str = "stop() was called") -> None:
@@ -450,6 +453,7 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
 
     @property
     def _seen(self) -> Look:
+        self._require_reset("the last observation")
         assert self._look is not None
         return self._look
 

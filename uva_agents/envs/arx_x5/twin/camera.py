@@ -28,6 +28,8 @@ _QUALITY = {"fast": (0, 16, 8, 2), "full": (4, 28, 16, 4)}
 """Samples per pixel; slices, stacks and quads of round and flat things."""
 _DRAWN = "the twin of the arm"
 _models_lock = threading.Lock()
+_inherited: list[dict[Any, Any]] = []
+"""Of the process that this one was forked from, whose they are: kept, so that nothing frees them here."""
 
 
 class TwinCamera:
@@ -123,7 +125,7 @@ class _Painter:
         self._tools: dict[Any, Any] = {}
         thread = threading.Thread(target=_work, args=(self._orders, self._tools), name="arx-x5-painter", daemon=True)
         thread.start()
-        self._end = weakref.finalize(self, _end, self._orders, thread)
+        self._end = weakref.finalize(self, _end, self._orders, thread, self._tools)
         # At exit, what is registered last goes first: before EGL is shut down, which require() has registered. The finalizer alone
         # would go when the first one of the whole process was registered, which may be after that.
         atexit.register(self._end)
@@ -186,7 +188,10 @@ def _work(orders: queue.SimpleQueue[Callable[[], None] | None], tools: dict[Any,
     tools.clear()
 
 
-def _end(orders: queue.SimpleQueue[Callable[[], None] | None], thread: threading.Thread) -> None:
+def _end(orders: queue.SimpleQueue[Callable[[], None] | None], thread: threading.Thread, tools: dict[Any, Any]) -> None:
+    if gl.forked():  # the thread is in the parent, and so is everything that it would free
+        _inherited.append(tools)
+        return
     orders.put(None)
     if thread is not threading.current_thread():  # the collector runs where it likes
         thread.join(timeout=5)
