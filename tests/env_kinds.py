@@ -53,7 +53,8 @@ def known_options(env: gym.Env[Any, Any]) -> tuple[str, ...]:
         "uva/ToolHang-v0": (),
         "uva/ArxX5-v0": ("home", "release_stop"),
     }
-    return names.get(env.spec.id) or getattr(env.unwrapped, "_options", ())
+    own: Any = env.unwrapped
+    return names.get(env.spec.id) or getattr(own, "_options", ())
 
 
 def argument_names(env: gym.Env[Any, Any]) -> list[str]:
@@ -115,7 +116,7 @@ def changed(value: Any) -> Iterator[Any]:
         yield from (value[1:], (*value, value[-1]), ((float("nan"), 1.0), *value[1:]), (*value[:-1], None))
     elif isinstance(value, int):
         yield from (value + 1, -1, 10**6)
-    elif dataclasses.is_dataclass(value):
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             for other in list(changed(getattr(value, field.name)))[:4]:
                 yield dataclasses.replace(value, **{field.name: other})

@@ -80,7 +80,7 @@ class PushTGoalEnv(PushTEnv):
         if not isinstance(recordings, str | Path | None):
             raise WrongTypeError(f"recordings={recordings!r}: pass the path of a replay buffer")
         if episodes is not None:
-            if isinstance(episodes, str) or not isinstance(episodes, Iterable):
+            if not isinstance(episodes, Iterable):
                 raise WrongTypeError(f"episodes={episodes!r}: pass numbers of episodes")
             episodes = [checked_count(number, "episodes") for number in episodes]
         self.ahead = ahead
