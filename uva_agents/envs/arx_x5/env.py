@@ -173,8 +173,8 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
     ) -> None:
         checked_render_mode(render_mode)
         checked_choice(action_mode, "action_mode", tuple(ACTIONS))
-        if driver == "sim" and task is not None:
-            checked_choice(task, "task", tuple(TASKS))
+        if not isinstance(task, str | None):
+            raise InputError(f"task={task!r}: pass the name of one, {' or '.join(map(repr, TASKS))}")
         unknown = sorted(set(driver_options) - {"interface", "realism", "options"})
         if unknown:
             raise InputError(f"ArxX5Env has no argument {unknown[0]!r}; drivers take interface=, realism= and options=")
