@@ -54,7 +54,8 @@ def known_options(env: gym.Env[Any, Any]) -> tuple[str, ...]:
         "uva/ArxX5-v0": ("home", "release_stop"),
     }
     own: Any = env.unwrapped
-    return names.get(env.spec.id) or getattr(own, "_options", ())
+    known: tuple[str, ...] = names.get(env.spec.id) or getattr(own, "_options", ())
+    return known
 
 
 def argument_names(env: gym.Env[Any, Any]) -> list[str]:
