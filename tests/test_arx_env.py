@@ -1,5 +1,8 @@
 """``uva/ArxX5-v0`` on an arm that is exactly where its waypoints say: times, latencies, what is sent, and when nothing is."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -9,6 +12,7 @@ from uva_agents.envs.arx_x5.env import ArxX5Env
 from uva_agents.envs.arx_x5.observing import picture
 from uva_agents.envs.arx_x5.rig import Latencies
 from uva_agents.envs.arx_x5.safety import SafetyConfig
+from uva_agents.errors import InputError
 
 # -- nothing moves by itself ----------------------------------------------------------------------------------------
 
@@ -299,3 +303,13 @@ def test_the_arm_holds_when_nothing_comes_and_goes_on_when_something_does():
     for _ in range(10):
         _, _, _, _, info = env.step(env.hold_action())
     assert not info["interventions"] and info["sent"] is not None
+
+
+def test_an_arm_cannot_be_copied_or_pickled():
+    env, _ = made()
+    for duplicate in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(
+            InputError, match=r"can be copied or pickled on the twin's simulated clock only.*there is one arm"
+        ):
+            duplicate(env)
+    env.close()

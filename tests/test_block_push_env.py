@@ -198,8 +198,8 @@ def test_a_restored_episode_continues_bit_for_bit_in_any_environment(env):
         *_, info = env.step(actions[-1])
         original.append(info)
     assert np.abs(original[-1]["state"] - at_save["state"])[[0, 1, 3, 4]].max() > 0.02
-    other = BlockPushEnv(render_observations=False, assignment="R-G")
-    other.reset(seed=9)
+    other = BlockPushEnv(render_observations=False)
+    other.reset(seed=9, options={"assignment": "R-G"})
     for _ in range(3):
         other.step((0.5, 0.1))
     for target in (env, other, other):  # the second time from the cache
@@ -294,7 +294,7 @@ def test_pictures_can_be_left_out_and_asked_for(env):
     [
         ({"render_mode": "human"}, "rgb_array"),
         ({"assignment": "R-B"}, "assignment='R-B' is unknown.*'R-R'"),
-        ({"action_mode": "delta"}, '"absolute" or "relative"'),
+        ({"action_mode": "delta"}, "'absolute' or 'relative'"),
         ({"camera": "top"}, "camera='top' is unknown.*'workspace'"),
         ({"image_size": 4}, "at least 8 pixels"),
         ({"image_size": (96, 4)}, "at least 8 pixels"),

@@ -1,5 +1,8 @@
 """Environments in a world model: real gymnasium environments whose frames are the model's."""
 
+import copy
+import pickle
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -48,6 +51,19 @@ def test_after_whole_chunks_a_dream_is_the_rollout_of_its_actions(world: uva.Wor
         assert reward == pytest.approx(-float(seen["pixels"].mean()) / 255)
         if i in (3, 7):  # within a chunk, what is done later may shine through
             np.testing.assert_allclose(seen["pixels"].astype(int), expected[i].astype(int), atol=1)
+
+
+def test_a_dream_is_copied_with_its_moment_and_takes_no_notice_of_other_libraries_options(
+    world: uva.WorldModel,
+) -> None:
+    env = world.as_env(darkness, horizon=64)
+    env.reset(seed=3, options={"obs": observation(1), "lerobot_new_rollout": True})
+    env.step(env.action_space.sample())
+    others = [copy.deepcopy(env), pickle.loads(pickle.dumps(env))]
+    action = env.action_space.sample()
+    seen = env.step(action)[0]["pixels"]
+    for other in others:
+        np.testing.assert_array_equal(other.step(action)[0]["pixels"], seen)
 
 
 def test_a_held_action_counts_for_every_control_step_of_a_frame(world: uva.WorldModel) -> None:
@@ -116,7 +132,7 @@ def test_mistakes_are_named(world: uva.WorldModel) -> None:
     env = world.as_env(darkness)
     with pytest.raises(RuntimeError, match="reset"):
         env.step(np.zeros(2, np.float32))
-    with pytest.raises(ValueError, match="unknown reset options"):
+    with pytest.raises(ValueError, match="unknown reset option"):
         env.reset(options={"observation": observation(0)})
     env.reset(options={"obs": observation(0)})
     with pytest.raises(ValueError, match="shape"):

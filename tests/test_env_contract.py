@@ -1,48 +1,23 @@
 """What every registered environment keeps to: seeds, success flags, memory, a clean end. A new one joins by being registered."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
-import uva_agents.envs  # noqa: F401  (registers)
 from tests.conftest import REPOSITORY
+from tests.env_kinds import HEAVY, IDS, cases, make, resident
 
-EXTRAS = {
-    "BlockPush": ("pybullet", "block-push"),
-    "ToolHang": ("robosuite", "toolhang"),
-    "Libero": ("libero", "libero"),
-    "ArxX5": ("mujoco", "arx"),
-}
-"""What an id holds -> the module that it cannot do without, and the extra that installs it."""
-HEAVY = ("ToolHang", "Libero")
-"""Seconds per reset: their tests are long ones; what they say is tested in small with each environment."""
 WARM_UP, RESETS = 20, 20
 ROOM, HEAVY_ROOM = 4.0, 20.0
 """MiB that a process may grow by over RESETS, after as many to warm up. Measured: 0 to 1. One PushT window surface
 (512 x 512 x 4 bytes) kept per reset would be 20, and a robosuite model that is not freed is tens of MiB per reset. What is smaller
 than a fifth of a MiB per reset is not found: allocators give pages back late."""
-
-IDS = sorted(name for name in gym.registry if name.startswith("uva/"))
-
-
-def cases(ids: list[str] = IDS) -> list[Any]:
-    return [pytest.param(n, marks=pytest.mark.long) if any(h in n for h in HEAVY) else n for n in ids]
-
-
-def make(env_id: str) -> gym.Env[Any, Any]:
-    for part, (module, extra) in EXTRAS.items():
-        if part in env_id and importlib.util.find_spec(module) is None:
-            pytest.skip(f"{env_id} needs {module}: pip install 'uva-agents[{extra}]'")
-    return gym.make(env_id)
 
 
 def digest(env_id: str, steps: int = 6) -> str:
@@ -115,9 +90,3 @@ def test_a_process_that_closes_its_environment_ends_well_and_quietly(env_id):
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr, done.stderr[-2000:]
-
-
-def resident() -> int:
-    """Bytes of this process in memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")

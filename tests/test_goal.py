@@ -215,7 +215,7 @@ def test_a_saved_state_continues_bit_for_bit_with_its_goal():
         assert all(np.array_equal(a[k], b[k]) for k in a)
     plain = PushTEnv()
     plain.reset(seed=0)
-    with pytest.raises(TypeError, match="has a goal"):
+    with pytest.raises(ValueError, match="is of uva/PushT-v0, and this environment is uva/PushTGoal-v0"):
         env.set_state(plain.get_state())
 
 

@@ -84,6 +84,11 @@ def test_observations_are_in_the_space_and_say_what_to_do(seeing):
     plain = LiberoEnv(task_id=STOVE, instruction="language", render_observations=False, wait_steps=0)
     assert plain.reset(seed=0)[0]["task"] == info["language"]
     plain.close()
+    arrays = LiberoEnv(task_id=STOVE, instruction="info", render_observations=False, wait_steps=0)
+    alone, info = arrays.reset(seed=0)
+    assert set(alone) == set(arrays.observation_space.spaces) == {"agent_pos"}
+    assert info["task"] == arrays.step(arrays.hold_action())[-1]["task"] == observation["task"]
+    arrays.close()
 
 
 # -- starts ----------------------------------------------------------------------------------------
@@ -249,6 +254,9 @@ def test_a_restored_state_continues_bit_for_bit_here_and_elsewhere(env):
     env.set_state(state)
     np.testing.assert_array_equal(walk(env, seed=1), future)
     other = LiberoEnv(task_id=4, render_observations=False)  # at first of another task
+    with pytest.raises(ValueError, match=r"is of the task 'KITCHEN.*reset\(options=\{'task_id'"):
+        other.set_state(state)
+    other.reset(options={"task_id": STOVE})
     other.set_state(state)
     assert other.task == env.task and other.get_state() == state
     np.testing.assert_array_equal(walk(other, seed=1), future)
@@ -391,22 +399,21 @@ def test_wrong_actions_are_named(env, moving):
         env.step(np.zeros(10))
 
 
-def test_nothing_works_before_a_reset_and_a_reset_works_after_close():
+def test_nothing_works_before_a_reset_and_states_go_to_environments_of_their_suite():
     fresh = LiberoEnv(task_id=STOVE, render_observations=False, wait_steps=0)
     for call in (fresh.get_obs, fresh.render, fresh.get_state, fresh.hold_action, lambda: fresh.step(np.zeros(10))):
         with pytest.raises(RuntimeError, match=r"reset\(\)"):
             call()
-    fresh.close()
-    fresh.close()
     fresh.reset(seed=0)
     state = fresh.get_state()
     fresh.close()
     fresh.close()
+    fresh = LiberoEnv(task_id=STOVE, render_observations=False, wait_steps=0)
     fresh.set_state(state)
     assert fresh.get_state() == state
     with pytest.raises(TypeError, match="LiberoState"):
         fresh.set_state(state.physics)
     other = LiberoEnv(suite="libero_goal")
-    with pytest.raises(ValueError, match="libero_goal"):
+    with pytest.raises(ValueError, match="is of the task 'KITCHEN"):
         other.set_state(state)
     fresh.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -243,3 +245,36 @@ def test_guided_by_the_simulator_the_shipped_policy_does_better() -> None:
                 done = terminated or truncated
             best[name].append(max(rewards))
     assert np.mean(best["guided"]) > np.mean(best["alone"]), best
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))], ids=["deepcopy", "pickle"]
+)
+def test_a_copy_of_the_simulator_has_its_own_environment_and_sees_the_same(duplicate: Any) -> None:
+    env, plans = pusht(), candidates(2)
+    obs, _ = env.reset(seed=7)
+    env.step(np.array([250.0, 200.0]))
+    model = SimulatorModel(env)
+    other = duplicate(model)
+    assert other.env is not env and other._base is other.env.unwrapped and other.identity == model.identity
+    one, two = (m.rollout(obs, plans) for m in (model, other))
+    np.testing.assert_array_equal(one.frames, two.frames)
+    other.env.step(np.array([100.0, 100.0]))
+    np.testing.assert_array_equal(model.rollout(obs, plans).frames, one.frames)
+    agent = planner(env, n_samples=4)
+    again = duplicate(agent)
+    np.testing.assert_array_equal(agent.plan(obs, seed=1).actions, again.plan(obs, seed=1).actions)
+    fresh = duplicate(SimulatorModel(pusht()))
+    np.testing.assert_array_equal(fresh.env.reset(seed=7)[0]["pixels"], obs["pixels"])
+
+
+def test_states_of_another_environment_and_a_closed_one_are_named() -> None:
+    env, other = pusht(), gym.make("uva/PushTMulti-v0")
+    obs, _ = env.reset(seed=0)
+    other.reset(seed=0)
+    model = SimulatorModel(env)
+    with pytest.raises(ValueError, match="is of uva/PushTMulti-v0"):
+        model.rollout({**obs, "state": other.unwrapped.get_state()}, candidates(1))
+    env.close()
+    with pytest.raises(RuntimeError, match=r"get_state\(\) after close\(\)"):
+        model.rollout(obs, candidates(1))

@@ -418,7 +418,7 @@ def test_a_wrong_action_is_named(absolute, action, message):
     ("option", "message"),
     [
         ({"action_mode": "relative"}, "'absolute', 'absolute_vector', 'delta'"),
-        ({"quality": "ultra"}, '"full" or "fast"'),
+        ({"quality": "ultra"}, "'full' or 'fast'"),
         ({"image_size": 4}, "at least 8"),
         ({"render_mode": "human"}, "rgb_array"),
     ],

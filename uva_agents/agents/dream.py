@@ -73,10 +73,10 @@ class _Dream:
 
     def begin(self, row: int, rng: np.random.Generator, options: Mapping[str, Any] | None) -> None:
         """A new episode of a row, from ``options["obs"]`` (and ``options["history"]``) or from the starts."""
-        unknown = set(options or {}) - {"obs", "history"}
-        if unknown:
-            raise ValueError(f"unknown reset options {sorted(unknown)}: a dream takes 'obs' and 'history'")
-        if options and "obs" in options:
+        from uva_agents.envs.checks import checked_options
+
+        options = checked_options(options, ("obs", "history"), "a dream")
+        if "obs" in options:
             obs, history = options["obs"], options.get("history")
         else:
             obs, history = self._start(rng), None

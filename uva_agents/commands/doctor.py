@@ -61,7 +61,8 @@ def diagnose() -> Iterator[Finding]:
     yield _tried("diffusers", _diffusers)
     yield _threads()
     yield Finding("ok", "display", f"SDL_VIDEODRIVER={os.environ.get('SDL_VIDEODRIVER', 'unset (PushT sets dummy)')}")
-    yield Finding("note", "MuJoCo rendering", f"MUJOCO_GL={os.environ.get('MUJOCO_GL', 'unset (headless: egl)')}")
+    if importlib.util.find_spec("mujoco") is not None:
+        yield _tried("MuJoCo rendering", _mujoco_rendering, core=False)
     yield _tried("ffmpeg", _ffmpeg)
     for env_id in sorted(name for name in gym.registry if name.startswith("uva/")):
         yield _tried(env_id, functools.partial(_step, env_id), core=env_id in _CORE_ENVS)
@@ -118,6 +119,28 @@ def _threads() -> Finding:
     if (policy or "").lower() != "passive":
         text += "; with other busy processes on the machine, OMP_WAIT_POLICY=passive is several times faster"
     return Finding("ok", "threads", text)
+
+
+def _mujoco_rendering() -> str:
+    from uva_agents.envs import gl
+
+    choice = gl.prepare()
+    gl.require("MuJoCo")
+    import mujoco
+
+    scene = "<mujoco><worldbody><light pos='0 0 3'/><geom size='1'/></worldbody></mujoco>"
+    model = mujoco.MjModel.from_xml_string(scene)
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    try:
+        with mujoco.Renderer(model, 32, 32) as renderer:
+            renderer.update_scene(data)
+            drawn = renderer.render()
+    except Exception as error:  # of OpenGL's many kinds
+        raise gl.explained(error, "MuJoCo") from error
+    if not drawn.any():
+        raise RuntimeError(f"MUJOCO_GL={choice}: what is drawn stays black")
+    return f"draws, with MUJOCO_GL={choice}"
 
 
 def _ffmpeg() -> str:

@@ -7,11 +7,10 @@ name the mistake.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 # SDL reads these when pygame starts: without them a machine with no display or sound card fails or fills stderr.
@@ -23,6 +22,11 @@ import gymnasium as gym
 import numpy as np
 from gym_pusht.envs.pusht import PushTEnv as GymPushT
 from gym_pusht.envs.pusht import pymunk_to_shapely
+
+from uva_agents.envs import states
+from uva_agents.envs.checks import checked_options, checked_render_mode, checked_seed, checked_side, finite_action
+from uva_agents.envs.lifecycle import Lifecycle
+from uva_agents.errors import InputError
 
 SIZE = 512.0
 """Side of the square workspace, in pixels of the simulator. Positions and actions are in this unit."""
@@ -48,15 +52,17 @@ class PushTState:
         actions: the (x, y) targets executed since, in order.
         max_coverage: best coverage seen since the reset, in [0, 1].
         goal: pose of the mark.
+        stamp: which environment and version it is of, and a checksum.
     """
 
     start: Start
     actions: tuple[_Pair, ...]
     max_coverage: float
     goal: Pose = GOAL
+    stamp: states.Stamp | None = field(default=None, kw_only=True)
 
 
-class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type information
+class PushTEnv(Lifecycle, GymPushT):  # type: ignore[misc]  # gym-pusht has no type information
     """``uva/PushT-v0``.
 
     Observation: ``pixels`` uint8 (96, 96, 3) RGB and ``agent_pos`` float32 (2,) in [0, 512].
@@ -79,12 +85,11 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
     _max_episode_steps = 300
     _env_id: ClassVar[str] = "uva/PushT-v0"
     _options: ClassVar[tuple[str, ...]] = ("reset_to_state",)
+    _state: ClassVar[type[PushTState]] = PushTState
 
     def __init__(self, render_mode: str | None = "rgb_array", render_size: int = 512) -> None:
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(
-                f'render_mode={render_mode!r} is not offered: pass "rgb_array" and show or save what render() returns'
-            )
+        checked_render_mode(render_mode)
+        render_size = checked_side(render_size)
         super().__init__(
             obs_type="pixels_agent_pos",
             # The observation itself is a rendered picture, so the simulator's own mode is never None.
@@ -118,12 +123,9 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
         Raises:
             ValueError: an unknown option, a malformed state or a seed out of range.
         """
-        options = options or {}
-        for name in options:
-            if name not in self._options:
-                raise ValueError(self._unknown_option(name))
-        if seed is not None and not 0 <= seed < 2**32:
-            raise ValueError(f"seed={seed} is out of range: PushT seeds go from 0 to 2**32 - 1")
+        self._require_open("reset()")
+        options = checked_options(options, self._options, self._env_id)
+        seed = checked_seed(seed, "PushT")
         # Seeds the generator that later resets without a seed draw from; gym-pusht's reset would render in vain.
         gym.Env.reset(self, seed=seed)
         start = self._chosen_start(options, seed)
@@ -139,10 +141,9 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
 
         Raises:
             ValueError: ``action`` has the wrong shape or is not finite.
-            RuntimeError: the environment has not been reset.
+            RuntimeError: the environment has not been reset, or was closed.
         """
-        if self._start is None:
-            raise RuntimeError("step() before reset(): call env.reset() first")
+        self._require_reset("step()")
         self._advance(_checked_action(action))
         info = self._get_info()
         self._max_coverage = info["max_coverage"]
@@ -151,26 +152,36 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
 
     def advance(self, action: Any) -> None:
         """The motion of :meth:`step` without a look at it: no drawing, no reward, no end of the episode."""
-        if self._start is None:
-            raise RuntimeError("advance() before reset(): call env.reset() first")
+        self._require_reset("advance()")
         self._advance(_checked_action(action))
 
     def get_obs(self) -> dict[str, np.ndarray]:
         """The observation of the present moment; draws, changes nothing."""
+        self._require_reset("get_obs()")
         observation = super().get_obs()
         # float32(-1e-15) is still negative, hence outside the space.
         position = np.clip(np.asarray(observation["agent_pos"], np.float32), 0.0, SIZE)
         return {"pixels": observation["pixels"], "agent_pos": position}
 
+    def render(self) -> np.ndarray | None:
+        """Picture uint8 (render_size, render_size, 3) of the present moment, with the target of the last action."""
+        self._require_reset("render()")
+        return np.asarray(super().render())
+
     def get_state(self) -> PushTState:
-        """The present moment, for :meth:`set_state` of this or any other PushT environment.
+        """The present moment, for :meth:`set_state` of this or any other environment of the same id.
 
         Raises:
-            RuntimeError: the environment has not been reset.
+            RuntimeError: the environment has not been reset, or was closed.
         """
-        if self._start is None:
-            raise RuntimeError("get_state() before reset(): call env.reset() first")
-        return PushTState(self._start, tuple(self._actions), self._max_coverage, self._goal)
+        self._require_reset("get_state()")
+        values = self._moment()
+        return self._state(*values, stamp=states.stamp(self._env_id, "", _made_by(), values))
+
+    def _moment(self) -> tuple[Any, ...]:
+        """Values of the state's fields."""
+        assert self._start is not None
+        return self._start, tuple(self._actions), float(self._max_coverage), self._goal
 
     def set_state(self, state: PushTState) -> None:
         """Go to ``state``; what follows equals what followed there, bit for bit.
@@ -179,11 +190,10 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
         in its future. The step limit of ``gymnasium.make`` is a wrapper and keeps its own count.
 
         Raises:
-            TypeError: ``state`` is something else.
-            ValueError: its mark is elsewhere, and this environment's cannot be moved.
+            InputError: ``state`` is no state, of another environment or version, or was changed; nothing has happened then.
         """
-        if not isinstance(state, PushTState):
-            raise TypeError(f"set_state() takes what get_state() returned, a PushTState, not {type(state).__name__}")
+        self._require_open("set_state()")
+        states.check(state, self._state, environment=self._env_id, made_by=_made_by(), look=self._look_at)
         self._adopt(state)
         done = len(self._actions)
         if self._start != state.start or tuple(self._actions) != state.actions[:done]:
@@ -200,6 +210,7 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
             state: (5,) agent x, agent y, block x, block y, block angle, as in the recorded demonstrations, where the block
                 is where they say (unlike ``reset_to_state``).
         """
+        self._require_open("draw_state()")
         x, y, *block = checked_start(state, "draw_state()")
         running = {name: getattr(self, name, None) for name in _SCENE}
         try:
@@ -213,16 +224,17 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
             for name, value in running.items():
                 setattr(self, name, value)
 
-    def _unknown_option(self, name: str) -> str:
-        known = " and ".join(map(repr, self._options))
-        close = difflib.get_close_matches(str(name), self._options, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"unknown reset option {name!r}: {self._env_id} knows {known} only{hint}"
+    def _running(self) -> bool:
+        return self._start is not None
+
+    def _free(self) -> None:
+        GymPushT.close(self)
 
     def _chosen_start(self, options: ResetOptions, seed: int | None) -> Start:
         """Where the episode starts. Called once per reset, after seeding."""
-        wanted = options.get("reset_to_state")
-        return initial_state(self._episode_seed(seed)) if wanted is None else checked_start(wanted)
+        if "reset_to_state" in options:
+            return checked_start(options["reset_to_state"])
+        return initial_state(self._episode_seed(seed))
 
     def _episode_seed(self, seed: int | None) -> int:
         """The reset's own, or the next one that the generator gives."""
@@ -233,11 +245,15 @@ class PushTEnv(GymPushT):  # type: ignore[misc]  # gym-pusht has no type informa
 
     def _adopt(self, state: PushTState) -> None:
         """Take over from ``state`` what :meth:`_begin` chose."""
-        if state.goal != GOAL:
-            raise ValueError(
-                f"this state has its mark at {state.goal}, and in {self._env_id} the mark cannot be moved: "
-                "uva/PushTMulti-v0 takes it"
-            )
+
+    def _look_at(self, state: PushTState) -> None:
+        """Raise an InputError where no simulation can begin from such values."""
+        states.numbers(state.start, "start", size=5)
+        states.numbers(state.start[:4], "start", low=0.0, high=SIZE)
+        if state.actions:
+            states.numbers(state.actions, "actions", size=2 * len(state.actions), low=0.0, high=SIZE)
+        states.numbers(state.max_coverage, "max_coverage", size=1, low=0.0, high=1.0 + 1e-6)
+        states.numbers(state.goal, "goal", size=3)
 
     def _setup(self) -> None:
         super()._setup()
@@ -294,24 +310,37 @@ _SCENE = ("space", "teleop", "agent", "block", "_block_shapes", "goal_pose", "co
 
 
 def checked_start(value: Any, what: str = "reset_to_state") -> Start:
-    start = np.asarray(value, dtype=np.float64)
+    """``value`` as finger x, y, block x, y, block angle.
+
+    Raises:
+        InputError: no five finite numbers, or positions outside the picture.
+    """
+    start = as_array(value)
     if start.shape != (5,) or not np.isfinite(start).all():
-        raise ValueError(
+        raise InputError(
             f"{what} takes five finite numbers [agent_x, agent_y, block_x, block_y, block_angle], "
             f"got shape {start.shape}: {value!r}"
         )
     if (start[:4] < 0).any() or (start[:4] > SIZE).any():
-        raise ValueError(f"{what}: positions are in [0, {SIZE:.0f}] pixels, got {start[:4].tolist()}")
+        raise InputError(f"{what}: positions are in [0, {SIZE:.0f}] pixels, got {start[:4].tolist()}")
     agent_x, agent_y, block_x, block_y, angle = start.tolist()
     return agent_x, agent_y, block_x, block_y, angle
 
 
+def as_array(value: Any) -> np.ndarray:
+    """float64; empty for what is made of anything but numbers."""
+    try:
+        found = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):
+        return np.zeros(0)
+    return found.astype(np.float64) if found.dtype.kind in "fiu" else np.zeros(0)
+
+
 def _checked_action(action: Any) -> _Pair:
-    value = np.asarray(action, dtype=np.float64)
-    if value.shape != (2,):
-        hint = "; a chunk of actions is executed one step at a time" if value.ndim > 1 else ""
-        raise ValueError(f"PushT takes one action of shape (2,), a target (x, y) in pixels, got {value.shape}{hint}")
-    if not np.isfinite(value).all():
-        raise ValueError(f"action {value.tolist()} contains NaN or infinity: check the policy that produced it")
+    value = finite_action(action, "PushT", (2,), "action of shape (2,), a target (x, y) in pixels")
     x, y = np.clip(value, 0.0, SIZE).tolist()
     return x, y
+
+
+def _made_by() -> str:
+    return states.simulator("pymunk", "gym-pusht")

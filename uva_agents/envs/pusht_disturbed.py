@@ -11,6 +11,7 @@ import numpy as np
 import pygame
 from gym_pusht.envs.pymunk_override import DrawOptions
 
+from uva_agents.envs.checks import WrongTypeError
 from uva_agents.envs.pusht import SIZE, PushTEnv, PushTState, ResetOptions
 from uva_agents.envs.pusht_variations import (
     NORMAL,
@@ -52,6 +53,7 @@ class PushTDisturbedEnv(PushTEnv):
     task = "pusht-disturbed"
     _env_id: ClassVar[str] = "uva/PushTDisturbed-v0"
     _options: ClassVar[tuple[str, ...]] = ("reset_to_state", "variation")
+    _state: ClassVar[type[PushTState]] = DisturbedState
 
     def __init__(
         self, render_mode: str | None = "rgb_array", render_size: int = 512, variation: Any | None = None
@@ -61,20 +63,21 @@ class PushTDisturbedEnv(PushTEnv):
         self._variation = checked_variation(variation)
         self._look = NORMAL
 
-    def get_state(self) -> DisturbedState:
-        """As in ``uva/PushT-v0``, with how the episode looks. ``uva/PushT-v0`` takes it too, and shows it as Normal."""
-        state = super().get_state()
-        return DisturbedState(state.start, state.actions, state.max_coverage, state.goal, self._look)
+    def _moment(self) -> tuple[Any, ...]:
+        return *super()._moment(), self._look
 
     def _begin(self, options: ResetOptions) -> None:
-        wanted = options.get("variation")
-        asked = self._variation if wanted is None else checked_variation(wanted)
+        asked = self._variation
+        if "variation" in options:
+            if options["variation"] is None:
+                raise WrongTypeError("variation=None: pass 'Normal' or names, or leave the option out")
+            asked = checked_variation(options["variation"])
         # A child leaves the stream of the generator as it is: later starts without a seed stay those of uva/PushT-v0.
         self._look = draw_look(asked, self.np_random.spawn(1)[0])
 
     def _adopt(self, state: PushTState) -> None:
-        super()._adopt(state)
-        self._look = state.look if isinstance(state, DisturbedState) else NORMAL
+        assert isinstance(state, DisturbedState)
+        self._look = state.look
         if self._start is not None:
             self._dress()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,10 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
+from uva_agents.envs import states
+from uva_agents.envs.checks import WrongTypeError, checked_count
 from uva_agents.envs.pusht import SIZE, PushTEnv, PushTState, ResetOptions, Start, checked_start, initial_state
+from uva_agents.errors import InputError
 
 NEAR_PX = 20.0
 """A goal is reached when (finger x, y, block x, y) are less than this far from it, as one distance in four dimensions..."""
@@ -53,13 +56,14 @@ class PushTGoalEnv(PushTEnv):
         episodes: which of its episodes, for example held-out ones; all when absent.
 
     Raises:
-        ValueError: recordings that are none, or have no episode of more than ``ahead`` steps.
+        InputError: recordings that are none, or have no episode of more than ``ahead`` steps.
     """
 
     task = "pusht-goal"
     task_description = "bring finger and block where the goal picture shows them"
     _env_id: ClassVar[str] = "uva/PushTGoal-v0"
     _options: ClassVar[tuple[str, ...]] = ("start_state", "goal_state")
+    _state: ClassVar[type[PushTState]] = GoalState
 
     def __init__(
         self,
@@ -70,10 +74,15 @@ class PushTGoalEnv(PushTEnv):
         episodes: Sequence[int] | None = None,
     ) -> None:
         super().__init__(render_mode, render_size)
-        if ahead < 1:
-            raise ValueError(f"ahead={ahead}: the goal is at least one step after the start")
+        ahead = checked_count(ahead, "ahead", 1)
         if episodes is not None and recordings is None:
-            raise ValueError("episodes= chooses among recordings: give recordings=, too")
+            raise InputError("episodes= chooses among recordings: give recordings=, too")
+        if not isinstance(recordings, str | Path | None):
+            raise WrongTypeError(f"recordings={recordings!r}: pass the path of a replay buffer")
+        if episodes is not None:
+            if not isinstance(episodes, Iterable):
+                raise WrongTypeError(f"episodes={episodes!r}: pass numbers of episodes")
+            episodes = [checked_count(number, "episodes") for number in episodes]
         self.ahead = ahead
         self._recorded = None if recordings is None else _Recording.read(Path(recordings), ahead, episodes)
         picture = self.observation_space["pixels"]
@@ -87,24 +96,24 @@ class PushTGoalEnv(PushTEnv):
             self._goal_image = self.draw_state(self._wanted)
         return {**super().get_obs(), "goal": self._goal_image.copy()}
 
-    def get_state(self) -> GoalState:
-        """The present moment and the goal; see ``uva/PushT-v0``."""
-        now = super().get_state()
-        return GoalState(now.start, now.actions, now.max_coverage, now.goal, self._wanted)
+    def _moment(self) -> tuple[Any, ...]:
+        return *super()._moment(), self._wanted
 
     def _adopt(self, state: PushTState) -> None:
-        super()._adopt(state)
-        if not isinstance(state, GoalState):
-            raise TypeError(f"a state of {self._env_id} has a goal, and this is one of another PushT environment")
+        assert isinstance(state, GoalState)
         self._aim(state.wanted)
+
+    def _look_at(self, state: PushTState) -> None:
+        super()._look_at(state)
+        assert isinstance(state, GoalState)
+        states.numbers(state.wanted, "goal", size=5)
 
     def _aim(self, wanted: Start) -> None:
         if wanted != self._wanted:
             self._wanted, self._goal_image = wanted, None
 
     def _chosen_start(self, options: ResetOptions, seed: int | None) -> Start:
-        given = [options.get(name) for name in self._options]
-        start, wanted = (None if v is None else checked_start(v, n) for n, v in zip(self._options, given, strict=True))
+        start, wanted = (checked_start(options[name], name) if name in options else None for name in self._options)
         if start is None or wanted is None:
             drawn = self._drawn_pair(self._episode_seed(seed))
             start, wanted = start or drawn[0], wanted or drawn[1]
@@ -209,24 +218,24 @@ def _read_recording(path: Path, ahead: int, episodes: tuple[int, ...] | None) ->
     import zarr
 
     if not path.exists():
-        raise ValueError(f"no recordings at {path}")
+        raise InputError(f"no recordings at {path}")
     try:
         root = zarr.open_group(str(path), mode="r")
         states, ends = (np.asarray(root[key]) for key in ("data/state", "meta/episode_ends"))
     except (KeyError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is no PushT replay buffer with data/state and meta/episode_ends: {error}") from error
+        raise InputError(f"{path} is no PushT replay buffer with data/state and meta/episode_ends: {error}") from error
     if states.ndim != 2 or states.shape[1] != 5:
-        raise ValueError(f"{path}: data/state must be (N, 5), finger x, y, block x, y, angle; it is {states.shape}")
+        raise InputError(f"{path}: data/state must be (N, 5), finger x, y, block x, y, angle; it is {states.shape}")
     begins = np.concatenate([[0], ends[:-1]])
     if episodes is not None and any(not 0 <= e < len(ends) for e in episodes):
-        raise ValueError(f"{path} has episodes 0 to {len(ends) - 1}, and {list(episodes)} were asked for")
+        raise InputError(f"{path} has episodes 0 to {len(ends) - 1}, and {list(episodes)} were asked for")
     numbers = range(len(ends)) if episodes is None else episodes
     parts = [np.arange(begins[e], max(begins[e], ends[e] - ahead)) for e in numbers]
     rows = np.concatenate(parts) if parts else np.zeros(0, int)
     if not len(rows):
-        raise ValueError(f"{path}: no episode has more than {ahead} steps, so none has a goal {ahead} steps ahead")
+        raise InputError(f"{path}: no episode has more than {ahead} steps, so none has a goal {ahead} steps ahead")
     usable = np.array([_inside(states[row]) and _inside(states[row + ahead]) for row in rows])
     rows = rows[usable]
     if not len(rows):
-        raise ValueError(f"{path}: no two steps {ahead} apart have finger and block within [0, {SIZE:.0f}] pixels")
+        raise InputError(f"{path}: no two steps {ahead} apart have finger and block within [0, {SIZE:.0f}] pixels")
     return _Recording(states.astype(np.float64), rows, ahead)

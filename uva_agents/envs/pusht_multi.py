@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from uva_agents.envs.pusht import Pose, PushTEnv, PushTState, ResetOptions
+from uva_agents.envs.pusht import Pose, PushTEnv, PushTState, ResetOptions, as_array
+from uva_agents.errors import InputError
 
 REACH = 100.0
 """Pixels: x and y of a drawn mark are at most this far from the middle, (256, 256), as in the released evaluation."""
@@ -46,13 +47,12 @@ class PushTMultiEnv(PushTEnv):
         goals: Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__(render_mode, render_size)
-        if goals is not None and not len(goals):
-            raise ValueError("goals is empty: give at least one (x, y, angle), or None for marks anywhere")
+        if goals is not None and not (isinstance(goals, Sequence | np.ndarray) and len(goals)):
+            raise InputError("goals is empty: give at least one (x, y, angle), or None for marks anywhere")
         self._goals = None if goals is None else tuple(checked_goal(goal) for goal in goals)
 
     def _begin(self, options: ResetOptions) -> None:
-        goal = options.get("goal_pose")
-        self._goal = self._drawn_goal() if goal is None else checked_goal(goal)
+        self._goal = checked_goal(options["goal_pose"]) if "goal_pose" in options else self._drawn_goal()
 
     def _drawn_goal(self) -> Pose:
         if self._goals is not None:
@@ -69,16 +69,16 @@ def checked_goal(value: Any) -> Pose:
     """``value`` as a pose of the mark.
 
     Raises:
-        ValueError: it is not three finite numbers, or the mark would reach into a wall, where no block can go.
+        InputError: it is not three finite numbers, or the mark would reach into a wall, where no block can go.
     """
-    goal = np.asarray(value, dtype=np.float64)
+    goal = as_array(value)
     if goal.shape != (3,) or not np.isfinite(goal).all():
-        raise ValueError(f"a goal_pose is three finite numbers (x, y, angle), got shape {goal.shape}: {value!r}")
+        raise InputError(f"a goal_pose is three finite numbers (x, y, angle), got shape {goal.shape}: {value!r}")
     x, y, angle = goal.tolist()
     cos, sin = math.cos(angle), math.sin(angle)
     corners = _CORNERS @ np.array([[cos, sin], [-sin, cos]]) + (x, y)
     if corners.min() < _WALLS[0] or corners.max() > _WALLS[1]:
-        raise ValueError(
+        raise InputError(
             f"goal_pose {(x, y, angle)}: the mark would reach from {corners.min(0).round().tolist()} to "
             f"{corners.max(0).round().tolist()}, and the walls are at {_WALLS[0]:.0f} and {_WALLS[1]:.0f}"
         )

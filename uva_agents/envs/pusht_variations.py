@@ -12,6 +12,9 @@ import gymnasium as gym
 import numpy as np
 import pygame
 
+from uva_agents.envs.checks import WrongTypeError
+from uva_agents.errors import InputError
+
 RGB = tuple[int, int, int]
 
 OBJECT_SHAPES = ("circle", "square", "triangle")
@@ -137,7 +140,9 @@ def checked_variation(value: Any) -> dict[str, Any]:
     elif isinstance(value, Iterable):
         asked = dict.fromkeys(value)
     else:
-        raise TypeError(f"a variation is a name, a list of names or a dict name -> value, not {type(value).__name__}")
+        raise WrongTypeError(
+            f"a variation is a name, a list of names or a dict name -> value, not {type(value).__name__}"
+        )
     if list(asked.items()) == [("Normal", None)]:
         return {}
     if list(asked.items()) == [("all", None)]:
@@ -146,10 +151,10 @@ def checked_variation(value: Any) -> dict[str, Any]:
     for name, wanted in asked.items():
         if name not in VARIATIONS:
             if name in ("Normal", "all"):
-                raise ValueError(f"variation {name!r} stands alone: leave it out, or the other names")
+                raise InputError(f"variation {name!r} stands alone: leave it out, or the other names")
             close = difflib.get_close_matches(str(name), (*VARIATIONS, "Normal", "all"), n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(VARIATIONS)}"
-            raise ValueError(f"no variation called {name!r}; {hint}")
+            raise InputError(f"no variation called {name!r}; {hint}")
         checked[name] = None if wanted is None else _checked(wanted, space[name], name)
     return checked
 
@@ -204,20 +209,20 @@ def _checked(value: Any, space: gym.Space[Any], name: str) -> Any:
     if isinstance(space, gym.spaces.Dict):
         if not isinstance(value, Mapping) or set(value) != set(space):
             given = sorted(value) if isinstance(value, Mapping) else repr(value)
-            raise ValueError(f"{name} is a dict with exactly {', '.join(space)}; got {given}")
+            raise InputError(f"{name} is a dict with exactly {', '.join(space)}; got {given}")
         return _plain({key: _checked(value[key], space[key], f"{name}[{key!r}]") for key in space}, name)
     if isinstance(space, gym.spaces.Discrete):
         if isinstance(value, str) and value in OBJECT_SHAPES:
             return OBJECT_SHAPES.index(value)
         if isinstance(value, str) or not space.contains(value):
-            raise ValueError(f"{name}={value!r}: choose {', '.join(OBJECT_SHAPES)}, or 0 to {len(OBJECT_SHAPES) - 1}")
+            raise InputError(f"{name}={value!r}: choose {', '.join(OBJECT_SHAPES)}, or 0 to {len(OBJECT_SHAPES) - 1}")
         return int(value)
     assert isinstance(space, gym.spaces.Box)
     if isinstance(value, str):
         try:
             value = tuple(pygame.Color(value))[:3]
         except ValueError:
-            raise ValueError(
+            raise InputError(
                 f"{name}={value!r} is no colour: use a name such as 'orange', or (red, green, blue)"
             ) from None
     low, high = space.low.min(), space.high.max()
@@ -231,7 +236,7 @@ def _checked(value: Any, space: gym.Space[Any], name: str) -> Any:
     if not inside or (whole and (number != np.round(number)).any()):
         kind = "a whole number" if whole else "a number"
         what = kind if space.shape == () else f"{space.shape[0]} {kind[2:]}s"
-        raise ValueError(f"{name}={value!r}: it takes {what} from {low:g} to {high:g}")
+        raise InputError(f"{name}={value!r}: it takes {what} from {low:g} to {high:g}")
     return _plain(number.astype(space.dtype), name)
 
 

@@ -10,6 +10,8 @@ import math
 
 import numpy as np
 
+from uva_agents.errors import InputError
+
 _FLAT = 1e-6
 
 
@@ -57,4 +59,4 @@ def matrix_from_rows(rows: np.ndarray) -> np.ndarray:
         if rest > _FLAT:
             second = second / rest
             return np.stack([first, second, np.cross(first, second)])
-    raise ValueError(f"the rotation {rows.tolist()} of the action is none: its two rows are zero or parallel")
+    raise InputError(f"the rotation {rows.tolist()} of the action is none: its two rows are zero or parallel")

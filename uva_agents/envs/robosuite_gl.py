@@ -14,19 +14,24 @@ import importlib
 import itertools
 import logging
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from uva_agents.envs import gl
+from uva_agents.errors import MachineError
+
 _LOGGER = "robosuite_logs"
+_DRAWN = "an environment of robosuite or LIBERO"
 _PATCHED, _NUMBER = "_uva_agents_patched", "_uva_agents_number"
 
 # MuJoCo's and OpenGL's half of every context. They have finalizers of their own, which free in the same careless way: while they
 # are in here, the collector cannot reach them.
 _in_use: dict[int, tuple[Any, Any]] = {}
 _abandoned: list[tuple[Any, Any]] = []
+_inherited: list[tuple[Any, Any]] = []
+"""Of the process that this one was forked from, whose they are: kept, so that nothing frees them here."""
 _numbers = itertools.count()
 _lock = threading.RLock()
 _at_exit = False
@@ -35,8 +40,9 @@ _at_exit = False
 def prepare(*, needed_by: str = "this environment", extra: str = "toolhang") -> ModuleType:
     """Import robosuite, ready to draw without a display. Cheap and harmless to call again.
 
-    Sets ``MUJOCO_GL=egl`` on Linux where nothing is set (``osmesa`` is the other choice; what is set is kept), and silences what
-    robosuite logs when it is imported and when it reads a file. Warnings and errors that come later are shown.
+    Sets ``MUJOCO_GL`` on Linux where nothing is set (see :func:`uva_agents.envs.gl.prepare`; what is set is kept, which robosuite
+    does not), and silences what robosuite logs when it is imported and when it reads a file. Warnings and errors that come later
+    are shown.
 
     Args:
         needed_by: named in the error.
@@ -47,14 +53,13 @@ def prepare(*, needed_by: str = "this environment", extra: str = "toolhang") -> 
 
     Raises:
         ImportError: robosuite or MuJoCo is not installed or does not import; the message says what to install.
+        MachineError: ``MUJOCO_GL`` asks for what there is not.
     """
-    if sys.platform.startswith("linux"):
-        # MuJoCo reads it when it is first imported, and then looks for a window system if it is not there.
-        os.environ.setdefault("MUJOCO_GL", "egl")
+    choice = gl.prepare()
     try:
-        with _without_import_messages():
+        with _without_import_messages(), _as_it_was("MUJOCO_GL"), _agreed_devices():
             robosuite = importlib.import_module("robosuite")
-            binding = importlib.import_module("robosuite.utils.binding_utils")
+            binding: Any = importlib.import_module("robosuite.utils.binding_utils")
     except ModuleNotFoundError as error:
         raise ImportError(
             f"{needed_by} needs robosuite and MuJoCo, and {error.name} is not installed: pip install 'uva-agents[{extra}]'"
@@ -64,6 +69,7 @@ def prepare(*, needed_by: str = "this environment", extra: str = "toolhang") -> 
             f"robosuite does not import ({error}); MUJOCO_GL is {os.environ.get('MUJOCO_GL')!r}. Drawing without a display needs "
             "the EGL library of Mesa or of the graphics driver (Debian: libegl1 libgl1-mesa-dri), or MUJOCO_GL=osmesa"
         ) from error
+    binding._MUJOCO_GL = choice
     # What it says at this level is which files it reads.
     logger = logging.getLogger(_LOGGER)
     if logger.level < logging.WARNING:
@@ -90,9 +96,16 @@ def _patch(context_class: Any) -> None:
     make, allocate, draw = context_class.__init__, context_class._set_mujoco_context_and_buffers, context_class.render
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        gl.require(_DRAWN)
         free_abandoned()
-        make(self, *args, **kwargs)
         _register_at_exit()
+        try:
+            _share_display()
+            make(self, *args, **kwargs)
+        except MachineError:
+            raise
+        except Exception as error:  # of OpenGL's many kinds
+            raise gl.explained(error, _DRAWN) from error
 
     def _set_mujoco_context_and_buffers(self: Any) -> None:
         # Called again when a larger picture is asked for than any before.
@@ -103,6 +116,7 @@ def _patch(context_class: Any) -> None:
 
     def render(self: Any, *args: Any, **kwargs: Any) -> Any:
         # Another environment, or one that was just freed, may have made its own context current, or none.
+        gl.check_process(_DRAWN)
         free_abandoned()
         self.gl_ctx.make_current()
         return draw(self, *args, **kwargs)
@@ -119,17 +133,28 @@ def _patch(context_class: Any) -> None:
     setattr(context_class, _PATCHED, True)
 
 
-def _free(context: Any, gl: Any) -> None:
+def _free(context: Any, owner: Any) -> None:
+    if gl.forked():
+        _inherited.append((context, owner))
+        return
     # At worst a few megabytes stay with the driver; an exception here would end an episode that has nothing to do with it.
     with contextlib.suppress(Exception):
-        gl.make_current()
+        owner.make_current()
         context.free()
     with contextlib.suppress(Exception):
-        gl.free()
+        owner.free()
+
+
+def _share_display() -> None:
+    """robosuite's contexts on the display that MuJoCo's are on: chosen once, shut down once."""
+    if gl.prepare() == "egl":
+        theirs: Any = importlib.import_module("robosuite.renderers.context.egl_context")
+        if theirs.EGL_DISPLAY is None:
+            theirs.EGL_DISPLAY = importlib.import_module("mujoco.egl").EGL_DISPLAY
 
 
 def _register_at_exit() -> None:
-    """Free every context before EGL itself is shut down, which robosuite registered when the first one was made."""
+    """Free every context before EGL itself is shut down, which was registered before this."""
     global _at_exit
     if not _at_exit:
         _at_exit = True
@@ -154,3 +179,28 @@ def _without_import_messages() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(quiet)
+
+
+@contextlib.contextmanager
+def _as_it_was(name: str) -> Iterator[None]:
+    """robosuite sets ``MUJOCO_GL`` to egl when it is imported, whatever it says."""
+    kept = os.environ.get(name)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            os.environ[name] = kept
+
+
+@contextlib.contextmanager
+def _agreed_devices() -> Iterator[None]:
+    """robosuite's import fails where the device to draw on is none of those to compute on, which need not be the same."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    hidden = bool(visible) and os.environ.get("MUJOCO_EGL_DEVICE_ID") is not None
+    if hidden:
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+    try:
+        yield
+    finally:
+        if hidden and visible is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible

@@ -30,6 +30,8 @@ class SimulatorModel:
     ``advance(action)``, a step that draws nothing, and ``get_obs()``, only the frames that are looked at are drawn. Otherwise it is
     stepped, and a candidate that ends the episode keeps its last frame.
 
+    It pickles and deep-copies with its environment, where that does (``uva/...`` in simulation do): a copy has one of its own.
+
     Args:
         env: the environment.
         frame_stride: control steps between the frames of a future (4 in the networks here).

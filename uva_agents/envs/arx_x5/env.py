@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 
-from uva_agents.envs.arx_x5.actions import ActionCodec
+from uva_agents.envs import states
+from uva_agents.envs.arx_x5.actions import ACTIONS, ActionCodec
 from uva_agents.envs.arx_x5.assembly import checked_model
 from uva_agents.envs.arx_x5.demonstrator import Demonstrator
 from uva_agents.envs.arx_x5.drivers import TwinState
@@ -21,7 +23,21 @@ from uva_agents.envs.arx_x5.rig import Latencies, Look
 from uva_agents.envs.arx_x5.safety import Intervention, SafetyConfig
 from uva_agents.envs.arx_x5.safety.simulated import SafetyState
 from uva_agents.envs.arx_x5.stages import TwinStage, open_stage
-from uva_agents.envs.robosuite_spaces import checked_size
+from uva_agents.envs.arx_x5.tasks import TASKS
+from uva_agents.envs.arx_x5.twin.camera import LARGEST
+from uva_agents.envs.checks import (
+    MOST,
+    as_numbers,
+    checked_choice,
+    checked_flag,
+    checked_options,
+    checked_render_mode,
+    checked_seed,
+    checked_side,
+    checked_size,
+)
+from uva_agents.envs.lifecycle import Lifecycle
+from uva_agents.errors import InputError
 
 Observation = dict[str, np.ndarray]
 _STANDS = 1e-3
@@ -58,6 +74,7 @@ class ArxX5State:
         look: what was seen last, without pictures.
         due_s: when the next step is due.
         start_s: when the episode began.
+        stamp: which environment, task and version it is of, and a checksum.
     """
 
     twin: TwinState
@@ -66,9 +83,10 @@ class ArxX5State:
     look: Look
     due_s: float
     start_s: float
+    stamp: states.Stamp | None = field(default=None, kw_only=True)
 
 
-class ArxX5Env(gym.Env[Observation, np.ndarray]):
+class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
     """``uva/ArxX5-v0``: an ARX X5 with a camera on its wrist, or its simulated twin. What is sent to it passes a safety layer.
 
     Observation: ``pixels`` uint8 (H, W, 3) RGB of the wrist camera; ``agent_pos`` float32 (7,): the tool's position in metres (3),
@@ -122,6 +140,8 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
     # gymnasium declares it without ClassVar.
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}  # type: ignore[misc]
     _max_episode_steps = 400
+    _env_id: ClassVar[str] = "uva/ArxX5-v0"
+    _carried: ClassVar[tuple[str, ...]] = ("_account",)
 
     def __init__(
         self,
@@ -151,19 +171,31 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
         render_size: int = 480,
         **driver_options: Any,
     ) -> None:
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(
-                f'render_mode={render_mode!r} is not offered: pass "rgb_array" and show or save what render() returns'
-            )
+        checked_render_mode(render_mode)
+        checked_choice(action_mode, "action_mode", tuple(ACTIONS))
+        if not isinstance(task, str | None):
+            raise InputError(f"task={task!r}: pass the name of one, {' or '.join(map(repr, TASKS))}")
+        unknown = sorted(set(driver_options) - {"interface", "realism", "options"})
+        if unknown:
+            raise InputError(f"ArxX5Env has no argument {unknown[0]!r}; drivers take interface=, realism= and options=")
         if not 1 <= control_hz <= 100:
             raise ValueError(f"control_hz={control_hz} must be between 1 and 100 steps per second")
         self.render_mode, self.action_mode = render_mode, action_mode
         self.control_hz = float(control_hz)
         self.metadata = {**type(self).metadata, "render_fps": round(control_hz)}  # type: ignore[misc]
-        self.image_size = checked_size(image_size)
+        # The twin draws no larger pictures; those of a camera are brought to the size that is asked for.
+        most = LARGEST if driver == "sim" else MOST
+        self.image_size = checked_size(image_size, most=most)
+        render_size = checked_side(render_size, most=most)
+        for name, flag in (("outside", outside), ("joint_state", joint_state), ("timestamp", timestamp)):
+            checked_flag(flag, name)
+        checked_flag(render_observations, "render_observations")
+        checked_flag(realtime, "realtime")
+        if not callable(home_on_reset):
+            checked_flag(home_on_reset, "home_on_reset")
         self._render_size, self._render_observations, self._render_outside = render_size, render_observations, outside
         self._look: Look | None = None
-        model = checked_model(model, driver)
+        self._model = model = checked_model(model, driver)
         keys = (WRIST, OUTSIDE) if outside else (WRIST,)
         self._settings = ObservationSettings(
             image_size=self.image_size,
@@ -199,6 +231,9 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
             log_file=log_file,
             options=driver_options,
         )
+        if isinstance(self._stage, TwinStage):
+            # Who forgets to close an arm finds it as it was; a twin that nobody has any more is nobody's.
+            weakref.finalize(self, _forgotten, self._stage).atexit = False
         self._rig = self._stage.rig
         self.task, self.task_description = self._stage.task, self._stage.task_description
         self._pacer = Pacer(
@@ -221,14 +256,15 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
             ValueError: an unknown option or a seed out of range.
             DriverError: the arm or a camera does not answer, the stop is pressed, or the way home is not free.
         """
-        unknown = sorted(set(options or {}) - {"home", "release_stop"})
-        if unknown:
-            raise ValueError(f"unknown reset option {unknown[0]!r}: uva/ArxX5-v0 knows 'home' and 'release_stop'")
-        if seed is not None and not 0 <= seed < 2**32:
-            raise ValueError(f"seed={seed} is out of range: ArxX5 seeds go from 0 to 2**32 - 1")
+        self._require_open("reset()")
+        options = checked_options(options, ("home", "release_stop"), self._env_id)
+        if not callable(options.get("home")):
+            checked_flag(options.get("home", False), "home")
+        checked_flag(options.get("release_stop", False), "release_stop")
+        seed = checked_seed(seed, "ArxX5")
         super().reset(seed=seed)
         self._look = None
-        self._stage.begin(int(self.np_random.integers(2**31)) if seed is None else seed, options or {})
+        self._stage.begin(int(self.np_random.integers(2**31)) if seed is None else seed, options)
         self._rig.restart()
         self._pacer.restart()
         self._start_s = self.clock.now()
@@ -243,7 +279,7 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
             DriverError: the arm or a camera does not answer.
         """
         self._require_reset("step()")
-        actions = self._codec.checked(action, chunk=False)
+        actions = self._checked(action, chunk=False)
         # One action is worth nothing if it is dropped: for an agent that took its time it is for a little later.
         reached_s = max(self._pacer.due_s, self.clock.now() + self.reaction_s)
         scheduled = self._send(actions, np.array([reached_s]))
@@ -263,8 +299,15 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
 
     def close(self) -> None:
         """Bring the arm to rest as the safety layer is set to, and let go of it; the environment is of no use afterwards."""
+        super().close()
+
+    def _running(self) -> bool:
+        return self._look is not None
+
+    def _free(self) -> None:
         self._look = None
-        self._stage.close()
+        if hasattr(self, "_stage"):
+            self._stage.close()
 
     # -- for loops that keep their own time --------------------------------------------------------------------------
 
@@ -308,11 +351,12 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
             DriverError: the arm does not answer.
         """
         self._require_reset("schedule()")
-        chunk = self._codec.checked(actions, chunk=True)
+        chunk = self._checked(actions, chunk=True)
         return self._send(chunk, start_s + (1 / self.control_hz if dt is None else dt) * np.arange(len(chunk)))
 
     def hold(self) -> None:
         """Come to rest, stiff; forget what is scheduled."""
+        self._require_open("hold()")
         self._rig.arm.hold()
 
     def stop(self, reason: str = "stop() was called") -> None:
@@ -368,7 +412,7 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
         """
         self._require_reset("get_state()")
         stage = self._simulated("get_state()")
-        return ArxX5State(
+        values = (
             stage.driver.get_state(),
             stage.arm.get_state(),
             self._rig.history.states,
@@ -376,6 +420,7 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
             self._pacer.due_s,
             self._start_s,
         )
+        return ArxX5State(*values, stamp=states.stamp(self._env_id, self._kind, _made_by(), map(_packed, values)))
 
     def set_state(self, state: ArxX5State) -> None:
         """Go to ``state``; what follows equals what followed there, bit for bit.
@@ -383,11 +428,19 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
         The step limit of ``gymnasium.make`` is a wrapper and keeps its own count; so does ``info["timing"]``.
 
         Raises:
-            TypeError: ``state`` is something else.
+            InputError: ``state`` is no state, of another task, arm or version, or was changed; nothing has happened then.
             RuntimeError: as :meth:`get_state`.
         """
-        if not isinstance(state, ArxX5State):
-            raise TypeError(f"set_state() takes what get_state() returned, an ArxX5State, not {type(state).__name__}")
+        self._require_open("set_state()")
+        states.check(
+            state,
+            ArxX5State,
+            environment=self._env_id,
+            made_by=_made_by(),
+            tasks=(self._kind,),
+            look=_look_at,
+            pack=_packed,
+        )
         stage = self._simulated("set_state()")
         stage.driver.connect()
         stage.driver.set_state(state.twin)
@@ -400,8 +453,16 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
 
     @property
     def _seen(self) -> Look:
+        self._require_reset("the last observation")
         assert self._look is not None
         return self._look
+
+    def _checked(self, actions: Any, *, chunk: bool) -> np.ndarray:
+        numbers = as_numbers(actions, "ArxX5")
+        try:
+            return self._codec.checked(numbers, chunk=chunk)
+        except ValueError as error:
+            raise InputError(str(error)) from None
 
     def _send(self, actions: np.ndarray, times: np.ndarray) -> Scheduled:
         result = self._rig.send(self._codec.targets(actions, self._seen.state), times)
@@ -447,6 +508,49 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
             )
         return stage
 
-    def _require_reset(self, what: str) -> None:
-        if self._look is None:
-            raise RuntimeError(f"{what} before reset() or after close(): call env.reset() of an open environment first")
+    @property
+    def _account(self) -> Any:
+        """Of the pacer, for copies."""
+        return self._pacer.account
+
+    @_account.setter
+    def _account(self, account: Any) -> None:
+        self._pacer.account = account
+
+    @property
+    def _kind(self) -> str:
+        return f"{self.task} with {self._model}"
+
+    def _require_copyable(self) -> None:
+        if not (isinstance(self._stage, TwinStage) and self._stage.repeats and self._made_of_values()):
+            raise InputError(
+                "an ArxX5 environment can be copied or pickled on the twin's simulated clock only (driver='sim', realtime=False, "
+                "no camera objects): there is one arm, and real time does not go back. Make the environment where it is used"
+            )
+
+    def _made_of_values(self) -> bool:
+        kwargs = self._made_with[1]
+        return kwargs.get("driver", "sim") == "sim" and not (kwargs.get("camera") or kwargs.get("outside_camera"))
+
+
+def _forgotten(stage: TwinStage) -> None:
+    stage.arm.abandon()
+    stage.close()
+
+
+def _made_by() -> str:
+    return states.simulator("mujoco")
+
+
+def _look_at(state: ArxX5State) -> None:
+    states.numbers((state.due_s, state.start_s, state.twin.clock_s), "times", size=3)
+    states.numbers(state.twin.controller.plant.physics, "physics", low=-1e10, high=1e10)
+
+
+def _packed(value: Any) -> Any:
+    """The history as one piece: two hundred measurements, one by one, would take as long to sum up as half a step."""
+    if not (isinstance(value, tuple) and value and isinstance(value[0], ArmState)):
+        return value
+    rows = [(s.joint_pos, s.joint_vel, s.joint_torque, s.eef_pose) for s in value]
+    numbers = [(s.time_s, s.gripper_pos, s.gripper_vel, s.gripper_torque) for s in value]
+    return np.array(rows), np.array(numbers)

@@ -68,6 +68,17 @@ class Pacer:
         self.due_s = time_s + self.period_s
         return time_s
 
+    @property
+    def account(self) -> tuple[tuple[float, ...], int, int, int]:
+        """What :meth:`timing` is made of; can be set."""
+        return tuple(self._lateness), self._steps, self._late, self._skipped
+
+    @account.setter
+    def account(self, account: tuple[tuple[float, ...], int, int, int]) -> None:
+        lateness, self._steps, self._late, self._skipped = account
+        self._lateness.clear()
+        self._lateness.extend(lateness)
+
     def timing(self) -> Timing:
         """The account since :meth:`restart`."""
         values = np.array(self._lateness) if self._lateness else np.zeros(1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 
+from uva_agents.envs import states
 from uva_agents.envs.block_push.camera import CAMERAS
 from uva_agents.envs.block_push.layout import (
     ASSIGNMENTS,
@@ -20,6 +21,18 @@ from uva_agents.envs.block_push.layout import (
 )
 from uva_agents.envs.block_push.scene import Scene
 from uva_agents.envs.block_push.score import IN_SQUARE, Score, advance, both_placed, distances
+from uva_agents.envs.checks import (
+    checked_choice,
+    checked_flag,
+    checked_options,
+    checked_render_mode,
+    checked_seed,
+    checked_side,
+    checked_size,
+    finite_action,
+)
+from uva_agents.envs.lifecycle import Lifecycle
+from uva_agents.errors import InputError
 
 MAX_STEP = 0.03
 """Largest change of the target per step and axis in the recorded demonstrations, metres."""
@@ -37,6 +50,7 @@ class BlockPushState:
         layout: where the episode began; the squares are still there.
         score: what it has earned so far.
         assignment: what it asks for.
+        stamp: which environment, task and version it is of, and a checksum.
     """
 
     physics: bytes
@@ -44,9 +58,10 @@ class BlockPushState:
     layout: Layout
     score: Score
     assignment: str | None
+    stamp: states.Stamp | None = field(default=None, kw_only=True)
 
 
-class BlockPushEnv(gym.Env[Observation, np.ndarray]):
+class BlockPushEnv(Lifecycle, gym.Env[Observation, np.ndarray]):
     """``uva/BlockPush-v0``: a robot arm pushes a red and a green block into a red and a green square.
 
     Observation: ``pixels`` uint8 (H, W, 3) RGB and ``agent_pos`` float32 (2,), the pusher's x and y in metres.
@@ -80,6 +95,8 @@ class BlockPushEnv(gym.Env[Observation, np.ndarray]):
     task = "block_push"
     task_description = "push the blocks into the squares"
     _max_episode_steps = 350
+    _env_id: ClassVar[str] = "uva/BlockPush-v0"
+    _carried: ClassVar[tuple[str, ...]] = ("_assignment",)
 
     def __init__(
         self,
@@ -93,22 +110,15 @@ class BlockPushEnv(gym.Env[Observation, np.ndarray]):
         draw_arm: bool = False,
         render_size: int = 384,
     ) -> None:
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(
-                f'render_mode={render_mode!r} is not offered: pass "rgb_array" and show or save what render() returns'
-            )
+        self.render_mode = checked_render_mode(render_mode)
         if assignment is not None:
             parse_assignment(assignment)
-        if action_mode not in ("absolute", "relative"):
-            raise ValueError(f'action_mode={action_mode!r} is unknown: pass "absolute" or "relative"')
-        if camera not in CAMERAS:
-            raise ValueError(f"camera={camera!r} is unknown: pass one of {', '.join(map(repr, CAMERAS))}")
-        self.render_mode = render_mode
-        self.image_size = _checked_size(image_size)
         self._assignment = self._default_assignment = assignment
-        self._relative = action_mode == "relative"
-        self._camera = CAMERAS[camera]
-        self._render_observations = render_observations
+        self._relative = checked_choice(action_mode, "action_mode", ("absolute", "relative")) == "relative"
+        self._camera = CAMERAS[checked_choice(camera, "camera", tuple(CAMERAS))]
+        self.image_size = checked_size(image_size)
+        self._render_observations = checked_flag(render_observations, "render_observations")
+        render_size = checked_side(render_size)
         self._render_size = (render_size, round(render_size * self._camera.width / self._camera.height))
         spaces: dict[str, gym.Space[Any]] = {
             # The arm stays near its target, which stays in the box; it overshoots by millimetres.
@@ -124,7 +134,7 @@ class BlockPushEnv(gym.Env[Observation, np.ndarray]):
             self.action_space = gym.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
         else:
             self.action_space = gym.spaces.Box(np.array(PUSHER_LOW, np.float32), np.array(PUSHER_HIGH, np.float32))
-        self._scene = Scene(draw_arm=draw_arm)
+        self._scene = Scene(draw_arm=checked_flag(draw_arm, "draw_arm"))
         self._layout: Layout | None = None
         self._score = Score()
 
@@ -145,14 +155,11 @@ class BlockPushEnv(gym.Env[Observation, np.ndarray]):
         Raises:
             ValueError: an unknown option or a seed out of range.
         """
-        unknown = sorted(set(options or {}) - {"assignment"})
-        if unknown:
-            raise ValueError(f"unknown reset option {unknown[0]!r}: uva/BlockPush-v0 knows 'assignment' only")
-        assignment = (options or {}).get("assignment", self._default_assignment)
+        self._require_open("reset()")
+        assignment = checked_options(options, ("assignment",), self._env_id).get("assignment", self._default_assignment)
         if assignment is not None:
             parse_assignment(assignment)
-        if seed is not None and not 0 <= seed < 2**32:
-            raise ValueError(f"seed={seed} is out of range: BlockPush seeds go from 0 to 2**32 - 1")
+        seed = checked_seed(seed, "BlockPush")
         super().reset(seed=seed)
         layout = layout_of_seed(int(self.np_random.integers(2**31)) if seed is None else seed)
         self._scene.reset(layout)
@@ -166,38 +173,33 @@ class BlockPushEnv(gym.Env[Observation, np.ndarray]):
             ValueError: ``action`` has the wrong shape or is not finite.
             RuntimeError: the environment has not been reset.
         """
-        if self._layout is None:
-            raise RuntimeError("step() before reset(): call env.reset() first")
+        layout = self._placed("step()")
         self._scene.step(self._target(action))
-        self._score, reward = advance(self._score, distances(self._scene.block_poses(), self._layout))
-        info = self._info(self._layout, reward)
+        self._score, reward = advance(self._score, distances(self._scene.block_poses(), layout))
+        info = self._info(layout, reward)
         success = info["is_success"]
         return self._observation(), float(success) if self._assignment else reward, success, False, info
 
     def advance(self, action: Any) -> None:
         """The motion of :meth:`step` without a look at it: nothing is drawn. The score is kept."""
-        if self._layout is None:
-            raise RuntimeError("advance() before reset(): call env.reset() first")
+        layout = self._placed("advance()")
         self._scene.step(self._target(action))
-        self._score, _ = advance(self._score, distances(self._scene.block_poses(), self._layout))
+        self._score, _ = advance(self._score, distances(self._scene.block_poses(), layout))
 
     def get_obs(self) -> Observation:
         """The observation of the present moment, as :meth:`step` returns it; changes nothing."""
-        if self._layout is None:
-            raise RuntimeError("get_obs() before reset(): call env.reset() first")
+        self._require_reset("get_obs()")
         return self._observation()
 
     def observe(self) -> Observation:
         """The observation of the present moment, ``pixels`` included whatever ``render_observations`` says."""
-        if self._layout is None:
-            raise RuntimeError("observe() before reset(): call env.reset() first")
+        self._require_reset("observe()")
         pixels = self._scene.draw(self.image_size, self._camera.view, self._camera.projection)
         return {"pixels": pixels, "agent_pos": self._agent_pos()}
 
     def render(self) -> np.ndarray | None:
         """Picture uint8 (render_size, width, 3) of the present moment."""
-        if self._layout is None:
-            raise RuntimeError("render() before reset(): call env.reset() first")
+        self._require_reset("render()")
         return self._scene.draw(self._render_size, self._camera.view, self._camera.projection)
 
     def get_state(self) -> BlockPushState:
@@ -206,33 +208,46 @@ class BlockPushEnv(gym.Env[Observation, np.ndarray]):
         Raises:
             RuntimeError: the environment has not been reset.
         """
-        if self._layout is None:
-            raise RuntimeError("get_state() before reset(): call env.reset() first")
-        return BlockPushState(self._scene.save(), self._scene.target, self._layout, self._score, self._assignment)
+        layout = self._placed("get_state()")
+        values = self._scene.save(), self._scene.target, layout, self._score, self._assignment
+        return BlockPushState(*values, stamp=states.stamp(self._env_id, _name(self._assignment), _made_by(), values))
 
     def set_state(self, state: BlockPushState) -> None:
         """Go to ``state``; what follows equals what followed there, bit for bit.
 
         Going to the same state again is fast. The step limit of ``gymnasium.make`` is a wrapper and keeps its own count.
+
+        Raises:
+            InputError: ``state`` is no state, of another environment, assignment or version, or was changed; nothing has happened
+                then. Of several assignments an environment goes to states of the one it was made for and of the present one.
         """
-        if not isinstance(state, BlockPushState):
-            raise TypeError(
-                f"set_state() takes what get_state() returned, a BlockPushState, not {type(state).__name__}"
-            )
+        self._require_open("set_state()")
+        states.check(
+            state,
+            BlockPushState,
+            environment=self._env_id,
+            made_by=_made_by(),
+            tasks={_name(self._default_assignment): None, _name(self._assignment): None},
+            fix="; make it with that assignment, or give it to reset(options={'assignment': ...}) first",
+            look=_look_at,
+        )
         self._scene.restore(state.physics, state.target, state.layout)
         self._layout, self._score, self._assignment = state.layout, state.score, state.assignment
 
-    def close(self) -> None:
-        """Disconnect from the simulator."""
-        self._scene.close()
+    def _running(self) -> bool:
+        return self._layout is not None
+
+    def _free(self) -> None:
+        if hasattr(self, "_scene"):
+            self._scene.close()
+
+    def _placed(self, what: str) -> Layout:
+        self._require_reset(what)
+        assert self._layout is not None
+        return self._layout
 
     def _target(self, action: Any) -> tuple[float, float]:
-        value = np.asarray(action, dtype=np.float64)
-        if value.shape != (2,):
-            hint = "; a chunk of actions is executed one step at a time" if value.ndim > 1 else ""
-            raise ValueError(f"BlockPush takes one action of shape (2,), (x, y) in metres, got {value.shape}{hint}")
-        if not np.isfinite(value).all():
-            raise ValueError(f"action {value.tolist()} contains NaN or infinity: check the policy that produced it")
+        value = finite_action(action, "BlockPush", (2,), "action of shape (2,), (x, y) in metres")
         if self._relative:
             value = value + self._scene.target
         x, y = np.clip(value, PUSHER_LOW, PUSHER_HIGH).tolist()
@@ -276,8 +291,17 @@ def _by_name(pairs: tuple[tuple[Any, Any], tuple[Any, Any]]) -> dict[str, Any]:
     return found
 
 
-def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    if not (isinstance(height, int) and isinstance(width, int) and min(height, width) >= 8):
-        raise ValueError(f"image_size={size!r}: pass a side, or (height, width), of at least 8 pixels")
-    return height, width
+def _name(assignment: str | None) -> str:
+    return "any assignment" if assignment is None else assignment
+
+
+def _made_by() -> str:
+    return states.simulator("pybullet")
+
+
+def _look_at(state: BlockPushState) -> None:
+    """PyBullet trusts what it reads: other bytes than its own end the process."""
+    if not (isinstance(state.physics, bytes) and state.physics.startswith(b"BULLET")):
+        raise InputError("this state holds no simulation as PyBullet writes it: it was damaged or put together by hand")
+    states.numbers(state.target, "target", size=2, low=-10.0, high=10.0)
+    states.numbers((*state.layout.blocks, *state.layout.squares), "layout", size=12, low=-10.0, high=10.0)

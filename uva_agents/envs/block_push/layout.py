@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uva_agents.errors import InputError
+
 Pose = tuple[float, float, float]
 """x [m], y [m], yaw [rad]."""
 
@@ -70,8 +72,8 @@ def parse_assignment(assignment: str) -> tuple[int, int]:
     Raises:
         ValueError: not one of :data:`ASSIGNMENTS`.
     """
-    if assignment not in ASSIGNMENTS:
-        raise ValueError(
+    if not isinstance(assignment, str) or assignment not in ASSIGNMENTS:
+        raise InputError(
             f"assignment={assignment!r} is unknown: pass one of {', '.join(map(repr, ASSIGNMENTS))} "
             "(block colour - square colour), or None for both blocks in different squares"
         )

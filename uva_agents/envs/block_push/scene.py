@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from uva_agents.envs.block_push.layout import PUSHER_START, Layout, Pose
+from uva_agents.errors import MachineError
 
 SUBSTEPS = 24
 """Simulation steps of 1/240 s per control step: 10 Hz."""
@@ -68,10 +69,7 @@ class Scene:
         p.setGravity(0, 0, -9.8)
         self._load(draw_arm)
         self.target: tuple[float, float] = PUSHER_START
-        folder = tempfile.mkdtemp(prefix="uva-block-push-")
-        # Removed at the latest when this scene is collected or the process ends.
-        self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self._file = str(Path(folder) / "state.bullet")
+        self._folder: _Folder | None = None
         self._cached: tuple[bytes, int] | None = None
         self._backgrounds: dict[tuple[Any, ...], np.ndarray] = {}
         self._simulate(_SETTLE)
@@ -165,8 +163,12 @@ class Scene:
 
     def save(self) -> bytes:
         """The simulation as bytes, contact impulses included; changes nothing."""
-        self.client.saveBullet(self._file)
-        return Path(self._file).read_bytes()
+        file = self._file()
+        self.client.saveBullet(str(file))
+        data = file.read_bytes()
+        if not data:
+            raise MachineError(f"PyBullet could not write {file}: is the disk full? TMPDIR chooses another place")
+        return data
 
     def restore(self, data: bytes, target: tuple[float, float], layout: Layout) -> None:
         """Go to what :meth:`save` returned, here or in another scene. Repeating the same one is fast."""
@@ -174,8 +176,14 @@ class Scene:
         if self._cached is not None and self._cached[0] == data:
             p.restoreState(self._cached[1])
         else:
-            Path(self._file).write_bytes(data)
-            p.restoreState(fileName=self._file)
+            file = self._file()
+            try:
+                file.write_bytes(data)
+            except OSError as error:
+                raise MachineError(
+                    f"{file} cannot be written ({error.strerror}): TMPDIR chooses another place"
+                ) from error
+            p.restoreState(fileName=str(file))
             if self._cached is not None:
                 p.removeState(self._cached[1])
             self._cached = data, p.saveState()
@@ -225,8 +233,16 @@ class Scene:
 
     def close(self) -> None:
         """Disconnect; twice does no harm."""
-        self._remove_folder()
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            folder.remove()
         self.client.close()
+
+    def _file(self) -> Path:
+        """What PyBullet writes to and reads from: made when it is needed, and by every process for itself."""
+        if self._folder is None or self._folder.owner != os.getpid():
+            self._folder = _Folder()
+        return self._folder.path / "state.bullet"
 
     def _block_pose(self, body: int) -> Pose:
         (x, y, _), orientation = self.client.getBasePositionAndOrientation(body)
@@ -265,6 +281,25 @@ class Scene:
         step = self.client.stepSimulation
         for _ in range(steps):
             step()
+
+
+class _Folder:
+    """A temporary folder of one process; removed by that process, at the latest when this is collected or the process ends."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix="uva-block-push-"))
+        except OSError as error:
+            raise MachineError(
+                f"no temporary folder can be made ({error.strerror}): set TMPDIR to one with space"
+            ) from error
+        self.remove = weakref.finalize(self, _remove, self.path, self.owner)
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not in a forked child
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Client:

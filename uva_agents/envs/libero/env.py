@@ -8,27 +8,37 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
+from uva_agents.envs import states
+from uva_agents.envs.checks import (
+    checked_choice,
+    checked_count,
+    checked_flag,
+    checked_options,
+    checked_render_mode,
+    checked_seed,
+    checked_size,
+)
 from uva_agents.envs.libero.install import assets_folder, libero_folder
 from uva_agents.envs.libero.options import (
     GOAL_HIGH,
     GOAL_LOW,
+    INSTRUCTIONS,
+    NAME,
     RESET_OPTIONS,
     STARTS,
     check_state,
-    checked_choice,
-    checked_wait,
     observation_spaces,
-    unknown_option,
 )
 from uva_agents.envs.libero.scene import CAMERAS, CONTROL_HZ, QUALITIES, LiberoState, Scene
 from uva_agents.envs.libero.tasks import LiberoTask, find_task, initial_states
+from uva_agents.envs.lifecycle import Lifecycle
 from uva_agents.envs.robosuite_actions import absolute_from_pose, native_from_absolute
-from uva_agents.envs.robosuite_spaces import OPEN, action_space, checked_action, checked_mode, checked_size
+from uva_agents.envs.robosuite_spaces import OPEN, action_space, checked_action, checked_mode
 
 Observation = dict[str, Any]
 
 
-class LiberoEnv(gym.Env[Observation, np.ndarray]):
+class LiberoEnv(Lifecycle, gym.Env[Observation, np.ndarray]):
     """``uva/Libero10-v0``: a Panda arm does what it is told, in kitchens, living rooms and a study.
 
     Observation: ``pixels`` uint8 (H, W, 3) RGB, upright, from in front of the robot; ``pixels_wrist`` of the same size;
@@ -59,8 +69,10 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         initial_states: ``"random"`` or ``"fixed"``.
         action_mode: ``"absolute"``, ``"absolute_vector"`` or ``"delta"``.
         image_size: of ``pixels`` and ``pixels_wrist``: (height, width), or the side of a square.
-        instruction: what ``task`` says. ``"prompt"``: with the scene in front, as the released model was trained; ``"language"``:
-            the words alone; ``None``: there is no ``task``, which stable-baselines3 wants, because it takes arrays only.
+        instruction: what ``task`` says. ``"prompt"`` (or ``"observation"``): with the scene in front, as the released model was
+            trained; ``"language"``: the words alone. ``"info"``: the prompt is in ``info["task"]``, and the observation has arrays
+            only, as stable-baselines3's algorithms and gymnasium's AsyncVectorEnv with shared memory want it. ``None``: there is
+            no ``task``.
         wait_steps: control steps before an episode begins, with the gripper opening, in which things come to rest.
         render_observations: False leaves the pictures out, for fast simulation; :meth:`observe` draws when asked.
         quality: ``"full"``, as LIBERO draws, or ``"fast"``: no shadows, no reflections.
@@ -74,6 +86,8 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
     # gymnasium declares it without ClassVar.
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # type: ignore[misc]
     _max_episode_steps = 500
+    _env_id: ClassVar[str] = NAME
+    _carried: ClassVar[tuple[str, ...]] = ("_task", "_next_fixed")
 
     def __init__(
         self,
@@ -90,25 +104,22 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         quality: str = "full",
         render_size: int = 384,
     ) -> None:
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(
-                f'render_mode={render_mode!r} is not offered: pass "rgb_array" and show or save what render() returns'
-            )
+        self.render_mode = checked_render_mode(render_mode)
         self.action_mode = checked_mode(action_mode)
-        if instruction not in (None, "prompt", "language"):
-            raise ValueError(f'instruction={instruction!r} is unknown: pass "prompt", "language" or None')
-        libero_folder(), assets_folder()  # what is missing is said now rather than in the first episode
-        self.render_mode = render_mode
+        if instruction is not None:
+            instruction = checked_choice(instruction, "instruction", INSTRUCTIONS)
         self.image_size = checked_size(image_size)
+        self._render_size = checked_size(render_size, "render_size")
+        self._initial = checked_choice(initial_states, "initial_states", STARTS)
+        self._wait = checked_count(wait_steps, "wait_steps")
+        self._quality = checked_choice(quality, "quality", QUALITIES)
+        self._render_observations = checked_flag(render_observations, "render_observations")
+        libero_folder(), assets_folder()  # what is missing is said now rather than in the first episode
         self._suite = suite
         self._default_task = self._task = find_task(suite, task_id)
-        self._initial = checked_choice(initial_states, "initial_states", STARTS)
-        self._wait = checked_wait(wait_steps)
         self._instruction = instruction
-        self._render_observations = render_observations
-        self._quality = checked_choice(quality, "quality", QUALITIES)
-        self._render_size = checked_size(render_size)
-        spaces = observation_spaces(self.image_size if render_observations else None, words=instruction is not None)
+        in_words = instruction not in (None, "info")
+        spaces = observation_spaces(self.image_size if render_observations else None, words=in_words)
         agent_space = spaces["agent_pos"]
         assert isinstance(agent_space, gym.spaces.Box)
         self._agent_space = agent_space
@@ -145,19 +156,16 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         Raises:
             ValueError: an unknown option, a seed, task or state that there is not.
         """
-        options = dict(options or {})
-        for name in options:
-            if name not in RESET_OPTIONS:
-                raise ValueError(unknown_option(name))
-        if seed is not None and not 0 <= seed < 2**32:
-            raise ValueError(f"seed={seed} is out of range: LIBERO's seeds go from 0 to 2**32 - 1")
+        self._require_open("reset()")
+        options = checked_options(options, RESET_OPTIONS, self._env_id)
+        seed = checked_seed(seed, "LIBERO")
         task = self._default_task
-        if options.get("task_id") is not None:
+        if "task_id" in options:
             task = find_task(self._suite, options["task_id"])
         initial = checked_choice(options.get("initial_states", self._initial), "initial_states", STARTS)
-        wait = checked_wait(options.get("wait_steps", self._wait))
+        wait = checked_count(options.get("wait_steps", self._wait), "wait_steps")
         index = options.get("initial_state")
-        if index is not None:
+        if "initial_state" in options:
             check_state(task, index)
         super().reset(seed=seed)
         if index is None and initial == "fixed":
@@ -190,7 +198,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
 
     def advance(self, action: Any) -> None:
         """The motion of :meth:`step` without a look at it: nothing is drawn."""
-        scene = self._running("step()")
+        scene = self._at("step()")
         value = checked_action(action, self.action_mode, self._box, name="LIBERO")
         native = native_from_absolute(value) if self.action_mode == "absolute" else value
         scene.step(native, absolute=self.action_mode != "delta")
@@ -198,7 +206,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
 
     def hold_action(self) -> np.ndarray:
         """The action (A,) that keeps the arm where it is and the gripper as it was told last."""
-        scene = self._running("hold_action()")
+        scene = self._at("hold_action()")
         if self.action_mode == "delta":
             return np.array([0, 0, 0, 0, 0, 0, self._last_gripper], np.float32)
         action = absolute_from_pose(*scene.grip(), self._last_gripper)
@@ -206,77 +214,94 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
 
     def get_obs(self) -> Observation:
         """The observation of the present moment, as :meth:`step` returns it; changes nothing."""
-        scene = self._running("get_obs()")
+        scene = self._at("get_obs()")
         found: Observation = {"agent_pos": self._agent_pos(scene)}
         if self._render_observations:
             found |= self._pictures(scene)
-        if self._instruction is not None:
-            found["task"] = self._task.prompt if self._instruction == "prompt" else self._task.language
+        if self._instruction not in (None, "info"):
+            found["task"] = self._task.language if self._instruction == "language" else self._task.prompt
         return found
 
     def observe(self) -> Observation:
         """The observation of the present moment, with pictures whatever ``render_observations`` says."""
-        return {**self.get_obs(), **self._pictures(self._running("observe()"))}
+        return {**self.get_obs(), **self._pictures(self._at("observe()"))}
 
     def render(self) -> np.ndarray | None:
         """Picture uint8 (render_size, render_size, 3) of the present moment, from in front of the robot."""
-        return self._running("render()").draw(CAMERAS["pixels"], *self._render_size)
+        return self._at("render()").draw(CAMERAS["pixels"], *self._render_size)
 
     def get_state(self) -> LiberoState:
-        """The present moment, for :meth:`set_state` of this or any other LIBERO environment of the same suite.
+        """The present moment, for :meth:`set_state` of this or any other LIBERO environment of the same task.
 
         Raises:
             RuntimeError: the environment has not been reset.
         """
-        scene = self._running("get_state()")
-        return LiberoState(self._task.suite, self._task.task_id, *scene.save(), self._last_gripper, self._state_index)
+        scene = self._at("get_state()")
+        task = self._task
+        values = (task.suite, task.task_id, *scene.save(), self._last_gripper, self._state_index)
+        return LiberoState(*values, stamp=states.stamp(self._env_id, task.name, _made_by(), values))
 
     def set_state(self, state: LiberoState) -> None:
         """Go to ``state``; what follows equals what followed there, bit for bit.
 
-        Takes milliseconds, or some seconds if it is of another task. The step limit of ``gymnasium.make`` is a wrapper and keeps
+        Takes milliseconds, or some seconds if another task is built. The step limit of ``gymnasium.make`` is a wrapper and keeps
         its own count.
 
         Raises:
-            TypeError: ``state`` is something else.
-            ValueError: it is of another suite.
+            InputError: ``state`` is no state, of another environment, task or version, or was changed; nothing has happened then.
+                Of several tasks an environment goes to states of the one it was made for and of the present one.
         """
-        if not isinstance(state, LiberoState):
-            raise TypeError(f"set_state() takes what get_state() returned, a LiberoState, not {type(state).__name__}")
-        if state.suite != self._suite:
-            raise ValueError(f"this state is of {state.suite}, and this environment of {self._suite}")
-        scene = self._built(find_task(state.suite, state.task_id))
-        if not self._started:
+        self._require_open("set_state()")
+        tasks = {task.name: task for task in (self._default_task, self._task)}
+        states.check(
+            state,
+            LiberoState,
+            environment=self._env_id,
+            made_by=_made_by(),
+            tasks=tasks,
+            fix="; make it with that suite and task_id, or give the task_id to reset(options={'task_id': ...}) first",
+        )
+        task = tasks[state.stamp.task] if state.stamp is not None else self._task
+        another = self._scene is None or self._scene.task != task
+        scene = self._built(task)
+        scene.check(state)
+        if another or not self._started:
             scene.reset(0)
         scene.restore(state.physics, state.places, state.gripper)
         self._started, self._state_index, self._last_gripper = True, state.initial_state, state.last_gripper
 
+    def _running(self) -> bool:
+        return self._started
+
+    def _free(self) -> None:
+        self._leave()
+
     def flat_state(self) -> np.ndarray:
         """float64 (1 + nq + nv,) time, positions, velocities: what LIBERO's recordings hold as a state. Where fixtures stand is not
         in it; :meth:`get_state` has everything."""
-        return self._running("flat_state()").flat_state()
+        return self._at("flat_state()").flat_state()
 
     def joint_positions(self) -> np.ndarray:
         """float64 (7,) radians: what LIBERO's recordings hold as joint states."""
-        return self._running("joint_positions()").joints()
+        return self._at("joint_positions()").joints()
 
-    def close(self) -> None:
-        """Free the simulation. A reset builds it again."""
-        scene, self._scene, self._started = self._scene, None, False
+    def _leave(self) -> None:
+        """Free the simulation."""
+        scene, self._scene, self._started = getattr(self, "_scene", None), None, False
         if scene is not None:
             scene.close()
 
     def _built(self, task: LiberoTask) -> Scene:
         if self._scene is None or self._scene.task != task:
-            self.close()
+            self._leave()
             largest = np.max([self.image_size, self._render_size], axis=0)
             self._scene = Scene(task, quality=self._quality, largest=(int(largest[0]), int(largest[1])))
         self._task = task
         return self._scene
 
-    def _running(self, what: str) -> Scene:
-        if self._scene is None or not self._started:
-            raise RuntimeError(f"{what} before reset(): call env.reset() first")
+    def _at(self, what: str) -> Scene:
+        self._require_reset(what)
+        assert self._scene is not None
         return self._scene
 
     def _pictures(self, scene: Scene) -> Observation:
@@ -288,9 +313,10 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
         return np.asarray(np.clip(value.astype(np.float32), space.low, space.high))
 
     def _info(self) -> dict[str, Any]:
-        scene = self._running("step()")
+        scene = self._at("step()")
         position, rotation = scene.grip()
-        return {
+        words = {"task": self._task.prompt} if self._instruction == "info" else {}
+        return words | {
             "is_success": scene.success(),
             "task_name": self._task.name,
             "task_id": self._task.task_id,
@@ -301,3 +327,7 @@ class LiberoEnv(gym.Env[Observation, np.ndarray]):
             "grip_rotation": rotation,
             "objects": scene.objects(),
         }
+
+
+def _made_by() -> str:
+    return states.simulator("mujoco", "robosuite", "rpent-libero")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import gymnasium as gym
@@ -11,9 +10,11 @@ import numpy as np
 from uva_agents.envs.libero.scene import CAMERAS
 from uva_agents.envs.libero.tasks import LiberoTask, initial_states
 from uva_agents.envs.words import Words
+from uva_agents.errors import InputError
 
 NAME = "uva/Libero10-v0"
 STARTS = ("random", "fixed")
+INSTRUCTIONS = ("prompt", "language", "observation", "info")
 RESET_OPTIONS = ("task_id", "initial_states", "initial_state", "wait_steps")
 # Nothing that the arm can reach is outside.
 GOAL_LOW, GOAL_HIGH = (-1.5, -1.5, -0.5), (1.5, 1.5, 2.5)
@@ -31,29 +32,8 @@ def observation_spaces(image_size: tuple[int, int] | None, *, words: bool) -> di
     return spaces
 
 
-def unknown_option(name: str) -> str:
-    """The message for an option of ``reset`` that there is not."""
-    close = difflib.get_close_matches(str(name), RESET_OPTIONS, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"unknown reset option {name!r}: {NAME} knows {', '.join(map(repr, RESET_OPTIONS))}{hint}"
-
-
-def checked_choice(value: Any, name: str, known: tuple[str, ...]) -> str:
-    """``value``, if it is known; a ValueError that names ``name`` otherwise."""
-    if value not in known:
-        raise ValueError(f"{name}={value!r} is unknown: pass {' or '.join(map(repr, known))}")
-    return str(value)
-
-
-def checked_wait(value: Any) -> int:
-    """``value``, if it is a number of steps."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"wait_steps={value!r}: pass a number of control steps, 0 or more")
-    return value
-
-
 def check_state(task: LiberoTask, index: Any) -> None:
-    """ValueError unless the task has a fixed initial state of this number."""
+    """InputError unless the task has a fixed initial state of this number."""
     n = len(initial_states(task))
     if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < n:
-        raise ValueError(f"initial_state={index!r}: {task.name} has fixed initial states 0 to {n - 1}")
+        raise InputError(f"initial_state={index!r}: {task.name} has fixed initial states 0 to {n - 1}")

@@ -9,13 +9,13 @@ import importlib
 import io
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from uva_agents.envs import robosuite_gl
+from uva_agents.envs import robosuite_gl, states
 from uva_agents.envs.libero import install
 from uva_agents.envs.libero.tasks import LiberoTask, initial_states
 from uva_agents.envs.robosuite_spaces import OPEN
@@ -26,6 +26,8 @@ CAMERAS = {"pixels": "agentview", "pixels_wrist": "robot0_eye_in_hand"}
 QUALITIES = ("full", "fast")
 
 _ATTEMPTS = 100
+_LARGE = 1e10
+"""What MuJoCo calls a failed simulation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class LiberoState:
         gripper: commands of the two fingers, which follow the actions with a delay.
         last_gripper: of the last action.
         initial_state: the fixed initial state that the episode began in, or ``None``.
+        stamp: which environment, task and version it is of, and a checksum.
     """
 
     suite: str
@@ -48,6 +51,7 @@ class LiberoState:
     gripper: bytes
     last_gripper: float
     initial_state: int | None
+    stamp: states.Stamp | None = field(default=None, kw_only=True)
 
 
 class Scene:
@@ -201,15 +205,16 @@ class Scene:
         gripper = np.asarray(self._robot.gripper["right"].current_action, np.float64)
         return self._physics().tobytes(), places.tobytes(), gripper.tobytes()
 
-    def restore(self, physics: bytes, places: bytes, gripper: bytes) -> None:
-        """Go where :meth:`save` was called, in any scene of the same task.
+    def check(self, state: LiberoState) -> None:
+        """Raise an InputError where values of a state are not what :meth:`save` returns."""
+        states.numbers(state.physics, "physics", size=self._state_size, low=-_LARGE, high=_LARGE)
+        states.numbers(state.places, "places", size=7 * self._model.nbody, low=-_LARGE, high=_LARGE)
+        states.numbers(state.gripper, "gripper", low=-1.0, high=1.0)
+        states.numbers(state.last_gripper, "last_gripper", size=1, low=-1.0, high=1.0)
 
-        Raises:
-            ValueError: it was saved by another version of LIBERO, robosuite or MuJoCo.
-        """
+    def restore(self, physics: bytes, places: bytes, gripper: bytes) -> None:
+        """Go where :meth:`save` was called, in any scene of the same task; :meth:`check` has looked at it."""
         there, where = np.frombuffer(physics), np.frombuffer(places)
-        if there.size != self._state_size or where.size != 7 * self._model.nbody:
-            raise ValueError("this state does not fit the task: it comes from another version of LIBERO or MuJoCo")
         self._model.body_pos[:], self._model.body_quat[:] = np.split(where.reshape(-1, 7), [3], axis=1)
         self._set_physics(there)
         self._robot.gripper["right"].current_action = np.frombuffer(gripper).copy()

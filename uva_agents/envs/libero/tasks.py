@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from uva_agents.envs.checks import checked_choice
 from uva_agents.envs.libero.install import libero_folder
+from uva_agents.errors import InputError
 
 SUITES = ("libero_10", "libero_spatial", "libero_object", "libero_goal", "libero_90")
 
@@ -78,9 +80,9 @@ def find_task(suite: str, task_id: Any) -> LiberoTask:
     Raises:
         ValueError: no such suite or task; the message says what there is.
     """
-    tasks = suite_tasks(suite)
+    tasks = suite_tasks(checked_choice(suite, "suite", SUITES))
     if isinstance(task_id, bool) or not isinstance(task_id, int | np.integer) or not 0 <= task_id < len(tasks):
-        raise ValueError(f"task_id={task_id!r}: {suite} has tasks 0 to {len(tasks) - 1}")
+        raise InputError(f"task_id={task_id!r}: {suite} has tasks 0 to {len(tasks) - 1}")
     return tasks[int(task_id)]
 
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 
+from uva_agents.envs import states
+from uva_agents.envs.checks import (
+    checked_choice,
+    checked_flag,
+    checked_options,
+    checked_render_mode,
+    checked_seed,
+    checked_side,
+    checked_size,
+)
+from uva_agents.envs.lifecycle import Lifecycle
 from uva_agents.envs.robosuite_actions import absolute_from_pose, native_from_absolute
-from uva_agents.envs.robosuite_spaces import OPEN, action_space, checked_action, checked_mode, checked_size
+from uva_agents.envs.robosuite_spaces import OPEN, action_space, checked_action, checked_mode
 from uva_agents.envs.tool_hang.scene import CAMERAS, CONTROL_HZ, QUALITIES, Scene
 
 WORKSPACE_LOW, WORKSPACE_HIGH = (-0.60, -0.75, 0.70), (0.45, 0.75, 1.75)
@@ -28,15 +39,17 @@ class ToolHangState:
         gripper: commands of the two fingers, which follow the actions with a delay.
         posture: joint angles that the arm prefers where the tool leaves it a choice: those it began the episode with.
         last_gripper: of the last action.
+        stamp: which environment and version it is of, and a checksum.
     """
 
     physics: bytes
     gripper: tuple[float, ...]
     posture: tuple[float, ...]
     last_gripper: float
+    stamp: states.Stamp | None = field(default=None, kw_only=True)
 
 
-class ToolHangEnv(gym.Env[Observation, np.ndarray]):
+class ToolHangEnv(Lifecycle, gym.Env[Observation, np.ndarray]):
     """``uva/ToolHang-v0``: a Panda puts a hook frame into its stand and hangs a wrench on it (robosuite, 20 Hz, 700 steps).
 
     Observation: ``pixels`` uint8 (H, W, 3) RGB from the side, ``pixels_wrist`` uint8 (H, W, 3) from the hand, ``agent_pos``
@@ -73,6 +86,7 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
     task = "toolhang"
     task_description = "put the hook frame into the stand and hang the wrench on it"
     _max_episode_steps = 700
+    _env_id: ClassVar[str] = "uva/ToolHang-v0"
 
     def __init__(
         self,
@@ -84,23 +98,18 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
         render_observations: bool = True,
         render_size: int = 480,
     ) -> None:
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(
-                f'render_mode={render_mode!r} is not offered: pass "rgb_array" and show or save what render() returns'
-            )
+        self.render_mode = checked_render_mode(render_mode)
         self.action_mode = checked_mode(action_mode)
-        if quality not in QUALITIES:
-            raise ValueError(f'quality={quality!r} is unknown: pass "full" or "fast"')
-        self.render_mode = render_mode
+        quality = checked_choice(quality, "quality", QUALITIES)
         self.image_size = checked_size(image_size)
-        self._render_size = render_size
-        self._render_observations = render_observations
+        self._render_size = checked_side(render_size)
+        self._render_observations = checked_flag(render_observations, "render_observations")
         self.observation_space = _observation_space(self.image_size if render_observations else None)  # type: ignore[assignment]
         self._box = self.action_space = action_space(action_mode, WORKSPACE_LOW, WORKSPACE_HIGH)
         self._scene = Scene(
             absolute=action_mode != "delta",
             quality=quality,
-            largest=(max(self.image_size[0], render_size), max(self.image_size[1], render_size)),
+            largest=(max(self.image_size[0], self._render_size), max(self.image_size[1], self._render_size)),
         )
         self._started = False
         self._last_gripper = OPEN
@@ -117,10 +126,9 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
         Raises:
             ValueError: an option, or a seed out of range.
         """
-        if options:
-            raise ValueError(f"unknown reset option {sorted(options)[0]!r}: uva/ToolHang-v0 has none")
-        if seed is not None and not 0 <= seed < 2**32:
-            raise ValueError(f"seed={seed} is out of range: ToolHang seeds go from 0 to 2**32 - 1")
+        self._require_open("reset()")
+        checked_options(options, (), self._env_id)
+        seed = checked_seed(seed, "ToolHang")
         super().reset(seed=seed)
         self._scene.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
         self._started, self._last_gripper = True, OPEN
@@ -139,7 +147,7 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
 
     def advance(self, action: Any) -> None:
         """The motion of :meth:`step` without a look at it: nothing is drawn or judged."""
-        self._require_reset("advance()" if self._started else "step()")
+        self._require_reset("step()")
         value = checked_action(action, self.action_mode, self._box, name="ToolHang")
         self._scene.step(native_from_absolute(value) if self.action_mode == "absolute" else value)
         self._last_gripper = float(value[-1])
@@ -176,7 +184,8 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
             RuntimeError: the environment has not been reset.
         """
         self._require_reset("get_state()")
-        return ToolHangState(*self._scene.save(), self._last_gripper)
+        values = (*self._scene.save(), self._last_gripper)
+        return ToolHangState(*values, stamp=states.stamp(self._env_id, "", self._made_by(), values))
 
     def set_state(self, state: ToolHangState) -> None:
         """Go to ``state``; what follows equals what followed there, bit for bit.
@@ -184,24 +193,27 @@ class ToolHangEnv(gym.Env[Observation, np.ndarray]):
         The step limit of ``gymnasium.make`` is a wrapper and keeps its own count.
 
         Raises:
-            TypeError: ``state`` is something else.
+            InputError: ``state`` is no state, of another environment or version, or was changed; nothing has happened then.
         """
-        if not isinstance(state, ToolHangState):
-            raise TypeError(f"set_state() takes what get_state() returned, a ToolHangState, not {type(state).__name__}")
+        self._require_open("set_state()")
+        states.check(state, ToolHangState, environment=self._env_id, made_by=self._made_by(), look=self._scene.check)
         if not self._started:
             # Makes the controllers that the state is put into.
             self._scene.reset(0)
         self._scene.restore(state.physics, state.gripper, state.posture)
         self._started, self._last_gripper = True, state.last_gripper
 
-    def close(self) -> None:
-        """Free the simulator; the environment is of no use afterwards."""
-        self._started = False
-        self._scene.close()
+    def _running(self) -> bool:
+        return self._started
 
-    def _require_reset(self, what: str) -> None:
-        if not self._started:
-            raise RuntimeError(f"{what} before reset() or after close(): call env.reset() of an open environment first")
+    def _free(self) -> None:
+        self._started = False
+        if hasattr(self, "_scene"):
+            self._scene.close()
+
+    @staticmethod
+    def _made_by() -> str:
+        return states.simulator("mujoco", "robosuite")
 
     def _agent_pos(self) -> np.ndarray:
         space = self.observation_space["agent_pos"]  # type: ignore[index]  # a Dict, see __init__

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.envs import robosuite_gl
+from uva_agents.envs import robosuite_gl, states
 from uva_agents.envs.robosuite_actions import absolute_controller
 
 CONTROL_HZ = 20
 CAMERAS = {"pixels": "sideview", "pixels_wrist": "robot0_eye_in_hand"}
 """Name in an observation to name in the simulator."""
 QUALITIES = ("full", "fast")
+_LARGE = 1e10
+"""What MuJoCo calls a failed simulation."""
 _SITE = "gripper0_right_grip_site"
 _HAND = "robot0_right_hand"
 
@@ -130,19 +132,16 @@ class Scene:
         gripper, posture = robot.gripper["right"].current_action, robot.part_controllers["right"].initial_joint
         return physics.tobytes(), tuple(gripper.tolist()), tuple(posture.tolist())
 
-    def restore(self, physics: bytes, gripper: tuple[float, ...], posture: tuple[float, ...]) -> None:
-        """Go to what :meth:`save` returned.
+    def check(self, state: Any) -> None:
+        """Raise an InputError where ``physics``, ``gripper`` and ``posture`` of a state are not what :meth:`save` returns."""
+        states.numbers(state.physics, "physics", size=self._state_size, low=-_LARGE, high=_LARGE)
+        states.numbers(state.gripper, "gripper", low=-1.0, high=1.0)
+        states.numbers(state.posture, "posture", size=7)
+        states.numbers(state.last_gripper, "last_gripper", size=1, low=-1.0, high=1.0)
 
-        Raises:
-            ValueError: it is of another model, by another version of robosuite or MuJoCo.
-        """
-        values = np.frombuffer(physics)
-        if values.size != self._state_size:
-            raise ValueError(
-                f"this state holds {values.size} numbers and this simulator's {self._state_size}: it was saved by another version "
-                "of robosuite or MuJoCo"
-            )
-        self._mj.mj_setState(self._model, self._data, values, self._mj.mjtState.mjSTATE_INTEGRATION)
+    def restore(self, physics: bytes, gripper: tuple[float, ...], posture: tuple[float, ...]) -> None:
+        """Go to what :meth:`save` returned, and :meth:`check` has looked at."""
+        self._mj.mj_setState(self._model, self._data, np.frombuffer(physics), self._mj.mjtState.mjSTATE_INTEGRATION)
         robot = self._env.robots[0]
         robot.gripper["right"].current_action = np.array(gripper)
         robot.part_controllers["right"].initial_joint = np.array(posture)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import queue
 import threading
 import weakref
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from uva_agents.envs import gl
 from uva_agents.envs.arx_x5.interface import DriverError, Frame
 from uva_agents.envs.arx_x5.twin.controller import TwinController
 from uva_agents.envs.arx_x5.twin.plant import Exposure
@@ -26,7 +26,10 @@ LARGEST = 1024
 QUALITIES = ("fast", "full")
 _QUALITY = {"fast": (0, 16, 8, 2), "full": (4, 28, 16, 4)}
 """Samples per pixel; slices, stacks and quads of round and flat things."""
+_DRAWN = "the twin of the arm"
 _models_lock = threading.Lock()
+_inherited: list[dict[Any, Any]] = []
+"""Of the process that this one was forked from, whose they are: kept, so that nothing frees them here."""
 
 
 class TwinCamera:
@@ -64,6 +67,7 @@ class TwinCamera:
 
         Raises:
             DriverError: the camera was closed.
+            MachineError: pictures cannot be drawn here.
         """
         if self._closed:
             raise DriverError(f"the camera {self.name!r} of the twin was closed")
@@ -108,18 +112,26 @@ class TwinCamera:
 
 
 class _Painter:
-    """Draws in its own thread; freed there, at the latest when the process ends."""
+    """Draws in its own thread; freed there, at the latest when the process ends.
+
+    Raises:
+        MachineError: pictures cannot be drawn here.
+    """
 
     def __init__(self, mj: Any, model: Any, quality: str) -> None:
+        gl.require(_DRAWN)
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._mj, self._model, self._quality = mj, model, quality
         self._tools: dict[Any, Any] = {}
         thread = threading.Thread(target=_work, args=(self._orders, self._tools), name="arx-x5-painter", daemon=True)
         thread.start()
-        self._end = weakref.finalize(self, _end, self._orders, thread)
-        self._registered = False
+        self._end = weakref.finalize(self, _end, self._orders, thread, self._tools)
+        # At exit, what is registered last goes first: before EGL is shut down, which require() has registered. The finalizer alone
+        # would go when the first one of the whole process was registered, which may be after that.
+        atexit.register(self._end)
 
     def draw(self, qpos: np.ndarray, target: np.ndarray, camera: str, height: int, width: int) -> np.ndarray:
+        gl.check_process(_DRAWN)
         result: Future[np.ndarray] = Future()
         tools, mj, model, quality = self._tools, self._mj, self._model, self._quality
 
@@ -144,11 +156,6 @@ class _Painter:
             image = result.result(timeout=60)
         except TimeoutError:
             raise DriverError("drawing took more than a minute: is the graphics driver alive?") from None
-        if not self._registered:
-            # At exit, what is registered last goes first: before MuJoCo shuts EGL down, which it decides with its first picture.
-            # The finalizer alone would go when the first one of the whole process was registered.
-            self._registered = True
-            atexit.register(self._end)
         return image
 
     def close(self) -> None:
@@ -163,11 +170,8 @@ def _renderer(mj: Any, model: Any, height: int, width: int, quality: str) -> Any
         looks.offsamples, looks.numslices, looks.numstacks, looks.numquads = _QUALITY[quality]
         try:
             renderer = mj.Renderer(model, height, width)
-        except mj.FatalError as error:
-            raise DriverError(
-                f"MuJoCo cannot draw ({error}); MUJOCO_GL is {os.environ.get('MUJOCO_GL')!r}. If MuJoCo was imported before this "
-                "environment was made, it looked for a window system: set MUJOCO_GL=egl (or osmesa) before that"
-            ) from error
+        except Exception as error:  # of OpenGL's many kinds
+            raise gl.explained(error, _DRAWN) from error
     renderer.scene.flags[mj.mjtRndFlag.mjRND_SHADOW] = quality == "full"
     return renderer
 
@@ -184,6 +188,10 @@ def _work(orders: queue.SimpleQueue[Callable[[], None] | None], tools: dict[Any,
     tools.clear()
 
 
-def _end(orders: queue.SimpleQueue[Callable[[], None] | None], thread: threading.Thread) -> None:
+def _end(orders: queue.SimpleQueue[Callable[[], None] | None], thread: threading.Thread, tools: dict[Any, Any]) -> None:
+    if gl.forked():  # the thread is in the parent, and so is everything that it would free
+        _inherited.append(tools)
+        return
     orders.put(None)
-    thread.join(timeout=5)
+    if thread is not threading.current_thread():  # the collector runs where it likes
+        thread.join(timeout=5)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from collections import deque
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from uva_agents.envs import gl
 from uva_agents.envs.arx_x5.limits import ArmLimits
 from uva_agents.envs.arx_x5.twin.interpolation import N_NUMBERS
 from uva_agents.envs.arx_x5.twin.model import CAMERAS, OBJECTS, PHYSICS_DT, TARGET_AWAY, arm_xml, gear, scene_xml
@@ -26,10 +25,9 @@ def load_mujoco() -> ModuleType:
 
     Raises:
         ImportError: it is not installed; the message says what to install.
+        MachineError: ``MUJOCO_GL`` asks for what there is not.
     """
-    if sys.platform.startswith("linux"):
-        # MuJoCo reads it when it is first imported, and then looks for a window system if it is not there.
-        os.environ.setdefault("MUJOCO_GL", "egl")
+    gl.prepare()
     try:
         return importlib.import_module("mujoco")
     except ModuleNotFoundError as error:
