@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from uva_agents.agents.imagination import Imagination
+from uva_agents.errors import InputError
 
 if TYPE_CHECKING:
     from uva_agents.agents.rollout import Rollout
@@ -49,9 +50,9 @@ class _Dream:
         self.world, self.rules = world, rules
         self.stride = c.frame_stride
         if rules.horizon < self.stride or rules.horizon % self.stride:
-            raise ValueError(f"horizon must be a multiple of the frame stride {self.stride}, got {rules.horizon}")
+            raise InputError(f"horizon must be a multiple of the frame stride {self.stride}, got {rules.horizon}")
         if rules.horizon > c.action_steps and (c.wrist_image or (c.proprio_dim and not c.proprio_maskable)):
-            raise ValueError(
+            raise InputError(
                 "these weights need proprioception or a wrist camera at every step, which nobody has measured in imagined frames: "
                 f"horizon must be at most {c.action_steps}"
             )
@@ -75,7 +76,7 @@ class _Dream:
         """A new episode of a row, from ``options["obs"]`` (and ``options["history"]``) or from the starts."""
         unknown = set(options or {}) - {"obs", "history"}
         if unknown:
-            raise ValueError(f"unknown reset options {sorted(unknown)}: a dream takes 'obs' and 'history'")
+            raise InputError(f"unknown reset options {sorted(unknown)}: a dream takes 'obs' and 'history'")
         if options and "obs" in options:
             obs, history = options["obs"], options.get("history")
         else:
@@ -88,7 +89,7 @@ class _Dream:
         if starts is None:
             env_id = self.world.uva.bundle.spec.env_id
             if env_id is None:
-                raise ValueError(
+                raise InputError(
                     "these weights name no environment to begin dreams in: give starts=, or reset(options={'obs': ...})"
                 )
             import uva_agents.envs  # noqa: F401  (registers them)
@@ -100,7 +101,7 @@ class _Dream:
         if callable(starts):
             return starts(rng)
         if not len(starts):
-            raise ValueError("starts is empty: give at least one observation")
+            raise InputError("starts is empty: give at least one observation")
         return starts[int(rng.integers(len(starts)))]
 
     def observations(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
@@ -118,15 +119,15 @@ class _Dream:
         expected = (len(rows), *self.action_space.shape)
         actions = np.asarray(actions, np.float32)
         if actions.shape != expected:
-            raise ValueError(f"actions must have shape {expected}, got {actions.shape}")
+            raise InputError(f"actions must have shape {expected}, got {actions.shape}")
         if not np.isfinite(actions).all():
-            raise ValueError("actions have NaN or infinity")
+            raise InputError("actions have NaN or infinity")
         actions = np.clip(actions, self.action_space.low, self.action_space.high)
         chunks = np.repeat(actions[:, None], self.stride, axis=1) if self.rules.hold else actions
         told = self.imagination.advance(rows, chunks)
         costs = np.array([float(np.asarray(self.rules.objective(rollout)).reshape(-1)[0]) for rollout in told])
         if not np.isfinite(costs).all():
-            raise ValueError(f"the objective gave a cost that is not finite: {costs[~np.isfinite(costs)][0]}")
+            raise InputError(f"the objective gave a cost that is not finite: {costs[~np.isfinite(costs)][0]}")
         self.elapsed[rows] += self.stride
         limit = self.rules.success_cost
         success = np.zeros(len(rows), bool) if limit is None else costs <= limit
@@ -201,7 +202,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[dict[str, np.ndarray], np.ndarray, np.
 
     def __init__(self, world: WorldModel, num_envs: int, rules: DreamRules, *, starts: Starts | None = None) -> None:
         if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+            raise InputError(f"num_envs must be at least 1, got {num_envs}")
         self.num_envs = num_envs
         self._dream = _Dream(world, rules, starts, num_envs)
         self.single_action_space = self._dream.action_space
@@ -218,7 +219,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[dict[str, np.ndarray], np.ndarray, np.
         """Begin all episodes; an integer seed gives sub-environment i the seed ``seed + i``."""
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed or [None] * self.num_envs
         if len(seeds) != self.num_envs:
-            raise ValueError(f"{len(seeds)} seeds for {self.num_envs} environments")
+            raise InputError(f"{len(seeds)} seeds for {self.num_envs} environments")
         for i, one in enumerate(seeds):
             if one is not None:
                 self._rngs[i] = gym.utils.seeding.np_random(one)[0]
@@ -238,7 +239,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[dict[str, np.ndarray], np.ndarray, np.
             raise RuntimeError("call reset() before step()")
         actions = np.asarray(actions)
         if len(actions) != self.num_envs:
-            raise ValueError(f"{len(actions)} actions for {self.num_envs} environments")
+            raise InputError(f"{len(actions)} actions for {self.num_envs} environments")
         n, fresh = self.num_envs, self._finished
         rewards, terminated, truncated = np.zeros(n), np.zeros(n, bool), np.zeros(n, bool)
         infos: dict[str, Any] = {"is_success": np.zeros(n, bool), "cost": np.full(n, np.nan)}

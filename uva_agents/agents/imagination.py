@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uva_agents.agents.finite import Inputs
 from uva_agents.agents.rollout import Rollout
+from uva_agents.errors import InputError
 from uva_agents.model import Context, Task, sample_video
+from uva_agents.utils.forks import check_process
 
 if TYPE_CHECKING:
     from uva_agents.agents.world_model import Start, WorldModel
@@ -61,6 +64,7 @@ class Imagination:
             One rollout of one candidate and one frame per row; its ``now`` is the frame before.
         """
         uva = self.world.uva
+        check_process(uva.device)
         model, c = uva.bundle.model, uva.bundle.model.config
         for row, chunk in zip(rows, actions, strict=True):
             self._actions[row].append(chunk)
@@ -81,7 +85,14 @@ class Imagination:
         ).tokens
         at = [len(self._actions[row]) - 1 for row in rows]
         newest = tokens[range(len(rows)), at][:, None]
-        frames = uva.decode(newest)
+
+        def inputs(i: int) -> Inputs:
+            context = contexts[i]
+            arrays = {"pixels": self._frames[rows[i]], "actions": np.asarray(actions[i])}
+            computed = [("autoencoder", context.history), ("keypoint detector", context.history_points)]
+            return Inputs(f"future {rows[i]} (counted from 0)", arrays, computed)
+
+        frames = uva.decode(newest, inputs=inputs)
         told = []
         for i, row in enumerate(rows):
             told.append(
@@ -118,9 +129,9 @@ class Imagination:
         warmth = sampler.temperature if sampler.video_temperature is None else sampler.video_temperature
         shape, device = (c.n_frames, c.tokens_per_frame, c.token_dim), self.world.uva.device
         if not warmth:
-            return torch.zeros(len(rows), *shape, device=device)
+            return torch.zeros(len(rows), *shape, device=device, dtype=torch.float32)
         return warmth * torch.stack(
-            [torch.randn(shape, generator=self._generators[row], device=device) for row in rows]
+            [torch.randn(shape, generator=self._generators[row], device=device, dtype=torch.float32) for row in rows]
         )
 
     def agent_position(self, frames: np.ndarray) -> np.ndarray | None:
@@ -131,7 +142,9 @@ class Imagination:
             return None
         with torch.no_grad():
             points = uva.bundle.model.point_reader(uva.images(frames))[:, : c.proprio_dim]
-        return np.asarray(uva.bundle.normalizer.unnormalize(key, points.cpu()).numpy(), np.float32)
+        position = np.asarray(uva.bundle.normalizer.unnormalize(key, points.cpu()).numpy(), np.float32)
+        uva.require_finite(position, "keypoint detector", lambda i: Inputs(f"frame {i}", {"pixels": frames[i]}))
+        return position
 
 
 def stacked(contexts: list[Context]) -> Context:
@@ -143,7 +156,7 @@ def stacked(contexts: list[Context]) -> Context:
         if not known:
             values[name] = None
         elif len(known) < len(parts) and name not in ("proprio", "history_actions"):
-            raise ValueError(f"some futures began with {name} and some without: begin all with it, or none")
+            raise InputError(f"some futures began with {name} and some without: begin all with it, or none")
         else:
             unknown = torch.full_like(known[0], float("nan"))
             values[name] = torch.cat([unknown if part is None else part for part in parts])

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uva_agents.errors import InputError
+
 if TYPE_CHECKING:  # the checks themselves need no torch
     from uva_agents.checkpoints.spec import InterfaceSpec
 
@@ -71,7 +73,7 @@ def read_observation(obs: Any, spec: InterfaceSpec, proprio_dim: int) -> Frames:
         wrist = check_pixels(obs["pixels_wrist"], spec.wrist_shape)
         wrist = wrist if batched else wrist[None]
         if len(wrist) != len(pixels):
-            raise ValueError(f"{len(pixels)} 'pixels' and {len(wrist)} 'pixels_wrist'")
+            raise InputError(f"{len(pixels)} 'pixels' and {len(wrist)} 'pixels_wrist'")
     return Frames(
         pixels,
         _read_proprio(obs, spec, proprio_dim, len(pixels), batched),
@@ -94,9 +96,9 @@ def _read_proprio(
     proprio = to_numpy(obs[spec.proprio_key]).astype(np.float32)
     proprio = proprio if batched else proprio[None]
     if proprio.shape != (n, size):
-        raise ValueError(f"{spec.proprio_key!r} must be ({size},) per observation, got {proprio.shape[1:]}")
+        raise InputError(f"{spec.proprio_key!r} must be ({size},) per observation, got {proprio.shape[1:]}")
     if not np.isfinite(proprio).all():
-        raise ValueError(f"{spec.proprio_key!r} has NaN or infinity")
+        raise InputError(f"{spec.proprio_key!r} has NaN or infinity")
     return proprio
 
 
@@ -106,7 +108,7 @@ def _read_task(obs: Mapping[str, Any], n: int, batched: bool) -> tuple[Instructi
         rows = to_numpy(obs["task_embedding"]).astype(np.float32)
         rows = rows if rows.ndim == 2 else np.broadcast_to(rows, (n, *rows.shape))
         if rows.ndim != 2 or len(rows) != n or not np.isfinite(rows).all():
-            raise ValueError(f"'task_embedding' must be a finite vector per observation, got shape {rows.shape}")
+            raise InputError(f"'task_embedding' must be a finite vector per observation, got shape {rows.shape}")
         return tuple(rows)
     if "task" not in obs:
         return (None,) * n
@@ -115,7 +117,7 @@ def _read_task(obs: Mapping[str, Any], n: int, batched: bool) -> tuple[Instructi
         return (task,) * n
     words = tuple(str(t) for t in task) if batched else ()
     if len(words) != n:
-        raise ValueError(f"'task' must be a str, or one per observation, got {type(task).__name__}")
+        raise InputError(f"'task' must be a str, or one per observation, got {type(task).__name__}")
     return words
 
 
@@ -131,21 +133,21 @@ def check_pixels(value: Any, image_shape: tuple[int, int], *, video: bool = Fals
     height, width = image_shape
     if pixels.ndim not in allowed:
         wanted = "(F, H, W, 3) or (B, F, H, W, 3)" if video else "(H, W, 3) or (B, H, W, 3)"
-        raise ValueError(f"{what} must be {wanted}, got shape {pixels.shape}")
+        raise InputError(f"{what} must be {wanted}, got shape {pixels.shape}")
     if pixels.shape[-1] != 3:
         if pixels.shape[-3] == 3:
-            raise ValueError(
+            raise InputError(
                 f"{what} are channels-first {pixels.shape}; move channels last: np.moveaxis({what}, -3, -1)"
             )
-        raise ValueError(f"{what} must have 3 channels last, got shape {pixels.shape}")
+        raise InputError(f"{what} must have 3 channels last, got shape {pixels.shape}")
     if pixels.dtype != np.uint8:
         top = float(np.nanmax(pixels)) if pixels.size else 0.0
         scale = " and scaled to [0, 255]" if top <= 1.0 else ""
-        raise ValueError(
+        raise InputError(
             f"{what} must be uint8 in [0, 255], got {pixels.dtype} with maximum {top:g}; convert them with .astype(np.uint8){scale}"
         )
     if pixels.shape[-3:-1] != (height, width):
-        raise ValueError(
+        raise InputError(
             f"{what} must be {height}x{width} for these weights, got {pixels.shape[-3]}x{pixels.shape[-2]}; resize them"
         )
     return pixels
@@ -169,7 +171,7 @@ def split(obs: Any) -> tuple[list[Any], bool]:
     arrays = {key: to_numpy(value) for key, value in obs.items() if not isinstance(value, str)}
     shaped = [key for key in arrays if arrays[key].dtype != object and arrays[key].dtype.kind not in "US"]
     if not shaped:
-        raise ValueError(f"the observation has no arrays; its keys are {sorted(obs)}")
+        raise InputError(f"the observation has no arrays; its keys are {sorted(obs)}")
     lead = next((key for key in ("pixels", "agent_pos") if key in shaped), shaped[0])
     batched = arrays[lead].ndim in (2, 4)
     if not batched:
@@ -177,7 +179,7 @@ def split(obs: Any) -> tuple[list[Any], bool]:
     n = len(arrays[lead])
     wrong = [key for key, value in arrays.items() if value.shape[:1] != (n,)]
     if wrong:
-        raise ValueError(f"{lead!r} is a batch of {n}, but {wrong[0]!r} has shape {arrays[wrong[0]].shape}")
+        raise InputError(f"{lead!r} is a batch of {n}, but {wrong[0]!r} has shape {arrays[wrong[0]].shape}")
     rows = []
     for i in range(n):
         rows.append({key: obs[key] if isinstance(obs[key], str) else _plain(arrays[key][i]) for key in obs})

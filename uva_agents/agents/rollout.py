@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from uva_agents.errors import InputError
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -57,7 +59,7 @@ class Rollout:
         place = {int(step): i for i, step in enumerate(self.frame_steps)}
         missing = [int(step) for step in wanted if int(step) not in place]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"the rollout has no frames at control steps {missing}, only at {self.frame_steps.tolist()}: "
                 "ask for them with frames= (None for all)"
             )
@@ -115,5 +117,5 @@ def frame_indices(frames: Sequence[int] | None, count: int) -> list[int]:
         return list(range(count))
     wrong = [int(i) for i in frames if not -count <= i < count]
     if wrong:
-        raise ValueError(f"frames={list(frames)}: the future has {count} frames, {wrong[0]} is not one of them")
+        raise InputError(f"frames={list(frames)}: the future has {count} frames, {wrong[0]} is not one of them")
     return sorted({int(i) % count for i in frames})

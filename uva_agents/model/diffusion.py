@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from uva_agents.model.config import Prediction
-from uva_agents.model.schedulers import DDIM, FlowEuler
+from uva_agents.model.schedulers import DDIM, FlowEuler, hole
 
 TRAIN_STEPS = 1000
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -107,7 +107,7 @@ class GaussianDiffusion:
         recip = self._at(self.sqrt_recip_alphas_cumprod, t, xt)
         x0 = recip * xt - self._at(self.sqrt_recipm1_alphas_cumprod, t, xt) * epsilon
         if clip is not None:
-            x0 = x0.clamp(-clip, clip)
+            x0 = x0.clamp(-clip, clip) + hole(epsilon)
         return self.posterior(x0, xt, t)[0], blend * high + (1 - blend) * low
 
     def losses(self, output: Tensor, x0: Tensor, xt: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,11 +142,11 @@ class GaussianDiffusion:
         device: torch.device | str = "cpu",
     ) -> Tensor:
         """Exact ancestral sampling; (N, C). ``temperature`` scales the noise of every step."""
-        x = torch.randn(shape, generator=generator, device=device)
+        x = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
         for step in reversed(range(len(self.betas))):
             t = torch.full((shape[0],), step, dtype=torch.long, device=device)
             # The last step's draw is unused, yet drawn: it keeps the random stream in step with the recordings.
-            noise = torch.randn(shape, generator=generator, device=device)
+            noise = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
             output = denoise(x, torch.full_like(t, int(self.timestep_map[step])))
             x, log_variance = self.model_posterior(output, x, t, clip=clip)
             if step > 0:
@@ -226,7 +226,7 @@ def sample_few_steps(
         t = timestep.to(x.device).expand(len(x))
         output = denoise(x, t)[..., :channels]
         if clip is not None:
-            output = _bound(output, x, timestep, scheduler, prediction, clip)
+            output = _bound(output, x, timestep, scheduler, prediction, clip) + hole(output)
         x = scheduler.step(output, i, x)
     return x
 
@@ -256,7 +256,7 @@ def training_pair(
     """
     if prediction == "flow":
         # Logit-normal times: most of the work is in the middle of the path (Esser et al. 2024, section 3.1).
-        sigma = torch.sigmoid(torch.randn(len(x0), generator=generator, device=x0.device))
+        sigma = torch.sigmoid(torch.randn(len(x0), generator=generator, device=x0.device, dtype=torch.float32))
         xt = (1 - sigma[:, None]) * x0 + sigma[:, None] * noise
         return xt, sigma * TRAIN_STEPS, noise - x0
     if prediction == "v":

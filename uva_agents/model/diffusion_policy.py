@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from uva_agents.model.defaults import in_float32
 from uva_agents.model.diffusion import cosine_betas
 from uva_agents.model.diffusion_transformer import DiffusionTransformer
 from uva_agents.model.geometry import Geometry
@@ -155,6 +156,7 @@ class Prepared:
 class DiffusionPolicyNet(nn.Module):
     """Observation encoder and noise predictor."""
 
+    @in_float32
     def __init__(self, config: DiffusionPolicyConfig) -> None:
         super().__init__()
         self.config = c = config
@@ -309,7 +311,7 @@ def sample_chunks(
     scheduler = sampler.scheduler(c.train_steps)
     share = len(observed) // len(generators)
     shape = (share, c.horizon, c.action_dim)
-    parts = [torch.randn(shape, generator=g).to(observed) for g in generators]
+    parts = [torch.randn(shape, generator=g, device="cpu", dtype=torch.float32).to(observed) for g in generators]
     for i, timestep in enumerate(scheduler.timesteps):
         x = torch.cat(parts)
         predicted = net.predict_noise(x, timestep.to(x.device).expand(len(x)), given)

@@ -25,6 +25,11 @@ class Scheduler(Protocol):
         ...
 
 
+def hole(output: Tensor) -> Tensor:
+    """0 where a network's output is finite, NaN where it is not: added where a bound would make a number of infinity."""
+    return 0.0 * output
+
+
 class FlowEuler:
     """Euler steps along the straight path from noise (sigma 1) to data (0); the network predicts noise minus data.
 
@@ -125,7 +130,7 @@ class DDPM(_OnTrainingSchedule):
         spread, spread_following = 1 - signal, 1 - following
         alpha = signal / following
         beta = 1 - alpha
-        clean = ((x - spread**0.5 * output) / signal**0.5).clamp(-1.0, 1.0)
+        clean = ((x - spread**0.5 * output) / signal**0.5).clamp(-1.0, 1.0) + hole(output)
         mean = (following**0.5 * beta) / spread * clean + alpha**0.5 * spread_following / spread * x
         if t == 0:
             return mean

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from uva_agents.agents.rollout import Rollout
+from uva_agents.errors import InputError
 from uva_agents.planners.objectives import GoalImage, Term
 from uva_agents.planners.planner import SamplingPlanner
 from uva_agents.planners.protocols import Judgement, Looks
@@ -32,7 +33,7 @@ class ObservedGoal(Term):
         nearest: bool = False,
     ) -> None:
         if nearest and not frames:
-            raise ValueError("nearest= chooses among frames: name them, frames=(1, 3)")
+            raise InputError("nearest= chooses among frames: name them, frames=(1, 3)")
         self.key, self.metric, self.world, self.nearest = key, metric, world, nearest
         self.frames = frames
         self.looks = Looks(frames, pixels=metric == "pixels")
@@ -59,7 +60,7 @@ class ObservedGoal(Term):
 
     def judge(self, rollout: Rollout) -> Judgement:
         """Not without an observation: a planner asks :meth:`at` first."""
-        raise ValueError(
+        raise InputError(
             f"what is wanted comes with the observation: ask at(obs), with obs[{self.key!r}], for the objective"
         )
 
@@ -95,7 +96,7 @@ class RandomWalk:
         self, action_space: Any, *, horizon: int = 16, hold: int = 4, stride: float = 16.0, key: str = "agent_pos"
     ) -> None:
         if not 1 <= hold <= horizon or not stride > 0:
-            raise ValueError(
+            raise InputError(
                 f"hold must be between 1 and the horizon {horizon} and stride positive, got {hold}, {stride}"
             )
         self.action_space, self.horizon, self.hold, self.stride, self.key = action_space, horizon, hold, stride, key
@@ -164,7 +165,7 @@ def pusht_goal_planner(weights: str = "pusht-nano", *, n_samples: int = 16, prop
     walk = RandomWalk(policy.action_space)
     kinds: dict[str, Any] = {"policy": policy, "walk": walk, "both": Both(policy, walk)}
     if proposals not in kinds:
-        raise ValueError(f"proposals={proposals!r}: choose one of {', '.join(kinds)}")
+        raise InputError(f"proposals={proposals!r}: choose one of {', '.join(kinds)}")
     return SamplingPlanner(
         dynamics=world,
         objective=ObservedGoal(frames=(1, 3), nearest=True),
