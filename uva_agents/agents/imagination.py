@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -40,12 +40,29 @@ class Imagination:
         self._generators = [torch.Generator(world.uva.device) for _ in range(n)]
         self._frames: list[np.ndarray | None] = [None] * n
 
+    def __getstate__(self) -> dict[str, Any]:
+        streams = [(generator.device.type, generator.get_state()) for generator in self._generators]
+        return {**self.__dict__, "_generators": streams}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # On the device that the weights have come to, which may be another one.
+        self._generators = [torch.Generator(self.world.uva.device) for _ in state["_generators"]]
+        for generator, (device, stream) in zip(self._generators, state["_generators"], strict=True):
+            if device == generator.device.type:
+                generator.set_state(stream)
+
     def begin(self, row: int, start: Start, seed: int) -> None:
         """Future ``row`` starts over from here, with noise of its own."""
         self._contexts[row], self._poses[row] = start.context, start.pose
         self._actions[row] = []
         self._frames[row] = start.now
         self._generators[row].manual_seed(seed)
+
+    @property
+    def begun(self) -> bool:
+        """Whether every future has a first frame."""
+        return all(frame is not None for frame in self._frames)
 
     def frame(self, row: int) -> np.ndarray:
         """uint8 (H, W, 3), the newest frame of a future."""
@@ -61,14 +78,23 @@ class Imagination:
             actions: (R, frame_stride, A) environment units.
 
         Returns:
-            One rollout of one candidate and one frame per row; its ``now`` is the frame before.
+            One rollout of one candidate and one frame per row; its ``now`` is the frame before. What fails changes nothing.
         """
+        streams = [self._generators[row].get_state() for row in rows]
+        try:
+            return self._advanced(rows, actions)
+        except BaseException:
+            for row, stream in zip(rows, streams, strict=True):
+                self._generators[row].set_state(stream)
+            raise
+
+    def _advanced(self, rows: list[int], actions: np.ndarray) -> list[Rollout]:
         uva = self.world.uva
         check_process(uva.device)
         model, c = uva.bundle.model, uva.bundle.model.config
-        for row, chunk in zip(rows, actions, strict=True):
-            self._actions[row].append(chunk)
-        plans = [np.concatenate(self._actions[row]) for row in rows]
+        # Nothing is remembered of a step that fails.
+        done = [[*self._actions[row], chunk] for row, chunk in zip(rows, actions, strict=True)]
+        plans = [np.concatenate(chunks) for chunks in done]
         held = [np.concatenate([p, np.repeat(p[-1:], c.action_steps - len(p), 0)]) for p in plans]
         given = torch.cat([uva.normalize_actions(p[None], self._poses[row]) for p, row in zip(held, rows, strict=True)])
         contexts = [context for row in rows if (context := self._contexts[row]) is not None]
@@ -83,7 +109,7 @@ class Imagination:
             order=None if noise is None else torch.arange(c.tokens_per_frame, device=uva.device).expand(len(rows), -1),
             noise=noise,
         ).tokens
-        at = [len(self._actions[row]) - 1 for row in rows]
+        at = [len(chunks) - 1 for chunks in done]
         newest = tokens[range(len(rows)), at][:, None]
 
         def inputs(i: int) -> Inputs:
@@ -105,6 +131,7 @@ class Imagination:
                 )
             )
             self._frames[row] = frames[i, 0]
+            self._actions[row] = done[i]
             if at[i] == c.n_frames - 1:
                 self._turn(row, tokens[i : i + 1])
         return told

@@ -44,6 +44,27 @@ def to_numpy(value: Any) -> np.ndarray:
     return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
 
 
+def to_floats(value: Any, name: str) -> np.ndarray:
+    """float32 array of numbers, in the machine's byte order.
+
+    Raises:
+        InputError: it holds something else; the message has ``name``.
+    """
+    try:
+        array = to_numpy(value)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"of {array.dtype}")
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as that
+            return array.astype(np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} must be numbers in one array, got {_kind(value)}") from error
+
+
+def _kind(value: Any) -> str:
+    dtype = getattr(value, "dtype", None)
+    return type(value).__name__ if dtype is None else f"{type(value).__name__} of {dtype}"
+
+
 def read_observation(obs: Any, spec: InterfaceSpec, proprio_dim: int) -> Frames:
     """Check one observation or a batch against the weights' interface.
 

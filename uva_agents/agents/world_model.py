@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from uva_agents.agents.context import context, frames_kept, memories_from
@@ -23,7 +24,8 @@ from uva_agents.model import Context, SamplerConfig, Task, frame_sampler, sample
 from uva_agents.utils.forks import check_process
 
 if TYPE_CHECKING:
-    from uva_agents.agents.dream import DreamEnv, DreamVectorEnv, Starts
+    from uva_agents.agents.dream import DreamEnv, Starts
+    from uva_agents.agents.dream_vector import DreamVectorEnv
 
 __all__ = ["Rollout", "Start", "WorldModel"]
 
@@ -179,11 +181,18 @@ class WorldModel:
         hold: bool = True,
         success_cost: float | None = None,
         starts: Starts | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> DreamVectorEnv:
-        """Several environments as in :meth:`as_env`, imagined in one batch."""
-        from uva_agents.agents.dream import DreamRules, DreamVectorEnv
+        """Several environments as in :meth:`as_env`, imagined in one batch.
 
-        return DreamVectorEnv(self, num_envs, DreamRules(objective, horizon, hold, success_cost), starts=starts)
+        Args:
+            autoreset_mode: when finished ones begin anew, see :class:`~uva_agents.agents.dream_vector.DreamVectorEnv`.
+        """
+        from uva_agents.agents.dream import DreamRules
+        from uva_agents.agents.dream_vector import DreamVectorEnv
+
+        rules = DreamRules(objective, horizon, hold, success_cost)
+        return DreamVectorEnv(self, num_envs, rules, starts=starts, autoreset_mode=autoreset_mode)
 
     def _checked(self, actions: Any) -> np.ndarray:
         """(S, T, A) float32."""
