@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from uva_agents.agents.finite import Inputs, InputsOf, all_finite, not_finite, rows_not_finite
-from uva_agents.agents.observations import Instruction, to_numpy
+from uva_agents.agents.observations import Instruction, to_floats, to_numpy
 from uva_agents.agents.pose_actions import environment_pose_actions, network_pose_actions, relative_proprio
 from uva_agents.checkpoints.store import Bundle, load_bundle
 from uva_agents.data.latents import weights_fingerprint
@@ -174,7 +174,9 @@ class UVA:
 
     def images(self, frames: np.ndarray) -> Tensor:
         """uint8 (N, H, W, 3) -> (N, 3, side, side) in [-1, 1], resized as in training (bilinear), on the device."""
-        images = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
+        frames = np.ascontiguousarray(frames)
+        # torch warns of arrays that are read-only, though nothing is written here.
+        images = torch.from_numpy(frames if frames.flags.writeable else frames.copy()).to(self.device)
         images = images.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
         side = self.bundle.model.config.image_size
         if images.shape[-2:] != (side, side):
@@ -299,6 +301,7 @@ class UVA:
                 self.require_finite(vector[None], "text encoder", lambda _: Inputs(f"the instruction {task!r}"))
                 self._texts[task] = vector
             return self._texts[task]
+        task = to_floats(task, "'task_embedding'")
         if task.shape != (wanted,):
             raise InputError(f"'task_embedding' must be ({wanted},) for these weights, got {task.shape}")
         if not np.isfinite(task).all():

@@ -12,7 +12,7 @@ import torch
 from uva_agents.agents.context import proprio_offsets
 from uva_agents.agents.core import UVA
 from uva_agents.agents.finite import Inputs
-from uva_agents.agents.observations import Instruction, check_pixels, to_numpy
+from uva_agents.agents.observations import Instruction, check_pixels, to_floats
 from uva_agents.errors import InputError
 from uva_agents.model import Context, SamplerConfig, Task, sample_actions
 
@@ -180,11 +180,13 @@ class InverseModel:
                     f"these weights need proprioception: give proprio=, (K, {spec.proprio_size(c.proprio_dim)})"
                 )
             return None
-        rows = to_numpy(proprio).astype(np.float32)
+        rows = to_floats(proprio, "proprio")
         rows = rows if batched else rows[None]
         if rows.ndim != 3 or len(rows) != n or rows.shape[2] != spec.proprio_size(c.proprio_dim) or not rows.shape[1]:
             size = spec.proprio_size(c.proprio_dim)
             raise InputError(f"proprio must be (K, {size}), or (B, K, {size}) for a batch, got {np.shape(proprio)}")
+        if not np.isfinite(rows).all():
+            raise InputError("proprio has NaN or infinity")
         return rows
 
     def _proprio(self, rows: np.ndarray | None) -> torch.Tensor | None:
@@ -200,8 +202,10 @@ class InverseModel:
             return None
         if wrist is None or spec.wrist_shape is None:
             raise InputError("these weights have a wrist camera: give wrist=, uint8 (K, h, w, 3)")
-        images = check_pixels(wrist, spec.wrist_shape, video=True)
-        images = images if batched else images[None]
+        images = check_pixels(wrist, spec.wrist_shape, video=True, name="wrist")
+        images = images if images.ndim == 5 else images[None]
+        if len(images) != n:
+            raise InputError(f"wrist is for {len(images)} videos, the frames are of {n}")
         images = images[:, np.maximum(images.shape[1] - 1 + self.uva.history_offsets, 0)]
         tokens = self.uva.encode(images.reshape(-1, *images.shape[2:])).tokens
         return tokens.view(n, c.n_frames, *tokens.shape[1:])

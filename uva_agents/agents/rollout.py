@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -115,7 +116,11 @@ def frame_indices(frames: Sequence[int] | None, count: int) -> list[int]:
     """
     if frames is None:
         return list(range(count))
-    wrong = [int(i) for i in frames if not -count <= i < count]
+    try:
+        frames = [operator.index(i) for i in frames]
+    except TypeError as error:
+        raise InputError(f"frames={frames!r} must be a sequence of integers, or None for all") from error
+    wrong = [i for i in frames if not -count <= i < count]
     if wrong:
         raise InputError(f"frames={list(frames)}: the future has {count} frames, {wrong[0]} is not one of them")
     return sorted({int(i) % count for i in frames})

@@ -18,6 +18,7 @@ from torch import Tensor
 from uva_agents.agents.context import context, frames_kept, memories_from
 from uva_agents.agents.core import UVA, FrameCode
 from uva_agents.agents.finite import Inputs, InputsOf
+from uva_agents.agents.observations import to_floats
 from uva_agents.agents.rollout import Rollout, frame_indices
 from uva_agents.errors import InputError
 from uva_agents.model import Context, SamplerConfig, Task, frame_sampler, sample_video
@@ -198,12 +199,13 @@ class WorldModel:
         """(S, T, A) float32."""
         c, space = self.uva.bundle.model.config, self.action_space
         size = space.shape[0]
-        plans = np.asarray(actions, dtype=np.float32)
+        plans = to_floats(actions, "actions")
         plans = plans[None] if plans.ndim == 2 else plans
-        if plans.ndim != 3 or plans.shape[-1] != size or plans.shape[1] % c.action_steps or not plans.shape[1]:
+        if plans.ndim != 3 or plans.shape[-1] != size or plans.shape[1] % c.action_steps or 0 in plans.shape:
             raise InputError(f"actions must be (S, T, {size}) with T a multiple of {c.action_steps}, got {plans.shape}")
         if not np.isfinite(plans).all():
-            raise InputError("actions have NaN or infinity")
+            bad = int(np.flatnonzero(~np.isfinite(plans).all((1, 2)))[0])
+            raise InputError(f"actions have NaN or infinity, first in candidate {bad} of {len(plans)} (counted from 0)")
         # Rounding is forgiven, another unit is not.
         slack = 1e-3 * np.where(np.isfinite(space.high - space.low), space.high - space.low, 0.0)
         outside = (plans < space.low - slack) | (plans > space.high + slack)

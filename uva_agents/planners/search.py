@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.agents.rollout import Rollout
-from uva_agents.errors import InputError, NotFiniteError
+from uva_agents.errors import InputError
 from uva_agents.planners.clock import Clock
 from uva_agents.planners.plan import Plan
 from uva_agents.planners.protocols import judge, looks_of, takes
@@ -220,7 +220,7 @@ class Search:
             raise InputError(f"{name}.sample() must return ({n}, T, {size}) actions, got {value.shape}")
         if not np.isfinite(value).all():
             rows = np.flatnonzero(~np.isfinite(value).reshape(n, -1).all(1))
-            raise NotFiniteError(
+            raise InputError(
                 f"{name}.sample() gave NaN or infinity in {len(rows)} of {n} candidates (the first is {rows[0]}): its weights "
                 "or its normaliser are damaged"
             )
