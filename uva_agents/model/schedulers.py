@@ -25,9 +25,14 @@ class Scheduler(Protocol):
         ...
 
 
-def hole(output: Tensor) -> Tensor:
-    """0 where a network's output is finite, NaN where it is not: added where a bound would make a number of infinity."""
-    return 0.0 * output
+def hole(value: Tensor) -> Tensor:
+    """0 where a value is finite, NaN where it is not: added where a bound would make a number of infinity."""
+    return 0.0 * value
+
+
+def bounded(clean: Tensor) -> Tensor:
+    """Within [-1, 1]; infinity becomes NaN instead of a bound."""
+    return clean.clamp(-1.0, 1.0) + hole(clean)
 
 
 class FlowEuler:
@@ -105,7 +110,7 @@ class DDIM(_OnTrainingSchedule):
             clean = signal**0.5 * x - spread**0.5 * output
             noise = signal**0.5 * output + spread**0.5 * x
         if self._clip:
-            clean = clean.clamp(-1.0, 1.0)
+            clean = bounded(clean)
         return following**0.5 * clean + (1 - following) ** 0.5 * noise
 
 
@@ -130,7 +135,7 @@ class DDPM(_OnTrainingSchedule):
         spread, spread_following = 1 - signal, 1 - following
         alpha = signal / following
         beta = 1 - alpha
-        clean = ((x - spread**0.5 * output) / signal**0.5).clamp(-1.0, 1.0) + hole(output)
+        clean = bounded((x - spread**0.5 * output) / signal**0.5)
         mean = (following**0.5 * beta) / spread * clean + alpha**0.5 * spread_following / spread * x
         if t == 0:
             return mean
