@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from uva_agents.agents.observations import keys_of, to_floats
 from uva_agents.agents.rollout import Rollout
 from uva_agents.errors import InputError
 from uva_agents.planners.objectives import GoalImage, Term
@@ -50,7 +51,7 @@ class ObservedGoal(Term):
             KeyError: it has no goal.
         """
         if self.key not in obs:
-            raise KeyError(f"the observation has no {self.key!r} to plan for; its keys are {sorted(obs)}")
+            raise KeyError(f"the observation has no {self.key!r} to plan for; its keys are {keys_of(obs)}")
         goal = np.asarray(obs[self.key])
         if not self.nearest:
             return GoalImage(goal, metric=self.metric, world=self.world, frames=self.frames)
@@ -107,9 +108,19 @@ class RandomWalk:
         return {"proposals": "RandomWalk", "horizon": self.horizon, "hold": self.hold, "stride": self.stride}
 
     def sample(self, obs: Any, n: int, *, seed: int | None = None) -> np.ndarray:
-        """(n, horizon, A) float32, inside the action space."""
+        """(n, horizon, A) float32, inside the action space.
+
+        Raises:
+            KeyError, InputError: the observation has no finite position.
+        """
         rng = np.random.default_rng(seed)
-        position = np.asarray(obs[self.key], np.float64)
+        if self.key not in obs:
+            raise KeyError(f"the observation has no {self.key!r} to start from; its keys are {keys_of(obs)}")
+        position = to_floats(obs[self.key], repr(self.key)).astype(np.float64)
+        if position.shape != self.action_space.shape or not np.isfinite(position).all():
+            raise InputError(
+                f"{self.key!r} must be {self.action_space.shape} finite numbers to start from, got {position}"
+            )
         legs = -(-self.horizon // self.hold)
         steps = rng.uniform(-self.stride, self.stride, (n, legs, len(position))).repeat(self.hold, axis=1)
         actions = position + steps[:, : self.horizon].cumsum(axis=1)
