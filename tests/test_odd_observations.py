@@ -14,7 +14,7 @@ import torch
 import uva_agents as uva
 from tests.tiny import observation, tiny_bundle, tiny_dp_bundle, tiny_two_frame_bundle
 from uva_agents.agents.core import UVA
-from uva_agents.errors import UVAError
+from uva_agents.errors import InputError, UVAError
 from uva_agents.planners import SamplingPlanner
 
 SPACE = gym.spaces.Box(0, 512, (2,), np.float32)
@@ -353,3 +353,41 @@ def test_what_an_environment_writes_into_the_same_memory_later_changes_no_histor
             action[...] = -1  # what is handed out is the caller's
         answers.append(np.stack(taken))
     np.testing.assert_array_equal(answers[0], answers[1])
+
+
+@pytest.mark.parametrize("value", [None, "x", 1.5, -1, 0, [1], {}, np.array([1, 2]), True, float("nan"), b"x"])
+def test_counts_that_are_none_are_named(value: Any) -> None:
+    model = UVA(tiny_bundle())
+    policy, world, obs = model.policy(), model.world_model(), observation(0)
+    calls: dict[str, Callable[[], Any]] = {
+        "n": lambda: policy.sample(obs, n=value),
+        "batch_size": lambda: uva.Policy(model, batch_size=value),
+        "smooth": lambda: uva.Policy(model, smooth=value),
+        "steps": lambda: uva.Policy(model, steps=value),
+        "draws": lambda: uva.InverseModel(model, draws=value),
+        "horizon": lambda: world.as_env(lambda rollout: 0, horizon=value),
+    }
+    for name, call in calls.items():
+        with pytest.raises(InputError, match=f"{name} must be"):
+            call()
+    with pytest.raises(InputError, match="n must be"):
+        world.generate(obs, n=value)
+
+
+def test_seeds_are_integers_of_any_kind() -> None:
+    model = UVA(tiny_bundle())
+    policy, world, obs = model.policy(), model.world_model(), observation(0)
+    actions = np.full((16, 2), 100, np.float32)
+    for same in (np.int64(3), np.uint8(3)):
+        np.testing.assert_array_equal(policy.sample(obs, seed=same), policy.sample(obs, seed=3))
+        np.testing.assert_array_equal(
+            world.rollout(obs, actions, seed=same).frames, world.rollout(obs, actions, seed=3).frames
+        )
+    assert policy.initial_state(2, seed=np.array([5, 7])).rows[1].seed == 7
+    for wrong in ("x", 1.5, [1], True, 1 << 70):
+        with pytest.raises(InputError, match="seed must"):
+            policy.sample(obs, seed=wrong)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="seed must"):
+            world.rollout(obs, actions, seed=wrong)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="seed must"):
+            policy.reset(seed=wrong)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from uva_agents.agents.arguments import whole
 from uva_agents.agents.memory import Memory, PolicyState, row_name
 from uva_agents.agents.observations import Frames
 from uva_agents.agents.stateful import StatefulAgent
@@ -30,16 +31,14 @@ class ChunkAgent(StatefulAgent[PolicyState]):
     state_type = PolicyState
 
     def __init__(self, spec: InterfaceSpec, *, chunk: int, execute: int | None, batch_size: int) -> None:
-        execute = spec.execute if execute is None else execute
+        execute = spec.execute if execute is None else whole(execute, "execute")
         if not 1 <= execute <= chunk:
             raise InputError(f"execute must be between 1 and the chunk length {chunk}, got {execute}")
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
         super().__init__()
         self.spec = spec
         self.chunk = chunk
         self.execute = execute
-        self.batch_size = batch_size
+        self.batch_size = whole(batch_size, "batch_size")
 
     @property
     def action_space(self) -> gym.spaces.Box:

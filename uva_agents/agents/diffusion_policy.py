@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uva_agents.agents.arguments import integer, seed_of, whole
 from uva_agents.agents.chunks import ChunkAgent, noise_generator
 from uva_agents.agents.finite import Inputs, all_finite, not_finite, rows_not_finite
 from uva_agents.agents.memory import Memory, inputs_of, remember, row_name
@@ -56,7 +57,7 @@ class DiffusionPolicy(ChunkAgent):
         keep_forks_safe()
         if steps is None:
             steps = c.train_steps if sampler == "ddpm" else min(16, c.train_steps)
-        self.sampler = ActionSampler(sampler, steps)
+        self.sampler = ActionSampler(sampler, integer(steps, "steps"))
         self.sampler.scheduler(c.train_steps)  # refuses what does not exist now rather than at the first decision
 
     @classmethod
@@ -110,10 +111,9 @@ class DiffusionPolicy(ChunkAgent):
         Returns:
             (n, 16, A) for one observation, (B, n, 16, A) for a batch; row 0 of a chunk is the action to take now.
         """
-        if n < 1:
-            raise InputError(f"n must be at least 1, got {n}")
+        n = whole(n, "n")
         memories, batched = remember(self._read, self._observe, obs, history)
-        seed = next(self._seeds) if seed is None else seed
+        seed = next(self._seeds) if seed is None else seed_of(seed)
         names = [row_name(i, len(memories), batched) for i in range(len(memories))]
         chunks = self._chunks(memories, [(seed, 0)], n, names)
         chunks = chunks.reshape(len(memories), n, *chunks.shape[1:])

@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from uva_agents.agents.arguments import whole
 from uva_agents.agents.imagination import Imagination
 from uva_agents.agents.observations import to_floats
 from uva_agents.checkpoints.folder import shipped_names
@@ -57,7 +58,7 @@ class _Dream:
         c, spec = uva.bundle.model.config, uva.bundle.spec
         self.world, self.rules = world, rules
         self.stride = c.frame_stride
-        if rules.horizon < self.stride or rules.horizon % self.stride:
+        if whole(rules.horizon, "horizon") < self.stride or rules.horizon % self.stride:
             raise InputError(f"horizon must be a multiple of the frame stride {self.stride}, got {rules.horizon}")
         if rules.horizon > c.action_steps and (c.wrist_image or (c.proprio_dim and not c.proprio_maskable)):
             raise InputError(

@@ -55,7 +55,7 @@ def rows_not_finite(value: Tensor | np.ndarray) -> list[int]:
         bad = ~value.reshape(len(value), -1).all(1)
     else:
         bad = ~np.isfinite(value).reshape(len(value), -1).all(1)
-    return np.flatnonzero(bad).tolist()
+    return [int(i) for i in np.flatnonzero(bad)]
 
 
 def not_finite(

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from uva_agents.agents.arguments import seed_of, whole
 from uva_agents.agents.context import proprio_offsets
 from uva_agents.agents.core import UVA
 from uva_agents.agents.finite import Inputs
@@ -29,12 +30,10 @@ class InverseModel:
     """
 
     def __init__(self, uva: UVA, *, steps: int = 16, draws: int = 8, seed: int = 0) -> None:
-        if draws < 1:
-            raise InputError(f"draws must be at least 1, got {draws}")
         self.uva = uva
-        self.sampler = SamplerConfig(action_steps=steps)
-        self.draws = draws
-        self.seed = seed
+        self.sampler = SamplerConfig(action_steps=whole(steps, "steps"))
+        self.draws = whole(draws, "draws")
+        self.seed = seed_of(seed)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, device: str | torch.device = "auto", **options: Any) -> Self:
@@ -148,6 +147,7 @@ class InverseModel:
         pixels = check_pixels(video, spec.image_shape, video=True)
         if pixels.ndim != 4 or len(pixels) < 2:
             raise InputError(f"label() takes one video (N, H, W, 3) of at least 2 frames, got {pixels.shape}")
+        batch_size = whole(batch_size, "batch_size")
         length = max(len(pixels), c.action_steps + 1)
         last = length - 1 - c.action_steps
         starts = np.unique(np.append(np.arange(0, last + 1, c.frame_stride), last))

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from uva_agents.agents.arguments import seed_of, whole
 from uva_agents.agents.chunks import ChunkAgent, noise_generator, noise_seed, queue_of
 from uva_agents.agents.context import context, frames_kept, look_ahead, observe, read
 from uva_agents.agents.core import UVA
@@ -53,14 +54,21 @@ class Policy(ChunkAgent):
     ) -> None:
         chunk = uva.bundle.model.config.action_steps
         super().__init__(uva.bundle.spec, chunk=chunk, execute=execute, batch_size=batch_size)
-        if smooth < 1 or smooth % 2 == 0:
+        if whole(smooth, "smooth") % 2 == 0:
             raise InputError(f"smooth must be odd and positive, got {smooth}")
         self.uva = uva
-        self.smooth = smooth
+        self.smooth = int(smooth)
         prediction = uva.bundle.model.config.action_head.prediction
         if ancestral and prediction != "epsilon":
             raise InputError(f"ancestral sampling needs weights that predict noise; these predict {prediction!r}")
-        self.sampler = SamplerConfig(action_steps=steps, temperature=temperature, ancestral=ancestral)
+        if (
+            isinstance(temperature, bool)
+            or not isinstance(temperature, int | float | np.number)
+            or not 0 <= temperature < 1e6
+        ):
+            raise InputError(f"temperature must be a number of 0 or more, got {temperature!r:.60}")
+        steps = whole(steps, "steps")
+        self.sampler = SamplerConfig(action_steps=steps, temperature=float(temperature), ancestral=bool(ancestral))
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, device: str | torch.device = "auto", **options: Any) -> Self:
@@ -151,11 +159,10 @@ class Policy(ChunkAgent):
         Returns:
             (n, 16, A) for one observation, (B, n, 16, A) for a batch.
         """
-        if n < 1:
-            raise InputError(f"n must be at least 1, got {n}")
+        n = whole(n, "n")
         memories, batched = remember(self._read, self._observe, obs, history)
         inputs, memories = context(self.uva, memories)
-        seed = next(self._seeds) if seed is None else seed
+        seed = next(self._seeds) if seed is None else seed_of(seed)
         chunks = self._chunks(inputs, [(seed, 0)], n)
         chunks = chunks.view(len(memories), n, *chunks.shape[1:])
         names = [row_name(i, len(memories), batched) for i in range(len(memories))]

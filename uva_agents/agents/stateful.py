@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
+from uva_agents.agents.arguments import seed_of, whole
 from uva_agents.errors import InputError
 
 
@@ -102,7 +103,7 @@ class StatefulAgent(Generic[S]):
     def reset(self, *, seed: int | None = None) -> None:
         """Begin a new episode in :meth:`act`: whatever was seen and decided is forgotten."""
         if seed is not None:
-            self._seeds = itertools.count(seed)
+            self._seeds = itertools.count(seed_of(seed))
         self._state = None
 
     def act(self, obs: Any) -> np.ndarray:
@@ -145,10 +146,13 @@ def stream_seeds(seed: int | Sequence[int] | None, batch_size: int, fresh: Itera
     Raises:
         ValueError: not one for each environment.
     """
+    batch_size = whole(batch_size, "batch_size")
     if seed is None:
         return [next(fresh) for _ in range(batch_size)]
-    if not isinstance(seed, Sequence):
-        return [int(seed) + i for i in range(batch_size)]
+    if isinstance(seed, np.ndarray) and seed.ndim == 1:
+        seed = seed.tolist()
+    if not isinstance(seed, Sequence) or isinstance(seed, str | bytes):
+        return [seed_of(seed) + i for i in range(batch_size)]
     if len(seed) != batch_size:
         raise InputError(f"{len(seed)} seeds for {batch_size} environments")
-    return [int(s) for s in seed]
+    return [seed_of(s) for s in seed]

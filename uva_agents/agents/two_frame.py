@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from uva_agents.agents.arguments import whole
 from uva_agents.agents.finite import Inputs, all_finite, not_finite, rows_not_finite
 from uva_agents.agents.observations import check_pixels
 from uva_agents.checkpoints.networks import NetBundle, load_two_frame
@@ -32,11 +33,9 @@ class TwoFrameInverse:
     """
 
     def __init__(self, bundle: NetBundle[TwoFrameNet], *, batch_size: int = 256) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
         self.bundle = bundle
         keep_forks_safe()
-        self.batch_size = batch_size
+        self.batch_size = whole(batch_size, "batch_size")
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, device: str | torch.device = "auto", **options: Any) -> Self:

@@ -15,6 +15,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from uva_agents.agents.arguments import seed_of, whole
 from uva_agents.agents.context import context, frames_kept, memories_from
 from uva_agents.agents.core import UVA, FrameCode
 from uva_agents.agents.finite import Inputs, InputsOf
@@ -75,12 +76,11 @@ class WorldModel:
     def __init__(
         self, uva: UVA, *, sampler: SamplerConfig | None = None, seed: int = 0, batch_size: int | None = None
     ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        batch_size = None if batch_size is None else whole(batch_size, "batch_size")
         c = uva.bundle.model.config
         self.uva = uva
         self.sampler = sampler or frame_sampler(c)
-        self.seed = seed
+        self.seed = seed_of(seed)
         self.batch_size = batch_size or min(128, max(1, _ROWS // (c.n_frames * c.tokens_per_frame)))
 
     @classmethod
@@ -221,8 +221,7 @@ class WorldModel:
         """The sampler with that many steps for frames; ``None`` for the sketch alone."""
         if steps is None:
             return self.sampler
-        if steps < 0:
-            raise InputError(f"steps must be 0 or more, got {steps}")
+        steps = whole(steps, "steps", least=0)
         if steps == 0 and not self.uva.bundle.model.config.frame_sketch:
             raise InputError("steps=0 is the sketch alone, and these weights draw none (frame_sketch): use at least 1")
         return replace(self.sampler, video_steps=steps) if steps else None
@@ -242,6 +241,7 @@ class WorldModel:
     ) -> Rollout:
         check_process(self.uva.device)
         c = self.uva.bundle.model.config
+        n, seed = whole(n, "n"), self.seed if seed is None else seed_of(seed)
         if isinstance(obs, Start) and history is not None:
             raise InputError("history= is part of what prepare() made already: give it there")
         start = obs if isinstance(obs, Start) else self.prepare(obs, history=history)
@@ -255,7 +255,7 @@ class WorldModel:
         chunks = steps // c.action_steps
         wanted = frame_indices(frames, chunks * c.n_frames)
         actions = None if plans is None else self.uva.normalize_actions(plans, start.pose)
-        generator = torch.Generator(device=self.uva.device).manual_seed(self.seed if seed is None else seed)
+        generator = torch.Generator(device=self.uva.device).manual_seed(seed)
         all_steps = np.arange(1, chunks * c.n_frames + 1) * c.frame_stride
         chunks = max(wanted, default=0) // c.n_frames + 1  # nobody looks at what comes after the last wanted frame
         noise, size = self._noise(task, n, chunks, sampler, generator)

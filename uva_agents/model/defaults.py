@@ -16,7 +16,7 @@ def in_float32(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[
     """A constructor whose parameters and buffers are float32."""
 
     @wraps(init)
-    def wrapped(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
+    def wrapped(self: S, /, *args: P.args, **kwargs: P.kwargs) -> None:
         before = torch.get_default_dtype()
         if before == torch.float32:  # which is what other threads may rely on: nothing is set where nothing has to be
             return init(self, *args, **kwargs)
