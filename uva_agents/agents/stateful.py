@@ -9,6 +9,9 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
+from uva_agents.agents.arguments import seed_of, whole
+from uva_agents.errors import InputError
+
 
 class Row(Protocol):
     """What is remembered of one environment. Made from a seed alone, it is the memory before the first observation."""
@@ -61,7 +64,7 @@ class Rows(Generic[R]):
         """Rows where ``mask`` is true start a new episode; without ``seeds`` they continue from their own seed plus 1."""
         mask = np.asarray(mask, dtype=bool).reshape(-1)
         if len(mask) != len(self.rows):
-            raise ValueError(f"mask has {len(mask)} entries for {len(self.rows)} environments")
+            raise InputError(f"mask has {len(mask)} entries for {len(self.rows)} environments")
         rows = list(self.rows)
         for i in np.flatnonzero(mask):
             if seeds is not None:
@@ -100,7 +103,7 @@ class StatefulAgent(Generic[S]):
     def reset(self, *, seed: int | None = None) -> None:
         """Begin a new episode in :meth:`act`: whatever was seen and decided is forgotten."""
         if seed is not None:
-            self._seeds = itertools.count(seed)
+            self._seeds = itertools.count(seed_of(seed))
         self._state = None
 
     def act(self, obs: Any) -> np.ndarray:
@@ -128,7 +131,7 @@ class StatefulAgent(Generic[S]):
             state = self.initial_state(n)
         if not isinstance(state, self.state_type) or len(state) != n:
             found = f"{len(state)} environments" if isinstance(state, self.state_type) else type(state).__name__
-            raise ValueError(f"state is for {found}, the observation has {n}; pass what predict returned")
+            raise InputError(f"state is for {found}, the observation has {n}; pass what predict returned")
         if episode_start is not None:
             state = state.restarted(np.asarray(episode_start))
         return state
@@ -143,10 +146,13 @@ def stream_seeds(seed: int | Sequence[int] | None, batch_size: int, fresh: Itera
     Raises:
         ValueError: not one for each environment.
     """
+    batch_size = whole(batch_size, "batch_size")
     if seed is None:
         return [next(fresh) for _ in range(batch_size)]
-    if not isinstance(seed, Sequence):
-        return [int(seed) + i for i in range(batch_size)]
+    if isinstance(seed, np.ndarray) and seed.ndim == 1:
+        seed = seed.tolist()
+    if not isinstance(seed, Sequence) or isinstance(seed, str | bytes):
+        return [seed_of(seed) + i for i in range(batch_size)]
     if len(seed) != batch_size:
-        raise ValueError(f"{len(seed)} seeds for {batch_size} environments")
-    return [int(s) for s in seed]
+        raise InputError(f"{len(seed)} seeds for {batch_size} environments")
+    return [seed_of(s) for s in seed]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from uva_agents.checkpoints.schema import Range, Schema
+from uva_agents.model.defaults import in_float32
 
 TOKENS = 30
 """Instructions are padded to this many tokens, as in the released training data."""
@@ -74,6 +75,7 @@ class TextEncoder(nn.Module):
             hold no vocabulary.
     """
 
+    @in_float32
     def __init__(self, config: Mapping[str, Any] | None = None, tokenizer: str | Path = DEFAULT_TOKENIZER) -> None:
         super().__init__()
         transformers = _transformers()
