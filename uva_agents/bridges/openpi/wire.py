@@ -55,6 +55,8 @@ def unpack(data: bytes, limits: Limits | None = None) -> Any:
         WireError: not msgpack, cut short, nested too deeply, too many parts, or an array that is none.
     """
     limits = limits or Limits()
+    if len(data) > limits.message_bytes:
+        raise WireError(f"a message of {len(data)} bytes; {limits.message_bytes} at most")
     reader = _Reader(limits.items)
     try:
         message = msgpack.unpackb(
@@ -129,6 +131,8 @@ def _scalar(values: dict[Any, Any]) -> Any:
         raise WireError(f"a scalar of dtype {dtype} cannot be a {type(data).__name__}")
     if isinstance(data, int) and dtype.kind in "iu" and not np.iinfo(dtype).min <= data <= np.iinfo(dtype).max:
         raise WireError(f"a scalar of dtype {dtype} cannot be {data}")
+    if isinstance(data, str | bytes) and len(data) > dtype.itemsize // (4 if dtype.kind == "U" else 1):
+        raise WireError(f"a scalar of dtype {dtype} cannot be text of {len(data)} letters")
     return np.array(data, dtype).astype(dtype.newbyteorder("="))[()]
 
 
