@@ -137,18 +137,42 @@ def check_pixels(value: Any, image_shape: tuple[int, int], *, video: bool = Fals
             raise ValueError(
                 f"{what} are channels-first {pixels.shape}; move channels last: np.moveaxis({what}, -3, -1)"
             )
-        raise ValueError(f"{what} must have 3 channels last, got shape {pixels.shape}")
+        raise ValueError(f"{what} must have 3 channels last, got shape {pixels.shape}{stacked(pixels.shape)}")
     if pixels.dtype != np.uint8:
-        top = float(np.nanmax(pixels)) if pixels.size else 0.0
-        scale = " and scaled to [0, 255]" if top <= 1.0 else ""
-        raise ValueError(
-            f"{what} must be uint8 in [0, 255], got {pixels.dtype} with maximum {top:g}; convert them with .astype(np.uint8){scale}"
-        )
+        raise ValueError(f"{what} must be uint8 in [0, 255], {_as_bytes(what, pixels)}")
     if pixels.shape[-3:-1] != (height, width):
         raise ValueError(
             f"{what} must be {height}x{width} for these weights, got {pixels.shape[-3]}x{pixels.shape[-2]}; resize them"
         )
     return pixels
+
+
+def stacked(shape: tuple[int, ...]) -> str:
+    """What is probably wrong with images of 6, 9, 12, ... channels, to be added to a message."""
+    channels = min(shape[-1], shape[-3])
+    if channels <= 3 or channels % 3:
+        return ""
+    return (
+        f": {channels // 3} frames stacked along the channels, as stable-baselines3's VecFrameStack does; leave the stacking out, "
+        "agents remember earlier frames themselves"
+    )
+
+
+def _as_bytes(what: str, pixels: np.ndarray) -> str:
+    """How pixels of another type become uint8."""
+    if pixels.dtype.kind not in "biuf" or not pixels.size:
+        return f"got {pixels.dtype}"
+    if not np.isfinite(pixels).all():
+        return f"got {pixels.dtype} with NaN or infinity"
+    low, top = float(pixels.min()), float(pixels.max())
+    if low < 0 or top > 255:
+        return f"got {pixels.dtype} from {low:g} to {top:g}; undo their normalisation first"
+    got = f"got {pixels.dtype} with maximum {top:g}"
+    if pixels.dtype.kind in "iu":
+        return f"{got}; convert them with {what}.astype(np.uint8)"
+    if top <= 1.0:
+        return f"{got}, scaled to [0, 1]; convert them with (255 * {what}).round().astype(np.uint8)"
+    return f"{got}; convert them with {what}.round().astype(np.uint8)"
 
 
 def split(obs: Any) -> tuple[list[Any], bool]:
