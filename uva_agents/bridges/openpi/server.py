@@ -131,7 +131,9 @@ class PolicyServer:
         async def main() -> None:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
-                with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread, not Unix
+                with contextlib.suppress(
+                    NotImplementedError, ValueError, RuntimeError
+                ):  # not the main thread, not Unix
                     loop.add_signal_handler(number, self.stop)
             await self._run(ready)
 
