@@ -50,12 +50,14 @@ class Session:
                 raise TypeError(f"'uva' must be a map, got {type(ours).__name__}")
             return self._sample(request, ours) if "sample" in ours else self._named_episode(request, ours)
         endpoint = request.pop("endpoint", "infer")
-        if endpoint not in ("infer", "reset"):
+        if not isinstance(endpoint, str) or endpoint not in ("infer", "reset"):
             raise ValueError(f"endpoint must be 'infer' or 'reset', got {endpoint!r:.80}")
         if endpoint == "reset":  # as RoboArena's clients say it, and what they expect to hear
             self._plain = self._next_seed = None
             return "reset successful"
-        if _truth(request.pop("reset", False)):
+        anew = _truth(request, "reset")
+        request.pop("reset", None)
+        if anew:
             seed = _optional_int(request, "seed", least=0)
             request.pop("seed", None)
             episode, following = self._service.begin(seed), seed
@@ -83,7 +85,7 @@ class Session:
         execute = _optional_int(ours, "execute")
         execute = self._service.execute if execute is None else execute
         executed, version = _optional_int(ours, "executed") or 0, _optional_int(ours, "version") or 0
-        if ours.get("start"):
+        if _truth(ours, "start"):
             episode = self._service.begin(_optional_int(ours, "seed", least=0))
             episode = replace(episode, version=version)
         else:
@@ -107,7 +109,7 @@ class Session:
             seen=[show(o) for o in seen],
             executed=executed,
             execute=execute,
-            deterministic=bool(ours.get("deterministic", False)),
+            deterministic=_truth(ours, "deterministic"),
         )
         self._named[name] = after
         self._named.move_to_end(name)
@@ -131,9 +133,10 @@ class Session:
         return {"actions": finite(np.asarray(sample(self._service.observation(request), n, **options)))}
 
 
-def _truth(value: Any) -> bool:
+def _truth(values: Mapping[str, Any], name: str) -> bool:
+    value = values.get(name, False)
     if not isinstance(value, bool | np.bool_ | int | None):
-        raise TypeError(f"'reset' must be true or false, got {type(value).__name__}")
+        raise TypeError(f"{name!r} must be true or false, got {type(value).__name__}")
     return bool(value)
 
 
