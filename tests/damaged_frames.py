@@ -80,9 +80,9 @@ def requests() -> list[dict[str, Any]]:
     ]
 
 
-def damaged(n: int, seed: int) -> Iterator[Frame]:
-    """``n`` frames."""
-    rng, right = random.Random(seed), requests()
+def damaged(n: int, seed: int, right: list[dict[str, Any]] | None = None) -> Iterator[Frame]:
+    """``n`` frames, made of these messages or of requests."""
+    rng, right = random.Random(seed), right or requests()
     kinds = [_cut, _flipped, _spliced, _lengths, _deep, _arrays, _junk, _junk, _inside, _inside, _unknown, _others]
     for i in range(n):
         yield kinds[i % len(kinds)](rng, rng.choice(right))

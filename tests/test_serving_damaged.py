@@ -67,7 +67,7 @@ def judge(frame: Frame, session: Session, limits: Limits) -> str:
 def right(request: dict[str, Any], actions: np.ndarray) -> None:
     """The answer is about what was shown, read here without the server's help."""
     names = (("pixels", "observation/image", "image"), ("agent_pos", "observation/state", "state", "observation.state"))
-    found = [next((request[n] for n in some if n in request), None) for some in names]
+    found = [next((request[n] for n in some if request.get(n) is not None), None) for some in names]
     if isinstance(found[0], np.ndarray) and found[0].shape == (96, 96, 3):
         np.testing.assert_allclose(
             actions.reshape(-1, 2)[0], Reader.action(found[0], np.reshape(found[1], -1)), rtol=1e-5

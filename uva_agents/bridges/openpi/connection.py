@@ -68,6 +68,8 @@ class Connection:
         if not timeout_s > 0 or not patience_s >= 0:
             raise InputError(f"timeout_s must be positive and patience_s not negative, got {timeout_s}, {patience_s}")
         self.server, self._token, self._tls = ServerUrl.read(url), token, tls
+        if token is not None and self.server.shown != url:
+            raise InputError(f"{self.url} was given a name in its address and a token: give one of them")
         self._timeout_s, self._patience_s = timeout_s, patience_s
         self.metadata: dict[str, Any] = {}
         self.told = Told()

@@ -271,7 +271,7 @@ class RemotePolicy(StatefulAgent[RemoteState]):
             actions = np.asarray(self._postprocess(actions, obs))
         if actions.ndim != 2 or not len(actions):
             raise RemotePolicyError(f"actions from {self.url} must be (T, A), got shape {actions.shape}")
-        if not np.isfinite(actions).all():
+        if actions.dtype.kind not in "iuf" or not np.isfinite(actions.astype(np.float32)).all():
             raise NotFiniteError(f"postprocess= made NaN or infinity of the actions from {self.url}")
         if self._space is not None:
             if actions.shape[1:] != self._space.shape:

@@ -71,7 +71,7 @@ class Told:
 
 
 def whole(answer: Mapping[Any, Any], url: str) -> np.ndarray:
-    """The ``actions`` of an answer: an array of finite numbers.
+    """The ``actions`` of an answer: an array of numbers that are finite as float32, which actions are.
 
     Raises:
         RemotePolicyError: there are none, or they are something else.
@@ -85,7 +85,11 @@ def whole(answer: Mapping[Any, Any], url: str) -> np.ndarray:
         raise RemotePolicyError(f"actions from {url} are no array: {error}") from error
     if actions.dtype.kind not in "iuf":
         raise RemotePolicyError(f"actions from {url} must be numbers, got {actions.dtype}")
-    if not np.isfinite(actions).all():
+    if not actions.ndim:
+        raise RemotePolicyError(f"actions from {url} must be (T, A), got a single number")
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(actions.astype(np.float32)).all()
+    if not finite:
         raise RemoteNotFiniteError(
             f"actions from {url} have NaN or infinity: its weights or its normaliser are damaged"
         )
