@@ -194,10 +194,11 @@ def _unknown(rng: random.Random, request: dict[str, Any]) -> Frame:
 
 
 def _others(rng: random.Random, request: dict[str, Any]) -> Frame:
-    return rng.choice([
+    frames: list[Frame] = [
         raw_pack(rng.choice([None, 1, "text", b"bytes", [1, 2], [], True, 1.5, np.zeros(3), [request]])),
         raw_pack(msgpack.ExtType(rng.randrange(128), rng.randbytes(5))),
         raw_pack(msgpack.Timestamp(1)),
         rng.randbytes(rng.choice([0, 1, 5, 300])),
         "text", "", "{}", '{"pixels": []}', "\x00",
-    ])  # fmt: skip
+    ]  # fmt: skip
+    return rng.choice(frames)

@@ -133,6 +133,7 @@ def test_ppo_trains_in_dreams_of_one_batch(uva: UVA) -> None:
     assert [len(model.ep_info_buffer), *{info["l"] for info in model.ep_info_buffer}] == [2, 4]
     env.seed(1)
     env.reset()
+    obs: Any
     for _ in range(4):
         obs, rewards, dones, infos = env.step(np.full((2, 2), 256, np.float32))
     assert dones.all() and (rewards < 0).all()

@@ -42,7 +42,7 @@ class Reader:
 
     @staticmethod
     def action(pixels: np.ndarray, position: np.ndarray) -> np.ndarray:
-        return np.float32([pixels.mean(), position.sum()])
+        return np.array([pixels.mean(), position.sum()], np.float32)
 
 
 def judge(frame: Frame, session: Session, limits: Limits) -> str:

@@ -49,7 +49,7 @@ class SB3VecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         """Observations (n, ...) of new episodes."""
-        seeds = None if all(seed is None for seed in self._seeds) else [_seed(seed) for seed in self._seeds]
+        seeds: Any = None if all(seed is None for seed in self._seeds) else [_seed(seed) for seed in self._seeds]
         if any(options != self._options[0] for options in self._options):
             raise InputError("environments in one batch are reset with the same options: give all the same")
         options = {"options": dict(self._options[0])} if self._options[0] else {}
@@ -57,7 +57,8 @@ class SB3VecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self.reset_infos = [row(infos, i) for i in range(self.num_envs)]
-        return _copied(obs)
+        first: VecEnvObs = _copied(obs)
+        return first
 
     def step_async(self, actions: np.ndarray) -> None:
         """Actions (n, ...) of the step that ``step_wait`` takes."""

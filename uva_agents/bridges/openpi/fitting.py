@@ -59,7 +59,8 @@ class Fitting:
         if images.dtype != np.uint8 or not images.size or images.size > 3 * _MOST_PIXELS:
             return images  # what is wrong with these is the agent's to say
         flat = images.reshape(-1, height, width, 3)
-        return np.stack([_letterboxed(image, h, w) for image in flat]).reshape(*images.shape[:-3], h, w, 3)
+        fitted: np.ndarray = np.stack([_letterboxed(image, h, w) for image in flat])
+        return fitted.reshape(*images.shape[:-3], h, w, 3)
 
 
 def same_aspect(size: tuple[int, int], wanted: tuple[int, int]) -> bool:

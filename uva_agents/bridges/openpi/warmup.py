@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import random
 import sys
@@ -68,7 +69,7 @@ def _random_streams_kept(agent: Any) -> Iterator[None]:
     for value in list(getattr(agent, "__dict__", {}).values()):
         if isinstance(value, np.random.Generator):
             bits = value.bit_generator
-            keep(lambda bits=bits: bits.state, lambda state, bits=bits: setattr(bits, "state", state))
+            keep(functools.partial(getattr, bits, "state"), functools.partial(setattr, bits, "state"))
         elif isinstance(value, np.random.RandomState):
             keep(value.get_state, value.set_state)
         elif isinstance(value, random.Random):
