@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
 
-from uva_agents.agents.memory import Memory, PolicyState
+from uva_agents.agents.memory import Memory, PolicyState, row_name
 from uva_agents.agents.observations import Frames
 from uva_agents.agents.stateful import StatefulAgent
 from uva_agents.checkpoints.spec import InterfaceSpec
+from uva_agents.errors import InputError
 
 
 class ChunkAgent(StatefulAgent[PolicyState]):
@@ -30,9 +32,9 @@ class ChunkAgent(StatefulAgent[PolicyState]):
     def __init__(self, spec: InterfaceSpec, *, chunk: int, execute: int | None, batch_size: int) -> None:
         execute = spec.execute if execute is None else execute
         if not 1 <= execute <= chunk:
-            raise ValueError(f"execute must be between 1 and the chunk length {chunk}, got {execute}")
+            raise InputError(f"execute must be between 1 and the chunk length {chunk}, got {execute}")
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
         super().__init__()
         self.spec = spec
         self.chunk = chunk
@@ -58,7 +60,7 @@ class ChunkAgent(StatefulAgent[PolicyState]):
             and np.allclose(space.low, mine.low)
             and np.allclose(space.high, mine.high)
         ):
-            raise ValueError(f"these weights act in {mine}, the environment wants {space}: use weights trained for it")
+            raise InputError(f"these weights act in {mine}, the environment wants {space}: use weights trained for it")
 
     def predict(
         self,
@@ -79,7 +81,8 @@ class ChunkAgent(StatefulAgent[PolicyState]):
             Actions (A,) or (n, A) in environment units inside ``action_space``, and the next state.
 
         Raises:
-            TypeError, KeyError, ValueError: naming what is wrong with the observation or the state.
+            TypeError, KeyError, InputError: naming what is wrong with the observation or the state.
+            NotFiniteError: the network gave NaN or infinity; it names the observation.
         """
         frames = self._read(observation)
         state = self._current(state, len(frames), episode_start)
@@ -87,7 +90,8 @@ class ChunkAgent(StatefulAgent[PolicyState]):
         hungry = [i for i, row in enumerate(rows) if row.queue is None or len(row.queue) == 0]
         for begin in range(0, len(hungry), self.batch_size):
             some = hungry[begin : begin + self.batch_size]
-            for i, row in zip(some, self._decide([rows[i] for i in some], deterministic), strict=True):
+            names = [row_name(i, len(rows), frames.batched) for i in some]
+            for i, row in zip(some, self._decide([rows[i] for i in some], deterministic, names), strict=True):
                 rows[i] = row
         actions = np.stack([queue_of(row)[0] for row in rows])
         rows = [self._acted(row) for row in rows]
@@ -101,8 +105,12 @@ class ChunkAgent(StatefulAgent[PolicyState]):
         """Memory with one environment's newest observation."""
         raise NotImplementedError
 
-    def _decide(self, memories: list[Memory], deterministic: bool) -> list[Memory]:
-        """Memories with the first ``execute`` actions of a fresh chunk queued, and one more decision counted."""
+    def _decide(self, memories: list[Memory], deterministic: bool, names: Sequence[str]) -> list[Memory]:
+        """Memories with the first ``execute`` actions of a fresh chunk queued, and one more decision counted.
+
+        Args:
+            names: of their observations, for errors.
+        """
         raise NotImplementedError
 
     def _acted(self, memory: Memory) -> Memory:

@@ -12,6 +12,7 @@ import torch
 from uva_agents.agents.core import UVA, FrameCode
 from uva_agents.agents.memory import Memory, remember
 from uva_agents.agents.observations import Frames, read_observation
+from uva_agents.errors import InputError
 from uva_agents.model import Context
 
 
@@ -104,7 +105,7 @@ def _text(uva: UVA, memories: Sequence[Memory]) -> torch.Tensor | None:
     if all(v is None for v in vectors):
         return None
     if any(v is None for v in vectors):
-        raise ValueError("some observations of the batch have a 'task' and some have none: give all or none")
+        raise InputError("some observations of the batch have a 'task' and some have none: give all or none")
     return torch.stack([v for v in vectors if v is not None])
 
 

@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uva_agents.agents.observations import Instruction, to_numpy
+from uva_agents.agents.finite import Inputs, InputsOf, all_finite, not_finite, rows_not_finite
+from uva_agents.agents.observations import Instruction, to_floats, to_numpy
 from uva_agents.agents.pose_actions import environment_pose_actions, network_pose_actions, relative_proprio
 from uva_agents.checkpoints.store import Bundle, load_bundle
 from uva_agents.data.latents import weights_fingerprint
+from uva_agents.errors import InputError
+from uva_agents.utils.forks import check_process, keep_forks_safe
 
 if TYPE_CHECKING:
     from uva_agents.agents.inverse_model import InverseModel
@@ -30,7 +33,12 @@ class FrameCode:
     points: Tensor | None
     wrist: Tensor | None = None
 
-    def __getitem__(self, index: int) -> FrameCode:
+    @property
+    def computed(self) -> list[tuple[str, Tensor | None]]:
+        """By which network each part was computed, for errors."""
+        return [("autoencoder", self.tokens), ("keypoint detector", self.points), ("autoencoder", self.wrist)]
+
+    def __getitem__(self, index: int | slice) -> FrameCode:
         return FrameCode(*(None if part is None else part[index] for part in vars(self).values()))  # type: ignore[arg-type]
 
 
@@ -47,6 +55,7 @@ class UVA:
         if bundle.vae.config.kind == "kl-f16":
             bundle.vae.streamline()
         self._texts: dict[str, Tensor] = {}
+        keep_forks_safe()
 
     @classmethod
     def from_pretrained(
@@ -122,18 +131,52 @@ class UVA:
 
     @torch.no_grad()
     def encode(self, frames: np.ndarray, wrist: np.ndarray | None = None) -> FrameCode:
-        """uint8 (N, H, W, 3), and the wrist camera's -> tokens (N, S, C) and points (N, 2K), on the device."""
+        """uint8 (N, H, W, 3), and the wrist camera's -> tokens (N, S, C) and points (N, 2K), on the device.
+
+        Raises:
+            NotFiniteError: they are not finite.
+        """
+        check_process(self.device)
         model = self.bundle.model
         images = self.images(frames)
-        return FrameCode(
+        code = FrameCode(
             model.to_tokens(self.bundle.vae.encode(images)),
             model.point_reader(images) if model.config.frame_points else None,
             None if wrist is None else model.to_tokens(self.bundle.vae.encode(self.images(wrist))),
         )
+        parts = [(network, part) for network, part in code.computed if part is not None]
+        if not all_finite(torch.stack([part.sum() for _, part in parts])):  # one number to wait for
+            for network, part in parts:
+                self.require_finite(
+                    part, network, lambda i: Inputs(f"frame {i} of {len(frames)}", {"pixels": frames[i]})
+                )
+        return code
+
+    def require_finite(self, value: np.ndarray | Tensor, head: str, inputs: InputsOf) -> None:
+        """Refuse to hand out NaN or infinity.
+
+        Args:
+            value: what a network computed, one row per input.
+            head: which network.
+            inputs: of a row.
+
+        Raises:
+            NotFiniteError: naming weights, head and input.
+        """
+        if not all_finite(value):
+            raise self._not_finite(rows_not_finite(value), head, inputs)
+
+    def _not_finite(self, rows: list[int], head: str, inputs: InputsOf) -> Exception:
+        modules: dict[str, torch.nn.Module] = {"model": self.bundle.model, "vae": self.bundle.vae}
+        if self.bundle.text is not None:
+            modules["text"] = self.bundle.text
+        return not_finite(rows, weights=self.bundle.name, head=head, inputs=inputs, modules=modules)
 
     def images(self, frames: np.ndarray) -> Tensor:
         """uint8 (N, H, W, 3) -> (N, 3, side, side) in [-1, 1], resized as in training (bilinear), on the device."""
-        images = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
+        frames = np.ascontiguousarray(frames)
+        # torch warns of arrays that are read-only, though nothing is written here.
+        images = torch.from_numpy(frames if frames.flags.writeable else frames.copy()).to(self.device)
         images = images.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
         side = self.bundle.model.config.image_size
         if images.shape[-2:] != (side, side):
@@ -141,50 +184,94 @@ class UVA:
         return images
 
     @torch.no_grad()
-    def decode(self, tokens: Tensor, *, batch_size: int = 64) -> np.ndarray:
-        """Tokens (..., S, C) -> uint8 frames (..., H, W, 3) at the environment's image size."""
+    def decode(self, tokens: Tensor, *, batch_size: int = 64, inputs: InputsOf | None = None) -> np.ndarray:
+        """Tokens (..., S, C) -> uint8 frames (..., H, W, 3) at the environment's image size.
+
+        Args:
+            inputs: that the video head computed a row of tokens (of the first axis) from.
+
+        Raises:
+            NotFiniteError: tokens or images are not finite; a black frame would say nothing of it.
+        """
+        check_process(self.device)
         lead = tokens.shape[:-2]
         maps = self.bundle.model.to_latents(tokens.flatten(0, -3))
         height, width = self.bundle.spec.image_shape
         parts = []
         for begin in range(0, len(maps), batch_size):
             chunk = maps[begin : begin + batch_size]
-            images = self.bundle.vae.decode(chunk).clamp(-1, 1)
+            images = self.bundle.vae.decode(chunk)
+            sums = images.sum((1, 2, 3))
+            images = images.clamp(-1, 1)
             if images.shape[-2:] != (height, width):
                 images = torch.nn.functional.interpolate(
                     images, (height, width), mode="bilinear", align_corners=False, antialias=True
                 )
             parts.append(images.add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu())
+            if not all_finite(sums):
+                each = len(maps) // lead[0] if lead else 1
+                rows = sorted({(begin + i) // each for i in rows_not_finite(sums)})
+                head = "autoencoder's decoder" if all_finite(tokens) else "video head"
+                raise self._not_finite(rows, head, inputs or (lambda i: Inputs(f"row {i} of the latents")))
         return torch.cat(parts).numpy().reshape(*lead, height, width, 3)
 
-    def point_positions(self, points: Tensor) -> np.ndarray:
-        """The network's points (..., 2K) -> (..., K, 2) in the units of their data, float32."""
+    def point_positions(self, points: Tensor, inputs: InputsOf | None = None) -> np.ndarray:
+        """The network's points (N, ..., 2K) -> (N, ..., K, 2) in the units of their data, float32.
+
+        Raises:
+            NotFiniteError: they are not finite.
+        """
         keys, normalizer = self.bundle.spec.point_keys, self.bundle.normalizer
         size = [int(np.asarray(normalizer.scale[key]).size) for key in keys]
         parts = [normalizer.unnormalize(key, part) for key, part in zip(keys, points.split(size, dim=-1), strict=True)]
         found = torch.cat(parts, dim=-1).float().cpu().numpy()
+        self.require_finite(found, "network that moves points", inputs or (lambda i: Inputs(f"row {i}")))
         return found.reshape(*found.shape[:-1], -1, 2)
 
     def normalize_actions(self, actions: np.ndarray | Tensor, pose: np.ndarray | None = None) -> Tensor:
-        """Environment units (..., A) -> network units, on the device. ``pose``: see :meth:`environment_actions`."""
+        """Environment units (..., A) -> network units, on the device. ``pose``: see :meth:`environment_actions`.
+
+        Raises:
+            InputError: they are not finite in network units, where NaN means unknown.
+        """
         kind = self.bundle.spec.action_pose
         if kind is not None:
             actions = network_pose_actions(to_numpy(actions), _base(kind, pose))
         value = torch.as_tensor(np.asarray(actions) if not isinstance(actions, Tensor) else actions)
-        return self.bundle.normalizer.normalize("action", value.to(self.device, torch.float32))
+        return self._normalized("action", value.to(torch.float32))
 
-    def environment_actions(self, normalized: Tensor, pose: np.ndarray | None = None) -> np.ndarray:
-        """Network units (..., A) -> environment units, clipped to the action space, float32.
+    def _normalized(self, key: str, value: Tensor) -> Tensor:
+        """Network units, on the device; finite, because networks take NaN for what is not known."""
+        normalized = self.bundle.normalizer.normalize(key, value.to(self.device))
+        # Where the value is on the CPU already, nobody has to wait to know.
+        local = normalized if self.device.type == "cpu" else self.bundle.normalizer.normalize(key, value)
+        if not all_finite(local):
+            bounds = f"from {value.min():g} to {value.max():g}" if value.numel() else "empty"
+            raise InputError(
+                f"{key!r} {'has NaN or infinity' if not all_finite(value) else f'({bounds}) is not finite once normalised'}: "
+                "give finite values in environment units"
+            )
+        return normalized
+
+    def environment_actions(
+        self, normalized: Tensor, pose: np.ndarray | None = None, *, inputs: InputsOf | None = None
+    ) -> np.ndarray:
+        """Network units (N, ..., A) -> environment units, clipped to the action space, float32.
 
         Args:
             pose: (P,) proprioception at the decision, that relative actions start from.
+            inputs: that a row was computed from.
+
+        Raises:
+            NotFiniteError: the network's actions are not finite, or are no poses.
         """
         actions: np.ndarray = self.bundle.normalizer.unnormalize("action", normalized).float().cpu().numpy()
         kind = self.bundle.spec.action_pose
         if kind is not None:
             actions = environment_pose_actions(actions, _base(kind, pose))
+        self.require_finite(actions, "action head", inputs or (lambda i: Inputs(f"row {i}")))
         space = self.bundle.spec.action_space
-        return np.clip(np.nan_to_num(actions), space.low, space.high).astype(np.float32)
+        return np.clip(actions, space.low, space.high).astype(np.float32)
 
     def normalize_proprio(self, rows: np.ndarray, start: np.ndarray) -> Tensor:
         """Environment units (K, P), the last row being now, and the episode's first row -> network units, on the device."""
@@ -192,24 +279,33 @@ class UVA:
         assert key is not None
         if self.bundle.spec.proprio_pose:
             rows = relative_proprio(rows, start)
-        return self.bundle.normalizer.normalize(key, torch.from_numpy(np.asarray(rows, np.float32)).to(self.device))
+        return self._normalized(key, torch.from_numpy(np.asarray(rows, np.float32)))
 
     def embed_task(self, task: Instruction) -> Tensor | None:
-        """Text vector (D,) of an instruction; each is encoded once. ``None`` without an instruction."""
+        """Text vector (D,) of an instruction; each is encoded once. ``None`` without an instruction.
+
+        Raises:
+            NotFiniteError: the text encoder gave NaN or infinity.
+        """
         if task is None:
             return None
         wanted = self.bundle.model.config.text_dim
         if isinstance(task, str):
             if task not in self._texts:
                 if self.bundle.text is None:
-                    raise ValueError(
+                    raise InputError(
                         f"these weights have no text encoder here: give obs['task_embedding'], a vector ({wanted},), instead "
                         "of obs['task']"
                     )
-                self._texts[task] = self.bundle.text.embed(task).to(self.device)
+                vector = self.bundle.text.embed(task).to(self.device)
+                self.require_finite(vector[None], "text encoder", lambda _: Inputs(f"the instruction {task!r}"))
+                self._texts[task] = vector
             return self._texts[task]
+        task = to_floats(task, "'task_embedding'")
         if task.shape != (wanted,):
-            raise ValueError(f"'task_embedding' must be ({wanted},) for these weights, got {task.shape}")
+            raise InputError(f"'task_embedding' must be ({wanted},) for these weights, got {task.shape}")
+        if not np.isfinite(task).all():
+            raise InputError("'task_embedding' has NaN or infinity")
         return torch.from_numpy(np.array(task, np.float32)).to(self.device)
 
 
@@ -217,5 +313,5 @@ def _base(kind: str, pose: np.ndarray | None) -> np.ndarray | None:
     if kind == "absolute":
         return None
     if pose is None:
-        raise ValueError("these weights act relative to the current pose: give it")
+        raise InputError("these weights act relative to the current pose: give it")
     return pose

@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 
 from uva_agents.agents.chunks import ChunkAgent, noise_generator
-from uva_agents.agents.memory import Memory, remember
+from uva_agents.agents.finite import Inputs, all_finite, not_finite, rows_not_finite
+from uva_agents.agents.memory import Memory, inputs_of, remember, row_name
 from uva_agents.agents.observations import Frames, read_observation
 from uva_agents.checkpoints.networks import NetBundle, load_diffusion_policy
 from uva_agents.data.images import resize_frames
 from uva_agents.data.latents import weights_fingerprint
+from uva_agents.errors import InputError
 from uva_agents.model import ActionSampler, DiffusionPolicyNet, sample_chunks
+from uva_agents.utils.forks import check_process, keep_forks_safe
 
 
 class DiffusionPolicy(ChunkAgent):
@@ -50,6 +53,7 @@ class DiffusionPolicy(ChunkAgent):
         c = bundle.model.config
         super().__init__(bundle.spec, chunk=c.action_steps, execute=execute, batch_size=batch_size)
         self.bundle = bundle
+        keep_forks_safe()
         if steps is None:
             steps = c.train_steps if sampler == "ddpm" else min(16, c.train_steps)
         self.sampler = ActionSampler(sampler, steps)
@@ -107,10 +111,11 @@ class DiffusionPolicy(ChunkAgent):
             (n, 16, A) for one observation, (B, n, 16, A) for a batch; row 0 of a chunk is the action to take now.
         """
         if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
+            raise InputError(f"n must be at least 1, got {n}")
         memories, batched = remember(self._read, self._observe, obs, history)
         seed = next(self._seeds) if seed is None else seed
-        chunks = self._chunks(memories, [(seed, 0)], n)
+        names = [row_name(i, len(memories), batched) for i in range(len(memories))]
+        chunks = self._chunks(memories, [(seed, 0)], n, names)
         chunks = chunks.reshape(len(memories), n, *chunks.shape[1:])
         return chunks if batched else chunks[0]
 
@@ -124,29 +129,46 @@ class DiffusionPolicy(ChunkAgent):
         return memory.observed(frames.pixels[row], proprio, self.bundle.model.config.obs_steps)
 
     @torch.no_grad()
-    def _decide(self, memories: list[Memory], deterministic: bool) -> list[Memory]:
+    def _decide(self, memories: list[Memory], deterministic: bool, names: Sequence[str]) -> list[Memory]:
         keys = [(0, 0) if deterministic else (m.seed, m.decisions) for m in memories]
-        chunks = self._chunks(memories, keys, 1)
+        chunks = self._chunks(memories, keys, 1, names)
         return [
             replace(m, queue=chunk[: self.execute], decisions=m.decisions + 1)
             for m, chunk in zip(memories, chunks, strict=True)
         ]
 
-    def _chunks(self, memories: Sequence[Memory], keys: Sequence[tuple[int, int]], n: int) -> np.ndarray:
+    def _chunks(
+        self, memories: Sequence[Memory], keys: Sequence[tuple[int, int]], n: int, names: Sequence[str]
+    ) -> np.ndarray:
         """(B * n, action_steps, A) in environment units; noise from a key per memory, or one for all."""
+        observed = self.observed(memories)
         normalized = sample_chunks(
             self.bundle.model,
-            self.observed(memories),
+            observed,
             n=n,
             sampler=self.sampler,
             generators=[noise_generator(key) for key in keys],
         )
         actions = self.bundle.normalizer.unnormalize("action", normalized).float().cpu().numpy()
+        if not all_finite(actions):
+
+            def inputs(row: int) -> Inputs:
+                given = inputs_of(memories[row // n], names[row // n])
+                return replace(given, computed=[("image encoder", observed[row // n])])
+
+            raise not_finite(
+                rows_not_finite(actions),
+                weights=self.name,
+                head="action head (noise predictor)",
+                inputs=inputs,
+                modules={"model": self.bundle.model},
+            )
         space = self.action_space
-        return np.clip(np.nan_to_num(actions), space.low, space.high).astype(np.float32)
+        return np.clip(actions, space.low, space.high).astype(np.float32)
 
     def observed(self, memories: Sequence[Memory]) -> Tensor:
         """Features (B, To, F) of the newest observations; before the second one, the first stands for what preceded it."""
+        check_process(self.device)
         c, spec = self.bundle.model.config, self.spec
         offsets = np.arange(1 - c.obs_steps, 1)
         index = [np.maximum(len(m.frames) - 1 + offsets, 0) for m in memories]
@@ -156,5 +178,11 @@ class DiffusionPolicy(ChunkAgent):
         proprio = None
         if c.proprio_dim and spec.proprio_key is not None:
             rows = np.stack([[m.proprio[j] for j in row] for m, row in zip(memories, index, strict=True)])
-            proprio = self.bundle.normalizer.normalize(spec.proprio_key, torch.from_numpy(rows).to(self.device))
+            local = self.bundle.normalizer.normalize(spec.proprio_key, torch.from_numpy(rows))
+            if not all_finite(local):
+                raise InputError(
+                    f"{spec.proprio_key!r} (from {rows.min():g} to {rows.max():g}) is not finite once normalised: give "
+                    "values in environment units"
+                )
+            proprio = local.to(self.device)
         return self.bundle.model.observe(pixels, proprio)

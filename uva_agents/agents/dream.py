@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space
+from gymnasium.envs.registration import EnvSpec
 
 from uva_agents.agents.imagination import Imagination
+from uva_agents.agents.observations import to_floats
+from uva_agents.checkpoints.folder import shipped_names
+from uva_agents.errors import InputError
 
 if TYPE_CHECKING:
     from uva_agents.agents.rollout import Rollout
@@ -40,6 +45,10 @@ class DreamRules:
     success_cost: float | None = None
 
 
+_BEGUN = {"is_success": False, "control_steps": 0}
+"""What ``info`` says of a fresh episode."""
+
+
 class _Dream:
     """What one and several dreams share: spaces, beginnings, steps, rewards."""
 
@@ -49,9 +58,9 @@ class _Dream:
         self.world, self.rules = world, rules
         self.stride = c.frame_stride
         if rules.horizon < self.stride or rules.horizon % self.stride:
-            raise ValueError(f"horizon must be a multiple of the frame stride {self.stride}, got {rules.horizon}")
+            raise InputError(f"horizon must be a multiple of the frame stride {self.stride}, got {rules.horizon}")
         if rules.horizon > c.action_steps and (c.wrist_image or (c.proprio_dim and not c.proprio_maskable)):
-            raise ValueError(
+            raise InputError(
                 "these weights need proprioception or a wrist camera at every step, which nobody has measured in imagined frames: "
                 f"horizon must be at most {c.action_steps}"
             )
@@ -73,9 +82,11 @@ class _Dream:
 
     def begin(self, row: int, rng: np.random.Generator, options: Mapping[str, Any] | None) -> None:
         """A new episode of a row, from ``options["obs"]`` (and ``options["history"]``) or from the starts."""
-        unknown = set(options or {}) - {"obs", "history"}
+        if options is not None and not isinstance(options, Mapping):
+            raise InputError(f"reset options are a dict with 'obs' and 'history', got {type(options).__name__}")
+        unknown = {str(key) for key in options or {}} - {"obs", "history"}
         if unknown:
-            raise ValueError(f"unknown reset options {sorted(unknown)}: a dream takes 'obs' and 'history'")
+            raise InputError(f"unknown reset options {sorted(unknown)}: a dream takes 'obs' and 'history'")
         if options and "obs" in options:
             obs, history = options["obs"], options.get("history")
         else:
@@ -88,7 +99,7 @@ class _Dream:
         if starts is None:
             env_id = self.world.uva.bundle.spec.env_id
             if env_id is None:
-                raise ValueError(
+                raise InputError(
                     "these weights name no environment to begin dreams in: give starts=, or reset(options={'obs': ...})"
                 )
             import uva_agents.envs  # noqa: F401  (registers them)
@@ -100,7 +111,7 @@ class _Dream:
         if callable(starts):
             return starts(rng)
         if not len(starts):
-            raise ValueError("starts is empty: give at least one observation")
+            raise InputError("starts is empty: give at least one observation")
         return starts[int(rng.integers(len(starts)))]
 
     def observations(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
@@ -116,17 +127,17 @@ class _Dream:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Rewards, terminations, truncations (R,) and infos of these rows."""
         expected = (len(rows), *self.action_space.shape)
-        actions = np.asarray(actions, np.float32)
+        actions = to_floats(actions, "actions")
         if actions.shape != expected:
-            raise ValueError(f"actions must have shape {expected}, got {actions.shape}")
+            raise InputError(f"actions must have shape {expected}, got {actions.shape}")
         if not np.isfinite(actions).all():
-            raise ValueError("actions have NaN or infinity")
+            raise InputError("actions have NaN or infinity")
         actions = np.clip(actions, self.action_space.low, self.action_space.high)
         chunks = np.repeat(actions[:, None], self.stride, axis=1) if self.rules.hold else actions
         told = self.imagination.advance(rows, chunks)
         costs = np.array([float(np.asarray(self.rules.objective(rollout)).reshape(-1)[0]) for rollout in told])
         if not np.isfinite(costs).all():
-            raise ValueError(f"the objective gave a cost that is not finite: {costs[~np.isfinite(costs)][0]}")
+            raise InputError(f"the objective gave a cost that is not finite: {costs[~np.isfinite(costs)][0]}")
         self.elapsed[rows] += self.stride
         limit = self.rules.success_cost
         success = np.zeros(len(rows), bool) if limit is None else costs <= limit
@@ -139,19 +150,33 @@ class _Dream:
             self._env.close()
             self._env = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The environment that starts come from is reset before every use, so another one is as good.
+        return {**self.__dict__, "_env": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Dream:
+        """Independent futures of the same weights, objective and starts: a tree search copies at every node."""
+        for shared in (self.world, self.rules, self.starts):
+            memo[id(shared)] = shared
+        new = object.__new__(type(self))
+        memo[id(self)] = new
+        new.__dict__.update({key: copy.deepcopy(value, memo) for key, value in self.__getstate__().items()})
+        return new
+
 
 class DreamEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
     """One imagined environment. Made by :meth:`WorldModel.as_env <uva_agents.agents.WorldModel.as_env>`.
 
     A step is one frame of the model (4 control steps). Observations: ``pixels`` uint8 (H, W, 3), and ``agent_pos`` float32 (P,)
     as read from the frame, for weights that can. Reward: minus the objective's cost of the new frame. ``info``: ``is_success``,
-    ``cost``, ``control_steps``.
+    ``cost``, ``control_steps``. Copies and pickles go on exactly as the original; copies share the weights.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 3}  # noqa: RUF012  (gymnasium declares it per instance)
 
     def __init__(self, world: WorldModel, rules: DreamRules, *, starts: Starts | None = None) -> None:
         self._dream = _Dream(world, rules, starts, 1)
+        self.spec = spec_of(world, rules, starts)
         self.action_space = self._dream.action_space
         self.observation_space = cast("gym.Space[dict[str, np.ndarray]]", self._dream.observation_space)
         self.render_mode = "rgb_array"
@@ -164,20 +189,22 @@ class DreamEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         super().reset(seed=seed)
         self._dream.begin(0, self.np_random, options)
         self._running = True
-        return self._observation(), {"is_success": False, "control_steps": 0}
+        return self._observation(), dict(_BEGUN)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """One frame further."""
         if not self._running:
             raise RuntimeError("call reset() before step()")
-        rewards, terminated, truncated, infos = self._dream.step([0], np.asarray(action)[None])
+        rewards, terminated, truncated, infos = self._dream.step([0], to_floats(action, "actions")[None])
         self._running = not (terminated[0] or truncated[0])
         info = {key: value[0].item() for key, value in infos.items()}
         return self._observation(), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def render(self) -> np.ndarray:
         """The newest frame."""
-        return self._dream.imagination.frame(0)
+        if not self._dream.imagination.begun:
+            raise RuntimeError("call reset() before render()")
+        return self._dream.imagination.frame(0).copy()
 
     def close(self) -> None:
         self._dream.close()
@@ -186,75 +213,52 @@ class DreamEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         return {key: value[0] for key, value in self._dream.observations([0]).items()}
 
 
-class DreamVectorEnv(gym.vector.VectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray]):
-    """Several imagined environments in one batch of the network. Made by ``WorldModel.as_vector_env``.
+def make_dream(
+    *,
+    weights: str,
+    objective: str,
+    horizon: int = 64,
+    hold: bool = True,
+    success_cost: float | None = None,
+    render_mode: str | None = None,
+) -> DreamEnv:
+    """Entry point of a dream's ``spec``.
 
-    Sub-environments equal :class:`DreamEnv` with the same seed, up to rounding. A finished one resets in the step after
-    (``AutoresetMode.NEXT_STEP``).
+    Args:
+        weights: a name or folder.
+        objective: ``"module:function"``.
+        render_mode: dreams have one, whatever is asked for.
     """
+    from uva_agents.agents.world_model import WorldModel
 
-    metadata = {  # noqa: RUF012
-        "render_modes": ["rgb_array"],
-        "render_fps": 3,
-        "autoreset_mode": AutoresetMode.NEXT_STEP,
-    }
+    module, _, name = objective.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    rules = DreamRules(function, horizon, hold, success_cost)
+    return WorldModel.from_pretrained(weights).as_env(
+        rules.objective, horizon=horizon, hold=hold, success_cost=success_cost
+    )
 
-    def __init__(self, world: WorldModel, num_envs: int, rules: DreamRules, *, starts: Starts | None = None) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-        self.num_envs = num_envs
-        self._dream = _Dream(world, rules, starts, num_envs)
-        self.single_action_space = self._dream.action_space
-        self.single_observation_space = self._dream.observation_space
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.render_mode = "rgb_array"
-        self._rngs = [np.random.default_rng() for _ in range(num_envs)]
-        self._finished: np.ndarray | None = None
 
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Begin all episodes; an integer seed gives sub-environment i the seed ``seed + i``."""
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed or [None] * self.num_envs
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"{len(seeds)} seeds for {self.num_envs} environments")
-        for i, one in enumerate(seeds):
-            if one is not None:
-                self._rngs[i] = gym.utils.seeding.np_random(one)[0]
-            self._dream.begin(i, self._rngs[i], options)
-        self._finished = np.zeros(self.num_envs, bool)
-        still = np.zeros(self.num_envs, bool)
-        return self._dream.observations(range(self.num_envs)), {
-            "is_success": still,
-            "control_steps": self._dream.elapsed.copy(),
-        }
+def spec_of(world: WorldModel, rules: DreamRules, starts: Starts | None) -> EnvSpec | None:
+    """What ``gymnasium.make`` makes the same environment of; ``None`` where it cannot.
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """One frame further in all of them; those that finished before begin anew instead, with reward 0."""
-        if self._finished is None:
-            raise RuntimeError("call reset() before step()")
-        actions = np.asarray(actions)
-        if len(actions) != self.num_envs:
-            raise ValueError(f"{len(actions)} actions for {self.num_envs} environments")
-        n, fresh = self.num_envs, self._finished
-        rewards, terminated, truncated = np.zeros(n), np.zeros(n, bool), np.zeros(n, bool)
-        infos: dict[str, Any] = {"is_success": np.zeros(n, bool), "cost": np.full(n, np.nan)}
-        for i in np.flatnonzero(fresh):
-            self._dream.begin(int(i), self._rngs[i], None)
-        rows = np.flatnonzero(~fresh)
-        if len(rows):
-            rewards[rows], terminated[rows], truncated[rows], told = self._dream.step(rows.tolist(), actions[rows])
-            infos["is_success"][rows], infos["cost"][rows] = told["is_success"], told["cost"]
-        infos["control_steps"] = self._dream.elapsed.copy()
-        self._finished = terminated | truncated
-        return self._dream.observations(range(n)), rewards, terminated, truncated, infos
+    It can for shipped weights, an objective that can be imported, and starts in the weights' own environment.
+    """
+    name, function = world.uva.bundle.name, rules.objective
+    place = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
+    if starts is not None or name not in shipped_names() or "<" in place or "." in place.partition(":")[2]:
+        return None
+    module = sys.modules.get(place.partition(":")[0])
+    if module is None or getattr(module, place.partition(":")[2], None) is not function:
+        return None
+    options = {"horizon": rules.horizon, "hold": rules.hold, "success_cost": rules.success_cost}
+    kwargs = {"weights": name, "objective": place, **options}
+    return EnvSpec("uva/Dream-v0", entry_point="uva_agents.agents.dream:make_dream", kwargs=kwargs)
 
-    def render(self) -> tuple[np.ndarray, ...]:
-        """The newest frame of each."""
-        return tuple(self._dream.imagination.frame(i) for i in range(self.num_envs))
 
-    def close_extras(self, **kwargs: Any) -> None:
-        self._dream.close()
+def __getattr__(name: str) -> Any:
+    if name == "DreamVectorEnv":  # which builds on what is here
+        from uva_agents.agents.dream_vector import DreamVectorEnv
+
+        return DreamVectorEnv
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

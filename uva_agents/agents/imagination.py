@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from uva_agents.agents.finite import Inputs
 from uva_agents.agents.rollout import Rollout
+from uva_agents.errors import InputError
 from uva_agents.model import Context, Task, sample_video
+from uva_agents.utils.forks import check_process
 
 if TYPE_CHECKING:
     from uva_agents.agents.world_model import Start, WorldModel
@@ -37,12 +40,29 @@ class Imagination:
         self._generators = [torch.Generator(world.uva.device) for _ in range(n)]
         self._frames: list[np.ndarray | None] = [None] * n
 
+    def __getstate__(self) -> dict[str, Any]:
+        streams = [(generator.device.type, generator.get_state()) for generator in self._generators]
+        return {**self.__dict__, "_generators": streams}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # On the device that the weights have come to, which may be another one.
+        self._generators = [torch.Generator(self.world.uva.device) for _ in state["_generators"]]
+        for generator, (device, stream) in zip(self._generators, state["_generators"], strict=True):
+            if device == generator.device.type:
+                generator.set_state(stream)
+
     def begin(self, row: int, start: Start, seed: int) -> None:
         """Future ``row`` starts over from here, with noise of its own."""
         self._contexts[row], self._poses[row] = start.context, start.pose
         self._actions[row] = []
         self._frames[row] = start.now
         self._generators[row].manual_seed(seed)
+
+    @property
+    def begun(self) -> bool:
+        """Whether every future has a first frame."""
+        return all(frame is not None for frame in self._frames)
 
     def frame(self, row: int) -> np.ndarray:
         """uint8 (H, W, 3), the newest frame of a future."""
@@ -58,13 +78,23 @@ class Imagination:
             actions: (R, frame_stride, A) environment units.
 
         Returns:
-            One rollout of one candidate and one frame per row; its ``now`` is the frame before.
+            One rollout of one candidate and one frame per row; its ``now`` is the frame before. What fails changes nothing.
         """
+        streams = [self._generators[row].get_state() for row in rows]
+        try:
+            return self._advanced(rows, actions)
+        except BaseException:
+            for row, stream in zip(rows, streams, strict=True):
+                self._generators[row].set_state(stream)
+            raise
+
+    def _advanced(self, rows: list[int], actions: np.ndarray) -> list[Rollout]:
         uva = self.world.uva
+        check_process(uva.device)
         model, c = uva.bundle.model, uva.bundle.model.config
-        for row, chunk in zip(rows, actions, strict=True):
-            self._actions[row].append(chunk)
-        plans = [np.concatenate(self._actions[row]) for row in rows]
+        # Nothing is remembered of a step that fails.
+        done = [[*self._actions[row], chunk] for row, chunk in zip(rows, actions, strict=True)]
+        plans = [np.concatenate(chunks) for chunks in done]
         held = [np.concatenate([p, np.repeat(p[-1:], c.action_steps - len(p), 0)]) for p in plans]
         given = torch.cat([uva.normalize_actions(p[None], self._poses[row]) for p, row in zip(held, rows, strict=True)])
         contexts = [context for row in rows if (context := self._contexts[row]) is not None]
@@ -79,9 +109,16 @@ class Imagination:
             order=None if noise is None else torch.arange(c.tokens_per_frame, device=uva.device).expand(len(rows), -1),
             noise=noise,
         ).tokens
-        at = [len(self._actions[row]) - 1 for row in rows]
+        at = [len(chunks) - 1 for chunks in done]
         newest = tokens[range(len(rows)), at][:, None]
-        frames = uva.decode(newest)
+
+        def inputs(i: int) -> Inputs:
+            context = contexts[i]
+            arrays = {"pixels": self._frames[rows[i]], "actions": np.asarray(actions[i])}
+            computed = [("autoencoder", context.history), ("keypoint detector", context.history_points)]
+            return Inputs(f"future {rows[i]} (counted from 0)", arrays, computed)
+
+        frames = uva.decode(newest, inputs=inputs)
         told = []
         for i, row in enumerate(rows):
             told.append(
@@ -94,6 +131,7 @@ class Imagination:
                 )
             )
             self._frames[row] = frames[i, 0]
+            self._actions[row] = done[i]
             if at[i] == c.n_frames - 1:
                 self._turn(row, tokens[i : i + 1])
         return told
@@ -118,9 +156,9 @@ class Imagination:
         warmth = sampler.temperature if sampler.video_temperature is None else sampler.video_temperature
         shape, device = (c.n_frames, c.tokens_per_frame, c.token_dim), self.world.uva.device
         if not warmth:
-            return torch.zeros(len(rows), *shape, device=device)
+            return torch.zeros(len(rows), *shape, device=device, dtype=torch.float32)
         return warmth * torch.stack(
-            [torch.randn(shape, generator=self._generators[row], device=device) for row in rows]
+            [torch.randn(shape, generator=self._generators[row], device=device, dtype=torch.float32) for row in rows]
         )
 
     def agent_position(self, frames: np.ndarray) -> np.ndarray | None:
@@ -131,7 +169,9 @@ class Imagination:
             return None
         with torch.no_grad():
             points = uva.bundle.model.point_reader(uva.images(frames))[:, : c.proprio_dim]
-        return np.asarray(uva.bundle.normalizer.unnormalize(key, points.cpu()).numpy(), np.float32)
+        position = np.asarray(uva.bundle.normalizer.unnormalize(key, points.cpu()).numpy(), np.float32)
+        uva.require_finite(position, "keypoint detector", lambda i: Inputs(f"frame {i}", {"pixels": frames[i]}))
+        return position
 
 
 def stacked(contexts: list[Context]) -> Context:
@@ -143,7 +183,7 @@ def stacked(contexts: list[Context]) -> Context:
         if not known:
             values[name] = None
         elif len(known) < len(parts) and name not in ("proprio", "history_actions"):
-            raise ValueError(f"some futures began with {name} and some without: begin all with it, or none")
+            raise InputError(f"some futures began with {name} and some without: begin all with it, or none")
         else:
             unknown = torch.full_like(known[0], float("nan"))
             values[name] = torch.cat([unknown if part is None else part for part in parts])

@@ -11,7 +11,9 @@ import torch
 
 from uva_agents.agents.context import proprio_offsets
 from uva_agents.agents.core import UVA
-from uva_agents.agents.observations import Instruction, check_pixels, to_numpy
+from uva_agents.agents.finite import Inputs
+from uva_agents.agents.observations import Instruction, check_pixels, to_floats
+from uva_agents.errors import InputError
 from uva_agents.model import Context, SamplerConfig, Task, sample_actions
 
 
@@ -28,7 +30,7 @@ class InverseModel:
 
     def __init__(self, uva: UVA, *, steps: int = 16, draws: int = 8, seed: int = 0) -> None:
         if draws < 1:
-            raise ValueError(f"draws must be at least 1, got {draws}")
+            raise InputError(f"draws must be at least 1, got {draws}")
         self.uva = uva
         self.sampler = SamplerConfig(action_steps=steps)
         self.draws = draws
@@ -67,11 +69,11 @@ class InverseModel:
         batched = pixels.ndim == 5
         pixels = pixels if batched else pixels[None]
         if pixels.shape[1] < c.n_frames:
-            raise ValueError(
+            raise InputError(
                 f"the inverse model takes {c.n_frames} frames, {c.frame_stride} control steps apart, got {pixels.shape[1]}"
             )
         if pixels.shape[1] > 2 * c.n_frames:
-            raise ValueError(
+            raise InputError(
                 f"infer() takes {c.n_frames} frames, {c.frame_stride} control steps apart, got {pixels.shape[1]}: of a video with "
                 f"one frame per control step give every {c.frame_stride}th (video[t + {c.frame_stride} : t + "
                 f"{c.action_steps + 1} : {c.frame_stride}]), or the whole of it to label()"
@@ -83,7 +85,10 @@ class InverseModel:
         text = self.uva.embed_task(task) if c.text_dim else None
         generator = torch.Generator().manual_seed(self.seed)
         # The same noise for every video of a batch: an answer does not depend on its neighbours.
-        noise = torch.randn(self.draws, c.action_steps, c.action_dim, generator=generator).repeat(n, 1, 1)
+        noise = torch.randn(
+            self.draws, c.action_steps, c.action_dim, generator=generator, device="cpu", dtype=torch.float32
+        )
+        noise = noise.repeat(n, 1, 1)
         chunks = sample_actions(
             self.uva.bundle.model,
             Context(
@@ -100,8 +105,16 @@ class InverseModel:
         )
         chunk = chunks.view(n, self.draws, c.action_steps, c.action_dim).mean(1)
         poses = np.zeros((n, 7)) if rows is None else rows[:, -1]
+        given = [
+            Inputs(
+                f"video {i} of {n} (counted from 0)",
+                {"frames": pixels[i], "proprioception": None if rows is None else rows[i]},
+                code[i * c.n_frames : (i + 1) * c.n_frames].computed,
+            )
+            for i in range(n)
+        ]
         actions: np.ndarray = np.stack(
-            [self.uva.environment_actions(x, pose) for x, pose in zip(chunk, poses, strict=True)]
+            [self.uva.environment_actions(*each[:2], inputs=each[2]) for each in zip(chunk, poses, given, strict=True)]
         )
         return actions if batched else actions[0]
 
@@ -128,13 +141,13 @@ class InverseModel:
         """
         spec, c = self.uva.bundle.spec, self.uva.bundle.model.config
         if c.wrist_image or (c.proprio_dim and not c.proprio_maskable) or spec.action_pose == "relative":
-            raise ValueError(
+            raise InputError(
                 "label() works on frames alone, and these weights need more (proprioception or a wrist camera): "
                 "call infer() for every window"
             )
         pixels = check_pixels(video, spec.image_shape, video=True)
         if pixels.ndim != 4 or len(pixels) < 2:
-            raise ValueError(f"label() takes one video (N, H, W, 3) of at least 2 frames, got {pixels.shape}")
+            raise InputError(f"label() takes one video (N, H, W, 3) of at least 2 frames, got {pixels.shape}")
         length = max(len(pixels), c.action_steps + 1)
         last = length - 1 - c.action_steps
         starts = np.unique(np.append(np.arange(0, last + 1, c.frame_stride), last))
@@ -163,15 +176,17 @@ class InverseModel:
         spec, c = self.uva.bundle.spec, self.uva.bundle.model.config
         if proprio is None:
             if c.proprio_dim and not c.proprio_maskable:
-                raise ValueError(
+                raise InputError(
                     f"these weights need proprioception: give proprio=, (K, {spec.proprio_size(c.proprio_dim)})"
                 )
             return None
-        rows = to_numpy(proprio).astype(np.float32)
+        rows = to_floats(proprio, "proprio")
         rows = rows if batched else rows[None]
         if rows.ndim != 3 or len(rows) != n or rows.shape[2] != spec.proprio_size(c.proprio_dim) or not rows.shape[1]:
             size = spec.proprio_size(c.proprio_dim)
-            raise ValueError(f"proprio must be (K, {size}), or (B, K, {size}) for a batch, got {np.shape(proprio)}")
+            raise InputError(f"proprio must be (K, {size}), or (B, K, {size}) for a batch, got {np.shape(proprio)}")
+        if not np.isfinite(rows).all():
+            raise InputError("proprio has NaN or infinity")
         return rows
 
     def _proprio(self, rows: np.ndarray | None) -> torch.Tensor | None:
@@ -186,9 +201,11 @@ class InverseModel:
         if not c.wrist_image:
             return None
         if wrist is None or spec.wrist_shape is None:
-            raise ValueError("these weights have a wrist camera: give wrist=, uint8 (K, h, w, 3)")
-        images = check_pixels(wrist, spec.wrist_shape, video=True)
-        images = images if batched else images[None]
+            raise InputError("these weights have a wrist camera: give wrist=, uint8 (K, h, w, 3)")
+        images = check_pixels(wrist, spec.wrist_shape, video=True, name="wrist")
+        images = images if images.ndim == 5 else images[None]
+        if len(images) != n:
+            raise InputError(f"wrist is for {len(images)} videos, the frames are of {n}")
         images = images[:, np.maximum(images.shape[1] - 1 + self.uva.history_offsets, 0)]
         tokens = self.uva.encode(images.reshape(-1, *images.shape[2:])).tokens
         return tokens.view(n, c.n_frames, *tokens.shape[1:])

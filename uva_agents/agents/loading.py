@@ -11,6 +11,7 @@ from uva_agents.agents.diffusion_policy import DiffusionPolicy
 from uva_agents.agents.policy import Policy
 from uva_agents.checkpoints.folder import Kind, kind_of, read_config, resolve
 from uva_agents.checkpoints.store import is_checkpoint_file
+from uva_agents.errors import InputError
 
 
 def load_policy(
@@ -30,4 +31,4 @@ def load_policy(
         return Policy.from_pretrained(folder, device=device, **options)
     if kind is Kind.DIFFUSION_POLICY:
         return DiffusionPolicy.from_pretrained(folder, device=device, **options)
-    raise ValueError(f"{folder} holds {kind.value} weights, which do not act: load them with {kind.loaded_with}")
+    raise InputError(f"{folder} holds {kind.value} weights, which do not act: load them with {kind.loaded_with}")

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from uva_agents.agents.core import FrameCode
+from uva_agents.agents.finite import Inputs
 from uva_agents.agents.observations import Frames, Instruction
 from uva_agents.agents.stateful import Rows
+from uva_agents.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,22 @@ class Memory:
         return replace(self, codes=tuple(filled))
 
 
+def inputs_of(memory: Memory, what: str) -> Inputs:
+    """What a decision was made from, for errors."""
+    arrays = {
+        "pixels": np.stack(memory.frames) if memory.frames else None,
+        "pixels_wrist": np.stack(memory.wrist) if memory.wrist else None,
+        "proprioception": np.stack(memory.proprio) if memory.proprio else None,
+    }
+    computed = [part for code in memory.codes if code is not None for part in code.computed]
+    return Inputs(what, arrays, computed)
+
+
+def row_name(i: int, n: int, batched: bool = True) -> str:
+    """Of one observation, for errors."""
+    return f"observation {i} of {n} (counted from 0)" if batched else "the observation"
+
+
 class PolicyState(Rows[Memory]):
     """State of a policy over several environments."""
 
@@ -104,7 +122,7 @@ def remember(
     if history is not None:
         past = read(history)
         if frames.batched:
-            raise ValueError("history= goes with a single observation; call once per environment for a batch")
+            raise InputError("history= goes with a single observation; call once per environment for a batch")
         for step in range(len(past)):
             memories[0] = observe(memories[0], past, step)
     return [observe(m, frames, i) for i, m in enumerate(memories)], frames.batched

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -13,9 +14,10 @@ import torch
 from uva_agents.agents.chunks import ChunkAgent, noise_generator, noise_seed, queue_of
 from uva_agents.agents.context import context, frames_kept, look_ahead, observe, read
 from uva_agents.agents.core import UVA
-from uva_agents.agents.memory import Memory, remember
+from uva_agents.agents.memory import Memory, inputs_of, remember, row_name
 from uva_agents.agents.observations import Frames
 from uva_agents.agents.pose_actions import smooth_actions
+from uva_agents.errors import InputError
 from uva_agents.model import Context, SamplerConfig, sample_actions
 
 
@@ -52,12 +54,12 @@ class Policy(ChunkAgent):
         chunk = uva.bundle.model.config.action_steps
         super().__init__(uva.bundle.spec, chunk=chunk, execute=execute, batch_size=batch_size)
         if smooth < 1 or smooth % 2 == 0:
-            raise ValueError(f"smooth must be odd and positive, got {smooth}")
+            raise InputError(f"smooth must be odd and positive, got {smooth}")
         self.uva = uva
         self.smooth = smooth
         prediction = uva.bundle.model.config.action_head.prediction
         if ancestral and prediction != "epsilon":
-            raise ValueError(f"ancestral sampling needs weights that predict noise; these predict {prediction!r}")
+            raise InputError(f"ancestral sampling needs weights that predict noise; these predict {prediction!r}")
         self.sampler = SamplerConfig(action_steps=steps, temperature=temperature, ancestral=ancestral)
 
     @classmethod
@@ -101,14 +103,14 @@ class Policy(ChunkAgent):
         return look_ahead(self.uva, memory, len(queue_of(memory)) + 1)
 
     @torch.no_grad()
-    def _decide(self, memories: list[Memory], deterministic: bool) -> list[Memory]:
+    def _decide(self, memories: list[Memory], deterministic: bool, names: Sequence[str]) -> list[Memory]:
         """Sample a chunk for each memory and queue its first ``execute`` actions."""
         inputs, memories = context(self.uva, memories)
         keys = [(0, 0) if deterministic else (m.seed, m.decisions) for m in memories]
         chunks = self._chunks(inputs, keys, 1)
         return [
-            replace(m, queue=self._actions(m, chunk)[: self.execute], decisions=m.decisions + 1)
-            for m, chunk in zip(memories, chunks, strict=True)
+            replace(m, queue=self._actions(m, chunk, name)[: self.execute], decisions=m.decisions + 1)
+            for m, chunk, name in zip(memories, chunks, names, strict=True)
         ]
 
     def _chunks(self, inputs: Context, keys: list[tuple[int, int]], n: int) -> torch.Tensor:
@@ -129,11 +131,12 @@ class Policy(ChunkAgent):
         noise = noise.to(self.device) * self.sampler.temperature
         return sample_actions(self.uva.bundle.model, inputs, sampler=self.sampler, n=n, noise=noise)
 
-    def _actions(self, memory: Memory, normalized: torch.Tensor) -> np.ndarray:
+    def _actions(self, memory: Memory, normalized: torch.Tensor, name: str) -> np.ndarray:
         """Environment units (..., A), relative to where this environment is where that matters."""
         if self.smooth > 1:
             normalized = smooth_actions(normalized, taps=self.smooth)
-        return self.uva.environment_actions(normalized, memory.proprio[-1] if memory.proprio else None)
+        pose = memory.proprio[-1] if memory.proprio else None
+        return self.uva.environment_actions(normalized, pose, inputs=inputs_of(memory, name))
 
     @torch.no_grad()
     def sample(self, obs: Any, n: int = 1, *, history: Any | None = None, seed: int | None = None) -> np.ndarray:
@@ -149,19 +152,20 @@ class Policy(ChunkAgent):
             (n, 16, A) for one observation, (B, n, 16, A) for a batch.
         """
         if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
+            raise InputError(f"n must be at least 1, got {n}")
         memories, batched = remember(self._read, self._observe, obs, history)
-        inputs, _ = context(self.uva, memories)
+        inputs, memories = context(self.uva, memories)
         seed = next(self._seeds) if seed is None else seed
         chunks = self._chunks(inputs, [(seed, 0)], n)
         chunks = chunks.view(len(memories), n, *chunks.shape[1:])
-        actions: np.ndarray = np.stack([self._actions(m, chunk) for m, chunk in zip(memories, chunks, strict=True)])
+        names = [row_name(i, len(memories), batched) for i in range(len(memories))]
+        actions: np.ndarray = np.stack([self._actions(*each) for each in zip(memories, chunks, names, strict=True)])
         return actions if batched else actions[0]
 
 
 def _noise(key: tuple[int, int], shape: tuple[int, ...]) -> torch.Tensor:
     """Standard normal numbers that depend on nothing but the key."""
-    return torch.randn(shape, generator=noise_generator(key))
+    return torch.randn(shape, generator=noise_generator(key), device="cpu", dtype=torch.float32)
 
 
 def _row(inputs: Context, i: int) -> Context:

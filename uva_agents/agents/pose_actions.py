@@ -13,6 +13,7 @@ from uva_agents.data.poses import (
     relative_to,
     rot6d_from_matrix,
 )
+from uva_agents.errors import InputError
 
 
 def environment_pose_actions(actions: np.ndarray, base: np.ndarray | None) -> np.ndarray:
@@ -30,7 +31,7 @@ def environment_pose_actions(actions: np.ndarray, base: np.ndarray | None) -> np
 def network_pose_actions(actions: np.ndarray, base: np.ndarray | None) -> np.ndarray:
     """Inverse of :func:`environment_pose_actions`."""
     if actions.shape[-1] != 7:
-        raise ValueError(f"pose actions are (..., 7): x, y, z, rotation vector, gripper; got {actions.shape}")
+        raise InputError(f"pose actions are (..., 7): x, y, z, rotation vector, gripper; got {actions.shape}")
     matrix = pose_matrix(actions[..., :6])
     if base is not None:
         matrix = relative_to(pose_matrix(base[:6]), matrix)
@@ -55,5 +56,6 @@ def smooth_actions(actions: torch.Tensor, *, taps: int = 3) -> torch.Tensor:
     Rotations as rot6d come out a little short; making a matrix of them puts them back on the sphere.
     """
     steps = actions.shape[-2]
-    rows = torch.arange(steps)[:, None] + torch.arange(taps) - taps // 2
+    on = actions.device
+    rows = torch.arange(steps, device=on)[:, None] + torch.arange(taps, device=on) - taps // 2
     return actions[..., rows.clamp(0, steps - 1), :].mean(dim=-2)

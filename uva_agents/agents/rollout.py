@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+from uva_agents.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Rollout:
         place = {int(step): i for i, step in enumerate(self.frame_steps)}
         missing = [int(step) for step in wanted if int(step) not in place]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"the rollout has no frames at control steps {missing}, only at {self.frame_steps.tolist()}: "
                 "ask for them with frames= (None for all)"
             )
@@ -113,7 +116,11 @@ def frame_indices(frames: Sequence[int] | None, count: int) -> list[int]:
     """
     if frames is None:
         return list(range(count))
-    wrong = [int(i) for i in frames if not -count <= i < count]
+    try:
+        frames = [operator.index(i) for i in frames]
+    except TypeError as error:
+        raise InputError(f"frames={frames!r} must be a sequence of integers, or None for all") from error
+    wrong = [i for i in frames if not -count <= i < count]
     if wrong:
-        raise ValueError(f"frames={list(frames)}: the future has {count} frames, {wrong[0]} is not one of them")
+        raise InputError(f"frames={list(frames)}: the future has {count} frames, {wrong[0]} is not one of them")
     return sorted({int(i) % count for i in frames})

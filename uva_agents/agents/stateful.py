@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
+from uva_agents.errors import InputError
+
 
 class Row(Protocol):
     """What is remembered of one environment. Made from a seed alone, it is the memory before the first observation."""
@@ -61,7 +63,7 @@ class Rows(Generic[R]):
         """Rows where ``mask`` is true start a new episode; without ``seeds`` they continue from their own seed plus 1."""
         mask = np.asarray(mask, dtype=bool).reshape(-1)
         if len(mask) != len(self.rows):
-            raise ValueError(f"mask has {len(mask)} entries for {len(self.rows)} environments")
+            raise InputError(f"mask has {len(mask)} entries for {len(self.rows)} environments")
         rows = list(self.rows)
         for i in np.flatnonzero(mask):
             if seeds is not None:
@@ -128,7 +130,7 @@ class StatefulAgent(Generic[S]):
             state = self.initial_state(n)
         if not isinstance(state, self.state_type) or len(state) != n:
             found = f"{len(state)} environments" if isinstance(state, self.state_type) else type(state).__name__
-            raise ValueError(f"state is for {found}, the observation has {n}; pass what predict returned")
+            raise InputError(f"state is for {found}, the observation has {n}; pass what predict returned")
         if episode_start is not None:
             state = state.restarted(np.asarray(episode_start))
         return state
@@ -148,5 +150,5 @@ def stream_seeds(seed: int | Sequence[int] | None, batch_size: int, fresh: Itera
     if not isinstance(seed, Sequence):
         return [int(seed) + i for i in range(batch_size)]
     if len(seed) != batch_size:
-        raise ValueError(f"{len(seed)} seeds for {batch_size} environments")
+        raise InputError(f"{len(seed)} seeds for {batch_size} environments")
     return [int(s) for s in seed]

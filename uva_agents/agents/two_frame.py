@@ -10,11 +10,14 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from uva_agents.agents.finite import Inputs, all_finite, not_finite, rows_not_finite
 from uva_agents.agents.observations import check_pixels
 from uva_agents.checkpoints.networks import NetBundle, load_two_frame
 from uva_agents.data.images import resize_frames
 from uva_agents.data.latents import weights_fingerprint
+from uva_agents.errors import InputError
 from uva_agents.model import TwoFrameNet
+from uva_agents.utils.forks import check_process, keep_forks_safe
 
 
 class TwoFrameInverse:
@@ -30,8 +33,9 @@ class TwoFrameInverse:
 
     def __init__(self, bundle: NetBundle[TwoFrameNet], *, batch_size: int = 256) -> None:
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
         self.bundle = bundle
+        keep_forks_safe()
         self.batch_size = batch_size
 
     @classmethod
@@ -86,9 +90,10 @@ class TwoFrameInverse:
         pixels = pixels if batched else pixels[None]
         videos, length = pixels.shape[:2]
         if length < 2:
-            raise ValueError(
+            raise InputError(
                 f"the two-frame baseline takes at least 2 frames, {self.stride} control steps apart, got 1"
             )
+        check_process(self.device)
         side = self.bundle.model.config.encoder.image_size
         small = resize_frames(pixels.reshape(-1, *pixels.shape[2:]), side)
         first = (np.arange(videos)[:, None] * length + np.arange(length - 1)).reshape(-1)
@@ -98,7 +103,22 @@ class TwoFrameInverse:
             actions = self.bundle.model(torch.from_numpy(small[rows]).to(self.device))
             parts.append(self.bundle.normalizer.unnormalize("action", actions).float().cpu().numpy())
         space = self.action_space
-        actions = np.clip(np.nan_to_num(np.concatenate(parts)), space.low, space.high).astype(np.float32)
+        raw = np.concatenate(parts)
+        if not all_finite(raw):
+
+            def inputs(pair: int) -> Inputs:
+                video, i = divmod(pair, length - 1)
+                what = f"frames {i} and {i + 1} of video {video} of {videos} (counted from 0)"
+                return Inputs(what, {"frames": pixels[video, i : i + 2]})
+
+            raise not_finite(
+                rows_not_finite(raw),
+                weights=self.name,
+                head="two-frame network",
+                inputs=inputs,
+                modules={"model": self.bundle.model},
+            )
+        actions = np.clip(raw, space.low, space.high).astype(np.float32)
         actions = actions.reshape(videos, (length - 1) * self.stride, -1)
         chunks: np.ndarray = actions if batched else actions[0]
         return chunks
@@ -117,7 +137,7 @@ class TwoFrameInverse:
         """
         pixels = check_pixels(video, self.bundle.spec.image_shape, video=True)
         if pixels.ndim != 4 or len(pixels) < 2:
-            raise ValueError(f"label() takes one video (N, H, W, 3) of at least 2 frames, got {pixels.shape}")
+            raise InputError(f"label() takes one video (N, H, W, 3) of at least 2 frames, got {pixels.shape}")
         last, stride = len(pixels) - 1, self.stride
         if last <= stride:  # continued by its last frame
             return self.infer(pixels[[0, last]])[:last]

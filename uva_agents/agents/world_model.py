@@ -5,21 +5,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from uva_agents.agents.context import context, frames_kept, memories_from
-from uva_agents.agents.core import UVA
+from uva_agents.agents.core import UVA, FrameCode
+from uva_agents.agents.finite import Inputs, InputsOf
+from uva_agents.agents.observations import to_floats
 from uva_agents.agents.rollout import Rollout, frame_indices
+from uva_agents.errors import InputError
 from uva_agents.model import Context, SamplerConfig, Task, frame_sampler, sample_video
+from uva_agents.utils.forks import check_process
 
 if TYPE_CHECKING:
-    from uva_agents.agents.dream import DreamEnv, DreamVectorEnv, Starts
+    from uva_agents.agents.dream import DreamEnv, Starts
+    from uva_agents.agents.dream_vector import DreamVectorEnv
 
 __all__ = ["Rollout", "Start", "WorldModel"]
 
@@ -41,6 +48,18 @@ class Start:
     pose: np.ndarray | None
     now: np.ndarray
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray | None]:
+        """What was observed, for errors."""
+        return {"pixels": self.now, "proprioception": self.pose}
+
+    @property
+    def computed(self) -> list[tuple[str, Tensor | None]]:
+        """By which network each part was computed, for errors."""
+        c = self.context
+        code = FrameCode(*(x for x in (c.history, c.history_points, c.wrist_history)))  # type: ignore[arg-type]
+        return code.computed
+
 
 class WorldModel:
     """Predicts frames with the forward-dynamics and video tasks (paper sections IV-C, VII-B).
@@ -57,7 +76,7 @@ class WorldModel:
         self, uva: UVA, *, sampler: SamplerConfig | None = None, seed: int = 0, batch_size: int | None = None
     ) -> None:
         if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
         c = uva.bundle.model.config
         self.uva = uva
         self.sampler = sampler or frame_sampler(c)
@@ -89,7 +108,7 @@ class WorldModel:
         """What all candidates share, computed once: give it as ``obs`` to several :meth:`rollout` calls from one moment."""
         memories, batched = memories_from(self.uva, obs, history)
         if batched:
-            raise ValueError("the world model takes one observation at a time (candidates are its batch)")
+            raise InputError("the world model takes one observation at a time (candidates are its batch)")
         start, memories = context(self.uva, memories)
         memory = memories[0]
         return Start(start, memory.proprio[-1] if memory.proprio else None, memory.frames[-1])
@@ -163,28 +182,36 @@ class WorldModel:
         hold: bool = True,
         success_cost: float | None = None,
         starts: Starts | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> DreamVectorEnv:
-        """Several environments as in :meth:`as_env`, imagined in one batch."""
-        from uva_agents.agents.dream import DreamRules, DreamVectorEnv
+        """Several environments as in :meth:`as_env`, imagined in one batch.
 
-        return DreamVectorEnv(self, num_envs, DreamRules(objective, horizon, hold, success_cost), starts=starts)
+        Args:
+            autoreset_mode: when finished ones begin anew, see :class:`~uva_agents.agents.dream_vector.DreamVectorEnv`.
+        """
+        from uva_agents.agents.dream import DreamRules
+        from uva_agents.agents.dream_vector import DreamVectorEnv
+
+        rules = DreamRules(objective, horizon, hold, success_cost)
+        return DreamVectorEnv(self, num_envs, rules, starts=starts, autoreset_mode=autoreset_mode)
 
     def _checked(self, actions: Any) -> np.ndarray:
         """(S, T, A) float32."""
         c, space = self.uva.bundle.model.config, self.action_space
         size = space.shape[0]
-        plans = np.asarray(actions, dtype=np.float32)
+        plans = to_floats(actions, "actions")
         plans = plans[None] if plans.ndim == 2 else plans
-        if plans.ndim != 3 or plans.shape[-1] != size or plans.shape[1] % c.action_steps or not plans.shape[1]:
-            raise ValueError(f"actions must be (S, T, {size}) with T a multiple of {c.action_steps}, got {plans.shape}")
+        if plans.ndim != 3 or plans.shape[-1] != size or plans.shape[1] % c.action_steps or 0 in plans.shape:
+            raise InputError(f"actions must be (S, T, {size}) with T a multiple of {c.action_steps}, got {plans.shape}")
         if not np.isfinite(plans).all():
-            raise ValueError("actions have NaN or infinity")
+            bad = int(np.flatnonzero(~np.isfinite(plans).all((1, 2)))[0])
+            raise InputError(f"actions have NaN or infinity, first in candidate {bad} of {len(plans)} (counted from 0)")
         # Rounding is forgiven, another unit is not.
         slack = 1e-3 * np.where(np.isfinite(space.high - space.low), space.high - space.low, 0.0)
         outside = (plans < space.low - slack) | (plans > space.high + slack)
         if outside.any():
             worst = plans[outside][0]
-            raise ValueError(
+            raise InputError(
                 f"actions must be in environment units inside {space}, but {worst:g} is outside: "
                 "clip them, or undo their normalisation"
             )
@@ -195,9 +222,9 @@ class WorldModel:
         if steps is None:
             return self.sampler
         if steps < 0:
-            raise ValueError(f"steps must be 0 or more, got {steps}")
+            raise InputError(f"steps must be 0 or more, got {steps}")
         if steps == 0 and not self.uva.bundle.model.config.frame_sketch:
-            raise ValueError("steps=0 is the sketch alone, and these weights draw none (frame_sketch): use at least 1")
+            raise InputError("steps=0 is the sketch alone, and these weights draw none (frame_sketch): use at least 1")
         return replace(self.sampler, video_steps=steps) if steps else None
 
     @torch.no_grad()
@@ -213,13 +240,14 @@ class WorldModel:
         decode: bool = True,
         sampler: SamplerConfig | None = None,
     ) -> Rollout:
+        check_process(self.uva.device)
         c = self.uva.bundle.model.config
         if isinstance(obs, Start) and history is not None:
-            raise ValueError("history= is part of what prepare() made already: give it there")
+            raise InputError("history= is part of what prepare() made already: give it there")
         start = obs if isinstance(obs, Start) else self.prepare(obs, history=history)
         steps = c.action_steps if plans is None else plans.shape[1]
         if steps > c.action_steps and (c.wrist_image or (c.proprio_dim and not c.proprio_maskable)):
-            raise ValueError(
+            raise InputError(
                 f"these weights need proprioception or a wrist camera at every step, which nobody has measured in imagined "
                 f"frames: roll out {c.action_steps} steps at a time"
             )
@@ -232,6 +260,13 @@ class WorldModel:
         chunks = max(wanted, default=0) // c.n_frames + 1  # nobody looks at what comes after the last wanted frame
         noise, size = self._noise(task, n, chunks, sampler, generator)
         parts = []
+
+        def inputs(i: int, begin: int = 0) -> Inputs:
+            what = f"future {begin + i} of {n} (counted from 0)"
+            return Inputs(
+                what, {**start.arrays, "actions": None if plans is None else plans[begin + i]}, start.computed
+            )
+
         for begin in range(0, n, size):
             rows = slice(begin, min(begin + size, n))
             parts.append(
@@ -246,17 +281,20 @@ class WorldModel:
                     sampler,
                     generator,
                     [] if noise is None else [x[rows] for x in noise],
+                    partial(inputs, begin=begin),
                 )
             )
         height, width = self.uva.bundle.spec.image_shape
         sampled = parts[0][2]
+        latents = torch.cat([x[0] for x in parts])
+        self.uva.require_finite(latents, "video head", inputs)
         return Rollout(
             frames=np.concatenate([x[1] for x in parts])
             if decode and wanted
             else np.empty((n, 0, height, width, 3), np.uint8),
-            latents=torch.cat([x[0] for x in parts]),
+            latents=latents,
             frame_steps=all_steps[wanted],
-            actions=plans if sampled is None else self.uva.environment_actions(sampled, start.pose),
+            actions=plans if sampled is None else self.uva.environment_actions(sampled, start.pose, inputs=inputs),
             all_steps=all_steps,
             now=start.now,
             points=None if parts[0][3] is None else np.concatenate([np.asarray(x[3]) for x in parts]),
@@ -280,12 +318,13 @@ class WorldModel:
             warmth = sampler.temperature if sampler.video_temperature is None else sampler.video_temperature
         shape = (n, c.n_frames, c.tokens_per_frame, c.token_dim)
         if not warmth:
-            zero = torch.zeros(1, 1, 1, 1, device=self.uva.device).expand(shape)
+            zero = torch.zeros(1, 1, 1, 1, device=self.uva.device, dtype=torch.float32).expand(shape)
             return [zero] * chunks, min(n, self.batch_size)
         noise = []
         for _ in range(chunks):
-            torch.rand(n, c.tokens_per_frame, generator=generator, device=self.uva.device)  # the order of one iteration
-            noise.append(torch.randn(shape, generator=generator, device=self.uva.device) * warmth)
+            # The order of one iteration.
+            torch.rand(n, c.tokens_per_frame, generator=generator, device=self.uva.device, dtype=torch.float32)
+            noise.append(torch.randn(shape, generator=generator, device=self.uva.device, dtype=torch.float32) * warmth)
         return noise, min(n, self.batch_size)
 
     def _imagine(
@@ -300,6 +339,7 @@ class WorldModel:
         sampler: SamplerConfig | None,
         generator: torch.Generator,
         noise: list[Tensor],
+        given: InputsOf,
     ) -> tuple[Tensor, np.ndarray, Tensor | None, np.ndarray | None]:
         """Tokens (n, K, S, C), frames (n, K, H, W, 3) and points of the wanted frames, and actions where they are sampled."""
         model, c = self.uva.bundle.model, self.uva.bundle.model.config
@@ -315,7 +355,7 @@ class WorldModel:
                 steps = actions[:, k * c.action_steps : (k + 1) * c.action_steps]
                 inputs = replace(inputs, actions=steps)
                 if moves:
-                    points.append(self.uva.point_positions(model.moved_points(inputs, steps)[:, mine]))
+                    points.append(self.uva.point_positions(model.moved_points(inputs, steps)[:, mine], given))
             if sampler is None:
                 assert inputs.actions is not None
                 future = model.sketch(inputs, inputs.actions)[:, drawn]
@@ -334,11 +374,11 @@ class WorldModel:
                 )
                 future, sampled = sample.tokens, sample.actions
             else:
-                future = torch.zeros(n, 0, c.tokens_per_frame, c.token_dim, device=self.uva.device)
+                future = torch.zeros(n, 0, c.tokens_per_frame, c.token_dim, device=self.uva.device, dtype=torch.float32)
             kept = [drawn.index(i) for i in mine]
             tokens.append(future[:, kept])
             again = c.frame_points and not last  # points of the next chunk's history are read from the frames
-            images = self.uva.decode(future) if drawn and (again or (decode and mine)) else None
+            images = self.uva.decode(future, inputs=given) if drawn and (again or (decode and mine)) else None
             if images is not None and decode and mine:
                 frames.append(images[:, kept])
             if not last:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from uva_agents.agents.context import context
 from uva_agents.agents.core import UVA
-from uva_agents.agents.memory import Memory
+from uva_agents.agents.memory import Memory, inputs_of, row_name
 from uva_agents.model import Task
 
 Pool = Literal["action", "frames", "mean", "tokens"]
@@ -50,11 +50,18 @@ class JointLatent:
         """Features (B, size), and the memories with the frame codes that had to be computed.
 
         Gradients reach the transformer where its parameters ask for them; frames are always encoded without.
+
+        Raises:
+            NotFiniteError: features are NaN or infinite.
         """
         inputs, updated = context(self.uva, memories)
         model = self.uva.bundle.model
         z = model.joint_latent(inputs, model.visibility(Task.POLICY, len(updated)))
-        return self._pooled(z), updated
+        features = self._pooled(z)
+        self.uva.require_finite(
+            features.detach(), "transformer", lambda i: inputs_of(updated[i], row_name(i, len(updated)))
+        )
+        return features, updated
 
     def _pooled(self, z: Tensor) -> Tensor:
         """(B, T * S, D) -> (B, size)."""

@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from uva_agents.errors import InputError, MachineError
+
 FORMAT = "uva-agents/1"
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -117,10 +119,46 @@ def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """``"auto"`` -> CUDA if there is one, else CPU."""
-    if str(device) != "auto":
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """``"auto"`` -> CUDA if there is one, else CPU.
+
+    Raises:
+        InputError: no name of a device.
+        MachineError: a device that this machine, or this build of torch, does not have.
+    """
+    if not isinstance(device, str | torch.device):
+        raise InputError(f'device must be a name such as "auto", "cpu" or "cuda:0", got {type(device).__name__}')
+    if isinstance(device, str) and device.strip().lower() == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f'no device is called {str(device)[:80]!r}: use "auto", "cpu", "cuda" or "cuda:1"') from error
+    if wanted.type == "cpu":
+        if wanted.index:
+            raise InputError(f'there is one CPU device, not {str(device)!r}: use "cpu"')
+        return wanted
+    if wanted.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not torch.backends.cuda.is_built():
+            raise MachineError(
+                f'device {str(device)!r}: this torch {torch.__version__} is built without CUDA; use device="cpu", or install '
+                "a build with CUDA from pytorch.org"
+            )
+        if (wanted.index or 0) >= count:
+            there = f"{count} CUDA device{'s' if count != 1 else ''}" if count else "no CUDA device"
+            raise MachineError(
+                f'device {str(device)!r}: torch sees {there} here; use device="cpu" or another number, and check nvidia-smi '
+                "and CUDA_VISIBLE_DEVICES"
+            )
+        return wanted
+    try:
+        # torch knows names of many backends, and which of them are here only by trying.
+        torch.empty(1, device=wanted).cpu()
+    except Exception as error:  # every backend has errors of its own
+        raise MachineError(
+            f'device {str(device)!r} does not work with this build of torch or on this machine; use device="cpu"'
+        ) from error
+    return wanted
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

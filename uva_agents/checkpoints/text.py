@@ -10,6 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from uva_agents.model.defaults import in_float32
+
 TOKENS = 30
 """Instructions are padded to this many tokens, as in the released training data."""
 DEFAULT_TOKENIZER = "openai/clip-vit-base-patch32"
@@ -39,6 +41,7 @@ class TextEncoder(nn.Module):
             hold no vocabulary.
     """
 
+    @in_float32
     def __init__(self, config: Mapping[str, Any] | None = None, tokenizer: str | Path = DEFAULT_TOKENIZER) -> None:
         super().__init__()
         transformers = _transformers()

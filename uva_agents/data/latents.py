@@ -13,6 +13,7 @@ import torch
 
 from uva_agents.data.augment import Variant, apply_variant
 from uva_agents.data.episodes import Episodes
+from uva_agents.errors import NotFiniteError
 from uva_agents.model.context import patchify
 from uva_agents.model.vae import VAE
 
@@ -43,6 +44,9 @@ def encode_frames(
 
     Args:
         image_size: side that frames are resized to first (bilinear, as at inference).
+
+    Raises:
+        NotFiniteError: the autoencoder gave NaN or infinity; it names the frame.
     """
     device = next(vae.parameters()).device
     out: np.ndarray | None = None
@@ -52,6 +56,12 @@ def encode_frames(
         if image_size is not None and images.shape[-2:] != (image_size, image_size):
             images = torch.nn.functional.interpolate(images, (image_size,) * 2, mode="bilinear", align_corners=False)
         tokens = patchify(vae.encode(images), patch_size).half().cpu().numpy()
+        if not np.isfinite(tokens).all():
+            bad = start + int(np.argmin(np.isfinite(tokens).all((1, 2))))
+            raise NotFiniteError(
+                f"the autoencoder gave NaN or infinity (in float16) for frame {bad} of {len(frames)}: its weights are damaged, "
+                "train or load them again"
+            )
         if out is None:
             out = np.empty((len(frames), *tokens.shape[1:]), dtype=np.float16)
         out[start : start + len(tokens)] = tokens

@@ -1,8 +1,8 @@
 """Diffusion processes of the heads: what is learned, and how it is sampled.
 
 :class:`GaussianDiffusion` is the released process: 1000 squared-cosine steps, noise prediction, learned-range variance,
-exact ancestral sampling on a respaced schedule. :func:`sample_few_steps` runs a diffusers scheduler instead, for any
-prediction type, in as many steps as the caller wants.
+exact ancestral sampling on a respaced schedule. :func:`sample_few_steps` takes the steps of
+:mod:`~uva_agents.model.schedulers` instead, for any prediction type, in as many steps as the caller wants.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from uva_agents.model.config import Prediction
+from uva_agents.model.schedulers import DDIM, FlowEuler, hole
 
 TRAIN_STEPS = 1000
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -107,7 +107,7 @@ class GaussianDiffusion:
         recip = self._at(self.sqrt_recip_alphas_cumprod, t, xt)
         x0 = recip * xt - self._at(self.sqrt_recipm1_alphas_cumprod, t, xt) * epsilon
         if clip is not None:
-            x0 = x0.clamp(-clip, clip)
+            x0 = x0.clamp(-clip, clip) + hole(epsilon)
         return self.posterior(x0, xt, t)[0], blend * high + (1 - blend) * low
 
     def losses(self, output: Tensor, x0: Tensor, xt: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,11 +142,11 @@ class GaussianDiffusion:
         device: torch.device | str = "cpu",
     ) -> Tensor:
         """Exact ancestral sampling; (N, C). ``temperature`` scales the noise of every step."""
-        x = torch.randn(shape, generator=generator, device=device)
+        x = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
         for step in reversed(range(len(self.betas))):
             t = torch.full((shape[0],), step, dtype=torch.long, device=device)
             # The last step's draw is unused, yet drawn: it keeps the random stream in step with the recordings.
-            noise = torch.randn(shape, generator=generator, device=device)
+            noise = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
             output = denoise(x, torch.full_like(t, int(self.timestep_map[step])))
             x, log_variance = self.model_posterior(output, x, t, clip=clip)
             if step > 0:
@@ -175,31 +175,22 @@ def ancestral_process(steps: int) -> GaussianDiffusion:
     return GaussianDiffusion(respaced_timesteps(steps))
 
 
-def few_step_scheduler(prediction: Prediction, steps: int) -> Any:
-    """The diffusers scheduler for a prediction type, set to ``steps`` steps.
+@lru_cache(maxsize=64)
+def few_step_scheduler(prediction: Prediction, steps: int) -> FlowEuler | DDIM:
+    """The steps for a prediction type.
 
     Flow: Euler steps on a linear path. v and epsilon: DDIM on the training schedule from its last step; the last step of
     the squared-cosine schedule has almost no signal left, which is why epsilon needs a bound on the clean sample there.
+
+    Raises:
+        ValueError: a number of steps that the training schedule does not have.
     """
-    if steps < 1:
-        raise ValueError(f"sampling steps must be at least 1, got {steps}")
-    import diffusers
-
-    schedulers: Any = diffusers
-
-    if prediction == "flow":
-        flow = schedulers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS)
-        flow.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps).tolist())
-        return flow
-    ddim = schedulers.DDIMScheduler(
-        num_train_timesteps=TRAIN_STEPS,
-        trained_betas=cosine_betas(),
-        prediction_type="v_prediction" if prediction == "v" else "epsilon",
-        timestep_spacing="trailing",
-        clip_sample=False,
-    )
-    ddim.set_timesteps(steps)
-    return ddim
+    if not 1 <= steps <= TRAIN_STEPS:
+        raise ValueError(f"sampling steps must be at least 1 and at most {TRAIN_STEPS}, got {steps}")
+    with torch.inference_mode(False):  # what is kept must be of use outside of it too
+        if prediction == "flow":
+            return FlowEuler(steps, TRAIN_STEPS)
+        return DDIM(cosine_betas(), steps, prediction=prediction, spacing="trailing")
 
 
 def sample_few_steps(
@@ -231,18 +222,20 @@ def sample_few_steps(
     scheduler = few_step_scheduler(prediction, steps)
     x: Tensor = noise
     channels = noise.shape[-1]
-    for timestep in scheduler.timesteps:
+    for i, timestep in enumerate(scheduler.timesteps):
         t = timestep.to(x.device).expand(len(x))
         output = denoise(x, t)[..., :channels]
         if clip is not None:
-            output = _bound(output, x, timestep, scheduler, prediction, clip)
-        x = scheduler.step(output, timestep, x).prev_sample
+            output = _bound(output, x, timestep, scheduler, prediction, clip) + hole(output)
+        x = scheduler.step(output, i, x)
     return x
 
 
-def _bound(output: Tensor, x: Tensor, timestep: Tensor, scheduler: Any, prediction: Prediction, clip: float) -> Tensor:
+def _bound(
+    output: Tensor, x: Tensor, timestep: Tensor, scheduler: FlowEuler | DDIM, prediction: Prediction, clip: float
+) -> Tensor:
     """The network output that corresponds to the clean sample clamped to [-clip, clip]."""
-    if prediction == "flow":
+    if isinstance(scheduler, FlowEuler):
         sigma: Tensor = timestep / TRAIN_STEPS
         return (x - (x - sigma * output).clamp(-clip, clip)) / sigma
     signal: Tensor = scheduler.alphas_cumprod[int(timestep)].to(x).sqrt()
@@ -263,7 +256,7 @@ def training_pair(
     """
     if prediction == "flow":
         # Logit-normal times: most of the work is in the middle of the path (Esser et al. 2024, section 3.1).
-        sigma = torch.sigmoid(torch.randn(len(x0), generator=generator, device=x0.device))
+        sigma = torch.sigmoid(torch.randn(len(x0), generator=generator, device=x0.device, dtype=torch.float32))
         xt = (1 - sigma[:, None]) * x0 + sigma[:, None] * noise
         return xt, sigma * TRAIN_STEPS, noise - x0
     if prediction == "v":

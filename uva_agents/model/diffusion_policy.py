@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from uva_agents.model.defaults import in_float32
 from uva_agents.model.diffusion import cosine_betas
 from uva_agents.model.diffusion_transformer import DiffusionTransformer
 from uva_agents.model.geometry import Geometry
 from uva_agents.model.guesses import Guesses, guess_loss
+from uva_agents.model.schedulers import DDIM, DDPM
 from uva_agents.model.unet1d import ConditionalUNet1D
 from uva_agents.model.vision import EncoderConfig, ImageEncoder
 
@@ -154,6 +156,7 @@ class Prepared:
 class DiffusionPolicyNet(nn.Module):
     """Observation encoder and noise predictor."""
 
+    @in_float32
     def __init__(self, config: DiffusionPolicyConfig) -> None:
         super().__init__()
         self.config = c = config
@@ -272,26 +275,19 @@ class ActionSampler:
     kind: Literal["ddim", "ddpm"] = "ddim"
     steps: int = 16
 
-    def scheduler(self, train_steps: int) -> Any:
-        """The diffusers scheduler: squared-cosine, noise prediction, clean sample clipped to [-1, 1].
+    def scheduler(self, train_steps: int) -> DDIM | DDPM:
+        """The steps: squared-cosine, noise prediction, clean sample clipped to [-1, 1].
 
         Raises:
             ValueError: unknown kind, or a number of steps that the training schedule does not have.
         """
-        import diffusers
-
-        schedulers: Any = diffusers
         if not 1 <= self.steps <= train_steps:
             raise ValueError(f"steps must be between 1 and the {train_steps} of training, got {self.steps}")
-        shared = dict(num_train_timesteps=train_steps, beta_schedule="squaredcos_cap_v2", prediction_type="epsilon")
         if self.kind == "ddim":
-            made = schedulers.DDIMScheduler(**shared, clip_sample=True, set_alpha_to_one=True)
-        elif self.kind == "ddpm":
-            made = schedulers.DDPMScheduler(**shared, clip_sample=True, variance_type="fixed_small")
-        else:
-            raise ValueError(f"sampler must be 'ddim' or 'ddpm', got {self.kind!r}")
-        made.set_timesteps(self.steps)
-        return made
+            return DDIM(cosine_betas(train_steps), self.steps, clip=True)
+        if self.kind == "ddpm":
+            return DDPM(cosine_betas(train_steps), self.steps)
+        raise ValueError(f"sampler must be 'ddim' or 'ddpm', got {self.kind!r}")
 
 
 def sample_chunks(
@@ -315,13 +311,13 @@ def sample_chunks(
     scheduler = sampler.scheduler(c.train_steps)
     share = len(observed) // len(generators)
     shape = (share, c.horizon, c.action_dim)
-    parts = [torch.randn(shape, generator=g).to(observed) for g in generators]
-    for timestep in scheduler.timesteps:
+    parts = [torch.randn(shape, generator=g, device="cpu", dtype=torch.float32).to(observed) for g in generators]
+    for i, timestep in enumerate(scheduler.timesteps):
         x = torch.cat(parts)
         predicted = net.predict_noise(x, timestep.to(x.device).expand(len(x)), given)
         # Every share takes its own step, because the step itself may draw noise.
         parts = [
-            scheduler.step(some.to(x.dtype), int(timestep), part, generator=generator).prev_sample
+            scheduler.step(some.to(x.dtype), i, part, generator)
             for some, part, generator in zip(predicted.split(share), parts, generators, strict=True)
         ]
     chunks = net.from_steps(torch.cat(parts), observed)

@@ -109,7 +109,7 @@ class DiffusionHead(nn.Module):
                 device=condition.device,
             )
         if noise is None:
-            noise = torch.randn(shape, generator=generator, device=condition.device) * temperature
+            noise = torch.randn(shape, generator=generator, device=condition.device, dtype=torch.float32) * temperature
         clip = self.config.clip
         if clip is None and self.config.prediction == "epsilon":
             clip = 4.0  # latents have unit scale, so four standard deviations cut nothing that was ever seen

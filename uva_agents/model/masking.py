@@ -62,7 +62,7 @@ def draw_tasks(n: int, weights: Mapping[Task, float], generator: torch.Generator
     Raises:
         ValueError: no positive weight, or a negative one.
     """
-    values = torch.tensor([float(weights.get(task, 0.0)) for task in TASKS])
+    values = torch.tensor([float(weights.get(task, 0.0)) for task in TASKS], device="cpu", dtype=torch.float32)
     if values.min() < 0 or values.sum() <= 0:
         raise ValueError(f"task weights must be non-negative and not all zero, got {dict(weights)}")
     return [TASKS[i] for i in torch.multinomial(values, n, replacement=True, generator=generator).tolist()]
@@ -83,10 +83,10 @@ def draw_mask(
     """
     # Inverse CDF of the truncated normal, on the half below its mean.
     low = 0.5 * (1 + math.erf((minimum - 1) / std / math.sqrt(2)))
-    u = low + (0.5 - low) * torch.rand(n, generator=generator)
+    u = low + (0.5 - low) * torch.rand(n, generator=generator, device="cpu", dtype=torch.float32)
     ratio = 1 + std * math.sqrt(2) * torch.erfinv(2 * u - 1)
     masked = torch.ceil(ratio.clamp(minimum, 1.0) * tokens)
-    order = torch.rand(n, tokens, generator=generator).argsort(1).argsort(1)
+    order = torch.rand(n, tokens, generator=generator, device="cpu", dtype=torch.float32).argsort(1).argsort(1)
     return (order < masked[:, None]).float()[:, None, :].expand(n, frames, tokens).contiguous()
 
 

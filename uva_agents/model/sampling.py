@@ -119,12 +119,12 @@ def sample_video(
     if task is Task.FORWARD and context.actions is None:
         raise ValueError("forward dynamics needs actions in the context")
     if order is None:
-        order = torch.rand(b, s, generator=generator, device=device).argsort(1)
+        order = torch.rand(b, s, generator=generator, device=device, dtype=torch.float32).argsort(1)
     rank = order.argsort(1)
     shape = (b, c.n_frames, s, c.token_dim)
-    tokens = torch.zeros(shape, device=device)
+    tokens = torch.zeros(shape, device=device, dtype=torch.float32)
     wrist = torch.zeros_like(tokens) if c.predict_wrist else None
-    mask = torch.ones(b, s, device=device)
+    mask = torch.ones(b, s, device=device, dtype=torch.float32)
     wants_actions = (task is Task.POLICY_VIDEO) if with_actions is None else with_actions
     actions: Tensor | None = None
     # A network that draws frames from actions samples them first where they are not given, as part of the video.
@@ -158,7 +158,7 @@ def sample_video(
             head: DiffusionHead, condition: Tensor, start: Tensor | None = None, revealed: Tensor = revealed
         ) -> Tensor:
             if start is None and partly:
-                start = torch.randn(shape, generator=generator, device=device) * warmth
+                start = torch.randn(shape, generator=generator, device=device, dtype=torch.float32) * warmth
             return head.sample(
                 condition.view(b, c.n_frames, s, -1)[revealed],
                 steps=sampler.video_steps,

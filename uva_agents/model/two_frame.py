@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from uva_agents.model.defaults import in_float32
 from uva_agents.model.vision import EncoderConfig, ImageEncoder
 
 
@@ -59,6 +60,7 @@ class TwoFrameNet(nn.Module):
     in whole-image coordinates keep the positions that an absolute action depends on, and are the stronger form of the baseline.
     """
 
+    @in_float32
     def __init__(self, config: TwoFrameConfig) -> None:
         super().__init__()
         self.config = config

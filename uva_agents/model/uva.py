@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from uva_agents.model import winograd
 from uva_agents.model.config import Task, UVAConfig
 from uva_agents.model.context import Context, patchify, unpatchify
+from uva_agents.model.defaults import in_float32
 from uva_agents.model.heads import ActionHead, ConvFCAggregator, DiffusionHead
 from uva_agents.model.layers import Attention, Block, Mlp, RowsLinear
 from uva_agents.model.masking import Visibility
@@ -39,6 +40,7 @@ class UVA(nn.Module):
     heads (IV-B). Sampling loops live in :mod:`uva_agents.model.sampling`, training losses in :mod:`uva_agents.model.losses`.
     """
 
+    @in_float32
     def __init__(self, config: UVAConfig) -> None:
         super().__init__()
         self.config = c = config
@@ -405,7 +407,7 @@ class UVA(nn.Module):
         c = self.config
         device = self.frame_mask.device
         if future_mask is None:
-            future_mask = torch.ones(batch_size, c.n_frames, c.tokens_per_frame, device=device)
+            future_mask = torch.ones(batch_size, c.n_frames, c.tokens_per_frame, device=device, dtype=torch.float32)
         return Visibility.for_tasks([task] * batch_size, future_mask)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uva_agents.model import winograd
+from uva_agents.model.defaults import in_float32
 from uva_agents.model.scratch import Scratch
 
 VAEKind = Literal["kl-f16", "nano"]
@@ -119,6 +120,7 @@ class VAE(nn.Module):
         config: shape of the network.
     """
 
+    @in_float32
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from uva_agents.agents.rollout import Rollout
+from uva_agents.errors import InputError
 from uva_agents.planners.camera import Camera, block_push_camera
 from uva_agents.planners.detector import THRESHOLD, Colour, find_blocks, find_square
 from uva_agents.planners.objectives import Term, pixels_of
@@ -77,13 +78,13 @@ class BlockToSquare(Term):
     ) -> None:
         for what, value in (("block", block), ("square", square)):
             if value not in ("red", "green"):
-                raise ValueError(f'{what}={value!r}: choose "red" or "green"')
+                raise InputError(f'{what}={value!r}: choose "red" or "green"')
         if reduce not in ("last", "mean"):
-            raise ValueError(f'reduce={reduce!r}: choose "last" or "mean"')
+            raise InputError(f'reduce={reduce!r}: choose "last" or "mean"')
         if frames is not None and not frames:
-            raise ValueError("frames=() looks at nothing: name at least one frame, or None for all")
+            raise InputError("frames=() looks at nothing: name at least one frame, or None for all")
         if block_camera is not None and camera is None:
-            raise ValueError("block_camera= goes with camera=, which sees the squares: give both, or camera= alone")
+            raise InputError("block_camera= goes with camera=, which sees the squares: give both, or camera= alone")
         for given in (camera, block_camera):
             if given is not None and not isinstance(given, Camera):
                 raise TypeError(f"camera={given!r} has no to_metres() and to_pixels(): see uva_agents.planners.camera")

@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 
 from uva_agents.envs.block_push.camera import CAMERAS
+from uva_agents.errors import InputError
 
 
 @runtime_checkable
@@ -39,7 +40,7 @@ class Homography:
     def __post_init__(self) -> None:
         matrix = np.array(self.matrix, np.float64)
         if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
-            raise ValueError(f"a homography is an invertible 3x3 matrix, got {self.matrix!r}")
+            raise InputError(f"a homography is an invertible 3x3 matrix, got {self.matrix!r}")
         object.__setattr__(self, "matrix", matrix)
         object.__setattr__(self, "_inverse", np.linalg.inv(matrix))
 
@@ -100,7 +101,7 @@ def block_push_camera(size: tuple[int, int] = (96, 96), height: float = 0.02, vi
         ValueError: an unknown view.
     """
     if view not in CAMERAS:
-        raise ValueError(f"view={view!r} is unknown: choose one of {', '.join(map(repr, CAMERAS))}")
+        raise InputError(f"view={view!r} is unknown: choose one of {', '.join(map(repr, CAMERAS))}")
     camera = CAMERAS[view]
     toward = np.subtract(camera.look_at, camera.eye)
     distance = float(np.linalg.norm(toward))

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from uva_agents.agents.observations import keys_of, to_floats
 from uva_agents.agents.rollout import Rollout
+from uva_agents.errors import InputError
 from uva_agents.planners.objectives import GoalImage, Term
 from uva_agents.planners.planner import SamplingPlanner
 from uva_agents.planners.protocols import Judgement, Looks
@@ -32,7 +34,7 @@ class ObservedGoal(Term):
         nearest: bool = False,
     ) -> None:
         if nearest and not frames:
-            raise ValueError("nearest= chooses among frames: name them, frames=(1, 3)")
+            raise InputError("nearest= chooses among frames: name them, frames=(1, 3)")
         self.key, self.metric, self.world, self.nearest = key, metric, world, nearest
         self.frames = frames
         self.looks = Looks(frames, pixels=metric == "pixels")
@@ -49,7 +51,7 @@ class ObservedGoal(Term):
             KeyError: it has no goal.
         """
         if self.key not in obs:
-            raise KeyError(f"the observation has no {self.key!r} to plan for; its keys are {sorted(obs)}")
+            raise KeyError(f"the observation has no {self.key!r} to plan for; its keys are {keys_of(obs)}")
         goal = np.asarray(obs[self.key])
         if not self.nearest:
             return GoalImage(goal, metric=self.metric, world=self.world, frames=self.frames)
@@ -59,7 +61,7 @@ class ObservedGoal(Term):
 
     def judge(self, rollout: Rollout) -> Judgement:
         """Not without an observation: a planner asks :meth:`at` first."""
-        raise ValueError(
+        raise InputError(
             f"what is wanted comes with the observation: ask at(obs), with obs[{self.key!r}], for the objective"
         )
 
@@ -95,7 +97,7 @@ class RandomWalk:
         self, action_space: Any, *, horizon: int = 16, hold: int = 4, stride: float = 16.0, key: str = "agent_pos"
     ) -> None:
         if not 1 <= hold <= horizon or not stride > 0:
-            raise ValueError(
+            raise InputError(
                 f"hold must be between 1 and the horizon {horizon} and stride positive, got {hold}, {stride}"
             )
         self.action_space, self.horizon, self.hold, self.stride, self.key = action_space, horizon, hold, stride, key
@@ -106,9 +108,19 @@ class RandomWalk:
         return {"proposals": "RandomWalk", "horizon": self.horizon, "hold": self.hold, "stride": self.stride}
 
     def sample(self, obs: Any, n: int, *, seed: int | None = None) -> np.ndarray:
-        """(n, horizon, A) float32, inside the action space."""
+        """(n, horizon, A) float32, inside the action space.
+
+        Raises:
+            KeyError, InputError: the observation has no finite position.
+        """
         rng = np.random.default_rng(seed)
-        position = np.asarray(obs[self.key], np.float64)
+        if self.key not in obs:
+            raise KeyError(f"the observation has no {self.key!r} to start from; its keys are {keys_of(obs)}")
+        position = to_floats(obs[self.key], repr(self.key)).astype(np.float64)
+        if position.shape != self.action_space.shape or not np.isfinite(position).all():
+            raise InputError(
+                f"{self.key!r} must be {self.action_space.shape} finite numbers to start from, got {position}"
+            )
         legs = -(-self.horizon // self.hold)
         steps = rng.uniform(-self.stride, self.stride, (n, legs, len(position))).repeat(self.hold, axis=1)
         actions = position + steps[:, : self.horizon].cumsum(axis=1)
@@ -164,7 +176,7 @@ def pusht_goal_planner(weights: str = "pusht-nano", *, n_samples: int = 16, prop
     walk = RandomWalk(policy.action_space)
     kinds: dict[str, Any] = {"policy": policy, "walk": walk, "both": Both(policy, walk)}
     if proposals not in kinds:
-        raise ValueError(f"proposals={proposals!r}: choose one of {', '.join(kinds)}")
+        raise InputError(f"proposals={proposals!r}: choose one of {', '.join(kinds)}")
     return SamplingPlanner(
         dynamics=world,
         objective=ObservedGoal(frames=(1, 3), nearest=True),

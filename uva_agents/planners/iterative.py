@@ -6,6 +6,7 @@ from typing import Unpack
 
 import numpy as np
 
+from uva_agents.errors import InputError
 from uva_agents.planners.planner import Planner, PlannerOptions
 from uva_agents.planners.search import Search
 
@@ -36,11 +37,11 @@ class CEM(Planner):
         super().__init__(**options)
         count = int(np.ceil(elites * self.n_samples)) if elites < 1 else int(elites)
         if iterations < 1 or not 0 <= smoothing < 1 or min_std < 0:
-            raise ValueError(
+            raise InputError(
                 f"iterations must be 1 or more, smoothing in [0, 1), min_std 0 or more; got {iterations}, {smoothing}, {min_std}"
             )
         if not 2 <= count <= self.n_samples:
-            raise ValueError(f"elites={elites} of {self.n_samples} candidates are {count}: at least 2 are needed")
+            raise InputError(f"elites={elites} of {self.n_samples} candidates are {count}: at least 2 are needed")
         self.iterations, self.elites, self.smoothing, self.min_std = iterations, count, smoothing, min_std
 
     @property
@@ -90,7 +91,7 @@ class MPPI(Planner):
     ) -> None:
         super().__init__(**options)
         if iterations < 1 or not temperature > 0 or min_std < 0:
-            raise ValueError(
+            raise InputError(
                 f"iterations must be 1 or more, temperature positive, min_std 0 or more; got {iterations}, {temperature}, {min_std}"
             )
         self.iterations, self.temperature, self.min_std = iterations, temperature, min_std

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from uva_agents.agents.rollout import Rollout
+from uva_agents.errors import InputError
 from uva_agents.planners.protocols import Judgement, Looks, bound, judge, looks_of
 
 
@@ -57,7 +58,7 @@ class WeightedSum(Term):
 
     def __init__(self, terms: tuple[tuple[float, Any], ...]) -> None:
         if not terms or not all(np.isfinite(weight) for weight, _ in terms):
-            raise ValueError("a weighted sum needs at least one term, and finite weights")
+            raise InputError("a weighted sum needs at least one term, and finite weights")
         self.terms = terms
         self.looks = looks_of(terms[0][1])
         for _, term in terms[1:]:
@@ -97,7 +98,7 @@ class ActionPenalty(Term):
     def judge(self, rollout: Rollout) -> Judgement:
         """Costs; always seen."""
         if rollout.actions is None:
-            raise ValueError("ActionPenalty needs the actions of the futures, and this rollout was made without any")
+            raise InputError("ActionPenalty needs the actions of the futures, and this rollout was made without any")
         actions = np.asarray(rollout.actions, np.float64) / np.asarray(self.scale, np.float64)
         costs = self.effort * np.square(actions).mean((1, 2))
         if actions.shape[1] > 1:
@@ -127,11 +128,11 @@ class GoalImage(Term):
     ) -> None:
         goal = np.asarray(goal)
         if goal.ndim != 3 or goal.shape[-1] != 3 or goal.dtype != np.uint8:
-            raise ValueError(f"a goal image is uint8 (H, W, 3), got {goal.dtype} {goal.shape}")
+            raise InputError(f"a goal image is uint8 (H, W, 3), got {goal.dtype} {goal.shape}")
         if metric not in ("pixels", "latents"):
-            raise ValueError(f'metric={metric!r}: choose "pixels" or "latents"')
+            raise InputError(f'metric={metric!r}: choose "pixels" or "latents"')
         if (metric == "latents") != (world is not None):
-            raise ValueError('latents are those of some weights: give world= with metric="latents", and only then')
+            raise InputError('latents are those of some weights: give world= with metric="latents", and only then')
         self.goal, self.metric = goal, metric
         self.looks = Looks(frames, pixels=metric == "pixels")
         self._code = None
@@ -139,7 +140,7 @@ class GoalImage(Term):
             uva = getattr(world, "uva", world)
             height, width = uva.bundle.spec.image_shape
             if goal.shape[:2] != (height, width):
-                raise ValueError(f"the goal must be {height}x{width} for these weights, got {goal.shape[:2]}")
+                raise InputError(f"the goal must be {height}x{width} for these weights, got {goal.shape[:2]}")
             self._code = uva.encode(goal[None]).tokens[0]
 
     @property
@@ -155,12 +156,12 @@ class GoalImage(Term):
         rollout = rollout.select(self.looks.frames)
         if self._code is not None:
             if rollout.latents is None:
-                raise ValueError('these futures have no latents (a simulator\'s have none): use metric="pixels"')
+                raise InputError('these futures have no latents (a simulator\'s have none): use metric="pixels"')
             costs = (rollout.latents - self._code).square().mean((1, 2, 3)).double().cpu().numpy()
         else:
             frames = pixels_of(rollout)
             if frames.shape[2:] != self.goal.shape:
-                raise ValueError(f"the goal is {self.goal.shape}, the imagined frames are {frames.shape[2:]}")
+                raise InputError(f"the goal is {self.goal.shape}, the imagined frames are {frames.shape[2:]}")
             difference = (frames.astype(np.float32) - self.goal) / 255
             costs = np.square(difference).mean((1, 2, 3, 4)).astype(np.float64)
         return Judgement(costs, np.ones(len(costs), bool))
@@ -192,7 +193,7 @@ class StateCost(Term):
         """Costs; always seen."""
         rollout = rollout.select(self.frames)
         if rollout.states is None:
-            raise ValueError(
+            raise InputError(
                 "StateCost needs a simulator's states, and a network has none: use an objective that looks at frames"
             )
         costs = np.array([np.mean([self.cost(state) for state in row]) for row in rollout.states])
@@ -206,7 +207,7 @@ def pixels_of(rollout: Rollout) -> np.ndarray:
         ValueError: they were not decoded.
     """
     if not rollout.decoded or not len(rollout.frame_steps):
-        raise ValueError(
+        raise InputError(
             "the futures were not decoded: roll out with decode=True, at the frames that the objective looks at"
         )
     return rollout.frames

@@ -10,6 +10,7 @@ import numpy as np
 
 from uva_agents.agents.observations import split
 from uva_agents.agents.stateful import StatefulAgent
+from uva_agents.errors import InputError
 from uva_agents.planners.clock import Clock
 from uva_agents.planners.plan import Plan
 from uva_agents.planners.proposals import GaussianProposals
@@ -84,25 +85,25 @@ class Planner(StatefulAgent[PlannerState]):
     ) -> None:
         _check(dynamics, objective, proposals)
         if n_samples < 1 or execute < 1:
-            raise ValueError(f"n_samples and execute must be at least 1, got {n_samples} and {execute}")
+            raise InputError(f"n_samples and execute must be at least 1, got {n_samples} and {execute}")
         if budget_s is not None and not budget_s > 0:
-            raise ValueError(f"budget_s must be positive seconds, or None for no limit; got {budget_s}")
+            raise InputError(f"budget_s must be positive seconds, or None for no limit; got {budget_s}")
         if tail not in ("hold", "zero"):
-            raise ValueError(f'tail={tail!r}: choose "hold" or "zero"')
+            raise InputError(f'tail={tail!r}: choose "hold" or "zero"')
         if duplicates < 0:
-            raise ValueError(f"duplicates must not be negative, got {duplicates}")
+            raise InputError(f"duplicates must not be negative, got {duplicates}")
         wanted_steps = [s for s in (steps, screen.steps if screen else None) if s is not None]
         if wanted_steps and not takes(dynamics.rollout, "steps"):
-            raise ValueError(f"{type(dynamics).__name__} has no denoising steps to choose: leave steps= out")
+            raise InputError(f"{type(dynamics).__name__} has no denoising steps to choose: leave steps= out")
         spaces = (action_space, getattr(proposals, "action_space", None), getattr(dynamics, "action_space", None))
         space = next((s for s in spaces if s is not None), None)
         if space is None:
-            raise ValueError("neither proposals nor dynamics have an action_space: give action_space=")
+            raise InputError("neither proposals nor dynamics have an action_space: give action_space=")
         if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-            raise ValueError(f"planning needs a Box of shape (A,) as action space, got {space}")
+            raise InputError(f"planning needs a Box of shape (A,) as action space, got {space}")
         if proposals is None:
             if execute > horizon:
-                raise ValueError(f"execute={execute} of plans of {horizon} actions")
+                raise InputError(f"execute={execute} of plans of {horizon} actions")
             proposals = GaussianProposals(space, horizon=horizon)
         super().__init__()
         self.dynamics, self.objective, self.proposals = dynamics, objective, proposals
@@ -162,7 +163,7 @@ class Planner(StatefulAgent[PlannerState]):
         n = len(observations)
         state = self._current(state, n, episode_start)
         if n > 1 and getattr(self.dynamics, "one_environment", False) and "state" not in observations[0]:
-            raise ValueError(
+            raise InputError(
                 f"{type(self.dynamics).__name__} starts from the state of its one environment, and these are {n}: "
                 "plan for one at a time, or put each environment's get_state() into its observation as 'state'"
             )
@@ -191,7 +192,7 @@ class Planner(StatefulAgent[PlannerState]):
         """
         observations, batched = split(obs)
         if batched:
-            raise ValueError("plan() takes one observation; predict() takes a batch")
+            raise InputError("plan() takes one observation; predict() takes a batch")
         return self._decide(observations[0], history, (next(self._seeds) if seed is None else seed, 0), previous)
 
     def _decide(self, obs: Any, history: Any, key: tuple[int, int], previous: np.ndarray | None) -> Plan:
@@ -211,7 +212,7 @@ class Planner(StatefulAgent[PlannerState]):
         self.search(search, self._shifted(previous) if self.warm_start and previous is not None else None)
         plan = search.plan()
         if self.execute > len(plan.actions):
-            raise ValueError(f"execute={self.execute}, but the proposals have {len(plan.actions)} actions")
+            raise InputError(f"execute={self.execute}, but the proposals have {len(plan.actions)} actions")
         return plan
 
     def _shifted(self, previous: np.ndarray) -> np.ndarray:

@@ -8,6 +8,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from uva_agents.errors import InputError
+
 
 class GaussianProposals:
     """Actions around a mean, clipped to the action space.
@@ -33,10 +35,10 @@ class GaussianProposals:
     ) -> None:
         _check_space(action_space, horizon)
         if not 0 <= correlation < 1:
-            raise ValueError(f"correlation must be in [0, 1), got {correlation}")
+            raise InputError(f"correlation must be in [0, 1), got {correlation}")
         bounded = np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()
         if not bounded and (mean is None or std is None):
-            raise ValueError(f"{action_space} has no bounds to derive mean and std from: give both")
+            raise InputError(f"{action_space} has no bounds to derive mean and std from: give both")
         low, high = action_space.low.astype(np.float64), action_space.high.astype(np.float64)
         shape = (horizon, *action_space.shape)
         self.action_space = action_space
@@ -46,7 +48,7 @@ class GaussianProposals:
         self.correlation = correlation
         self._seeds = itertools.count()
         if not (np.isfinite(self.std).all() and (self.std >= 0).all() and np.isfinite(self.mean).all()):
-            raise ValueError("mean and std must be finite, and std not negative")
+            raise InputError("mean and std must be finite, and std not negative")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -82,9 +84,9 @@ class UniformProposals:
     def __init__(self, action_space: gym.spaces.Box, *, horizon: int = 16, hold: int = 1) -> None:
         _check_space(action_space, horizon)
         if not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):
-            raise ValueError(f"{action_space} has no bounds: use GaussianProposals with mean= and std=")
+            raise InputError(f"{action_space} has no bounds: use GaussianProposals with mean= and std=")
         if not 1 <= hold <= horizon:
-            raise ValueError(f"hold must be between 1 and the horizon {horizon}, got {hold}")
+            raise InputError(f"hold must be between 1 and the horizon {horizon}, got {hold}")
         self.action_space, self.horizon, self.hold = action_space, horizon, hold
         self._seeds = itertools.count()
 
@@ -103,6 +105,6 @@ class UniformProposals:
 
 def _check_space(space: gym.spaces.Box, horizon: int) -> None:
     if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-        raise ValueError(f"planning needs a Box of shape (A,) as action space, got {space}")
+        raise InputError(f"planning needs a Box of shape (A,) as action space, got {space}")
     if horizon < 1:
-        raise ValueError(f"horizon must be at least 1, got {horizon}")
+        raise InputError(f"horizon must be at least 1, got {horizon}")

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from uva_agents.agents.rollout import Rollout
+from uva_agents.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,10 @@ def judge(objective: Any, rollout: Rollout) -> Judgement:
         seen = np.ones(costs.shape, bool)
     name = type(objective).__name__
     if costs.shape != (len(rollout),) or seen.shape != costs.shape:
-        raise ValueError(f"{name} must give one cost per candidate, ({len(rollout)},), but gave {costs.shape}")
+        raise InputError(f"{name} must give one cost per candidate, ({len(rollout)},), but gave {costs.shape}")
     bad = ~np.isfinite(costs)
     if bad.any():
-        raise ValueError(
+        raise InputError(
             f"{name} gave a cost that is not finite ({costs[bad][0]}) for {int(bad.sum())} of {len(costs)} candidates: "
             "a candidate that must not win gets a large number"
         )

@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.agents.rollout import Rollout
+from uva_agents.errors import InputError
 from uva_agents.planners.clock import Clock
 from uva_agents.planners.plan import Plan
 from uva_agents.planners.protocols import judge, looks_of, takes
@@ -36,9 +37,9 @@ class Screen:
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
-            raise ValueError(f"keep must be in (0, 1], got {self.keep}")
+            raise InputError(f"keep must be in (0, 1], got {self.keep}")
         if self.steps is None and self.objective is None:
-            raise ValueError("a screen needs fewer steps= or another objective=: otherwise the first look is the last")
+            raise InputError("a screen needs fewer steps= or another objective=: otherwise the first look is the last")
 
 
 class Search:
@@ -188,7 +189,7 @@ class Search:
     ) -> tuple[np.ndarray, np.ndarray, Rollout]:
         rollout = self._timed("model", lambda: self._imagined(candidates, objective, steps))
         if len(rollout) != len(candidates):
-            raise ValueError(
+            raise InputError(
                 f"{type(self._dynamics).__name__}.rollout() got {len(candidates)} candidates and returned {len(rollout)} futures"
             )
         told = self._timed("objective", lambda: judge(objective, rollout))
@@ -216,13 +217,17 @@ class Search:
         value = actions.detach().cpu().numpy() if hasattr(actions, "detach") else np.asarray(actions)
         name, size = type(self._proposals).__name__, self.space.shape[0]
         if value.ndim != 3 or len(value) != n or value.shape[2] != size or not value.shape[1]:
-            raise ValueError(f"{name}.sample() must return ({n}, T, {size}) actions, got {value.shape}")
+            raise InputError(f"{name}.sample() must return ({n}, T, {size}) actions, got {value.shape}")
         if not np.isfinite(value).all():
-            raise ValueError(f"{name}.sample() returned NaN or infinity: its weights or its normaliser are damaged")
+            rows = np.flatnonzero(~np.isfinite(value).reshape(n, -1).all(1))
+            raise InputError(
+                f"{name}.sample() gave NaN or infinity in {len(rows)} of {n} candidates (the first is {rows[0]}): its weights "
+                "or its normaliser are damaged"
+            )
         low, high = self.space.low, self.space.high
         slack = 0.01 * np.where(np.isfinite(high - low), high - low, 0.0)
         if ((value < low - slack) | (value > high + slack)).any():
-            raise ValueError(
+            raise InputError(
                 f"{name}.sample() returned actions from {value.min():g} to {value.max():g}, outside {self.space}: "
                 "proposals are in environment units; undo their normalisation"
             )

@@ -51,7 +51,7 @@ class PlannerRow:
     def acted(self) -> tuple[np.ndarray, PlannerRow]:
         """The next action, and the row without it."""
         assert self.queue is not None
-        return self.queue[0], replace(self, queue=self.queue[1:])
+        return self.queue[0].copy(), replace(self, queue=self.queue[1:])
 
 
 class PlannerState(Rows[PlannerRow]):

@@ -12,6 +12,7 @@ import os
 import time
 import zlib
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from uva_agents.errors import NotFiniteError
 from uva_agents.training.config import StageConfig
 from uva_agents.training.ema import EMA
 from uva_agents.training.report import Reporter
@@ -85,7 +87,7 @@ def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[
     Returns: the averaged weights (on the CPU), and whether the last step was reached.
 
     Raises:
-        FloatingPointError: the loss is not finite.
+        NotFiniteError: the loss, a gradient or a weight is not finite. The checkpoint before it is kept.
         ValueError: the folder's checkpoint is damaged or belongs to another configuration.
     """
     accelerator = Accelerator(mixed_precision=_precision(), cpu=not torch.cuda.is_available())
@@ -109,7 +111,14 @@ def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[
 
     def save() -> None:
         if rank == 0:
-            _save(checkpoint, signature, step, accelerator.unwrap_model(prepared), optimizer, ema)
+            unwrapped = accelerator.unwrap_model(prepared)
+            for name, tensor in chain(unwrapped.state_dict().items(), ema.shadow.items()):
+                if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                    raise NotFiniteError(
+                        f"stage {stage.name!r}: the weights {name!r} are not finite after step {step - 1}; "
+                        f"{_last(checkpoint)}; lower lr or look at the data"
+                    )
+            _save(checkpoint, signature, step, unwrapped, optimizer, ema)
 
     with reporter:
         while step < config.steps:
@@ -126,15 +135,17 @@ def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(loss)
             norm = accelerator.clip_grad_norm_(prepared.parameters(), config.clip)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"stage {stage.name!r}: the loss is {value} at step {step}; lower lr or look at the data"
+            value, size = float(loss.detach()), float(norm)
+            # A step along a gradient that is not finite would spoil every weight, and the next checkpoint.
+            if not (math.isfinite(value) and math.isfinite(size)):
+                what = f"the loss is {value}" if not math.isfinite(value) else f"the gradient's norm is {size}"
+                raise NotFiniteError(
+                    f"stage {stage.name!r}: {what} at step {step}; {_last(checkpoint)}; lower lr or look at the data"
                 )
             optimizer.step()
             ema.update(accelerator.unwrap_model(prepared), step)
             step += 1
-            reporter.step(step, value, lr, float(norm), {k: float(v.detach()) for k, v in scalars.items()})
+            reporter.step(step, value, lr, size, {k: float(v.detach()) for k, v in scalars.items()})
             if step % config.validate_every == 0 or step == config.steps:
                 if rank == 0:
                     reporter.validation(step, _validate(stage, accelerator.unwrap_model(prepared), ema, reporter, step))
@@ -146,6 +157,10 @@ def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[
     # The module may be part of the next stage's, where a left-over gradient would count towards the norm that is clipped.
     module.zero_grad(set_to_none=True)
     return {key: value.detach().cpu().clone() for key, value in ema.shadow.items()}, step >= config.steps
+
+
+def _last(checkpoint: Path) -> str:
+    return f"{checkpoint} holds the last good weights" if checkpoint.exists() else "no checkpoint was written yet"
 
 
 def _validate(stage: Stage, module: nn.Module, ema: EMA, reporter: Reporter, step: int) -> dict[str, float]:

@@ -1,0 +1,145 @@
+"""Steps from noise to samples: Euler on a straight path, DDIM (Song et al. 2021) and DDPM (Ho et al. 2020).
+
+What ``diffusers.FlowMatchEulerDiscreteScheduler``, ``DDIMScheduler`` and ``DDPMScheduler`` compute with the settings used here, bit
+for bit (a test compares them), without their seconds of imports before the first decision. Tables are float32 on the CPU, whatever
+torch's default is; their entries are scalars, which every device takes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Scheduler(Protocol):
+    """A way from noise to a sample in a fixed number of network calls."""
+
+    timesteps: Tensor
+    """(K,) times in [0, train steps) at which the network is asked, falling."""
+
+    def step(self, output: Tensor, i: int, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The sample after the network's ``output`` for ``x`` at ``timesteps[i]``; all of one shape."""
+        ...
+
+
+def hole(value: Tensor) -> Tensor:
+    """0 where a value is finite, NaN where it is not: added where a bound would make a number of infinity."""
+    return 0.0 * value
+
+
+def bounded(clean: Tensor) -> Tensor:
+    """Within [-1, 1]; infinity becomes NaN instead of a bound."""
+    return clean.clamp(-1.0, 1.0) + hole(clean)
+
+
+class FlowEuler:
+    """Euler steps along the straight path from noise (sigma 1) to data (0); the network predicts noise minus data.
+
+    Args:
+        steps: network calls.
+        train_steps: of the time scale.
+    """
+
+    def __init__(self, steps: int, train_steps: int) -> None:
+        sigmas = torch.from_numpy(np.linspace(1.0, 1.0 / steps, steps).astype(np.float32))
+        self.timesteps = sigmas * train_steps
+        self._changes = torch.cat([sigmas, sigmas.new_zeros(1)]).diff()
+
+    def step(self, output: Tensor, i: int, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """See :class:`Scheduler`; draws nothing."""
+        return (x.to(torch.float32) + self._changes[i] * output).to(output.dtype)
+
+
+class _OnTrainingSchedule:
+    """What DDIM and DDPM share: how much signal is left at each training step.
+
+    Args:
+        betas: (train_steps,) of the training schedule.
+    """
+
+    def __init__(self, betas: np.ndarray) -> None:
+        self.alphas_cumprod = torch.cumprod(1.0 - torch.from_numpy(betas).to(torch.float32), dim=0)
+        self._one = self.alphas_cumprod.new_ones(())
+
+    def _signal(self, t: int) -> Tensor:
+        return self.alphas_cumprod[t] if t >= 0 else self._one
+
+
+class DDIM(_OnTrainingSchedule):
+    """Deterministic given the first noise (eta 0).
+
+    Args:
+        betas: (train_steps,).
+        steps: network calls.
+        prediction: of the network: ``"epsilon"``, the noise, or ``"v"``.
+        spacing: training steps that are visited: every k-th from 0 (``"leading"``) or back from the last (``"trailing"``).
+        clip: whether the clean sample is bound to [-1, 1] at every step.
+    """
+
+    def __init__(
+        self,
+        betas: np.ndarray,
+        steps: int,
+        *,
+        prediction: Literal["epsilon", "v"] = "epsilon",
+        spacing: Literal["leading", "trailing"] = "leading",
+        clip: bool = False,
+    ) -> None:
+        super().__init__(betas)
+        train_steps = len(betas)
+        if spacing == "leading":
+            times = np.arange(steps)[::-1] * (train_steps // steps)
+        else:
+            times = np.round(np.arange(train_steps, 0, -train_steps / steps)) - 1
+        self.timesteps = torch.from_numpy(times.astype(np.int64))
+        self._stride = train_steps // steps
+        self._prediction, self._clip = prediction, clip
+
+    def step(self, output: Tensor, i: int, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """See :class:`Scheduler`; draws nothing."""
+        t = int(self.timesteps[i])
+        signal, following = self._signal(t), self._signal(t - self._stride)
+        spread = 1 - signal
+        if self._prediction == "epsilon":
+            clean = (x - spread**0.5 * output) / signal**0.5
+            noise = output
+        else:
+            clean = signal**0.5 * x - spread**0.5 * output
+            noise = signal**0.5 * output + spread**0.5 * x
+        if self._clip:
+            clean = bounded(clean)
+        return following**0.5 * clean + (1 - following) ** 0.5 * noise
+
+
+class DDPM(_OnTrainingSchedule):
+    """Ancestral: every step but the last draws noise of the smallest variance; the clean sample is bound to [-1, 1].
+
+    Args:
+        betas: (train_steps,).
+        steps: network calls, which predict noise.
+    """
+
+    def __init__(self, betas: np.ndarray, steps: int) -> None:
+        super().__init__(betas)
+        times = np.arange(steps)[::-1] * (len(betas) // steps)
+        self.timesteps = torch.from_numpy(times.astype(np.int64))
+
+    def step(self, output: Tensor, i: int, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """See :class:`Scheduler`; noise is drawn where the generator is, so that every device gets the same."""
+        t = int(self.timesteps[i])
+        signal = self._signal(t)
+        following = self._signal(int(self.timesteps[i + 1]) if i + 1 < len(self.timesteps) else -1)
+        spread, spread_following = 1 - signal, 1 - following
+        alpha = signal / following
+        beta = 1 - alpha
+        clean = bounded((x - spread**0.5 * output) / signal**0.5)
+        mean = (following**0.5 * beta) / spread * clean + alpha**0.5 * spread_following / spread * x
+        if t == 0:
+            return mean
+        variance = (spread_following / spread * beta).clamp(min=1e-20)
+        source = output.device if generator is None else generator.device
+        drawn = torch.randn(output.shape, generator=generator, device=source, dtype=output.dtype).to(output.device)
+        return mean + variance**0.5 * drawn
