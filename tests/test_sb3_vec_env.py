@@ -144,6 +144,34 @@ def test_ppo_trains_in_dreams_of_one_batch(uva: UVA) -> None:
     env.close()
 
 
+def test_dreams_that_end_alone_are_the_same_episodes_in_every_autoreset_mode(uva: UVA) -> None:
+    def played(mode: AutoresetMode) -> list[Any]:
+        calls = iter(range(10_000))
+        dreams = uva.world_model().as_vector_env(
+            2,
+            lambda rollout: [0.0 if next(calls) in (2, 7) else 1.0],
+            horizon=12,
+            success_cost=0.5,
+            starts=[observation(0), observation(1)],
+            autoreset_mode=mode,
+        )
+        env = SB3VecEnv(dreams)
+        env.seed(4)
+        seen: list[Any] = [env.reset()]
+        for _ in range(5):
+            seen += list(env.step(np.full((2, 2), 256, np.float32)))
+        env.close()
+        return seen
+
+    wanted = played(AutoresetMode.SAME_STEP)
+    ends = np.array(wanted[3::4])
+    assert ends.any(1).sum() >= 2 and not ends.all(1).any()  # they do end alone
+    for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED):
+        for a, b in zip(wanted, played(mode), strict=True):
+            for x, y in zip(a, b, strict=True) if isinstance(a, list) else [(a, b)]:
+                same(x, y)
+
+
 def test_stacked_frames_are_named_and_so_is_what_to_do(uva: UVA) -> None:
     space = gym.spaces.Dict({k: gym.spaces.Box(0, 255, v.shape, v.dtype) for k, v in observation(0).items()})
 
