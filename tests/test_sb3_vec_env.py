@@ -15,8 +15,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMoni
 
 from tests.tiny import observation, tiny_bundle
 from uva_agents.agents.core import UVA
+from uva_agents.agents.world_model import WorldModel
 from uva_agents.bridges.sb3 import SB3Agent, SB3VecEnv, UVAFeatureVecEnv
 from uva_agents.errors import InputError
+from uva_agents.model import SamplerConfig
 
 
 class Count(gym.Env[Any, Any]):
@@ -111,12 +113,16 @@ def uva() -> UVA:
     return UVA(tiny_bundle())
 
 
+def quick(uva: UVA) -> WorldModel:
+    return WorldModel(uva, sampler=SamplerConfig(video_steps=2))
+
+
 def darkness(rollout: Any) -> Any:
     return rollout.frames.astype(float).mean() / 255
 
 
 def test_ppo_trains_in_dreams_of_one_batch(uva: UVA) -> None:
-    dreams = uva.world_model().as_vector_env(2, darkness, horizon=16, starts=[observation(0), observation(1)])
+    dreams = quick(uva).as_vector_env(2, darkness, horizon=16, starts=[observation(0), observation(1)])
     env = VecMonitor(SB3VecEnv(dreams))
     model = PPO(
         "MultiInputPolicy",
@@ -126,7 +132,7 @@ def test_ppo_trains_in_dreams_of_one_batch(uva: UVA) -> None:
         n_epochs=1,
         device="cpu",
         seed=0,
-        policy_kwargs={"net_arch": [8]},
+        policy_kwargs={"net_arch": [8], "ortho_init": False, "features_extractor_kwargs": {"cnn_output_dim": 8}},
     )
     model.learn(12)
     # Episodes take four frames: one has ended in six steps, of which each was a real one.
@@ -147,7 +153,7 @@ def test_ppo_trains_in_dreams_of_one_batch(uva: UVA) -> None:
 def test_dreams_that_end_alone_are_the_same_episodes_in_every_autoreset_mode(uva: UVA) -> None:
     def played(mode: AutoresetMode) -> list[Any]:
         calls = iter(range(10_000))
-        dreams = uva.world_model().as_vector_env(
+        dreams = quick(uva).as_vector_env(
             2,
             lambda rollout: [0.0 if next(calls) in (2, 7) else 1.0],
             horizon=12,

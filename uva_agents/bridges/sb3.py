@@ -37,6 +37,7 @@ from uva_agents.agents.observations import stacked, to_numpy
 from uva_agents.bridges.latents import JointLatent, Pool
 from uva_agents.bridges.sb3_vec_env import SB3VecEnv
 from uva_agents.checkpoints.store import Bundle
+from uva_agents.errors import InputError
 
 __all__ = ["SB3Agent", "SB3VecEnv", "UVAFeatureVecEnv", "UVAFeatures"]
 
@@ -155,6 +156,8 @@ class UVAFeatures(BaseFeaturesExtractor):
         if not _is_frames(key) or array.dtype == np.uint8:
             return array
         top = float(array.max(initial=0.0))
+        if not array.min(initial=0.0) >= 0 or not np.isfinite(top):  # NaN would become black
+            raise InputError(f"{key!r} has values that no image has: below 0, NaN or infinity")
         if self._unit and top > 1.0:
             raise ValueError(
                 f"{key!r} goes up to {top:g}, and images in [0, 1] were expected: with normalize_images=False give "
