@@ -103,6 +103,12 @@ def obs(x: float) -> dict[str, Any]:
     return {"agent_pos": np.array([x], np.float32)}
 
 
+def acted(agent: Any, seed: int = 3, n: int = 6) -> np.ndarray:
+    """(n, 1) the first actions of an episode."""
+    agent.reset(seed=seed)
+    return np.stack([agent.act(obs(0.1 * t)) for t in range(n)])
+
+
 def held(agent: ToyAgent, seed: int, xs: Sequence[float], execute: int = 3) -> list[np.ndarray]:
     """The chunks that a client of openpi gets: between its observations, the older one is taken to have stayed."""
     chunks, seen = [], []

@@ -240,6 +240,9 @@ def test_images_that_are_not_scaled_are_noticed(weights: Path) -> None:
     right = UVAFeatures(space(), weights=weights, image_range="byte")
     with pytest.raises(ValueError, match="leave image_range out"):
         right({**obs, "pixels": obs["pixels"] / 255})
+    for wrong in (-1.0, torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="values that no image has"):
+            right({**obs, "pixels": torch.where(obs["pixels"] == obs["pixels"].max(), wrong, obs["pixels"])})
     scaled = UVAFeatures(space(), weights=weights)({**obs, "pixels": obs["pixels"] / 255})
     assert torch.equal(right(obs), scaled)
     assert torch.equal(right({**obs, "pixels": obs["pixels"].to(torch.uint8)}), scaled)

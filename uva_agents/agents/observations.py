@@ -212,7 +212,7 @@ def check_pixels(
             raise InputError(
                 f"{what} are channels-first {pixels.shape}; move channels last: np.moveaxis({what}, -3, -1)"
             )
-        raise InputError(f"{what} must have 3 channels last, got shape {pixels.shape}")
+        raise InputError(f"{what} must have 3 channels last, got shape {pixels.shape}{stacked(pixels.shape)}")
     if pixels.shape[-3:-1] != (height, width):
         raise InputError(
             f"{what} must be {height}x{width} for these weights, got {pixels.shape[-3]}x{pixels.shape[-2]}; resize them"
@@ -222,6 +222,17 @@ def check_pixels(
     if pixels.dtype != np.uint8:
         raise InputError(f"{what} must be uint8 in [0, 255], got {_conversion(pixels, what)}")
     return pixels
+
+
+def stacked(shape: tuple[int, ...]) -> str:
+    """What is probably wrong with images of 6, 9, 12, ... channels, to be added to a message."""
+    channels = min(shape[-1], shape[-3])
+    if channels <= 3 or channels % 3:
+        return ""
+    return (
+        f": {channels // 3} frames stacked along the channels, as stable-baselines3's VecFrameStack does; leave the stacking out, "
+        "agents remember earlier frames themselves"
+    )
 
 
 def _conversion(pixels: np.ndarray, what: str) -> str:

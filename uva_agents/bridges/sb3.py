@@ -1,7 +1,9 @@
-"""stable-baselines3: agents in its evaluation, and UVA's joint latent as features for its algorithms.
+"""stable-baselines3: agents in its evaluation, dreams to train in, and UVA's joint latent as features for its algorithms.
 
-Agents have its ``predict`` already; :class:`SB3Agent` also takes images the way its algorithms' environments give them. What
-learns sees the joint latent in one of two ways:
+Agents have its ``predict`` already; :class:`SB3Agent` also takes images the way its algorithms' environments give them.
+:class:`~uva_agents.bridges.sb3_vec_env.SB3VecEnv` makes its ``VecEnv`` of several dreams in one batch.
+
+What learns sees the joint latent in one of two ways:
 
 - :class:`UVAFeatures`, a features extractor: part of the policy, so that it can be trained along; computed again for every
   gradient step;
@@ -31,9 +33,13 @@ except ModuleNotFoundError as error:
 from uva_agents.agents.context import frames_kept, observe, read
 from uva_agents.agents.core import UVA
 from uva_agents.agents.memory import Memory
-from uva_agents.agents.observations import to_numpy
+from uva_agents.agents.observations import stacked, to_numpy
 from uva_agents.bridges.latents import JointLatent, Pool
+from uva_agents.bridges.sb3_vec_env import SB3VecEnv
 from uva_agents.checkpoints.store import Bundle
+from uva_agents.errors import InputError
+
+__all__ = ["SB3Agent", "SB3VecEnv", "UVAFeatureVecEnv", "UVAFeatures"]
 
 Observations = Mapping[str, Any]
 ImageRange = Literal["unit", "byte"]
@@ -150,6 +156,8 @@ class UVAFeatures(BaseFeaturesExtractor):
         if not _is_frames(key) or array.dtype == np.uint8:
             return array
         top = float(array.max(initial=0.0))
+        if not array.min(initial=0.0) >= 0 or not np.isfinite(top):  # NaN would become black
+            raise InputError(f"{key!r} has values that no image has: below 0, NaN or infinity")
         if self._unit and top > 1.0:
             raise ValueError(
                 f"{key!r} goes up to {top:g}, and images in [0, 1] were expected: with normalize_images=False give "
@@ -304,6 +312,7 @@ class _Layout:
             if shapes[key] != (*lead, *shape):
                 raise ValueError(
                     f"observation space: {key!r} is {shapes[key]}, and these weights take {(*lead, *shape)}"
+                    + (stacked(shapes[key]) if _is_frames(key) and not lead else "")
                     + ("; stack all keys or none" if lead else "")
                 )
         self.keys = [*needed, *(k for k in ("task_embedding",) if k in space.spaces and config.text_dim)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uva_agents.commands.evaluate import load_agent
+from uva_agents.errors import InputError
 
 if TYPE_CHECKING:
     from uva_agents.bridges.openpi import PolicyServer
@@ -57,6 +58,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_pair,
         help="what clients call a part of the observation, for example pixels=observation/images/top; may be repeated",
     )
+    parser.add_argument(
+        "--stateless",
+        action="store_true",
+        help="every request is an episode of one observation: for clients that keep one connection for all their episodes and do "
+        "not say when one begins, as openpi's",
+    )
+    parser.add_argument(
+        "--new-episode-after",
+        type=float,
+        metavar="SECONDS",
+        help="a pause of this length without requests begins a new episode: for the same clients, where history matters",
+    )
+    parser.add_argument(
+        "--resize",
+        action="store_true",
+        help="resize images of another size, if their aspect ratio is that of the agent's (224x224 for 96x96)",
+    )
+    parser.add_argument(
+        "--letterbox",
+        action="store_true",
+        help="resize images of another aspect ratio, too: with black bars beside them, as openpi's resize_with_pad",
+    )
     parser.add_argument("--max-clients", type=int, default=32, metavar="N", help="default %(default)s")
     parser.add_argument(
         "--max-waiting",
@@ -76,12 +99,13 @@ def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     try:
         from uva_agents.bridges.openpi import KeyMap, Limits, serve
-        from uva_agents.bridges.openpi.server import is_loopback
+        from uva_agents.bridges.openpi.addresses import check_listening, is_loopback
+        from uva_agents.bridges.openpi.episodes import NewEpisodes
     except ModuleNotFoundError as error:
-        raise ValueError(str(error)) from error
+        raise InputError(str(error)) from error
     token = args.token or os.environ.get(TOKEN_VARIABLE) or None
     if token is None and not args.no_token and not is_loopback(args.host):
-        raise ValueError(
+        raise InputError(
             f"other computers reach {args.host}: set {TOKEN_VARIABLE} to a word that clients must know, or say --no-token"
         )
     tls = _tls(args.tls_cert, args.tls_key)
@@ -91,29 +115,31 @@ def run(args: argparse.Namespace) -> int:
         waiting=args.max_waiting,
         episodes=args.max_episodes,
     )
+    new_episodes = NewEpisodes(args.stateless, args.new_episode_after)
+    check_listening(args.host, args.port)  # loading takes longer than finding out that it was for nothing
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("uva_agents.serve").setLevel(logging.WARNING if args.quiet else logging.INFO)
     logging.getLogger("uva_agents.serve.websockets").setLevel(logging.ERROR)
     agent = load_agent(args.agent, device=args.device, **({} if args.steps is None else {"steps": args.steps}))
 
     def ready(server: PolicyServer) -> None:
-        print(f"{args.agent} at {server.url}, health at /healthz", flush=True)
+        print(f"{args.agent} at {server.url}, health at /healthz; {server.new_episodes}", flush=True)
 
-    try:
-        serve(
-            agent,
-            host=args.host,
-            port=args.port,
-            token=token,
-            ready=ready,
-            execute=args.execute,
-            keys=KeyMap().with_names(dict(args.key)),
-            limits=limits,
-            tls=tls,
-            name=args.agent,
-        )
-    except OSError as error:
-        raise ValueError(f"cannot listen on {args.host}:{args.port}: {error}") from error
+    serve(
+        agent,
+        host=args.host,
+        port=args.port,
+        token=token,
+        ready=ready,
+        execute=args.execute,
+        keys=KeyMap().with_names(dict(args.key)),
+        limits=limits,
+        tls=tls,
+        name=args.agent,
+        stateless=new_episodes.stateless,
+        new_episode_after_s=new_episodes.after_s,
+        resize="letterbox" if args.letterbox else args.resize,
+    )
     print("stopped")
     return 0
 
@@ -127,12 +153,12 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
     if (certificate is None) != (key is None):
-        raise ValueError("--tls-cert and --tls-key go together")
+        raise InputError("--tls-cert and --tls-key go together")
     if certificate is None or key is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(certificate, key)
     except OSError as error:  # an SSLError is one
-        raise ValueError(f"{certificate} and {key} are no certificate and its key: {error}") from error
+        raise InputError(f"{certificate} and {key} are no certificate and its key: {error}") from error
     return context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import ssl
 import uuid
@@ -14,9 +15,11 @@ import numpy as np
 
 from uva_agents.agents.observations import split, to_numpy
 from uva_agents.agents.stateful import StatefulAgent
-from uva_agents.bridges.openpi.connection import Connection, RemotePolicyError
+from uva_agents.bridges.openpi.connection import Connection
 from uva_agents.bridges.openpi.keys import OPENPI_NAMES
 from uva_agents.bridges.openpi.remote_state import RemoteRow, RemoteState, check_form
+from uva_agents.bridges.openpi.told import RemotePolicyError, Told, said, whole
+from uva_agents.errors import InputError, NotFiniteError
 
 log = logging.getLogger("uva_agents.remote")
 
@@ -37,6 +40,9 @@ class RemotePolicy(StatefulAgent[RemoteState]):
 
     **Other servers** (pi0, pi0-FAST, ...) see one observation per decision and know nothing of episodes or seeds. What they
     call things and what their actions mean is theirs: see ``keys``, ``prepare`` and ``postprocess``.
+
+    Copies and pickles keep address and options, the token too, and connect when they are first asked; ``tls=`` does not go into a
+    pickle. Servers on this machine are reached directly, others through the proxy that the environment names, if it does.
 
     A state that this agent returned can be continued once, because the other half of it is on the server; continuing it again
     begins the episode there anew from the newest observations.
@@ -81,18 +87,30 @@ class RemotePolicy(StatefulAgent[RemoteState]):
     ) -> None:
         for option, value in (("execute", execute), ("chunk", chunk)):
             if value is not None and value < 1:
-                raise ValueError(f"{option} must be at least 1, got {value}")
+                raise InputError(f"{option} must be at least 1, got {value}")
         if execute is not None and chunk is not None and execute > chunk:
-            raise ValueError(f"execute={execute} of chunks of {chunk}")
+            raise InputError(f"execute={execute} of chunks of {chunk}")
         super().__init__()
         self._connection = Connection(url, token=token, timeout_s=timeout_s, patience_s=patience_s, tls=tls)
-        self.url, self._chunk, self._extra = url, chunk, dict(extra or {})
+        self.url, self._chunk, self._extra = self._connection.url, chunk, dict(extra or {})
         self._prepare, self._postprocess = prepare, postprocess
-        ours = self._ours
-        self._keys = keys if keys is not None or ours else OPENPI_NAMES
-        self.execute: int | None = execute or ours.get("execute") or (None if ours else _FOREIGN_EXECUTE)
-        self.lookback: int = int(ours.get("lookback", 0))
-        self._space = action_space or _space(ours)
+        told = self._told
+        self._keys = keys if keys is not None or told.ours else OPENPI_NAMES
+        self.execute: int | None = execute or told.execute or (None if told.ours else _FOREIGN_EXECUTE)
+        self.lookback: int = told.lookback
+        self._space = action_space or told.action_space
+
+    def __repr__(self) -> str:
+        return f"RemotePolicy({self.url!r}, execute={self.execute})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        seed = next(self._seeds)
+        self._seeds = itertools.count(seed)
+        return {**self.__dict__, "_seeds": seed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._seeds = itertools.count(state["_seeds"])
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -113,14 +131,12 @@ class RemotePolicy(StatefulAgent[RemoteState]):
     def identity(self) -> dict[str, Any]:
         """What decides its actions, as JSON values, as far as the server tells: an interrupted evaluation continues only with the
         same."""
-        server = self._ours.get("identity") or {"url": self.url, "metadata": repr(self.metadata)}
+        server = self._told.identity or {"url": self.url, "metadata": repr(self.metadata)}
         return {"server": server, "execute": self.execute, "chunk": self._chunk, "extra": repr(self._extra)}
 
     @property
-    def _ours(self) -> dict[str, Any]:
-        """What a server of this package adds to its metadata; empty for others."""
-        found = self.metadata.get("uva")
-        return found if isinstance(found, dict) else {}
+    def _told(self) -> Told:
+        return self._connection.told
 
     def close(self) -> None:
         """Hang up; the next decision connects again."""
@@ -128,9 +144,9 @@ class RemotePolicy(StatefulAgent[RemoteState]):
 
     def initial_state(self, batch_size: int = 1, *, seed: int | Sequence[int] | None = None) -> RemoteState:
         """State before the first observation; one seed per environment, or consecutive ones from a single seed."""
-        most = self._ours.get("episodes")
+        most = self._told.episodes
         if most is not None and batch_size > most:
-            raise ValueError(
+            raise InputError(
                 f"{batch_size} environments, and {self.url} keeps {most} episodes per client: "
                 "fewer environments, or a server with Limits(episodes=...)"
             )
@@ -195,14 +211,16 @@ class RemotePolicy(StatefulAgent[RemoteState]):
 
     def _samples(self, obs: Mapping[str, Any], n: int, history: Any | None, seed: int | None) -> np.ndarray:
         sent = self._request(obs)
-        if not self._ours:
+        if not self._told.ours:
             return np.stack([self._actions(self._connection.ask(lambda: sent), obs) for _ in range(n)])
-        if not self._ours.get("samples"):
-            raise ValueError(f"what {self.url} serves has no sample()")
+        if not self._told.samples:
+            raise InputError(f"what {self.url} serves has no sample()")
         past = None if history is None else {k: v if isinstance(v, list) else to_numpy(v) for k, v in history.items()}
         ask = {"sample": n, "seed": seed, "history": past}
-        answer = self._connection.ask(lambda: {**sent, "uva": ask})
-        return np.stack([self._actions({"actions": chunk}, obs) for chunk in _chunk(answer, self.url)])
+        chunks = whole(self._connection.ask(lambda: {**sent, "uva": ask}), self.url)
+        if chunks.ndim != 3 or len(chunks) != n:
+            raise RemotePolicyError(f"{self.url} was asked for {n} chunks, and its answer has shape {chunks.shape}")
+        return np.stack([self._actions({"actions": chunk}, obs) for chunk in chunks])
 
     # -- the wire ----------------------------------------------------------------------------------------------------
 
@@ -219,7 +237,7 @@ class RemotePolicy(StatefulAgent[RemoteState]):
 
     def _decided(self, row: RemoteRow, obs: Mapping[str, Any], sent: dict[str, Any], deterministic: bool) -> RemoteRow:
         """The row with a fresh answer queued."""
-        if not self._ours:
+        if not self._told.ours:
             queue = self._actions(self._connection.ask(lambda: sent), obs)[: self.execute]
             return row.answered(queue, sent, 0, 0)
         name, lost = row.name, row.decisions == 0
@@ -237,41 +255,29 @@ class RemotePolicy(StatefulAgent[RemoteState]):
             return {**sent, "uva": {**ask, "episode": name}}
 
         answer = self._connection.ask(message)
-        if (answer.get("uva") or {}).get("lost"):
+        forgotten, given = said(answer, self.url)
+        if forgotten:
             lost = True
             answer = self._connection.ask(message)
-        given = int((answer.get("uva") or {}).get("execute", 1))
+            _, given = said(answer, self.url)
         queue = self._actions(answer, obs)[:given]
         return replace(row, name=name).answered(queue, sent, self._connection.times, self.lookback)
 
     def _actions(self, answer: Mapping[str, Any], obs: Mapping[str, Any]) -> np.ndarray:
         """(T, A) environment actions."""
-        actions = _chunk(answer, self.url)
+        actions = whole(answer, self.url)
         actions = (actions[None] if actions.ndim == 1 else actions)[: self._chunk]
         if self._postprocess is not None:
             actions = np.asarray(self._postprocess(actions, obs))
         if actions.ndim != 2 or not len(actions):
             raise RemotePolicyError(f"actions from {self.url} must be (T, A), got shape {actions.shape}")
-        if not np.isfinite(actions).all():
-            raise RemotePolicyError(f"actions from {self.url} have NaN or infinity")
+        if actions.dtype.kind not in "iuf" or not np.isfinite(actions.astype(np.float32)).all():
+            raise NotFiniteError(f"postprocess= made NaN or infinity of the actions from {self.url}")
         if self._space is not None:
             if actions.shape[1:] != self._space.shape:
-                raise ValueError(
+                raise InputError(
                     f"{self.url} gives actions of {actions.shape[1]} numbers, and the action space is {self._space}: "
                     "choose among them with postprocess="
                 )
             actions = np.clip(actions, self._space.low, self._space.high)
         return actions.astype(np.float32)
-
-
-def _chunk(answer: Mapping[str, Any], url: str) -> np.ndarray:
-    if "actions" not in answer:
-        raise RemotePolicyError(f"{url} answered without 'actions'; with {sorted(map(str, answer))}")
-    return np.asarray(answer["actions"])
-
-
-def _space(ours: Mapping[str, Any]) -> gym.spaces.Box | None:
-    low, high = ours.get("action_low"), ours.get("action_high")
-    if not isinstance(low, np.ndarray) or not isinstance(high, np.ndarray):
-        return None
-    return gym.spaces.Box(low, high, dtype=np.float32)

@@ -7,24 +7,29 @@ import contextlib
 import functools
 import hmac
 import http
-import ipaddress
 import logging
 import signal
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
+from uva_agents.bridges.openpi.addresses import cannot_listen, check_listening
+from uva_agents.bridges.openpi.desk import Desk
+from uva_agents.bridges.openpi.episodes import NewEpisodes
+from uva_agents.bridges.openpi.fitting import Resize
 from uva_agents.bridges.openpi.keys import KeyMap
 from uva_agents.bridges.openpi.limits import Limits
-from uva_agents.bridges.openpi.session import Service, Session
-from uva_agents.bridges.openpi.wire import WireError, pack, unpack
-from uva_agents.bridges.openpi.worker import Worker
+from uva_agents.bridges.openpi.service import Service
+from uva_agents.bridges.openpi.session import Session
+from uva_agents.bridges.openpi.warmup import warm_up
+from uva_agents.bridges.openpi.wire import pack
+from uva_agents.errors import InputError
 
 try:
-    from websockets.asyncio.server import ServerConnection
+    from websockets.asyncio.server import Server, ServerConnection
     from websockets.asyncio.server import serve as listen
     from websockets.exceptions import ConnectionClosed
     from websockets.frames import CloseCode
@@ -33,9 +38,6 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("this bridge needs websockets: pip install 'uva-agents[serve]'") from error
 
 log = logging.getLogger("uva_agents.serve")
-
-_BIG = 2**18
-"""Bytes of a message that is read in a thread, because reading it would hold up the event loop."""
 
 
 class PolicyServer:
@@ -55,9 +57,15 @@ class PolicyServer:
         limits: what they may do.
         tls: certificate and key, as a server's context.
         name: of the agent, in the metadata; its own by default.
+        stateless: every request is an episode of one observation, as for openpi's own servers. For clients that keep one
+            connection for all their episodes and never say that one begins, as openpi's.
+        new_episode_after_s: a pause of so many seconds without requests begins a new episode.
+        resize: images of another size are resized: those of the same aspect ratio (``True``, ``"aspect"``), or all, others
+            between black bars (``"letterbox"``).
+        clock: seconds; what pauses are measured with.
 
     Raises:
-        TypeError, ValueError: an agent that cannot be served; an empty token.
+        TypeError, ValueError: an agent that cannot be served; an empty token; options that exclude each other.
     """
 
     def __init__(
@@ -72,18 +80,34 @@ class PolicyServer:
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
         name: str | None = None,
+        stateless: bool = False,
+        new_episode_after_s: float | None = None,
+        resize: bool | Resize = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if token is not None and not token.strip():
-            raise ValueError("an empty token: anybody could give it. Leave it out, or choose one")
+            raise InputError("an empty token: anybody could give it. Leave it out, or choose one")
         self.host, self.port, self.limits = host, port, limits or Limits()
-        self._service = Service(agent, execute=execute, keys=keys, limits=self.limits, name=name)
-        self._token, self._tls = token, tls
+        self._service = Service(
+            agent,
+            execute=execute,
+            keys=keys,
+            limits=self.limits,
+            name=name,
+            new_episodes=NewEpisodes(stateless, new_episode_after_s),
+            resize=_resize(resize),
+        )
+        self._token, self._tls, self._clock = token, tls, clock
         self._connections = 0
         self._open: set[ServerConnection] = set()
-        self._closing = False
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+
+    @property
+    def new_episodes(self) -> NewEpisodes:
+        """What begins an episode of a client that does not say so."""
+        return self._service.new_episodes
 
     @property
     def url(self) -> str:
@@ -94,16 +118,22 @@ class PolicyServer:
     # -- running -----------------------------------------------------------------------------------------------------
 
     def serve_forever(self, ready: Callable[[], None] | None = None) -> None:
-        """Serve until SIGINT or SIGTERM: what is being worked on is then answered, the rest told. ``ready`` is called once.
+        """Serve until SIGINT or SIGTERM: what is being worked on is then answered, the rest told.
+
+        Args:
+            ready: called once, when the agent has decided once and clients are heard.
 
         Raises:
-            OSError: the port is taken, or the address is none of this machine's.
+            AddressError, PortError: the address is none of this machine's, the port is taken; both are OSErrors.
+            Exception: whatever the agent raised at its first decision; no client has been heard then.
         """
 
         async def main() -> None:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
-                with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread, not Unix
+                with contextlib.suppress(
+                    NotImplementedError, ValueError, RuntimeError
+                ):  # not the main thread, not Unix
                     loop.add_signal_handler(number, self.stop)
             await self._run(ready)
 
@@ -123,8 +153,13 @@ class PolicyServer:
 
         self._thread = threading.Thread(target=run, name="uva-serve-loop", daemon=True)
         self._thread.start()
-        up.wait()
+        try:
+            up.wait()
+        except BaseException:  # Ctrl-C while the agent makes its first decision
+            self.stop()
+            raise
         if failure:
+            self._thread.join()
             raise failure[0]
         return self
 
@@ -143,11 +178,45 @@ class PolicyServer:
 
     async def _run(self, ready: Callable[[], None] | None) -> None:
         limits = self.limits
-        self._loop, self._stop, self._closing = asyncio.get_running_loop(), asyncio.Event(), False
-        self._worker = Worker()
-        self._metadata = pack(self._service.metadata())
+        check_listening(self.host, self.port)
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._desk = Desk(limits, self._send)
+        self._worker = self._desk.worker
         try:
-            async with listen(
+            await self._warm_up()
+            if self._stop.is_set():
+                return
+            self._metadata = pack(self._service.metadata())
+            async with self._listening() as server:
+                self.port = next(iter(server.sockets)).getsockname()[1]
+                if ready is not None:
+                    ready()
+                await self._stop.wait()
+                self._desk.closing = True
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(limits.close_s):
+                        while self._desk.busy:
+                            await asyncio.sleep(0.01)
+                self._loop.call_later(limits.close_s, _abort, list(self._open))
+        finally:
+            self._worker.stop()
+
+    async def _warm_up(self) -> None:
+        """A first decision, in the thread that will make all others, unless the server is stopped before it is made."""
+        assert self._stop is not None
+        first = asyncio.wrap_future(self._worker.submit(functools.partial(warm_up, self._service)))
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({first, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if first.done():
+            first.result()
+        first.cancel()
+
+    @contextlib.asynccontextmanager
+    async def _listening(self) -> AsyncIterator[Server]:
+        limits = self.limits
+        try:
+            server = await listen(
                 self._serve,
                 self.host,
                 self.port,
@@ -162,20 +231,14 @@ class PolicyServer:
                 close_timeout=min(limits.open_s, 2.0),
                 ssl=self._tls,
                 logger=logging.getLogger("uva_agents.serve.websockets"),
-            ) as server:
-                self.port = next(iter(server.sockets)).getsockname()[1]
-                if ready is not None:
-                    ready()
-                await self._stop.wait()
-                self._closing = True
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(limits.close_s):
-                        while self._worker.unfinished:
-                            await asyncio.sleep(0.01)
-                        await asyncio.sleep(0.05)  # for the answer to be on its way
-                self._loop.call_later(limits.close_s, _abort, list(self._open))
+            )
+        except OSError as error:
+            raise cannot_listen(self.host, self.port, error) from error
+        try:
+            yield server
         finally:
-            self._worker.stop()
+            server.close()
+            await server.wait_closed()
 
     # -- clients -----------------------------------------------------------------------------------------------------
 
@@ -216,16 +279,23 @@ class PolicyServer:
         try:
             await self._send(connection, self._metadata)
             session, previous_s = Session(self._service), None
+            answered_at = self._clock()
             while True:
                 async with asyncio.timeout(self.limits.idle_s):
                     message = await connection.recv()
+                # Here and not where it is answered: waiting for other clients' decisions is no pause of this one's.
+                session.paused(self._clock() - answered_at)
                 began = time.perf_counter()
-                answer = await self._answer(session, connection, message, previous_s)
-                del message
-                if answer is None:
-                    return
-                await self._send(connection, answer)
-                previous_s = time.perf_counter() - began
+                self._desk.busy += 1
+                try:
+                    answer = await self._desk.answer(session, connection, message, previous_s)
+                    del message
+                    if answer is None:
+                        return
+                    await self._send(connection, answer)
+                finally:
+                    self._desk.busy -= 1
+                previous_s, answered_at = time.perf_counter() - began, self._clock()
         except ConnectionClosed as closed:
             log.info("%s left (%s)", who, closed)
         except TimeoutError:
@@ -237,57 +307,6 @@ class PolicyServer:
             if connection.transport.get_write_buffer_size():
                 # It does not take what it was sent, and would not take a goodbye either: closing would wait for it.
                 connection.transport.abort()
-
-    async def _answer(
-        self, session: Session, connection: ServerConnection, message: bytes | str, previous_s: float | None
-    ) -> bytes | str | None:
-        """A frame, text where something is wrong; ``None`` where the connection has been ended instead."""
-        try:
-            if isinstance(message, str):
-                raise WireError("requests are binary messages, and this one is text")
-            read = functools.partial(unpack, message, self.limits)
-            request = await asyncio.to_thread(read) if len(message) > _BIG else read()
-        except WireError as error:
-            # Whoever speaks another language will go on to do so.
-            await self._send(connection, f"WireError: {error}")
-            await connection.close(CloseCode.INVALID_DATA, "not a message of this wire")
-            return None
-        if self._closing:
-            return "busy: the server is stopping"
-        if self._worker.unfinished > self.limits.waiting:
-            return f"busy: {self._worker.unfinished - 1} requests are waiting already, try again in a moment"
-        asked = time.perf_counter()
-        begun: list[float] = []
-
-        def work() -> dict[str, Any] | str:
-            begun.append(time.perf_counter())
-            return session.answer(request)
-
-        job = asyncio.wrap_future(self._worker.submit(work))
-        gone = asyncio.ensure_future(connection.wait_closed())
-        try:
-            await asyncio.wait({job, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not job.done():
-                job.cancel()  # nobody waits for the answer: if it has not been begun, it need not be
-                return None
-            answer = job.result()
-        except (TypeError, KeyError, ValueError) as error:
-            log.info("%s: %s: %s", connection.remote_address, type(error).__name__, error)
-            return f"{type(error).__name__}: {_text(error)}"
-        except Exception as error:
-            log.exception("the agent failed")
-            await self._send(connection, f"{type(error).__name__}: {_text(error)}")
-            await connection.close(CloseCode.INTERNAL_ERROR, "the agent failed: see the frame before")
-            return None
-        finally:
-            gone.cancel()
-        if isinstance(answer, str):
-            return answer
-        now = time.perf_counter()
-        timing = {"infer_ms": 1e3 * (now - begun[0]), "queue_ms": 1e3 * (begun[0] - asked)}
-        answer["policy_timing"] = {"infer_ms": timing["infer_ms"]}
-        answer["server_timing"] = timing if previous_s is None else {**timing, "prev_total_ms": 1e3 * previous_s}
-        return pack(answer)
 
     async def _send(self, connection: ServerConnection, frame: bytes | str) -> None:
         async with asyncio.timeout(self.limits.send_s):
@@ -307,18 +326,10 @@ def serve(
 
     Raises:
         TypeError, ValueError: an agent that cannot be served.
-        OSError: the port is taken.
+        OSError: the port is taken; see :meth:`PolicyServer.serve_forever`.
     """
     server = PolicyServer(agent, host=host, port=port, token=token, **options)
     server.serve_forever(None if ready is None else functools.partial(ready, server))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _abort(connections: Iterable[ServerConnection]) -> None:
@@ -327,6 +338,11 @@ def _abort(connections: Iterable[ServerConnection]) -> None:
         connection.transport.abort()
 
 
-def _text(error: Exception) -> str:
-    # A KeyError's own text is in quotes, as if it were a key.
-    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+def _resize(how: bool | Resize) -> Resize | None:
+    if how is True:
+        return "aspect"
+    if how is False or how is None:
+        return None
+    if how not in get_args(Resize):
+        raise InputError(f"resize={how!r}: choose True, {' or '.join(map(repr, get_args(Resize)))}")
+    return how

@@ -2,156 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
-import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from uva_agents.bridges.openpi.keys import KeyMap
-from uva_agents.bridges.openpi.limits import Limits
+from uva_agents.bridges.openpi.service import Episode, Service, finite
+from uva_agents.errors import InputError
 
-PROTOCOL = 1
-"""Of what is under the key ``"uva"``: the part of the wire that is ours and that openpi's clients know nothing of."""
-
-_LOOKBACK = 15
-"""Earlier observations of an agent that does not say how many it looks at: those of a 16-frame window."""
-
-
-class Service:
-    """An agent, and how it is served. One call at a time, all from the same thread.
-
-    Args:
-        agent: anything with stable-baselines3's ``predict``; its memory must come out of it and go in again.
-        execute: actions that clients carry out before they ask again, where they do not say; the agent's own number by default.
-        keys: what clients call the parts of an observation.
-        limits: see :class:`Limits`.
-        name: in the metadata; the agent's own by default.
-
-    Raises:
-        TypeError: the agent has no ``predict``.
-        ValueError: ``execute`` is not positive, or more than the agent plans ahead.
-    """
-
-    def __init__(
-        self,
-        agent: Any,
-        *,
-        execute: int | None = None,
-        keys: KeyMap | None = None,
-        limits: Limits | None = None,
-        name: str | None = None,
-    ) -> None:
-        if not callable(getattr(agent, "predict", None)):
-            raise TypeError(
-                f"{type(agent).__name__} cannot be served: it has no predict(observation, state, episode_start, deterministic), "
-                "without which clients would share one memory"
-            )
-        own, chunk = getattr(agent, "execute", None), getattr(agent, "chunk", None)
-        if execute is not None and execute < 1:
-            raise ValueError(f"execute must be at least 1, got {execute}")
-        if execute is not None and chunk is not None and execute > chunk:
-            raise ValueError(f"execute={execute}, but this agent's chunks have {chunk} actions")
-        if chunk is not None:
-            # Clients of openpi expect whole chunks; how much of one is carried out is theirs to say.
-            agent = copy.copy(agent)
-            agent.execute = chunk
-        self.agent = agent
-        self.execute = execute or own or 2**31
-        self.keys = keys or KeyMap()
-        self.limits = limits or Limits()
-        self.seeds = itertools.count()
-        self._name = name or str(getattr(agent, "name", None) or type(agent).__name__)
-
-    def metadata(self) -> dict[str, Any]:
-        """The frame that every client gets first."""
-        space = getattr(self.agent, "action_space", None)
-        spec = getattr(self.agent, "spec", None)
-        low, high = getattr(space, "low", None), getattr(space, "high", None)
-        bounded = isinstance(low, np.ndarray) and isinstance(high, np.ndarray)
-        return {
-            "policy": self._name,
-            "action_horizon": getattr(self.agent, "chunk", None) or getattr(self.agent, "execute", None) or 1,
-            "uva": {
-                "protocol": PROTOCOL,
-                "execute": None if self.execute == 2**31 else self.execute,
-                "lookback": int(getattr(self.agent, "lookback", _LOOKBACK)),
-                "samples": callable(getattr(self.agent, "sample", None)),
-                "identity": json.dumps(getattr(self.agent, "identity", None), default=repr, sort_keys=True),
-                "action_low": low if bounded else None,
-                "action_high": high if bounded else None,
-                "image_shape": None if spec is None else list(spec.image_shape),
-                "env_id": getattr(spec, "env_id", None),
-                "control_hz": getattr(spec, "control_hz", None),
-                "message_bytes": self.limits.message_bytes,
-                "episodes": self.limits.episodes,
-            },
-        }
-
-    def begin(self, seed: int | None) -> _Episode:
-        """An episode before its first observation."""
-        seed = next(self.seeds) if seed is None else seed
-        initial = getattr(self.agent, "initial_state", None)
-        return _Episode(None if initial is None else initial(1, seed=[seed]))
-
-    def decide(
-        self, episode: _Episode, obs: Any, *, seen: Sequence[Any], executed: int, execute: int, deterministic: bool
-    ) -> tuple[np.ndarray, _Episode]:
-        """A decision, by the same calls of ``predict`` that a loop in one process makes.
-
-        Args:
-            seen: observations since the last decision, the newest of ``executed - 1``; where some are missing, the one before
-                is taken to have stayed. Before an episode's first decision: what was seen before ``obs``.
-            executed: actions of the last decision that were carried out.
-            execute: actions of this one that will be.
-
-        Returns:
-            (T, A) all that the agent plans to do, and the episode after it.
-        """
-        state, first = episode.state, episode.first
-        missing = 0 if first else max(0, executed - 1 - len(seen))
-        for past in (*[episode.last] * missing, *seen):
-            _, state = self._step(past, state, first, deterministic)
-            first = False
-        action, state = self._step(obs, _queue_cut(state, 0), first, deterministic)
-        actions = np.stack([action, *_queue(state)])
-        given = min(execute, len(actions))
-        state = _queue_cut(state, given - 1)
-        return actions, _Episode(state, False, obs, given, episode.version + 1)
-
-    def _step(self, obs: Any, state: Any, first: bool, deterministic: bool) -> tuple[np.ndarray, Any]:
-        # A state that the agent made says itself that an episode begins; others are told.
-        start = None if hasattr(self.agent, "initial_state") else np.array([first])
-        action, state = self.agent.predict(obs, state, episode_start=start, deterministic=deterministic)
-        action = np.asarray(action)
-        if action.ndim > 1:
-            raise ValueError(f"one observation at a time, without a leading axis: the actions are {action.shape}")
-        if action.dtype.kind == "f" and not np.isfinite(action).all():
-            raise RuntimeError("the agent returned NaN or infinity: its weights or its normaliser are damaged")
-        return action, state
-
-
-@dataclass(frozen=True)
-class _Episode:
-    """An episode of a client's, as a value.
-
-    Attributes:
-        state: the agent's.
-        first: whether nothing has been seen yet.
-        last: newest observation.
-        given: actions that the client carries out of the last answer.
-        version: answers so far.
-    """
-
-    state: Any
-    first: bool = True
-    last: Any = None
-    given: int = 0
-    version: int = 0
+_KEPT_MESSAGES = 8
+"""Largest messages' worth of observations that one connection's episodes may hold on to together."""
 
 
 class Session:
@@ -159,8 +21,17 @@ class Session:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._plain: _Episode | None = None
-        self._named: OrderedDict[str, _Episode] = OrderedDict()
+        self._plain: Episode | None = None
+        self._next_seed: int | None = None
+        self._named: OrderedDict[str, Episode] = OrderedDict()
+
+    def paused(self, pause_s: float) -> None:
+        """A message has come ``pause_s`` after the last answer; whatever becomes of it, an old episode may be over.
+
+        One that was asked for and has seen nothing goes on: environments take their time to reset.
+        """
+        if self._plain is not None and not self._plain.first and self._service.new_episodes.after_pause(pause_s):
+            self._plain = None
 
     def answer(self, message: Any) -> dict[str, Any] | str:
         """The answer to one message. What raises changes nothing.
@@ -169,7 +40,9 @@ class Session:
             TypeError, KeyError, ValueError: naming what is wrong with the message, or with its observation.
         """
         if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
-            raise TypeError(f"a request is a map with names as keys, got {type(message).__name__}")
+            found = type(message).__name__
+            keys = " whose keys are no text" if isinstance(message, dict) else ""
+            raise TypeError(f"a request is a map with names as keys, got {found}{keys}")
         request = dict(message)
         ours = request.pop("uva", None)
         if ours is not None:
@@ -177,23 +50,32 @@ class Session:
                 raise TypeError(f"'uva' must be a map, got {type(ours).__name__}")
             return self._sample(request, ours) if "sample" in ours else self._named_episode(request, ours)
         endpoint = request.pop("endpoint", "infer")
-        if endpoint not in ("infer", "reset"):
+        if not isinstance(endpoint, str) or endpoint not in ("infer", "reset"):
             raise ValueError(f"endpoint must be 'infer' or 'reset', got {endpoint!r:.80}")
         if endpoint == "reset":  # as RoboArena's clients say it, and what they expect to hear
-            self._plain = None
+            self._plain = self._next_seed = None
             return "reset successful"
-        if request.pop("reset", False):
-            episode = self._service.begin(_optional_int(request, "seed"))
+        anew = _truth(request, "reset")
+        request.pop("reset", None)
+        if anew:
+            seed = _optional_int(request, "seed", least=0)
             request.pop("seed", None)
+            episode, following = self._service.begin(seed), seed
             if not request:
-                self._plain = episode
+                self._plain, self._next_seed = episode, None if seed is None else seed + 1
                 return {"reset": True}
+        elif self._plain is not None:
+            episode, following = self._plain, None
         else:
-            episode = self._plain or self._service.begin(None)
-        obs = self._service.keys.observation(request)
-        actions, self._plain = self._service.decide(
+            # After an episode with a seed, one that nobody asked for has the next seed, so that runs can be repeated.
+            episode, following = self._service.begin(self._next_seed), self._next_seed
+        obs = self._service.observation(request)
+        actions, after = self._service.decide(
             episode, obs, seen=(), executed=episode.given, execute=self._service.execute, deterministic=False
         )
+        self._plain = None if self._service.new_episodes.stateless else after
+        if following is not None:
+            self._next_seed = following + 1
         return {"actions": actions}
 
     def _named_episode(self, request: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
@@ -203,8 +85,8 @@ class Session:
         execute = _optional_int(ours, "execute")
         execute = self._service.execute if execute is None else execute
         executed, version = _optional_int(ours, "executed") or 0, _optional_int(ours, "version") or 0
-        if ours.get("start"):
-            episode = self._service.begin(_optional_int(ours, "seed"))
+        if _truth(ours, "start"):
+            episode = self._service.begin(_optional_int(ours, "seed", least=0))
             episode = replace(episode, version=version)
         else:
             known = self._named.get(name)
@@ -220,18 +102,22 @@ class Session:
             raise TypeError("'seen' must be a list of observations")
         if not episode.first and len(seen) >= executed:
             raise ValueError(f"{len(seen)} observations during {executed} actions")
-        keys = self._service.keys
+        show = self._service.observation
         actions, after = self._service.decide(
             episode,
-            keys.observation(request),
-            seen=[keys.observation(o) for o in seen],
+            show(request),
+            seen=[show(o) for o in seen],
             executed=executed,
             execute=execute,
-            deterministic=bool(ours.get("deterministic", False)),
+            deterministic=_truth(ours, "deterministic"),
         )
         self._named[name] = after
         self._named.move_to_end(name)
-        while len(self._named) > self._service.limits.episodes:
+        limits = self._service.limits
+        most = _KEPT_MESSAGES * limits.message_bytes
+        while len(self._named) > limits.episodes or (
+            len(self._named) > 1 and sum(one.size for one in self._named.values()) > most
+        ):
             self._named.popitem(last=False)
         return {"actions": actions, "uva": {"version": after.version, "execute": after.given}}
 
@@ -242,30 +128,24 @@ class Session:
         sample = getattr(self._service.agent, "sample", None)
         if sample is None:
             raise ValueError(f"{type(self._service.agent).__name__} has no sample()")
-        options = {"history": ours.get("history"), "seed": _optional_int(ours, "seed")}
+        options = {"history": self._service.history(ours.get("history")), "seed": _optional_int(ours, "seed", least=0)}
         options = {name: value for name, value in options.items() if value is not None}
-        return {"actions": np.asarray(sample(self._service.keys.observation(request), n, **options))}
+        return {"actions": finite(np.asarray(sample(self._service.observation(request), n, **options)))}
 
 
-def _queue(state: Any) -> np.ndarray:
-    """(k, A) what a state of one row still wants to do, where it says so."""
-    rows = getattr(state, "rows", None)
-    queue = getattr(rows[0], "queue", None) if rows else None
-    return np.empty((0,)) if queue is None else queue
+def _truth(values: Mapping[str, Any], name: str) -> bool:
+    value = values.get(name, False)
+    if not isinstance(value, bool | np.bool_ | int | None):
+        raise TypeError(f"{name!r} must be true or false, got {type(value).__name__}")
+    return bool(value)
 
 
-def _queue_cut(state: Any, n: int) -> Any:
-    """The state with the first ``n`` of it only."""
-    queue = _queue(state)
-    if len(queue) <= n:
-        return state
-    return replace(state, rows=(replace(state.rows[0], queue=queue[:n]),))
-
-
-def _optional_int(values: Mapping[str, Any], name: str) -> int | None:
+def _optional_int(values: Mapping[str, Any], name: str, *, least: int = -(2**63)) -> int | None:
     value = values.get(name)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not abs(int(value)) < 2**63:
         raise TypeError(f"{name!r} must be an integer, got {type(value).__name__}")
+    if int(value) < least:
+        raise InputError(f"{name!r} must be at least {least}, got {value}")
     return int(value)

@@ -55,16 +55,11 @@ def unpack(data: bytes, limits: Limits | None = None) -> Any:
         WireError: not msgpack, cut short, nested too deeply, too many parts, or an array that is none.
     """
     limits = limits or Limits()
-    reader = _Reader(limits.items)
+    if len(data) > limits.message_bytes:
+        raise WireError(f"a message of {len(data)} bytes; {limits.message_bytes} at most")
+    _check_size(data, limits)
     try:
-        message = msgpack.unpackb(
-            data,
-            object_hook=reader.map,
-            list_hook=reader.list,
-            ext_hook=_refuse_extension,
-            max_array_len=limits.items,
-            max_map_len=limits.items,
-        )
+        message = msgpack.unpackb(data, object_hook=_map, ext_hook=_refuse_extension)
     except WireError:
         raise
     except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError, MemoryError) as error:
@@ -83,28 +78,75 @@ def _packed(value: Any) -> dict[bytes, Any]:
     return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
 
 
-class _Reader:
-    """Counts parts as they are made: thousands of tiny ones take many times the memory of their bytes."""
+# Bytes of the length after a code, and of values whose size is in their code.
+_TEXT = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
+_LISTS, _MAPS = {0xDC: 2, 0xDD: 4}, {0xDE: 2, 0xDF: 4}
+_PLAIN = {
+    0xC0: 0,
+    0xC2: 0,
+    0xC3: 0,
+    0xCA: 4,
+    0xCB: 8,
+    0xCC: 1,
+    0xCD: 2,
+    0xCE: 4,
+    0xCF: 8,
+    0xD0: 1,
+    0xD1: 2,
+    0xD2: 4,
+    0xD3: 8,
+}
 
-    def __init__(self, items: int) -> None:
-        self._left = self._items = items
 
-    def _count(self, n: int) -> None:
-        self._left -= n + 1
-        if self._left < 0:
-            raise WireError(f"more than {self._items} parts in one message")
+def _check_size(data: bytes, limits: Limits) -> None:
+    """That nothing is announced which is too large, before memory is taken for it: lists inside each other may each announce
+    thousands of entries in three bytes, and thousands of tiny maps take many times the memory of their bytes.
 
-    def list(self, values: list[Any]) -> list[Any]:
-        self._count(len(values))
-        return values
+    What is no msgpack at all is left to msgpack.
+    """
+    at, left, levels = 0, limits.items, [1]
+    while levels:
+        if not levels[-1]:
+            levels.pop()
+            continue
+        if at >= len(data):
+            return
+        levels[-1] -= 1
+        code = data[at]
+        at += 1
+        if code < 0x80 or code >= 0xE0:
+            continue
+        if code in _PLAIN:
+            at += _PLAIN[code]
+        elif 0xA0 <= code <= 0xBF:
+            at += code & 31
+        elif code in _TEXT:
+            at += _TEXT[code] + int.from_bytes(data[at : at + _TEXT[code]])
+        elif code in _LISTS or code in _MAPS or code < 0xA0:
+            wide = _LISTS.get(code) or _MAPS.get(code) or 0
+            n = int.from_bytes(data[at : at + wide]) if wide else code & 15
+            at += wide
+            entries = 2 * n if code in _MAPS or code < 0x90 else n
+            if entries > len(data) - at:
+                raise WireError(
+                    f"not a msgpack message: {entries} parts are announced, and {len(data) - at} bytes follow"
+                )
+            left -= n + 1
+            if left < 0:
+                raise WireError(f"more than {limits.items} parts in one message")
+            if len(levels) > limits.depth + 2:  # an array is a map with a list in it
+                raise WireError(f"maps and lists inside each other more than {limits.depth} deep")
+            levels.append(entries)
+        else:
+            return  # an extension, or no code at all
 
-    def map(self, values: dict[Any, Any]) -> Any:
-        self._count(len(values))
-        if any(key in values for key in _ARRAY):
-            return _array(values)
-        if any(key in values for key in _SCALAR):
-            return _scalar(values)
-        return values
+
+def _map(values: dict[Any, Any]) -> Any:
+    if any(key in values for key in _ARRAY):
+        return _array(values)
+    if any(key in values for key in _SCALAR):
+        return _scalar(values)
+    return values
 
 
 def _array(values: dict[Any, Any]) -> np.ndarray:
@@ -129,6 +171,8 @@ def _scalar(values: dict[Any, Any]) -> Any:
         raise WireError(f"a scalar of dtype {dtype} cannot be a {type(data).__name__}")
     if isinstance(data, int) and dtype.kind in "iu" and not np.iinfo(dtype).min <= data <= np.iinfo(dtype).max:
         raise WireError(f"a scalar of dtype {dtype} cannot be {data}")
+    if isinstance(data, str | bytes) and len(data) > dtype.itemsize // (4 if dtype.kind == "U" else 1):
+        raise WireError(f"a scalar of dtype {dtype} cannot be text of {len(data)} letters")
     return np.array(data, dtype).astype(dtype.newbyteorder("="))[()]
 
 

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+_LAST_JOB_S = 0.2
+"""For a job whose result has been handed over to end; one that hangs gets no more."""
+
 
 class Worker:
     """Like an executor with one thread, with three differences: what waits can be counted, a job that is cancelled is let go of
@@ -17,7 +20,8 @@ class Worker:
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._changed = threading.Condition()
         self._busy = self._stopped = False
-        threading.Thread(target=self._run, name="uva-serve", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="uva-serve", daemon=True)
+        self._thread.start()
 
     @property
     def unfinished(self) -> int:
@@ -35,13 +39,15 @@ class Worker:
         return future
 
     def stop(self) -> None:
-        """End the thread after the job that it is doing; those that wait are cancelled."""
+        """End the thread after the job that it is doing, which is not waited for long; those that wait are cancelled."""
         with self._changed:
             self._stopped = True
             waiting = [future for future, _ in self._jobs]
+            busy = self._busy
             self._changed.notify()
         for future in waiting:
             future.cancel()
+        self._thread.join(_LAST_JOB_S if busy else None)
 
     def _drop(self, future: Future[Any]) -> None:
         if future.cancelled():
