@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from uva_agents.data.fields import Field
+
+
+ALL = "*"
+"""``--skip`` without a name."""
 
 
 def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +33,21 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument(
         "--to", choices=TARGETS, required=True, help="lerobot: v3, parquet and mp4; zarr: replay buffer"
+    )
+    parser.add_argument(
+        "--episodes",
+        default=None,
+        metavar="LIST",
+        help="only these, for example 0-4,7, or '!3,8' for all but these (default: all)",
+    )
+    parser.add_argument(
+        "--skip",
+        action="append",
+        nargs="?",
+        const=ALL,
+        default=[],
+        metavar="NAME",
+        help="leave the array NAME out; without NAME, whatever cannot be read. Otherwise leaving something out is status 1",
     )
     parser.add_argument("--hz", type=float, default=None, help="steps per second, where the data do not say")
     parser.add_argument("--force", action="store_true", help="replace OUT")
@@ -85,7 +105,7 @@ def inspect(args: argparse.Namespace) -> int:
 
 
 def convert(args: argparse.Namespace) -> int:
-    """Write a dataset in another format.
+    """Write a dataset in another format. 1 if an array of it is left out that ``--skip`` does not name.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`uva_agents.data.open_dataset` and :func:`uva_agents.data.convert_dataset`.
@@ -93,9 +113,16 @@ def convert(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from uva_agents.data.readers import open_dataset
+    from uva_agents.data.selection import parse_episodes
     from uva_agents.data.writers import convert_dataset
 
     dataset = open_dataset(args.path, format=args.format, fields=_fields(args.field))
+    dataset = dataset.without([name for name in args.skip if name != ALL])
+    lost = {} if ALL in args.skip else dataset.left_out
+    if args.episodes is not None:
+        dataset = dataset.select(parse_episodes(args.episodes, len(dataset)))
+    for note in dataset.notes:
+        print(f"note: {note}")
     with Progress(disable=args.quiet) as bar:
         task = bar.add_task("episodes", total=len(dataset))
         convert_dataset(
@@ -107,7 +134,9 @@ def convert(args: argparse.Namespace) -> int:
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     print(f"{len(dataset)} episodes, {dataset.ends[-1]} steps: {args.out}")
-    return 0
+    for key in lost:
+        print(f"not in {args.out}: {key} (see above); --skip {key} says that this is meant", file=sys.stderr)
+    return 1 if lost else 0
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:

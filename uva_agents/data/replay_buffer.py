@@ -13,7 +13,7 @@ import zarr
 
 from uva_agents.data.episodes import Episodes
 from uva_agents.data.fields import Field, require_key
-from uva_agents.data.zarr_arrays import array_names, as_pixels, open_group, read_array
+from uva_agents.data.zarr_arrays import array_names, open_group, read_array, zarr_layout
 
 _CHUNK = 128
 """Rows per chunk of pictures."""
@@ -59,7 +59,13 @@ def read_replay_buffer(path: str | Path, fields: Mapping[str, Field] = PUSHT_FIE
         for key in field.keys:
             require_key(key, names, name=name, source=str(path), under="data/")
         value = field.take(lambda key: read_array(root[f"data/{key}"], f"{path}/data/{key}"))
-        arrays[name] = as_pixels(value, str(path)) if name.startswith("pixels") else value.astype(np.float32)
+        if name.startswith("pixels"):
+            stored = root[f"data/{field.keys[0]}"]
+            assert isinstance(stored, zarr.Array)
+            layout = zarr_layout(stored, f"{path}/data/{field.keys[0]}")
+            arrays[name] = value if layout is None else layout.convert(value, f"{path}/data/{field.keys[0]}")
+        else:
+            arrays[name] = value.astype(np.float32)
     ends = read_array(root["meta/episode_ends"], f"{path}/meta/episode_ends")
     return Episodes(arrays, ends, source=str(path))
 

@@ -10,7 +10,9 @@ import numpy as np
 import zarr
 from zarr.storage import ZipStore
 
+from uva_agents.data.layouts import PictureLayout, picture_layout
 from uva_agents.data.lazy import file_identity
+from uva_agents.errors import DataError
 
 
 def open_group(path: str | Path) -> zarr.Group:
@@ -72,19 +74,20 @@ def read_array(array: object, name: str) -> np.ndarray:
         raise ValueError(f"{name} cannot be read, a chunk is damaged: {error}") from error
 
 
-def as_pixels(value: np.ndarray, source: str) -> np.ndarray:
-    """uint8 (N, H, W, 3) from uint8, or from floats in [0, 255]."""
-    if value.dtype == np.uint8:
-        return value
-    low, high = float(value.min(initial=0)), float(value.max(initial=0))
-    if not np.isfinite([low, high]).all():
-        raise ValueError(f"{source}: pixels have NaN or infinity")
-    if low < 0 or high > 255 or high <= 1.0:
-        raise ValueError(
-            f"{source}: float pixels must be in [0, 255], got [{low:g}, {high:g}]; multiply by 255 or fix them"
-        )
-    rounded: np.ndarray = np.round(value).astype(np.uint8)
-    return rounded
+def zarr_layout(array: zarr.Array, source: str) -> PictureLayout | None:
+    """The layout of an array of pictures, ``None`` for numbers.
+
+    Raises:
+        DataError: see :func:`~uva_agents.data.layouts.picture_layout`, or a chunk cannot be unpacked.
+    """
+
+    def sample(rows: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(array.oindex[rows])
+        except Exception as error:  # codecs raise their own types on damaged chunks
+            raise DataError(f"{source} cannot be read, a chunk is damaged: {error}") from error
+
+    return picture_layout(tuple(map(int, array.shape)), array.dtype, sample, source)
 
 
 class ZarrFrames:
@@ -92,11 +95,12 @@ class ZarrFrames:
 
     Args:
         path: folder or zip file.
-        key: of an array (N, H, W, 3), uint8 or floats in [0, 255].
+        key: of an array of pictures.
+        layout: how they are stored.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
-        self.path, self.key = path, key
+    def __init__(self, path: Path, key: str, layout: PictureLayout) -> None:
+        self.path, self.key, self.layout = path, key, layout
         self.identity = f"{file_identity(path)}:{key}"
         self._length = int(self._array().shape[0])
 
@@ -112,7 +116,7 @@ class ZarrFrames:
                 frames = np.asarray(array.oindex[rows])
         except Exception as error:  # codecs raise their own types on damaged chunks
             raise ValueError(f"{name} cannot be read around row {rows[0]}, a chunk is damaged: {error}") from error
-        return as_pixels(frames, name)
+        return self.layout.convert(frames, name)
 
     def _array(self) -> zarr.Array:
         return _opened(self.path, self.key, self.identity, os.getpid())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import numpy as np
 
 from uva_agents.data.episodes import Episodes
 from uva_agents.data.fields import Field, require_key
-from uva_agents.data.lazy import LazyFrames
+from uva_agents.data.lazy import LazyFrames, as_lazy
+from uva_agents.errors import DataError, InputError
 
 MAX_NUMBERS = 4096
 """Stored arrays with more numbers per row than this are left out (depth images, point clouds)."""
@@ -33,7 +35,9 @@ class Stored:
         defaults: canonical name -> where it usually is in this format.
         control_hz: steps per second, where the format says it.
         tasks: an instruction per episode, where the format has them.
-        notes: what the reader decided or left out.
+        notes: what the reader decided.
+        left_out: stored key -> why it is not read. It is said wherever the dataset is looked at, and a conversion that would lose
+            it does not succeed without being told.
     """
 
     frames: Mapping[str, LazyFrames]
@@ -43,6 +47,7 @@ class Stored:
     control_hz: float | None = None
     tasks: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Dataset:
         control_hz: steps per second, or ``None`` where the format does not say.
         tasks: an instruction per episode, or ``None``.
         notes: what the reader decided or left out.
+        left_out: stored key -> why it is not among the arrays.
     """
 
     path: Path
@@ -68,6 +74,7 @@ class Dataset:
     control_hz: float | None = None
     tasks: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -91,6 +98,48 @@ class Dataset:
         """Names of the arrays that are frames, ``pixels`` first."""
         return tuple(name for name in self.arrays if name.startswith("pixels"))
 
+    def select(self, episodes: np.ndarray) -> Dataset:
+        """Only these episodes (n,), in this order; frames stay on disk."""
+        starts = self.starts
+        rows = np.concatenate([np.arange(starts[e], self.ends[e]) for e in episodes])
+        arrays = {}
+        for name, value in self.arrays.items():
+            frames = as_lazy(value)
+            arrays[name] = value[rows] if frames is None else frames.select(rows).as_array()
+        return replace(
+            self,
+            arrays=arrays,
+            ends=np.cumsum([self.ends[e] - starts[e] for e in episodes]),
+            tasks=None if self.tasks is None else tuple(self.tasks[e] for e in episodes),
+        )
+
+    def without(self, names: Iterable[str]) -> Dataset:
+        """Without these arrays, by canonical name or stored key; left-out keys are forgotten too.
+
+        Raises:
+            InputError: there is no such array.
+        """
+        wanted = set(names)
+        known = {*self.arrays, *self.sources.values(), *self.left_out}
+        for name in sorted(wanted):
+            if any(_is_key(name, key) for key in known):
+                continue
+            close = difflib.get_close_matches(name, known, n=3) or sorted(known)
+            raise InputError(f"{self.path} has no array {name!r} to leave out; found {', '.join(close)}")
+
+        def goes(*keys: str) -> bool:
+            return any(_is_key(name, key) for name in wanted for key in keys)
+
+        kept = [name for name in self.arrays if not goes(name, self.sources[name])]
+        if not kept:
+            raise InputError(f"{self.path}: nothing would be left of it")
+        return replace(
+            self,
+            arrays={name: self.arrays[name] for name in kept},
+            sources={name: self.sources[name] for name in kept},
+            left_out={key: why for key, why in self.left_out.items() if not goes(key)},
+        )
+
 
 def to_dataset(path: Path, format_name: str, stored: Stored, fields: Mapping[str, str | Field] | None) -> Dataset:
     """Put stored arrays under canonical names; what nothing asked for keeps its own name.
@@ -108,16 +157,18 @@ def to_dataset(path: Path, format_name: str, stored: Stored, fields: Mapping[str
     chosen = {**stored.defaults, **asked}
     arrays: dict[str, np.ndarray] = {}
     sources: dict[str, str] = {}
-    for name, field in chosen.items():
+    for name, origin in chosen.items():
         is_camera = name.startswith("pixels")
-        for key in field.keys:
+        for key in origin.keys:
+            if why := next((why for left, why in stored.left_out.items() if _is_key(key, left)), None):
+                raise DataError(f"{path}: {key} (wanted as {name!r}) cannot be read: {why}")
             require_key(key, stored.frames if is_camera else stored.numbers, name=name, source=str(path))
         if is_camera:
-            arrays[name] = stored.frames[str(field.key)].as_array()
+            arrays[name] = stored.frames[str(origin.key)].as_array()
         else:
-            arrays[name] = _rows(field.take(lambda key: stored.numbers[key]))
-        sources[name] = " + ".join(field.keys)
-    whole = {field.keys[0] for field in chosen.values() if field.whole}
+            arrays[name] = _rows(origin.take(lambda key: stored.numbers[key]))
+        sources[name] = " + ".join(origin.keys)
+    whole = {origin.keys[0] for origin in chosen.values() if origin.whole}
     for key, frames in stored.frames.items():
         if key not in whole:
             name = short_name(key)
@@ -139,7 +190,8 @@ def to_dataset(path: Path, format_name: str, stored: Stored, fields: Mapping[str
         sources={name: sources[name] for name in ordered},
         control_hz=stored.control_hz,
         tasks=stored.tasks,
-        notes=stored.notes,
+        notes=(*stored.notes, *(f"left out {key}: {why}" for key, why in stored.left_out.items())),
+        left_out=stored.left_out,
     )
 
 
@@ -147,6 +199,11 @@ def short_name(key: str) -> str:
     """The last part of a stored key, in letters, digits and underscores."""
     last = re.split(r"[/.](?=[^/.]*$)", key)[-1]
     return re.sub(r"\W+", "_", last)
+
+
+def _is_key(name: str, key: str) -> bool:
+    """Whether ``name`` means a stored key: all of it, or what follows a slash in it."""
+    return key == name or key.endswith(f"/{name}")
 
 
 def too_wide(shape: tuple[int, ...]) -> bool:

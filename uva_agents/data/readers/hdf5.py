@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uva_agents.data.fields import Field
+from uva_agents.data.layouts import PictureLayout, picture_layout
 from uva_agents.data.lazy import FrameSource, LazyFrames, file_identity
 from uva_agents.data.readers.dataset import MissingExtraError, Stored, too_wide
+from uva_agents.errors import DataError
 
 if TYPE_CHECKING:
     import h5py
@@ -48,14 +50,15 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 class Hdf5Frames:
-    """Frames of one dataset (n, H, W, 3), uint8, in an hdf5 file.
+    """Frames of one dataset of pictures in an hdf5 file.
 
     Args:
         count: how many of its rows to use.
+        layout: how they are stored; by default as they come out.
     """
 
-    def __init__(self, path: Path, key: str, count: int, identity: str) -> None:
-        self.path, self.key, self.count = path, key, count
+    def __init__(self, path: Path, key: str, count: int, identity: str, layout: PictureLayout | None = None) -> None:
+        self.path, self.key, self.count, self.layout = path, key, count, layout
         self.identity = f"{identity}:{key}"
 
     def __len__(self) -> int:
@@ -65,10 +68,21 @@ class Hdf5Frames:
         with open_hdf5(self.path) as file:
             try:
                 if len(rows) == rows[-1] - rows[0] + 1:  # much faster than a list of rows
-                    return np.asarray(file[self.key][int(rows[0]) : int(rows[-1]) + 1])
-                return np.asarray(file[self.key][rows])
+                    found = np.asarray(file[self.key][int(rows[0]) : int(rows[-1]) + 1])
+                else:
+                    found = np.asarray(file[self.key][rows])
             except (OSError, KeyError) as error:
                 raise ValueError(f"{self.path}: {self.key} cannot be read around row {rows[0]}: {error}") from error
+        return found if self.layout is None else self.layout.convert(found, f"{self.path}: {self.key}")
+
+
+def hdf5_layout(array: h5py.Dataset, source: str) -> PictureLayout | None:
+    """The layout of an array of pictures, ``None`` for numbers.
+
+    Raises:
+        DataError: see :func:`~uva_agents.data.layouts.picture_layout`.
+    """
+    return picture_layout(tuple(array.shape), array.dtype, lambda rows: np.asarray(array[rows]), source)
 
 
 def hdf5_files(path: Path) -> list[Path]:
@@ -115,7 +129,7 @@ def read_demonstrations(path: Path) -> Stored:
     frames = {
         key: LazyFrames(
             [source for part in parts for source in part.sources(key)],
-            first.shapes[key],  # type: ignore[arg-type]
+            first.layouts[key].frame_shape,
             change=_upright if first.libero else None,
             name="upright" if first.libero else "",
         )
@@ -131,6 +145,7 @@ def read_demonstrations(path: Path) -> Stored:
         control_hz=first.control_hz,
         tasks=tuple(part.task or "" for part in parts for _ in part.lengths) if named else None,
         notes=tuple(notes),
+        left_out={key: why for part in parts for key, why in part.left_out.items()},
     )
 
 
@@ -141,6 +156,8 @@ class _File:
         self.path = path
         self.identity = file_identity(path)
         self.notes: list[str] = []
+        self.left_out: dict[str, str] = {}
+        self.layouts: dict[str, PictureLayout] = {}
         with open_hdf5(path) as file:
             try:
                 self._read(file)
@@ -159,7 +176,11 @@ class _File:
         # The name carries the scene, which the instruction lacks, and is what the released model was trained with.
         self.task = re.sub(r"_demo$", "", self.path.stem).replace("_", " ") if self.libero else None
         keys = self._keys(data[self.names[0]])
-        self.cameras = [key for key, shape in keys.items() if len(shape) == 4]
+        for key in list(self.layouts):
+            if why := self._other_layout(data, key):
+                self.left_out[key] = why
+                del self.layouts[key], keys[key]
+        self.cameras = list(self.layouts)
         self.shapes = {key: tuple(shape[1:]) for key, shape in keys.items()}
         lengths, parts = [], {key: [] for key in keys if key not in self.cameras}  # type: ignore[var-annotated]
         for name in self.names:
@@ -178,6 +199,19 @@ class _File:
         self.lengths = np.array(lengths)
         self.numbers = {key: np.concatenate(part) for key, part in parts.items()}
 
+    def _other_layout(self, data: h5py.Group, key: str) -> str | None:
+        """What keeps a camera from being read in all demonstrations as it is in the first, if anything does."""
+        for name in self.names[1:]:
+            array = data[name].get(key)
+            if not hasattr(array, "dtype"):
+                continue  # its absence is another error
+            try:
+                if hdf5_layout(array, f"{self.path}: {name}/{key}") != self.layouts[key]:
+                    return f"{self.path}: the pictures {key} of {name} are not stored as those of {self.names[0]}"
+            except DataError as error:
+                return str(error)
+        return None
+
     def _keys(self, demo: h5py.Group) -> dict[str, tuple[int, ...]]:
         """Stored key -> shape, of what is used."""
         if "actions" not in demo:
@@ -188,17 +222,26 @@ class _File:
         for key in candidates:
             array = demo[key]
             if not hasattr(array, "shape"):
+                self.left_out[key] = "a group, only arrays are read"
                 continue
-            picture = array.ndim == 4 and array.shape[-1] == 3 and array.dtype == np.uint8
-            if picture or (array.ndim > 0 and array.dtype.kind in "fiub" and not too_wide(array.shape)):
+            try:
+                layout = hdf5_layout(array, f"{self.path}: {self.names[0]}/{key}")
+            except DataError as error:
+                self.left_out[key] = str(error)
+                continue
+            if layout is not None:
+                found[key], self.layouts[key] = array.shape, layout
+                if layout.note:
+                    self.notes.append(f"{key}: {layout.note}")
+            elif array.ndim > 0 and array.dtype.kind in "fiub" and not too_wide(array.shape):
                 found[key] = array.shape
             else:
-                self.notes.append(f"left out {key}: {array.dtype} {array.shape[1:]} per row")
+                self.left_out[key] = f"{array.dtype} {array.shape[1:]} per row"
         return found
 
     def sources(self, key: str) -> list[FrameSource]:
         return [
-            Hdf5Frames(self.path, f"data/{name}/{key}", int(n), self.identity)
+            Hdf5Frames(self.path, f"data/{name}/{key}", int(n), self.identity, self.layouts[key])
             for name, n in zip(self.names, self.lengths, strict=True)
         ]
 

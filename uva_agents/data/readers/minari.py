@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uva_agents.data.fields import Field
+from uva_agents.data.layouts import PictureLayout, decoded_picture
 from uva_agents.data.lazy import LazyFrames, file_identity
 from uva_agents.data.readers.dataset import Stored, too_wide
-from uva_agents.data.readers.hdf5 import Hdf5Frames, open_hdf5
+from uva_agents.data.readers.hdf5 import Hdf5Frames, hdf5_layout, open_hdf5
+from uva_agents.errors import DataError
 
 if TYPE_CHECKING:
     import h5py
@@ -29,7 +31,7 @@ class JpegFrames(Hdf5Frames):
             stored = file[self.key][rows]
         try:
             return np.stack([_decoded(data) for data in stored])
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ValueError(f"{self.path}: {self.key}: a picture around row {rows[0]} is damaged: {error}") from error
 
 
@@ -74,6 +76,8 @@ def _read(file: h5py.File, main: Path, described: dict[str, Any]) -> Stored:
     numbers: dict[str, list[np.ndarray]] = {}
     sources: dict[str, list[Any]] = {}
     shapes: dict[str, tuple[int, int, int]] = {}
+    layouts: dict[str, PictureLayout | None] = {}
+    left_out: dict[str, str] = {}
     notes: list[str] = []
     lengths = []
     for name in names:
@@ -88,27 +92,39 @@ def _read(file: h5py.File, main: Path, described: dict[str, Any]) -> Stored:
                 raise ValueError(f"{main}: {name} has no {key}, which {names[0]} has")
             array = leaves[key]
             if key.startswith("infos"):
+                left_out[key] = "what Minari calls infos is not read"
                 continue
             expected = count + 1 if key.startswith("observations") else count
             if len(array) != expected:
                 raise ValueError(f"{main}: {name}/{key} has {len(array)} rows for {count} actions; expected {expected}")
             jpeg = key in images and (array.dtype.kind == "O" or array.ndim == 2)
-            if jpeg or (array.ndim == 4 and array.shape[-1] == 3 and array.dtype == np.uint8):
+            if key in left_out:
+                continue
+            try:
+                layout = None if jpeg else hdf5_layout(array, f"{main}: {name}/{key}")
+            except DataError as error:
+                left_out[key] = str(error)
+                continue
+            if jpeg or layout is not None:
                 kind = JpegFrames if jpeg else Hdf5Frames
-                sources.setdefault(key, []).append(kind(main, f"{name}/{key}", count, identity))
+                if layout != layouts.setdefault(key, layout):
+                    raise DataError(f"{main}: the pictures {key} of {name} are not stored as those of {names[0]}")
+                sources.setdefault(key, []).append(kind(main, f"{name}/{key}", count, identity, layout))
                 if key not in shapes:
-                    height, width, channels = (_decoded(array[0]) if jpeg else array[0]).shape
-                    shapes[key] = (height, width, channels)
+                    height, width = _decoded(array[0]).shape[:2] if layout is None else layout.size
+                    shapes[key] = (height, width, 3)
+                    if layout is not None and layout.note:
+                        notes.append(f"{key}: {layout.note}")
             elif array.dtype.kind in "fiub" and not too_wide(array.shape):
                 numbers.setdefault(key, []).append(np.asarray(array[:count]))
-            elif name == names[0]:
-                notes.append(f"left out {key}: {array.dtype} {array.shape[1:]} per row")
+            else:
+                left_out[key] = f"{array.dtype} {array.shape[1:]} per row"
         lengths.append(count)
-    frames = {key: LazyFrames(parts, shapes[key]) for key, parts in sources.items()}
-    joined = {key: np.concatenate(parts) for key, parts in numbers.items()}
+    frames = {key: LazyFrames(parts, shapes[key]) for key, parts in sources.items() if key not in left_out}
+    joined = {key: np.concatenate(parts) for key, parts in numbers.items() if key not in left_out}
     if images & set(frames):
         notes.append("pictures are JPEG, as Minari stores them: not exactly what the environment drew")
-    return Stored(frames, joined, np.cumsum(lengths), _defaults(frames, joined), notes=tuple(notes))
+    return Stored(frames, joined, np.cumsum(lengths), _defaults(frames, joined), notes=tuple(notes), left_out=left_out)
 
 
 def _leaves(group: h5py.Group, prefix: str = "") -> dict[str, h5py.Dataset]:
@@ -159,7 +175,7 @@ def _image_keys(described: dict[str, Any]) -> set[str]:
 def _decoded(data: np.ndarray) -> np.ndarray:
     from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(np.asarray(data, np.uint8).tobytes())).convert("RGB"))
+    return decoded_picture(Image.open(io.BytesIO(np.asarray(data, np.uint8).tobytes())))
 
 
 def _is_arrow(path: Path) -> bool:

@@ -48,7 +48,7 @@ def read_umi(path: Path) -> Stored:
     _register_codecs(path)
     if "data/robot1_eef_pos" in root:
         raise ValueError(f"{path} has two arms (robot1_*): only recordings with one gripper are read")
-    frames, numbers, notes = read_arrays(root, path)
+    frames, numbers, notes, left_out = read_arrays(root, path)
     prefix = "robot0_" if "robot0_eef_pos" in numbers else ""
     wanted = [f"{prefix}{name}" for name in ("eef_pos", "eef_rot_axis_angle", "gripper_width")]
     missing = [name for name in wanted if name not in numbers]
@@ -70,6 +70,7 @@ def read_umi(path: Path) -> Stored:
         defaults=defaults,
         control_hz=UMI_HZ,
         notes=(*notes, f"rows are {UMI_HZ} Hz, the rate of UMI's cameras; the file does not say it"),
+        left_out=left_out,
     )
 
 

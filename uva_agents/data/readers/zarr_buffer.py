@@ -11,7 +11,8 @@ from uva_agents.data.fields import Field
 from uva_agents.data.lazy import LazyFrames
 from uva_agents.data.readers.dataset import Stored, too_wide
 from uva_agents.data.replay_buffer import BLOCK_PUSH_FIELDS, PUSHT_FIELDS
-from uva_agents.data.zarr_arrays import ZarrFrames, array_names, check_array, open_group, read_array
+from uva_agents.data.zarr_arrays import ZarrFrames, array_names, check_array, open_group, read_array, zarr_layout
+from uva_agents.errors import DataError
 
 _CAMERAS = ("pixels", "img", "image", "camera0_rgb", "agentview_image", "agentview_rgb", "sideview_image", "camera_0")
 
@@ -33,7 +34,7 @@ def read_zarr_buffer(path: Path) -> Stored:
         ValueError: not a replay buffer; chunks are missing or cut short; arrays differ in length.
     """
     root = open_group(path)
-    frames, numbers, notes = read_arrays(root, path)
+    frames, numbers, notes, left_out = read_arrays(root, path)
     attributes = dict(root.attrs)
     hz = attributes.get("control_hz")
     tasks = attributes.get("tasks")
@@ -45,14 +46,18 @@ def read_zarr_buffer(path: Path) -> Stored:
         control_hz=float(hz) if isinstance(hz, int | float) else None,
         tasks=tuple(map(str, tasks)) if isinstance(tasks, list) else None,
         notes=tuple(notes),
+        left_out=left_out,
     )
 
 
-def read_arrays(root: zarr.Group, path: Path) -> tuple[dict[str, LazyFrames], dict[str, np.ndarray], list[str]]:
-    """Cameras, numbers and remarks of ``data/``."""
+def read_arrays(
+    root: zarr.Group, path: Path
+) -> tuple[dict[str, LazyFrames], dict[str, np.ndarray], list[str], dict[str, str]]:
+    """Cameras, numbers and remarks of ``data/``, and what is not read: stored key -> why."""
     frames: dict[str, LazyFrames] = {}
     numbers: dict[str, np.ndarray] = {}
-    notes = []
+    notes: list[str] = []
+    left_out = {f"data/{name}": "a group, only arrays are read" for name in sorted(root["data"].group_keys())}  # type: ignore[union-attr]
     for name in array_names(root, path):
         try:
             array = check_array(root[f"data/{name}"], f"{path}/data/{name}")
@@ -60,19 +65,24 @@ def read_arrays(root: zarr.Group, path: Path) -> tuple[dict[str, LazyFrames], di
             stored = root[f"data/{name}"]
             if name in _ESSENTIAL or name.startswith("robot0_") or getattr(stored, "ndim", 4) == 4:
                 raise
-            notes.append(f"left out data/{name}: {error}")
+            left_out[f"data/{name}"] = str(error)
             continue
-        if array.ndim == 4 and array.shape[-1] == 3:
-            source = ZarrFrames(path, f"data/{name}")
-            shape = (int(array.shape[1]), int(array.shape[2]), 3)
-            frames[name] = LazyFrames([source], shape)
+        try:
+            layout = zarr_layout(array, f"{path}/data/{name}")
+        except DataError as error:
+            left_out[f"data/{name}"] = str(error)
+            continue
+        if layout is not None:
+            frames[name] = LazyFrames([ZarrFrames(path, f"data/{name}", layout)], layout.frame_shape)
+            if layout.note:
+                notes.append(f"data/{name}: {layout.note}")
         elif array.dtype.kind not in "fiub":
-            notes.append(f"left out data/{name}: its type is {array.dtype}")
+            left_out[f"data/{name}"] = f"its type is {array.dtype}"
         elif too_wide(array.shape):
-            notes.append(f"left out data/{name}: {array.shape[1:]} numbers per row")
+            left_out[f"data/{name}"] = f"{array.shape[1:]} numbers per row"
         else:
             numbers[name] = read_array(array, f"{path}/data/{name}")
-    return frames, numbers, notes
+    return frames, numbers, notes, left_out
 
 
 def read_ends(root: zarr.Group, path: Path) -> np.ndarray:
