@@ -195,7 +195,7 @@ def _videos(path: Path, info: dict[str, Any], key: str, episodes: dict[str, Any]
                 f"{file} has {found.frames} frames, episode {episodes['episode_index'][i]} needs {begin} to {begin + count - 1}: "
                 "it is cut short; copy it again"
             )
-        sources.append(VideoFrames(file, found, begin, count))
+        sources.append(VideoFrames(file, found, np.arange(begin, begin + count)))
     return LazyFrames(sources, (height, width, 3))
 
 
