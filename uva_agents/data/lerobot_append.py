@@ -33,7 +33,7 @@ from uva_agents.data.lerobot_tables import (
     write_json,
     write_tasks,
 )
-from uva_agents.data.readers.lerobot import DATA_PATH, VIDEO_PATH
+from uva_agents.data.readers.lerobot_meta import DATA_PATH, VIDEO_PATH
 from uva_agents.data.video import VideoWriter
 
 _ASIDE = ".recording"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from uva_agents.data.readers.dataset import MissingExtraError
-from uva_agents.data.readers.lerobot import DATA_PATH, VIDEO_PATH
+from uva_agents.data.readers.lerobot_meta import DATA_PATH, VIDEO_PATH
 
 VERSION = "v3.0"
 FILES_PER_CHUNK = 1000

@@ -24,8 +24,8 @@ _BLOCK_BYTES = 256 * 2**20
 _KEPT_BYTES = 256 * 2**20
 """Decoded frames that are kept for the next look, all videos together."""
 _EVEN = 0.25
-"""Of a period: frames no further than this from equal distances, early or late, are evenly spaced. Cameras and containers that count in
-milliseconds are off by less."""
+"""Of a period: frames no further than this from equal distances, early or late, are evenly spaced. Cameras and containers that
+count in milliseconds are off by less."""
 _MOST_ROWS = 64
 """Rows per frame, on average, to which uneven times may be filled up."""
 _SAME_TIME_S = 1e-3
