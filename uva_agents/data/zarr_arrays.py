@@ -220,7 +220,9 @@ def _check_description(described: dict[str, Any], name: str, second: bool) -> No
         raise DataError(f"{name} cannot be read: its shape is {_short(shape)}, more than any disk holds")
     if second:
         chunks = described.get("chunks")
-        if not isinstance(chunks, list) or len(chunks) != len(shape) or any(type(n) is not int or n < 1 for n in chunks):
+        if not isinstance(chunks, list) or len(chunks) != len(shape) or any(
+            type(n) is not int or n < min(1, size) for n, size in zip(chunks, shape, strict=False)
+        ):
             raise DataError(f"{name} cannot be read: its chunks are {_short(chunks)} for a shape of {_short(shape)}")
         filters = described.get("filters") or []
         found = [described.get("compressor"), *(filters if isinstance(filters, list) else [filters])]
@@ -274,6 +276,8 @@ def _look_over(files: ZarrFiles, key: str, array: zarr.Array, rule: ChunkRule) -
     name = f"{files.path}/{key}"
     sizes = files.sizes(key)
     shape, chunks = tuple(map(int, array.shape)), tuple(map(int, array.shards or array.chunks))
+    if not math.prod(shape):
+        return np.zeros(0, np.int64), ""
     grid = tuple(-(-n // c) for n, c in zip(shape, chunks, strict=True))
     expected = math.prod(grid)
     advice = (

@@ -11,9 +11,13 @@ _FASTEST = 1e5
 """Steps per second beyond which a rate is a mistake."""
 
 
-def rate_of(value: Any, where: str, holes: list[Hole]) -> float | None:
-    """Steps per second, ``None`` if nothing is said; what is said and cannot be a rate is a hole."""
-    if value is None:
+def rate_of(value: Any, where: str, holes: list[Hole], *, absent: bool = True) -> float | None:
+    """Steps per second; what is said and cannot be a rate is a hole.
+
+    Args:
+        absent: whether ``None`` means that nothing is said.
+    """
+    if value is None and absent:
         return None
     good = isinstance(value, int | float) and not isinstance(value, bool)
     if good and math.isfinite(value) and 0 < value <= _FASTEST:

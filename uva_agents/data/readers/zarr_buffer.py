@@ -45,8 +45,9 @@ def read_zarr_buffer(path: Path) -> Stored:
         attributes = _attributes(files, found)
         ends = found.ends
         environment = attributes.get("env")
-        hz = rate_of(attributes.get("control_hz"), f"{path}: the attribute control_hz", found.holes)
-        tasks = tasks_of(attributes.get("tasks"), f"{path}: the attribute tasks", len(ends), found.holes)
+        where = f"{path}: the attribute"
+        hz = rate_of(attributes.get("control_hz"), f"{where} control_hz", found.holes)
+        tasks = tasks_of(attributes.get("tasks"), f"{where} tasks", len(ends), found.holes)
     finally:
         files.close()
     return Stored(
