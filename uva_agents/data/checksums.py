@@ -60,7 +60,11 @@ def check_sums(path: Path) -> bool:
     missing = sorted(set(expected) - set(files))
     new = sorted(set(files) - set(expected))
     changed = [name for name in sorted(set(expected) & set(files)) if _digest(files[name]) != expected[name]]
-    found = [f"{what} {listed(names, 3)}" for what, names in (("changed:", changed), ("missing:", missing), ("new:", new)) if names]
+    found = [
+        f"{what} {listed(names, 3)}"
+        for what, names in (("changed:", changed), ("missing:", missing), ("new:", new))
+        if names
+    ]
     if found:
         raise DataError(
             f"{path} is not what {sums_path(path).name} was written for; {'; '.join(found)}: copy the dataset again, or write its "

@@ -54,9 +54,7 @@ class Episodes:
         for key, value in self.arrays.items():
             if key.startswith("pixels"):
                 if value.dtype != np.uint8 or value.ndim != 4 or value.shape[-1] != 3:
-                    raise DataError(
-                        f"{self.source}: {key} must be uint8 (N, H, W, 3), got {value.dtype} {value.shape}"
-                    )
+                    raise DataError(f"{self.source}: {key} must be uint8 (N, H, W, 3), got {value.dtype} {value.shape}")
             elif np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
                 raise DataError(self._not_finite(key, value, n))
 
@@ -66,7 +64,7 @@ class Episodes:
         known = [int(e) if self.numbers is None else int(self.numbers[e]) for e in episodes]
         step = int(rows[0] - (self.ends[episodes[0] - 1] if episodes[0] else 0))
         return (
-            f"{self.source}: {key!r} has NaN or infinity, first at step {rows[0]} (episode {known[0]}, its row {step}); "
+            f"{self.source}: {key!r} has NaN or infinity, first at step {rows[0]} (episode {known[0]}), its row {step}; "
             f"repair the recording or leave {'that episode' if len(known) == 1 else 'those episodes'} out: "
             f"--episodes '{format_episodes(known, others=True)}'"
         )

@@ -21,7 +21,17 @@ from uva_agents.errors import DataError, MachineError
 if TYPE_CHECKING:
     import h5py
 
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, SystemError, AttributeError, MemoryError)
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    SystemError,
+    AttributeError,
+    MemoryError,
+)
 """What h5py raises for damage inside of a file."""
 _MOST_CHUNK = 4 << 30
 _DEEPEST = 8
@@ -187,11 +197,15 @@ def _check_virtual(array: h5py.Dataset, where: str, home: Path, depth: int) -> N
         try:
             check_contained(target, home)
         except FileNotFoundError:
-            raise DataError(f"{where} is put together from {source.file_name}, which is not there: copy it too") from None
+            raise DataError(
+                f"{where} is put together from {source.file_name}, which is not there: copy it too"
+            ) from None
         with open_hdf5(target) as other:
             found = member(other, source.dset_name, home)
             if found is None or not hasattr(found, "dtype"):
-                raise DataError(f"{where} is put together from {source.dset_name} in {source.file_name}, which is not there")
+                raise DataError(
+                    f"{where} is put together from {source.dset_name} in {source.file_name}, which is not there"
+                )
             check_whole(found, f"{target}: {source.dset_name}", home, depth + 1)
             if source.src_space.get_select_npoints() > found.size:
                 raise DataError(f"{where} wants more of {source.dset_name} in {source.file_name} than there is")

@@ -61,7 +61,9 @@ def episodes_of(rows: np.ndarray, ends: np.ndarray) -> tuple[int, ...]:
 
 def listed(numbers: Sequence[int], most: int = 5) -> str:
     """The first few of some numbers, in words."""
-    return ", ".join(str(n) for n in numbers[:most]) + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
+    return ", ".join(str(n) for n in numbers[:most]) + (
+        f" and {len(numbers) - most} more" if len(numbers) > most else ""
+    )
 
 
 def _all_but(numbers: Sequence[int]) -> str:

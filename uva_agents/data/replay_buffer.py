@@ -76,7 +76,9 @@ def read_replay_buffer(path: str | Path, fields: Mapping[str, Field] = PUSHT_FIE
                 continue
             for key, stored in opened.items():
                 if stored.dtype.kind not in "fiub":
-                    raise DataError(f"{path}/data/{key} is {stored.dtype}, real numbers were expected: write it as float32")
+                    raise DataError(
+                        f"{path}/data/{key} is {stored.dtype}, real numbers were expected: write it as float32"
+                    )
             value = field.take(lambda key, opened=opened: read_all(opened[key]))  # type: ignore[misc]
             arrays[name] = as_float32(value, f"{path}: {name!r}")
         rows = {len(value) for value in arrays.values()}
@@ -119,7 +121,9 @@ def read_ends(files: ZarrFiles, rows: int) -> tuple[np.ndarray, list[Hole]]:
     beyond = np.flatnonzero((values > rows) | (values <= 0))
     if len(beyond):
         odd = int(beyond[0])
-        return wrong(f"{where}: episode {odd} ends at {values[odd]:g}, and the arrays have {rows} rows: write the ends again")
+        return wrong(
+            f"{where}: episode {odd} ends at {values[odd]:g}, and the arrays have {rows} rows: write the ends again"
+        )
     ends = values.astype(np.int64)
     falling = np.flatnonzero(np.diff(ends, prepend=0) <= 0)
     if len(falling):
@@ -128,7 +132,9 @@ def read_ends(files: ZarrFiles, rows: int) -> tuple[np.ndarray, list[Hole]]:
             f"{where} must increase, and episode {odd} ends at {ends[odd]} after {ends[odd - 1]}: write the ends again"
         )
     if ends[-1] != rows:
-        return wrong(f"{where}: the last episode ends at {ends[-1]}, and the arrays have {rows} rows: write the ends again")
+        return wrong(
+            f"{where}: the last episode ends at {ends[-1]}, and the arrays have {rows} rows: write the ends again"
+        )
     if len(ends) == rows and rows >= _MOST_SINGLE_STEPS:
         return wrong(
             f"{where} counts up by one: every one of {rows:,} episodes would have a single step; are these numbers of steps?"

@@ -22,8 +22,22 @@ from uva_agents.errors import DataError
 from uva_agents.utils.memory import check_fits
 
 _CODECS = frozenset(
-    "blosc zstd lz4 zlib gzip bz2 lzma delta fixedscaleoffset shuffle bitround quantize astype packbits crc32 crc32c adler32 "
-    "fletcher32 jenkins_lookup3 bytes transpose sharding_indexed pcodec zfpy".split()
+    (
+        "blosc",
+        "zstd",
+        "lz4",
+        "zlib",
+        "gzip",
+        "bz2",
+        "lzma",
+        "delta",
+        "fixedscaleoffset",
+        "shuffle",
+        "bitround",
+        "quantize",
+    )
+    + ("astype", "packbits", "crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3", "bytes", "transpose")
+    + ("sharding_indexed", "pcodec", "zfpy")
 )
 """Codecs that only compute. Others, above all ``pickle``, would run what a file says."""
 _COMPRESSORS = ("blosc", "zstd", "lz4", "zlib", "gzip", "bz2", "lzma")
@@ -99,7 +113,9 @@ def open_array(files: ZarrFiles, key: str) -> StoredArray:
         rule = _rule(array, described)
         files.store.rules[key] = rule
         if rule.size > _MOST_CHUNK:
-            raise DataError(f"{name} cannot be read: its chunks have {rule.size:,} bytes, at most {_MOST_CHUNK:,} are read")
+            raise DataError(
+                f"{name} cannot be read: its chunks have {rule.size:,} bytes, at most {_MOST_CHUNK:,} are read"
+            )
     except DataError:
         raise
     except Exception as error:  # zarr raises its own and many others for what it does not understand
@@ -133,7 +149,9 @@ def read_numbers(stored: StoredArray) -> tuple[np.ndarray, np.ndarray, str]:
             values[begin:end] = array[begin:end]
         except Exception as error:
             bad[begin:end] = True
-            problem = problem or f"{stored.name} cannot be read around row {begin}, a chunk is damaged: {_first_line(error)}"
+            problem = (
+                problem or f"{stored.name} cannot be read around row {begin}, a chunk is damaged: {_first_line(error)}"
+            )
     if bad.all():
         raise DataError(problem)
     return values, np.flatnonzero(bad), problem
@@ -215,13 +233,17 @@ def _check_description(described: dict[str, Any], name: str, second: bool) -> No
     """What decides what is allocated and run, before zarr sees it."""
     shape = described.get("shape")
     if not isinstance(shape, list) or any(type(n) is not int or n < 0 for n in shape) or len(shape) > 32:
-        raise DataError(f"{name} cannot be read: its shape is {_short(shape)}, whole numbers were expected; copy it again")
+        raise DataError(
+            f"{name} cannot be read: its shape is {_short(shape)}, whole numbers were expected; copy it again"
+        )
     if math.prod(max(n, 1) for n in shape) > 2**62:
         raise DataError(f"{name} cannot be read: its shape is {_short(shape)}, more than any disk holds")
     if second:
         chunks = described.get("chunks")
-        if not isinstance(chunks, list) or len(chunks) != len(shape) or any(
-            type(n) is not int or n < min(1, size) for n, size in zip(chunks, shape, strict=False)
+        if (
+            not isinstance(chunks, list)
+            or len(chunks) != len(shape)
+            or any(type(n) is not int or n < min(1, size) for n, size in zip(chunks, shape, strict=False))
         ):
             raise DataError(f"{name} cannot be read: its chunks are {_short(chunks)} for a shape of {_short(shape)}")
         filters = described.get("filters") or []

@@ -25,7 +25,8 @@ def check_fits(size: int, what: str) -> None:
     free = available_memory()
     if free is not None and size > free:
         raise MachineError(
-            f"{what} says it has {in_words(size)}, and {in_words(free)} of memory are free: it is damaged, or needs a larger machine"
+            f"{what} says it has {in_words(size)}, and {in_words(free)} of memory are free: it is damaged, or needs "
+            "a larger machine"
         )
 
 

@@ -197,7 +197,9 @@ def to_dataset(
                 holes.append(Hole(str(error), name))
                 continue
             except (ValueError, IndexError) as error:  # parts of other lengths, columns that are not there
-                raise DataError(f"{path}: {' + '.join(origin.keys)} (wanted as {name!r}) do not fit: {error}") from error
+                raise DataError(
+                    f"{path}: {' + '.join(origin.keys)} (wanted as {name!r}) do not fit: {error}"
+                ) from error
         sources[name] = " + ".join(origin.keys)
     whole = {origin.keys[0] for origin in wanted.values() if origin.whole}
     for key, frames in stored.frames.items():

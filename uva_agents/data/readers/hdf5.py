@@ -235,7 +235,7 @@ class Demonstrations:
         self.bad.setdefault(number, why)
 
     def _keys(self, demos: Sequence[Mapping[str, h5py.Dataset]]) -> dict[str, h5py.Dataset]:
-        """What is used: key -> the array of the first demonstration that has it. Keys that most demonstrations lack are left out."""
+        """What is used: key -> the array of the first demonstration that has it. What most of them lack is left out."""
         good = [number for number in range(len(demos)) if number not in self.bad] or list(range(len(demos)))
         found: dict[str, h5py.Dataset] = {}
         for key in sorted({key for number in good for key in demos[number]}):
@@ -257,7 +257,7 @@ class Demonstrations:
         return found
 
     def _unusable(self, key: str, demos: Sequence[Mapping[str, h5py.Dataset]], have: Sequence[int]) -> str | None:
-        """Why an array is not read, if it is not: pictures that cannot be told or differ, text, too many numbers; holes in extras."""
+        """Why an array is not read, if it is not: pictures that cannot be told or differ, text, too wide, holes in extras."""
         needed = key == "actions" or key.startswith("obs/")
         for number in have:
             array, where = demos[number][key], f"{self.path}: {self.names[number]}/{key}"

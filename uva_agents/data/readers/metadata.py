@@ -23,7 +23,10 @@ def rate_of(value: Any, where: str, holes: list[Hole], *, absent: bool = True) -
     if good and math.isfinite(value) and 0 < value <= _FASTEST:
         return float(value)
     holes.append(
-        Hole(f"{where} is {_short(value)}, a number of steps per second above 0 was expected: correct or remove it", where)
+        Hole(
+            f"{where} is {_short(value)}, a number of steps per second above 0 was expected: correct or remove it",
+            where,
+        )
     )
     return None
 
@@ -36,9 +39,7 @@ def tasks_of(value: Any, where: str, episodes: int, holes: list[Hole]) -> tuple[
         holes.append(Hole(f"{where} is {_short(value)}, a list of texts was expected: correct or remove it", where))
         return None
     if len(value) != episodes:
-        holes.append(
-            Hole(f"{where} has {len(value)} entries for {episodes} episodes: correct or remove it", where)
-        )
+        holes.append(Hole(f"{where} has {len(value)} entries for {episodes} episodes: correct or remove it", where))
         return None
     return tuple(value)
 

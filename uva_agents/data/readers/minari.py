@@ -41,7 +41,9 @@ class JpegFrames(Hdf5Frames):
                 raise DataError(
                     f"{self.path}: {self.key} cannot be read around row {rows[0]}: {one_line(error)}"
                 ) from error
-        return np.stack([decoded(data, f"{self.path}: {self.key}, row {row}") for row, data in zip(rows, stored, strict=True)])
+        return np.stack(
+            [decoded(data, f"{self.path}: {self.key}, row {row}") for row, data in zip(rows, stored, strict=True)]
+        )
 
 
 def is_minari(path: Path) -> bool:
@@ -96,10 +98,17 @@ def _read(file: h5py.File, main: Path, described: dict[str, Any], holes: list[Ho
     said = described.get("total_episodes")
     if said is not None:
         if not isinstance(said, int | float) or isinstance(said, bool):
-            holes.append(Hole(f"{main}: metadata.json says total_episodes is {said!r:.40}, a number was expected", "metadata.json"))
+            holes.append(
+                Hole(
+                    f"{main}: metadata.json says total_episodes is {said!r:.40}, a number was expected", "metadata.json"
+                )
+            )
         elif said != len(names):
             holes.append(
-                Hole(f"{main}: metadata.json promises {said} episodes, {len(names)} are there: copy it again", "metadata.json")
+                Hole(
+                    f"{main}: metadata.json promises {said} episodes, {len(names)} are there: copy it again",
+                    "metadata.json",
+                )
             )
     elif "total_episodes" in described:
         holes.append(Hole(f"{main}: metadata.json says total_episodes is null: copy it again", "metadata.json"))
@@ -183,7 +192,9 @@ class _Episodes:
                 except DataError as error:
                     self.bad[number] = str(error)
                 except DAMAGE as error:
-                    self.bad[number] = f"{self.main}: {names[number]}/{key} is damaged: {one_line(error)}; copy it again"
+                    self.bad[number] = (
+                        f"{self.main}: {names[number]}/{key} is damaged: {one_line(error)}; copy it again"
+                    )
         good = [number for number in good if number not in self.bad]
         lengths = np.zeros(len(names), np.int64)
         for number in good:
@@ -199,7 +210,9 @@ class _Episodes:
             if key not in self.left_out
         }
         if "actions" in self.left_out:
-            raise DataError(f"{self.main}: actions cannot be read: {self.left_out['actions']}; rows of real numbers were expected")
+            raise DataError(
+                f"{self.main}: actions cannot be read: {self.left_out['actions']}; rows of real numbers were expected"
+            )
         if self.images & set(frames):
             self.notes.append("pictures are JPEG, as Minari stores them: not exactly what the environment drew")
         holes += [Hole(why, names[number], episodes=(number,)) for number, why in sorted(self.bad.items())]
@@ -236,14 +249,20 @@ class _Episodes:
             return
         if jpeg or layout is not None:
             if key in numbers or layout != layouts.setdefault(key, layout):
-                raise DataError(f"{self.main}: the pictures {key} of {names[number]} are not stored as those of {names[0]}")
+                raise DataError(
+                    f"{self.main}: the pictures {key} of {names[number]} are not stored as those of {names[0]}"
+                )
             kind = JpegFrames if jpeg else Hdf5Frames
             size = decoded(array[0], f"{where}, row 0").shape[:2] if layout is None else layout.size
             if tuple(size) != shapes.setdefault(key, tuple(size)):
-                raise DataError(f"{where}: pictures of {size[0]} x {size[1]}, those before are {shapes[key][0]} x {shapes[key][1]}")
+                raise DataError(
+                    f"{where}: pictures of {size[0]} x {size[1]}, those before are {shapes[key][0]} x {shapes[key][1]}"
+                )
             if key not in sources and layout is not None and layout.note:
                 self.notes.append(f"{key}: {layout.note}")
-            sources.setdefault(key, {})[number] = kind(self.main, f"{names[number]}/{key}", count, self.identity, layout)
+            sources.setdefault(key, {})[number] = kind(
+                self.main, f"{names[number]}/{key}", count, self.identity, layout
+            )
         elif array.dtype.kind in "fiub" and not too_wide(array.shape):
             if key in sources or array.shape[1:] != shapes.setdefault(key, array.shape[1:]):
                 raise DataError(f"{where} has rows of {array.shape[1:]}, episodes before it of {shapes[key]}")
