@@ -226,7 +226,7 @@ def test_nothing_outside_the_folder_is_opened(copy, tmp_path, where):
     else:
         (copy / DATA).unlink()
         os.mkfifo(copy / DATA)
-    with pytest.raises(DataError, match="no regular file" if where == "pipe" else "leads outside the dataset's folder"):
+    with pytest.raises(DataError, match="not a regular file" if where == "pipe" else "outside the dataset.s folder"):
         open_dataset(copy)
 
 

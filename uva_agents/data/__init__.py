@@ -5,7 +5,8 @@ from uva_agents.data.dataset import Batch, EpochOrder, LatentWindows
 from uva_agents.data.episodes import Episodes, held_out_split, released_validation_split
 from uva_agents.data.fields import Field
 from uva_agents.data.frame_windows import FrameBatch, FrameWindows
-from uva_agents.data.inspect import Inspection, contact_sheet, inspect_dataset
+from uva_agents.data.holes import Hole
+from uva_agents.data.inspect import Finding, Inspection, contact_sheet, inspect_dataset, inspect_path
 from uva_agents.data.latents import LatentCache, encode_frames
 from uva_agents.data.lazy import LazyFrames
 from uva_agents.data.libero import absolute_actions, relative_actions, site_rotation
@@ -34,9 +35,11 @@ __all__ = [
     "Episodes",
     "EpochOrder",
     "Field",
+    "Finding",
     "Format",
     "FrameBatch",
     "FrameWindows",
+    "Hole",
     "Inspection",
     "LatentCache",
     "LatentWindows",
@@ -59,6 +62,7 @@ __all__ = [
     "encode_frames",
     "held_out_split",
     "inspect_dataset",
+    "inspect_path",
     "open_dataset",
     "read_replay_buffer",
     "recognise",

@@ -13,7 +13,7 @@ import numpy as np
 
 from uva_agents.data import Dataset, Episodes, Field, open_dataset, read_replay_buffer, recognise
 from uva_agents.data.images import resize_frames
-from uva_agents.data.zarr_arrays import array_names, open_group
+from uva_agents.data.zarr_store import ZarrFiles
 
 _LOG = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ def _is_recipe_buffer(path: Path, fields: Mapping[str, Field]) -> bool:
     """Whether it is a replay buffer that has what the recipe asks for where the recipe says."""
     if recognise(path).name != "zarr":
         return False
-    names = set(array_names(open_group(path), path))
+    names = set(ZarrFiles(path).children("data"))
     return all(key in names for field in fields.values() for key in field.keys)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from uva_agents.data.episodes import Episodes
-from uva_agents.data.fields import Field, require_key
+from uva_agents.data.fields import Field, as_float32, require_key
+from uva_agents.data.holes import Hole, raise_first
 from uva_agents.data.lazy import LazyFrames, as_lazy
 from uva_agents.errors import DataError, InputError
 
@@ -38,6 +39,7 @@ class Stored:
         notes: what the reader decided.
         left_out: stored key -> why it is not read. It is said wherever the dataset is looked at, and a conversion that would lose
             it does not succeed without being told.
+        holes: what is missing or wrong. An episode that cannot be read may have no row; what cannot be read of others is NaN.
     """
 
     frames: Mapping[str, LazyFrames]
@@ -48,6 +50,7 @@ class Stored:
     tasks: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    holes: tuple[Hole, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Dataset:
         tasks: an instruction per episode, or ``None``.
         notes: what the reader decided or left out.
         left_out: stored key -> why it is not among the arrays.
+        holes: what is missing or wrong and did not keep it from being opened.
+        numbers: of the episodes in the files, where only some were chosen.
     """
 
     path: Path
@@ -75,6 +80,8 @@ class Dataset:
     tasks: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    holes: tuple[Hole, ...] = ()
+    numbers: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -86,7 +93,7 @@ class Dataset:
         Raises:
             ValueError: see :class:`~uva_agents.data.Episodes`.
         """
-        return Episodes(self.arrays, self.ends, source=str(self.path))
+        return Episodes(self.arrays, self.ends, source=str(self.path), numbers=self.numbers)
 
     @property
     def starts(self) -> np.ndarray:
@@ -111,6 +118,7 @@ class Dataset:
             arrays=arrays,
             ends=np.cumsum([self.ends[e] - starts[e] for e in episodes]),
             tasks=None if self.tasks is None else tuple(self.tasks[e] for e in episodes),
+            numbers=tuple(int(e) if self.numbers is None else self.numbers[e] for e in episodes),
         )
 
     def without(self, names: Iterable[str]) -> Dataset:
@@ -141,34 +149,59 @@ class Dataset:
         )
 
 
-def to_dataset(path: Path, format_name: str, stored: Stored, fields: Mapping[str, str | Field] | None) -> Dataset:
+def to_dataset(
+    path: Path,
+    format_name: str,
+    stored: Stored,
+    fields: Mapping[str, str | Field] | None,
+    *,
+    chosen: Callable[[int], np.ndarray] | None = None,
+    lenient: bool = False,
+) -> Dataset:
     """Put stored arrays under canonical names; what nothing asked for keeps its own name.
 
     Args:
         fields: canonical name -> stored key or :class:`Field`, before the format's defaults.
+        chosen: number of episodes -> numbers of those to keep; all by default.
+        lenient: keep what can be read in spite of holes, and say the rest in :attr:`Dataset.holes`.
 
     Raises:
-        ValueError: a key that does not exist, a camera where numbers are wanted or the other way round, no episode, lengths that
-            differ.
+        DataError: a hole that touches what is kept, a key that does not exist, a camera where numbers are wanted or the other way
+            round, no episode, lengths that differ.
     """
-    if not len(stored.ends):
-        raise ValueError(f"{path}: the dataset is empty (no episode in it)")
     asked = {name: Field(value) if isinstance(value, str) else value for name, value in (fields or {}).items()}
-    chosen = {**stored.defaults, **asked}
+    holes = [*_replaced(stored.holes, asked)]
+    numbers = chosen(len(stored.ends)) if chosen is not None and len(stored.ends) else None
+    if not lenient:
+        raise_first(holes, path, numbers)
+    if not len(stored.ends):
+        raise DataError(f"{path}: the dataset is empty (no episode in it)")
+    left_out = dict(stored.left_out)
+    wanted = {**stored.defaults, **asked}
     arrays: dict[str, np.ndarray] = {}
     sources: dict[str, str] = {}
-    for name, origin in chosen.items():
+    for name, origin in wanted.items():
         is_camera = name.startswith("pixels")
         for key in origin.keys:
-            if why := next((why for left, why in stored.left_out.items() if _is_key(key, left)), None):
+            if why := next((why for left, why in left_out.items() if _is_key(key, left)), None):
                 raise DataError(f"{path}: {key} (wanted as {name!r}) cannot be read: {why}")
             require_key(key, stored.frames if is_camera else stored.numbers, name=name, source=str(path))
         if is_camera:
             arrays[name] = stored.frames[str(origin.key)].as_array()
         else:
-            arrays[name] = _rows(origin.take(lambda key: stored.numbers[key]))
+            try:
+                arrays[name] = _rows(origin.take(lambda key: stored.numbers[key]), f"{path}: {name!r}")
+            except DataError as error:
+                if not lenient:
+                    raise
+                holes.append(Hole(str(error), name))
+                continue
+            except (ValueError, IndexError) as error:  # parts of other lengths, columns that are not there
+                raise DataError(
+                    f"{path}: {' + '.join(origin.keys)} (wanted as {name!r}) do not fit: {error}"
+                ) from error
         sources[name] = " + ".join(origin.keys)
-    whole = {origin.keys[0] for origin in chosen.values() if origin.whole}
+    whole = {origin.keys[0] for origin in wanted.values() if origin.whole}
     for key, frames in stored.frames.items():
         if key not in whole:
             name = short_name(key)
@@ -177,12 +210,21 @@ def to_dataset(path: Path, format_name: str, stored: Stored, fields: Mapping[str
     for key, value in stored.numbers.items():
         if key not in whole:
             name = _free(short_name(key), arrays)
-            arrays[name], sources[name] = _rows(value), key
+            try:
+                arrays[name], sources[name] = _rows(value, key), key
+            except DataError as error:
+                left_out[key] = str(error)
     lengths = {name: len(value) for name, value in arrays.items()}
-    if len(set(lengths.values())) != 1:
-        raise ValueError(f"{path}: arrays have unequal lengths {lengths}; frames and actions must match step by step")
+    if len(set(lengths.values())) > 1:
+        text = f"{path}: arrays have unequal lengths {lengths}; frames and actions must match step by step"
+        if not lenient:
+            raise DataError(text)
+        holes.append(Hole(text, "data"))
+        arrays = {name: value for name, value in arrays.items() if len(value) == stored.ends[-1]}
+    if not arrays:
+        raise DataError(f"{path}: there is no array in it that can be read")
     ordered = sorted(arrays, key=lambda name: (name != "pixels", not name.startswith("pixels")))
-    return Dataset(
+    dataset = Dataset(
         path=path,
         format=format_name,
         arrays={name: arrays[name] for name in ordered},
@@ -190,9 +232,24 @@ def to_dataset(path: Path, format_name: str, stored: Stored, fields: Mapping[str
         sources={name: sources[name] for name in ordered},
         control_hz=stored.control_hz,
         tasks=stored.tasks,
-        notes=(*stored.notes, *(f"left out {key}: {why}" for key, why in stored.left_out.items())),
-        left_out=stored.left_out,
+        notes=(
+            *stored.notes,
+            *(f"left out {key}: {why}" for key, why in left_out.items()),
+            *(hole.message for hole in holes if hole.message not in left_out.values() and not lenient),
+        ),
+        left_out=left_out,
+        holes=tuple(holes),
     )
+    return dataset if numbers is None else dataset.select(numbers)
+
+
+def _replaced(holes: Iterable[Hole], asked: Mapping[str, Field]) -> Iterator[Hole]:
+    """Holes in arrays that the caller has said something else to take for are no errors any more."""
+    usual = {"action": "action", "actions": "action", "agent_pos": "agent_pos", "state": "agent_pos"}
+    for hole in holes:
+        name = usual.get(short_name(hole.where))
+        other = name in asked and not any(_is_key(key, hole.where) for key in asked[name].keys)
+        yield replace(hole, level="warn") if other and hole.level == "error" else hole
 
 
 def short_name(key: str) -> str:
@@ -211,9 +268,9 @@ def too_wide(shape: tuple[int, ...]) -> bool:
     return int(np.prod(shape[1:], dtype=np.int64)) > MAX_NUMBERS
 
 
-def _rows(value: np.ndarray) -> np.ndarray:
+def _rows(value: np.ndarray, name: str) -> np.ndarray:
     """float32 (N, ...) with at least two axes."""
-    value = np.asarray(value, np.float32)
+    value = as_float32(value, name)
     return value[:, None] if value.ndim == 1 else value
 
 
