@@ -52,7 +52,7 @@ def contained(folder: Path, name: str | Path) -> Path:
     """``folder / name``, which a dataset names: a regular file in the dataset's own ``folder``.
 
     Raises:
-        FileNotFoundError, DataError, MachineError: see :func:`check_contained`; ``name`` is absolute, leads out by ``..``, or is none.
+        FileNotFoundError, DataError, MachineError: see :func:`check_contained`; ``name`` is absolute, or leads out by ``..``.
     """
     inside = os.path.normpath(name)
     if "\0" in inside or os.path.isabs(inside) or inside.split(os.sep)[0] == "..":

@@ -16,7 +16,7 @@ import numpy as np
 
 from uva_agents.data.ffmpeg import Shown, first_size, packet_times, show
 from uva_agents.data.lazy import file_identity
-from uva_agents.errors import DataError
+from uva_agents.errors import DataError, MachineError
 
 _BLOCK = 128
 """Frames that are decoded together, or fewer, if they are large."""
@@ -288,5 +288,17 @@ class VideoWriter:
             self.frames += 1
 
     def close(self) -> None:
-        """Finish the file."""
+        """Finish the file.
+
+        Raises:
+            MachineError: it did not become a film of all frames, because the disk is full or ffmpeg was killed.
+        """
         self._writer.close()
+        if not self.frames:
+            return
+        try:
+            found = len(packet_times(self.path).seconds)
+        except (DataError, OSError) as error:
+            raise MachineError(f"{self.path} could not be written: {error}") from error
+        if found != self.frames:
+            raise MachineError(f"{self.path} could not be written: {found} of {self.frames} frames are in it")
