@@ -143,6 +143,7 @@ class LeRobotAppender:
         tasks = self._tasks(task)
         rows = {keys[name]: value.astype(info["features"][keys[name]]["dtype"]) for name, value in columns.items()}
         rows |= bookkeeping(count, fps=self.fps, episode=number, first=first, task=tasks.index(task))
+        rows = {key: rows[key] for key in info["features"] if key in rows}
         stats: dict[str, Any] = {key: statistics(value.astype(np.float64)) for key, value in rows.items()}
         place = self._free("data", info)
         self._write((info.get("data_path") or DATA_PATH).format(chunk_index=place[0], file_index=place[1]), rows)
