@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import ZstdCodec
 
 from uva_agents.data.episodes import Episodes
 from uva_agents.data.fields import Field, as_float32, require_key
@@ -158,7 +159,7 @@ def write_replay_buffer(
     data, meta = root.create_group("data"), root.create_group("meta")
     for name, value in arrays.items():
         chunks = (min(len(value), _rows_per_chunk(value)) or 1, *value.shape[1:])
-        data.create_array(name, data=value, chunks=chunks)
+        data.create_array(name, data=value, chunks=chunks, **_checked(root))
     meta.create_array("episode_ends", data=np.asarray(ends, dtype=np.int64))
 
 
@@ -198,6 +199,7 @@ def write_replay_buffer_by_episode(
                     shape=(0, *value.shape[1:]),
                     chunks=(_rows_per_chunk(value), *value.shape[1:]),
                     dtype=value.dtype,
+                    **_checked(root),
                 )
                 waiting[name] = value[:0]
             rows = np.concatenate([waiting[name], value])
@@ -214,6 +216,11 @@ def write_replay_buffer_by_episode(
     group.create_array("episode_ends", data=np.asarray(ends, dtype=np.int64))
     for name, value in (meta or {}).items():
         group.create_array(name, data=value)
+
+
+def _checked(root: zarr.Group) -> dict[str, Any]:
+    """Compression with a checksum in every chunk, where a zarr of this format can have one."""
+    return {"compressors": ZstdCodec(level=0, checksum=True)} if root.metadata.zarr_format == 3 else {}
 
 
 def _rows_per_chunk(value: np.ndarray) -> int:

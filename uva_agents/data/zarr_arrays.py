@@ -21,26 +21,11 @@ from uva_agents.data.zarr_store import ChunkRule, ZarrFiles
 from uva_agents.errors import DataError
 from uva_agents.utils.memory import check_fits
 
-_CODECS = frozenset(
-    (
-        "blosc",
-        "zstd",
-        "lz4",
-        "zlib",
-        "gzip",
-        "bz2",
-        "lzma",
-        "delta",
-        "fixedscaleoffset",
-        "shuffle",
-        "bitround",
-        "quantize",
-    )
-    + ("astype", "packbits", "crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3", "bytes", "transpose")
-    + ("sharding_indexed", "pcodec", "zfpy")
-)
-"""Codecs that only compute. Others, above all ``pickle``, would run what a file says."""
 _COMPRESSORS = ("blosc", "zstd", "lz4", "zlib", "gzip", "bz2", "lzma")
+_CHECKS = ("crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3")
+_FILTERS = ("delta", "fixedscaleoffset", "shuffle", "bitround", "quantize", "astype", "packbits")
+_CODECS = frozenset((*_COMPRESSORS, *_CHECKS, *_FILTERS, "bytes", "transpose", "sharding_indexed", "pcodec", "zfpy"))
+"""Codecs that only compute. Others, above all ``pickle``, would run what a file says."""
 _MOST_CHUNK = 4 << 30
 _MOST_LISTED = 1 << 20
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from uva_agents.data.holes import Hole, listed
 from uva_agents.data.layouts import PictureLayout, picture_layout
 from uva_agents.data.lazy import FrameSource, LazyFrames, file_identity
 from uva_agents.data.readers.dataset import Stored, too_wide
-from uva_agents.data.readers.metadata import rate_of
+from uva_agents.data.readers.metadata import rate_of, usual_camera
 from uva_agents.errors import DataError, UVAError
 from uva_agents.utils.memory import check_fits
 
@@ -126,17 +126,18 @@ def read_demonstrations(path: Path) -> Stored:
         )
         for key in first.cameras
     }
+    left_out = {key: why for part in parts for key, why in part.left_out.items()}
     numbers = {key: np.concatenate([part.numbers[key] for part in parts]) for key in first.numbers}
     named = any(part.task for part in parts)
     return Stored(
         frames=frames,
         numbers=numbers,
         ends=np.cumsum(lengths),
-        defaults=_defaults(frames, numbers, libero=first.libero),
+        defaults=_defaults(frames, numbers, left_out, libero=first.libero),
         control_hz=first.control_hz,
         tasks=tuple(part.task or "" for part in parts for _ in part.lengths) if named else None,
         notes=tuple(notes),
-        left_out={key: why for part in parts for key, why in part.left_out.items()},
+        left_out=left_out,
         holes=tuple(holes),
     )
 
@@ -341,6 +342,11 @@ class Demonstrations:
             if said is not None and said != self.lengths[number]:
                 text = f"{self.path}: {name} says it has {said} steps, and has {self.lengths[number]}: was it cut?"
                 yield Hole(text, f"data/{name}", "warn", (number,))
+        counted = [_number(name) for name in self.names]
+        gaps = sorted(set(range(counted[0], counted[-1])) - set(counted)) if counted[-1] - counted[0] < 10**6 else []
+        if gaps and len(gaps) < len(counted):
+            text = f"{self.path}: there is no demo_{listed(gaps, 3)} between demo_{counted[0]} and demo_{counted[-1]}: was it lost?"
+            yield Hole(text, "data", "warn")
         said, there = _count(data.attrs, "total"), int(self.lengths.sum())
         if said is not None and said != there and not self.bad:
             text = f"{self.path} says it has {said} steps, and has {there}: are demonstrations missing?"
@@ -363,13 +369,15 @@ def _count(attributes: Any, name: str) -> int | None:
     return int(value) if isinstance(value, int | np.integer) and not isinstance(value, bool) else None
 
 
-def _defaults(frames: dict[str, LazyFrames], numbers: dict[str, np.ndarray], *, libero: bool) -> dict[str, Field]:
+def _defaults(
+    frames: dict[str, LazyFrames], numbers: dict[str, np.ndarray], left_out: Container[str], *, libero: bool
+) -> dict[str, Field]:
     found = {"action": Field("actions")}
     if libero:
         cameras, wrist, proprio = ("agentview_rgb",), "eye_in_hand_rgb", ("ee_states", "gripper_states")
     else:
         cameras, wrist, proprio = _ROBOMIMIC_CAMERAS, "robot0_eye_in_hand_image", _ROBOMIMIC_PROPRIO  # type: ignore[assignment]
-    camera = next((f"obs/{name}" for name in cameras if f"obs/{name}" in frames), next(iter(frames), None))
+    camera = usual_camera([f"obs/{name}" for name in cameras], frames, left_out)
     if camera is not None:
         found["pixels"] = Field(camera)
     if f"obs/{wrist}" in frames and camera != f"obs/{wrist}":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Iterable
 from typing import Any
 
 from uva_agents.data.holes import Hole
@@ -42,6 +43,20 @@ def tasks_of(value: Any, where: str, episodes: int, holes: list[Hole]) -> tuple[
         holes.append(Hole(f"{where} has {len(value)} entries for {episodes} episodes: correct or remove it", where))
         return None
     return tuple(value)
+
+
+def usual_camera(names: Iterable[str], frames: Iterable[str], left_out: Container[str]) -> str | None:
+    """The camera that ``pixels`` are taken from: the first of ``names`` that there is, else the first of all.
+
+    None where a usual one is there and cannot be read: another in its place would look like it.
+    """
+    frames = list(frames)
+    for name in names:
+        if name in frames:
+            return name
+        if name in left_out:
+            return None
+    return next(iter(frames), None)
 
 
 def _short(value: object) -> str:

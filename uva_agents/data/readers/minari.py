@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from uva_agents.data.layouts import PictureLayout, decoded_picture
 from uva_agents.data.lazy import LazyFrames, file_identity
 from uva_agents.data.readers.dataset import Stored, too_wide
 from uva_agents.data.readers.hdf5 import Hdf5Frames, hdf5_layout
+from uva_agents.data.readers.metadata import usual_camera
 from uva_agents.errors import DataError, MachineError, UVAError
 from uva_agents.utils.files import read_regular_text
 from uva_agents.utils.memory import check_fits
@@ -222,7 +224,7 @@ class _Episodes:
             frames,
             joined,
             np.cumsum(lengths),
-            _defaults(frames, joined),
+            _defaults(frames, joined, self.left_out),
             notes=tuple(self.notes),
             left_out=self.left_out,
             holes=(*holes, *self.warned),
@@ -289,9 +291,11 @@ def _leaves(group: h5py.Group, home: Path, prefix: str = "", depth: int = 0) -> 
     return found
 
 
-def _defaults(frames: dict[str, LazyFrames], numbers: dict[str, np.ndarray]) -> dict[str, Field]:
+def _defaults(
+    frames: dict[str, LazyFrames], numbers: dict[str, np.ndarray], left_out: Container[str]
+) -> dict[str, Field]:
     found = {"action": Field("actions")}
-    camera = "observations/pixels" if "observations/pixels" in frames else next(iter(frames), None)
+    camera = usual_camera(["observations/pixels"], frames, left_out)
     if camera is not None:
         found["pixels"] = Field(camera)
     for key in ("observations/agent_pos", "observations/state", "observations/observation", "observations"):

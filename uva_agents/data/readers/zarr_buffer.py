@@ -14,7 +14,7 @@ from uva_agents.data.fields import Field
 from uva_agents.data.holes import Hole, Level, episodes_of
 from uva_agents.data.lazy import LazyFrames
 from uva_agents.data.readers.dataset import Stored, too_wide
-from uva_agents.data.readers.metadata import rate_of, tasks_of
+from uva_agents.data.readers.metadata import rate_of, tasks_of, usual_camera
 from uva_agents.data.replay_buffer import BLOCK_PUSH_FIELDS, PUSHT_FIELDS, read_ends
 from uva_agents.data.zarr_arrays import StoredArray, ZarrFrames, is_array, open_array, read_numbers, zarr_layout
 from uva_agents.data.zarr_store import ZarrFiles
@@ -54,7 +54,7 @@ def read_zarr_buffer(path: Path) -> Stored:
         frames=found.frames,
         numbers=found.numbers,
         ends=ends,
-        defaults=_defaults(found.frames, found.numbers, environment),
+        defaults=_defaults(found, environment),
         control_hz=hz,
         tasks=tasks,
         notes=tuple(found.notes),
@@ -190,9 +190,10 @@ def _attributes(files: ZarrFiles, found: Arrays) -> dict[str, Any]:
     return {}
 
 
-def _defaults(frames: dict[str, LazyFrames], numbers: dict[str, np.ndarray], environment: object) -> dict[str, Field]:
+def _defaults(arrays: Arrays, environment: object) -> dict[str, Field]:
+    frames, numbers = arrays.frames, arrays.numbers
     found: dict[str, Field] = {}
-    camera = next((name for name in _CAMERAS if name in frames), next(iter(frames), None))
+    camera = usual_camera(_CAMERAS, frames, {key.removeprefix("data/") for key in arrays.left_out})
     if camera is not None:
         found["pixels"] = Field(camera)
     if "img_wrist" in frames:
