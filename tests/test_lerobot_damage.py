@@ -269,3 +269,27 @@ def test_frames_of_no_episode_are_said(copy):
     pq.write_table(pq.read_table(str(copy / EPISODES), partitioning=None).slice(0, 1), copy / EPISODES)
     info(copy, total_episodes=1, total_frames=20)
     assert any("35 of its 55 frames belong to no episode" in note for note in open_dataset(copy).notes)
+
+
+def test_what_is_wrong_with_one_episode_leaves_the_others(copy, tmp_path, capsys):
+    from uva_agents.cli import main
+    from uva_agents.data.inspect import inspect_path
+
+    table(copy, EPISODES, VIDEO__from_timestamp=[0.0, 2.05], VIDEO__to_timestamp=[2.0, 5.55])
+    refused(copy, "step 0 is at 2.05 s", "--episodes '!1'")
+    found = open_dataset(copy, episodes="!1")
+    assert found.ends.tolist() == [20] and found.arrays["pixels"][:].shape == (20, 32, 32, 3)
+    out = tmp_path / "out.zarr"
+    assert main(["data", "convert", str(copy), str(out), "--to", "zarr", "--quiet", "--episodes", "!1"]) == 0
+    assert open_dataset(out).ends.tolist() == [20]
+    seen = inspect_path(copy)
+    assert any("step 0 is at 2.05 s" in finding.message and finding.episodes == (1,) for finding in seen.findings)
+    table(copy, EPISODES, VIDEO__from_timestamp=[2.0, 0.0], VIDEO__to_timestamp=[4.0, 3.5])
+    with pytest.raises(DataError, match="another episode"):
+        open_dataset(copy, episodes="0")  # whichever of the two is wrong
+    table(copy, EPISODES, VIDEO__from_timestamp=[0.0, 2.0], VIDEO__to_timestamp=[2.0, 5.5])
+    times = pq.read_table(str(copy / DATA), partitioning=None)["timestamp"].to_numpy().copy()
+    times[3] = np.nan
+    table(copy, DATA, timestamp=times)
+    with pytest.raises(DataError, match="timestamp of step 3 of episode 0"):
+        open_dataset(copy, episodes="0")

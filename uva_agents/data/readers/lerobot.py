@@ -6,18 +6,17 @@ the videos have. A row whose picture is another row's would train as well as any
 
 from __future__ import annotations
 
-import io
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uva_agents.data.contained import contained
 from uva_agents.data.fields import Field
-from uva_agents.data.layouts import decoded_picture
-from uva_agents.data.lazy import LazyFrames, file_identity
+from uva_agents.data.holes import Hole
+from uva_agents.data.lazy import FrameSource, LazyFrames
 from uva_agents.data.readers.dataset import Stored, too_wide
+from uva_agents.data.readers.lerobot_frames import MissingFrames, PictureFrames
 from uva_agents.data.readers.lerobot_meta import EpisodeTable, Info, read_episodes, read_info, read_tasks
 from uva_agents.data.readers.parquet import columns_of, read_table, rectangular
 from uva_agents.data.video import VideoFrames, VideoInfo, probe
@@ -32,8 +31,8 @@ _ON_TIME = 0.2
 
 
 def is_lerobot(path: Path) -> bool:
-    """A folder with ``meta/info.json``."""
-    return (path / "meta" / "info.json").exists()
+    """A folder with ``meta/info.json``; or with the rows of a dataset that has lost it: its films alone are no dataset."""
+    return (path / "meta" / "info.json").exists() or any(path.glob("data/chunk-*/*.parquet"))
 
 
 def read_lerobot(path: Path) -> Stored:
@@ -63,7 +62,8 @@ def read_lerobot(path: Path) -> Stored:
             raise DataError(f"{path / name} lacks the columns {', '.join(absent)} that meta/info.json promises")
     numeric = [key for key in stored if key not in left_out and not info.features[key].is_camera]
     parts = [read_table(path, name, columns=sorted({*numeric, "episode_index", "frame_index"})) for name in files]
-    _check_rows(path, info, episodes, files, parts)
+    holes = _Holes(len(episodes.lengths))
+    _check_rows(path, info, episodes, files, parts, holes)
     numbers = {
         key: _joined(path, files, parts, key, info.features[key].shape) for key in numeric if key not in BOOKKEEPING
     }
@@ -73,7 +73,7 @@ def read_lerobot(path: Path) -> Stored:
         if key in left_out or not feature.is_camera:
             continue
         frames[key] = (
-            _videos(path, info, key, episodes, notes)
+            _videos(path, info, key, episodes, notes, holes)
             if feature.dtype == "video"
             else LazyFrames([PictureFrames(path, name, key, feature.size) for name in files], (*feature.size, 3))
         )
@@ -83,50 +83,29 @@ def read_lerobot(path: Path) -> Stored:
         ends=np.cumsum(episodes.lengths),
         defaults=_defaults(frames, numbers),
         control_hz=info.fps,
-        tasks=_tasks(path, files, parts, episodes),
+        tasks=_tasks(path, files, parts, episodes, holes),
         notes=tuple(notes),
         left_out=left_out,
+        holes=holes.all(),
     )
 
 
-class PictureFrames:
-    """Frames stored as PNG or JPEG in a parquet file, one per row."""
+class _Holes:
+    """What is wrong with single episodes: the others can be used without them."""
 
-    def __init__(self, folder: Path, name: str, key: str, size: tuple[int, int]) -> None:
-        self.folder, self.name, self.key, self.size = folder, name, key, size
-        self.count = columns_of(folder, name)[0]
-        self.identity = f"{file_identity(folder / name)}:{key}"
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._found: dict[tuple[str, str], list[int]] = {}
 
-    def __len__(self) -> int:
-        return self.count
+    def add(self, message: str, where: str, episode: int) -> None:
+        self._found.setdefault((message, where), []).append(episode)
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        from PIL import Image
-
-        column = _picture_column(self.folder, self.name, self.key, self.identity)
-        found = []
-        for row in rows:
-            where = f"{self.folder / self.name}: picture {self.key} of row {row}"
-            cell = column[int(row)].as_py()
-            content = cell.get("bytes") if isinstance(cell, dict) else cell
-            if not isinstance(content, bytes):
-                path = cell.get("path") if isinstance(cell, dict) else None
-                raise DataError(
-                    f"{where} cannot be read: " + (f"only a path is stored: {path}" if path else "there is none")
-                )
-            try:
-                image = Image.open(io.BytesIO(content))
-                if image.size != self.size[::-1]:
-                    raise DataError(f"it is {image.size[::-1]}, not {self.size} pixels")
-                found.append(decoded_picture(image))
-            except Exception as error:  # PIL raises a dozen types for damaged pictures
-                raise DataError(f"{where} cannot be read: {error}") from error
-        return np.stack(found)
-
-
-@lru_cache(maxsize=4)
-def _picture_column(folder: Path, name: str, key: str, identity: str) -> Any:
-    return read_table(folder, name, columns=[key])[key].combine_chunks()
+    def all(self) -> tuple[Hole, ...]:
+        """One per message, of all the episodes that it is true of."""
+        return tuple(
+            Hole(message, where, episodes=None if len(numbers) == self._count else tuple(numbers))
+            for (message, where), numbers in self._found.items()
+        )
 
 
 def _data_files(path: Path, info: Info, episodes: EpisodeTable) -> list[str]:
@@ -143,7 +122,9 @@ def _joined(path: Path, files: list[str], parts: list[pa.Table], key: str, shape
     return np.concatenate(found)
 
 
-def _check_rows(path: Path, info: Info, episodes: EpisodeTable, files: list[str], parts: list[pa.Table]) -> None:
+def _check_rows(
+    path: Path, info: Info, episodes: EpisodeTable, files: list[str], parts: list[pa.Table], holes: _Holes
+) -> None:
     """That the rows are those of the episodes, in order, at their times."""
     lengths = episodes.lengths
     columns = {
@@ -168,10 +149,14 @@ def _check_rows(path: Path, info: Info, episodes: EpisodeTable, files: list[str]
             )
     if "timestamp" in columns:
         late = np.abs(columns["timestamp"].astype(np.float64) - step / info.fps) * info.fps
-        if (bad := np.flatnonzero(~(late <= _ON_TIME))).size:
-            raise DataError(
-                f"{path}: the timestamp of step {step[bad[0]]} of episode {number[bad[0]]} is "
-                f"{columns['timestamp'][bad[0]]:.6g} s; at {info.fps:g} steps a second it must be {step[bad[0]] / info.fps:.6g} s"
+        bad = np.flatnonzero(~(late <= _ON_TIME))
+        for first in bad[np.unique(number[bad], return_index=True)[1]].tolist():
+            said, wanted = columns["timestamp"][first], step[first] / info.fps
+            holes.add(
+                f"{path}: the timestamp of step {step[first]} of episode {number[first]} is {said:.6g} s; at {info.fps:g} steps a "
+                f"second it must be {wanted:.6g} s",
+                "timestamp",
+                int(number[first]),
             )
     # A file holds the rows of the episodes that say so.
     place = np.unique(episodes.data, axis=0, return_inverse=True)[1].reshape(-1)[number] if len(files) > 1 else None
@@ -181,41 +166,89 @@ def _check_rows(path: Path, info: Info, episodes: EpisodeTable, files: list[str]
         )
 
 
-def _videos(path: Path, info: Info, key: str, episodes: EpisodeTable, notes: list[str]) -> LazyFrames:
-    size = info.features[key].size
-    sources: list[VideoFrames] = []
-    probed: dict[str, VideoInfo] = {}
-    used: dict[str, tuple[int, int]] = {}
-    for number, (chunk, file) in enumerate(episodes.videos[key].tolist()):
-        name = info.video_path.format(video_key=key, chunk_index=chunk, file_index=file)
-        where = f"episode {number}, camera {key}: {path / name}"
-        if name not in probed:
-            try:
-                probed[name] = probe(contained(path, name))
-            except FileNotFoundError as error:
-                raise DataError(f"{path / name} is missing: copy the dataset again") from error
-            if probed[name].shape[:2] != size:
-                raise DataError(f"{path / name} is {probed[name].shape[:2]}, not {size} pixels, as meta/info.json says")
-        count, begin_s = int(episodes.lengths[number]), float(episodes.begins[key][number])
-        first = _frame_at(where, probed[name], begin_s, count, info.fps)
-        end_s = float(episodes.ends[key][number])
-        if abs(end_s - begin_s - count / info.fps) * info.fps > _ON_TIME:  # not if there is no end
+def _videos(path: Path, info: Info, key: str, episodes: EpisodeTable, notes: list[str], holes: _Holes) -> LazyFrames:
+    films = _Films(path, info, key)
+    sources: list[FrameSource] = []
+    for number, count in enumerate(episodes.lengths.tolist()):
+        try:
+            sources.append(films.episode(number, count, episodes))
+        except DataError as error:
+            for each in (number, *(error.others if isinstance(error, _OverlapError) else ())):
+                holes.add(str(error), key, each)
+            sources.append(MissingFrames(count, str(error)))
+    notes += films.notes()
+    return LazyFrames(sources, (*films.size, 3))
+
+
+class _OverlapError(DataError):
+    """An episode whose frames are not after those of the ones before; any of ``others`` may be the wrong one."""
+
+    def __init__(self, message: str, others: list[int]) -> None:
+        super().__init__(message)
+        self.others = others
+
+
+class _Films:
+    """The video files of one camera."""
+
+    def __init__(self, path: Path, info: Info, key: str) -> None:
+        self.path, self.info, self.key, self.size = path, info, key, info.features[key].size
+        self._probed: dict[str, VideoInfo | DataError] = {}
+        self._used: dict[str, list[tuple[int, int, int]]] = {}
+
+    def episode(self, number: int, count: int, episodes: EpisodeTable) -> VideoFrames:
+        """The frames of an episode.
+
+        Raises:
+            DataError: its file cannot be read, or has no frames at its times, or those of another episode.
+        """
+        fps = self.info.fps
+        chunk, file = episodes.videos[self.key][number].tolist()
+        name = self.info.video_path.format(video_key=self.key, chunk_index=chunk, file_index=file)
+        where = f"episode {number}, camera {self.key}: {self.path / name}"
+        video = self._probe(name)
+        begin_s, end_s = float(episodes.begins[self.key][number]), float(episodes.ends[self.key][number])
+        first = _frame_at(where, video, begin_s, count, fps)
+        if abs(end_s - begin_s - count / fps) * fps > _ON_TIME:  # not if there is no end
             raise DataError(
-                f"{where}: it is said to last from {begin_s:.6g} to {end_s:.6g} s, its {count} steps last {count / info.fps:.6g} s"
+                f"{where}: it is said to last from {begin_s:.6g} to {end_s:.6g} s, its {count} steps last {count / fps:.6g} s"
             )
-        before, after = used.get(name, (-1, 0))
-        if first < after:
-            raise DataError(
+        others = [(begin, end, other) for other, begin, end in self._used.get(name, ())]
+        self._used.setdefault(name, []).append((number, first, first + count))
+        if (last := max(others, key=lambda other: other[1], default=None)) is not None and first < last[1]:
+            raise _OverlapError(
                 f"{where}: its frames {first} to {first + count - 1} (from_timestamp {begin_s:.6g} s) begin before those of "
-                f"episode {before} end, frame {after - 1}: one of them has the times of another episode"
+                f"episode {last[2]} end, frame {last[1] - 1}: one of them has the times of another episode",
+                [other for _, end, other in others if end > first],
             )
-        used[name] = (number, first + count)
-        sources.append(VideoFrames(path / name, probed[name], np.arange(first, first + count)))
-    for name, video in probed.items():
-        taken = sum(len(source) for source in sources if source.path == path / name)
-        if taken < video.frames:
-            notes.append(f"{path / name}: {video.frames - taken} of its {video.frames} frames belong to no episode")
-    return LazyFrames(sources, (*size, 3))
+        return VideoFrames(self.path / name, video, np.arange(first, first + count))
+
+    def notes(self) -> list[str]:
+        """Which files have more than the episodes take."""
+        found = []
+        for name, used in self._used.items():
+            video, taken = self._probed[name], sum(end - begin for _, begin, end in used)
+            if isinstance(video, VideoInfo) and taken < video.frames:
+                found.append(
+                    f"{self.path / name}: {video.frames - taken} of its {video.frames} frames belong to no episode"
+                )
+        return found
+
+    def _probe(self, name: str) -> VideoInfo:
+        if name not in self._probed:
+            try:
+                self._probed[name] = found = probe(contained(self.path, name))
+                if found.shape[:2] != self.size:
+                    text = f"{self.path / name} is {found.shape[:2]}, not {self.size} pixels, as meta/info.json says"
+                    self._probed[name] = DataError(text)
+            except FileNotFoundError:
+                self._probed[name] = DataError(f"{self.path / name} is missing: copy the dataset again")
+            except DataError as error:
+                self._probed[name] = error
+        found_or = self._probed[name]
+        if isinstance(found_or, DataError):
+            raise found_or
+        return found_or
 
 
 def _frame_at(where: str, video: VideoInfo, begin_s: float, count: int, fps: float) -> int:
@@ -238,7 +271,9 @@ def _frame_at(where: str, video: VideoInfo, begin_s: float, count: int, fps: flo
     return first
 
 
-def _tasks(path: Path, files: list[str], parts: list[pa.Table], episodes: EpisodeTable) -> tuple[str, ...] | None:
+def _tasks(
+    path: Path, files: list[str], parts: list[pa.Table], episodes: EpisodeTable, holes: _Holes
+) -> tuple[str, ...] | None:
     """An instruction per episode, from the two places that have them."""
     known = read_tasks(path)
     if known is None or "task_index" not in parts[0].column_names:
@@ -247,13 +282,20 @@ def _tasks(path: Path, files: list[str], parts: list[pa.Table], episodes: Episod
     found = []
     for number, (end, length) in enumerate(zip(np.cumsum(episodes.lengths), episodes.lengths, strict=True)):
         used = list(dict.fromkeys(numbers[end - length : end].tolist()))
-        if unknown := [index for index in used if index not in known]:
-            raise DataError(f"{path}: episode {number} has the task_index {unknown[0]}, which meta/tasks.parquet lacks")
-        texts = tuple(known[index] for index in used)
+        texts = tuple(known.get(index, "") for index in used)
         said = texts if episodes.tasks is None else episodes.tasks[number]
-        if set(said) != set(texts):
-            raise DataError(
-                f"{path}: the task of episode {number} is {', '.join(said)!r} in meta/episodes and {', '.join(texts)!r} in its rows"
+        if unknown := [index for index in used if index not in known]:
+            holes.add(
+                f"{path}: episode {number} has the task_index {unknown[0]}, which meta/tasks.parquet lacks",
+                "task_index",
+                number,
+            )
+        elif set(said) != set(texts):
+            listed, other = ", ".join(said), ", ".join(texts)
+            holes.add(
+                f"{path}: the task of episode {number} is {listed!r} in meta/episodes and {other!r} in its rows",
+                "tasks",
+                number,
             )
         found.append(", ".join(said))
     return tuple(found)

@@ -18,7 +18,7 @@ from uva_agents.utils.files import read_regular_text
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
 _SAME_RATE = 0.005
 _LONGEST_TEXT = 1 << 20
-_OTHERS = ("info.json", "*.hdf5", "*.zarr", "*.zarr.zip")
+_OTHERS = ("info.json", "*.parquet", "*.hdf5", "*.zarr", "*.zarr.zip")
 
 
 def video_files(path: Path) -> list[Path]:
