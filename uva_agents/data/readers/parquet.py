@@ -36,7 +36,10 @@ def columns_of(folder: Path, name: str | Path) -> tuple[int, tuple[str, ...]]:
     Raises:
         DataError, MissingExtraError: see :func:`read_table`.
     """
-    return _with(folder, name, lambda file: (int(file.metadata.num_rows), tuple(file.schema_arrow.names)))
+    found: tuple[int, tuple[str, ...]] = _with(
+        folder, name, lambda file: (int(file.metadata.num_rows), tuple(file.schema_arrow.names))
+    )
+    return found
 
 
 def read_table(
@@ -91,7 +94,8 @@ def rectangular(column: Any, shape: Sequence[int] | None, source: str) -> np.nda
     """
     pa, pc = arrow()[0], _compute()
     flat = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    rows, found = len(flat), []
+    rows = len(flat)
+    found: list[int] = []
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     while any(is_list(flat.type) for is_list in lists):
         _no_null(flat, source)
