@@ -39,6 +39,23 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="leave the array NAME out; without NAME, whatever cannot be read. Otherwise leaving something out is status 1",
     )
+    parser.add_argument(
+        "--task", default=None, metavar="TEXT", help="an instruction for all episodes, in place of theirs"
+    )
+    parser.add_argument(
+        "--camera",
+        action="append",
+        default=[],
+        metavar="NAME=FEATURE",
+        help="lerobot: what a camera is called there, for example pixels=observation.image (default: observation.images.NAME)",
+    )
+    parser.add_argument(
+        "--names",
+        action="append",
+        default=[],
+        metavar="NAME=A,B,...",
+        help="lerobot: names of the numbers of an array, for example action=x,y (default: dim_0, dim_1, ...)",
+    )
     parser.add_argument("--hz", type=float, default=None, help="steps per second, where the data do not say")
     parser.add_argument("--force", action="store_true", help="replace OUT")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -70,12 +87,27 @@ def convert(args: argparse.Namespace) -> int:
             args.to,
             control_hz=args.hz,
             force=args.force,
+            task=args.task,
+            cameras=dict(_pair("--camera", text, "pixels=observation.image") for text in args.camera),
+            names={
+                name: [part.strip() for part in listed.split(",")]
+                for name, listed in (_pair("--names", text, "action=x,y") for text in args.names)
+            },
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     print(f"{len(dataset)} episodes, {dataset.ends[-1]} steps: {args.out}")
     for key in lost:
         print(f"not in {args.out}: {key} (see above); --skip {key} says that this is meant", file=sys.stderr)
     return 1 if lost else 0
+
+
+def _pair(option: str, text: str, example: str) -> tuple[str, str]:
+    from uva_agents.errors import InputError
+
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise InputError(f"{option} {text}: give NAME=..., for example {example}")
+    return name, value
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

@@ -46,3 +46,16 @@ def check_contained(file: Path, home: Path) -> os.stat_result:
     if not os.access(real, os.R_OK):
         raise MachineError(f"{file} may not be read: change its rights (chmod +r)")
     return facts
+
+
+def contained(folder: Path, name: str | Path) -> Path:
+    """``folder / name``, which a dataset names: a regular file in the dataset's own ``folder``.
+
+    Raises:
+        FileNotFoundError, DataError, MachineError: see :func:`check_contained`; ``name`` is absolute, or leads out by ``..``.
+    """
+    inside = os.path.normpath(name)
+    if "\0" in inside or os.path.isabs(inside) or inside.split(os.sep)[0] == "..":
+        raise DataError(f"{folder}: {str(name)!r} leads outside the dataset's folder: it is not opened")
+    check_contained(folder / inside, home_of(folder))
+    return folder / inside
