@@ -201,12 +201,7 @@ def _check_virtual(array: h5py.Dataset, where: str, home: Path, depth: int) -> N
         mapped += count
         own = Path(array.file.filename)
         target = own if source.file_name == "." else own.parent / source.file_name
-        try:
-            check_contained(target, home)
-        except FileNotFoundError:
-            raise DataError(
-                f"{where} is put together from {source.file_name}, which is not there: copy it too"
-            ) from None
+        _check_target(target, where, home)
         with open_hdf5(target) as other:
             found = member(other, source.dset_name, home)
             if found is None or not hasattr(found, "dtype"):
