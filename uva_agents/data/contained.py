@@ -39,7 +39,8 @@ def check_contained(file: Path, home: Path) -> os.stat_result:
         raise MachineError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not real.is_relative_to(home):
         raise DataError(
-            f"{file} is a link to {real}, outside the dataset's folder {home}: what lies outside is not opened; copy it inside"
+            f"{file} {'is a link to' if file.is_symlink() else 'lies at'} {real}, outside the dataset's folder {home}: what lies "
+            "outside is not opened; copy it inside"
         )
     if not stat.S_ISREG(facts.st_mode):
         raise DataError(f"{file} is not a regular file")

@@ -97,7 +97,7 @@ def member(group: h5py.Group, key: str, home: Path, depth: int = 0) -> h5py.Grou
         if not isinstance(here, h5py.Group):
             return None
         link = here.get(part, default=None, getlink=True)
-        where = f"{group.file.filename}: {key}"
+        where = f"{group.file.filename}: {group.name.rstrip('/')}/{key.strip('/')}"
         if link is None:
             return None
         if depth > _DEEPEST:
@@ -110,10 +110,7 @@ def member(group: h5py.Group, key: str, home: Path, depth: int = 0) -> h5py.Grou
             continue
         if isinstance(link, h5py.ExternalLink):
             target = Path(here.file.filename).parent / link.filename
-            try:
-                check_contained(target, home)
-            except FileNotFoundError:
-                raise DataError(f"{where} is a link into {link.filename}, which does not exist: copy it too") from None
+            _check_target(target, where, home)
             with open_hdf5(target) as other:
                 found = member(other, link.path, home, depth + 1)
                 if found is None:
@@ -183,6 +180,16 @@ def one_line(error: BaseException) -> str:
     return (text if len(text) <= 200 else f"{text[:197]}...") or type(error).__name__
 
 
+def _check_target(file: Path, where: str, home: Path) -> None:
+    """That another file which an array is taken from is there, and in the dataset's folder."""
+    try:
+        check_contained(file, home)
+    except FileNotFoundError:
+        raise DataError(f"{where} is taken from {file}, which is not there: copy it too") from None
+    except DataError as error:
+        raise DataError(f"{where} is taken from elsewhere: {error}") from error
+
+
 def _check_virtual(array: h5py.Dataset, where: str, home: Path, depth: int) -> None:
     if depth > _DEEPEST:
         raise DataError(f"{where} is put together from itself")
@@ -194,12 +201,7 @@ def _check_virtual(array: h5py.Dataset, where: str, home: Path, depth: int) -> N
         mapped += count
         own = Path(array.file.filename)
         target = own if source.file_name == "." else own.parent / source.file_name
-        try:
-            check_contained(target, home)
-        except FileNotFoundError:
-            raise DataError(
-                f"{where} is put together from {source.file_name}, which is not there: copy it too"
-            ) from None
+        _check_target(target, where, home)
         with open_hdf5(target) as other:
             found = member(other, source.dset_name, home)
             if found is None or not hasattr(found, "dtype"):

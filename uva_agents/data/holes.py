@@ -59,7 +59,7 @@ def episodes_of(rows: np.ndarray, ends: np.ndarray) -> tuple[int, ...]:
     return tuple(int(number) for number in np.unique(numbers[numbers < len(ends)]))
 
 
-def listed(numbers: Sequence[int], most: int = 5) -> str:
+def listed(numbers: Sequence[object], most: int = 5) -> str:
     """The first few of some numbers, in words."""
     return ", ".join(str(n) for n in numbers[:most]) + (
         f" and {len(numbers) - most} more" if len(numbers) > most else ""

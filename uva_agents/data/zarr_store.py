@@ -272,6 +272,8 @@ class ZarrFiles:
             raise MachineError(f"{folder} cannot be read: {error.strerror}") from error
         for entry in entries:
             key = f"{prefix}{entry.name}"
+            if entry.name in _METADATA:
+                continue  # looked at when it is read
             if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
                 if entry.is_dir():
                     raise DataError(f"{entry.path} is a link to a folder: copy it into the dataset")

@@ -156,6 +156,7 @@ def to_dataset(
     fields: Mapping[str, str | Field] | None,
     *,
     chosen: Callable[[int], np.ndarray] | None = None,
+    needed: Iterable[str] | None = None,
     lenient: bool = False,
 ) -> Dataset:
     """Put stored arrays under canonical names; what nothing asked for keeps its own name.
@@ -163,6 +164,7 @@ def to_dataset(
     Args:
         fields: canonical name -> stored key or :class:`Field`, before the format's defaults.
         chosen: number of episodes -> numbers of those to keep; all by default.
+        needed: canonical names of what will be used; holes in other arrays do not matter then.
         lenient: keep what can be read in spite of holes, and say the rest in :attr:`Dataset.holes`.
 
     Raises:
@@ -170,14 +172,19 @@ def to_dataset(
             round, no episode, lengths that differ.
     """
     asked = {name: Field(value) if isinstance(value, str) else value for name, value in (fields or {}).items()}
+    wanted = {**stored.defaults, **asked}
     holes = [*_replaced(stored.holes, asked)]
+    if needed is not None:
+        used = {key for name in needed if name in wanted for key in wanted[name].keys}
+        unused = {key for key in (*stored.frames, *stored.numbers) if key not in used and short_name(key) not in needed}
+        idle = {where for where in (hole.where for hole in holes) if any(_is_key(key, where) for key in unused)}
+        holes = [replace(hole, level="warn") if hole.where in idle else hole for hole in holes]
     numbers = chosen(len(stored.ends)) if chosen is not None and len(stored.ends) else None
     if not lenient:
         raise_first(holes, path, numbers)
     if not len(stored.ends):
         raise DataError(f"{path}: the dataset is empty (no episode in it)")
     left_out = dict(stored.left_out)
-    wanted = {**stored.defaults, **asked}
     arrays: dict[str, np.ndarray] = {}
     sources: dict[str, str] = {}
     for name, origin in wanted.items():
@@ -247,7 +254,7 @@ def _replaced(holes: Iterable[Hole], asked: Mapping[str, Field]) -> Iterator[Hol
     """Holes in arrays that the caller has said something else to take for are no errors any more."""
     usual = {"action": "action", "actions": "action", "agent_pos": "agent_pos", "state": "agent_pos"}
     for hole in holes:
-        name = usual.get(short_name(hole.where))
+        name = usual.get(short_name(hole.where), "")
         other = name in asked and not any(_is_key(key, hole.where) for key in asked[name].keys)
         yield replace(hole, level="warn") if other and hole.level == "error" else hole
 

@@ -91,6 +91,7 @@ def open_dataset(
     format: str | None = None,
     fields: Mapping[str, str | Field] | None = None,
     episodes: str | Sequence[int] | np.ndarray | None = None,
+    needed: Sequence[str] | None = None,
     verify: bool = False,
     lenient: bool = False,
 ) -> Dataset:
@@ -103,6 +104,7 @@ def open_dataset(
             named here is where the format usually has it. ``{"pixels": "obs/robot0_eye_in_hand_image"}`` takes another camera.
         episodes: only these, as numbers or in words (``"0-4,7"``, ``"!3,8"`` for all but those). What is wrong with the others does
             not matter then.
+        needed: canonical names of all that will be used; what is wrong with other arrays does not matter then.
         verify: hold all files against ``PATH.sha256`` first, if there is one (:mod:`uva_agents.data.checksums`).
         lenient: open what can be read in spite of what is wrong; :attr:`Dataset.holes` says it. For looking at, not for training.
 
@@ -122,7 +124,7 @@ def open_dataset(
     if verify:
         check_sums(path)
     chosen = None if episodes is None else _chooser(episodes)
-    return to_dataset(path, found.name, _read(found, path), fields, chosen=chosen, lenient=lenient)
+    return to_dataset(path, found.name, _read(found, path), fields, chosen=chosen, needed=needed, lenient=lenient)
 
 
 def _read(found: Format, path: Path) -> Stored:

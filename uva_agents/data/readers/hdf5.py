@@ -182,8 +182,10 @@ class Demonstrations:
         # The name carries the scene, which the instruction lacks, and is what the released model was trained with.
         self.task = re.sub(r"_demo$", "", self.path.stem).replace("_", " ") if self.libero else None
         self.bad: dict[int, str] = {}
+        self.groups: set[str] = set()
         demos = [self._arrays(data, number, name) for number, name in enumerate(self.names)]
         keys = self._keys(demos)
+        self.left_out |= dict.fromkeys(sorted(self.groups - set(keys)), "a group, only arrays are read")
         self.cameras = [key for key in keys if key in self.layouts]
         self.shapes = {key: tuple(int(n) for n in keys[key].shape[1:]) for key in keys}
         self.lengths = np.zeros(len(demos), np.int64)
@@ -220,8 +222,8 @@ class Demonstrations:
                 keys += [f"obs/{key}" for key in obs]
             for key in keys:
                 array = member(demo, key, self.home)
-                if not hasattr(array, "shape"):
-                    self.left_out[key] = "a group, only arrays are read"
+                if array is None or not hasattr(array, "shape"):
+                    self.groups.add(key)
                     continue
                 found[key] = array
                 if array.external:
@@ -272,6 +274,7 @@ class Demonstrations:
                     return str(error)
             except DAMAGE as error:
                 self._spoil(number, f"{where} is damaged: {one_line(error)}; copy it again")
+        plain, odd = 0, []
         for number in have:
             if number in self.bad:
                 continue
@@ -285,10 +288,10 @@ class Demonstrations:
                 continue
             if layout is None and key not in self.layouts:
                 if array.ndim > 0 and array.dtype.kind in "fiub" and not too_wide(array.shape):
-                    continue
-                if key == "actions":
-                    raise DataError(f"{where} is {array.dtype} {array.shape}: rows of real numbers were expected")
-                return f"{array.dtype} {array.shape[1:]} per row"
+                    plain += 1
+                else:
+                    odd.append(number)
+                continue
             if key not in self.layouts and layout is not None:
                 if any(n in have and n < number and n not in self.bad for n in have):
                     return f"{self.path}: {key} of {self.names[number]} is not stored as that of the demonstrations before it"
@@ -299,6 +302,18 @@ class Demonstrations:
                 first = self.names[next(n for n in have if n not in self.bad)]
                 del self.layouts[key]
                 return f"{self.path}: the pictures {key} of {self.names[number]} are not stored as those of {first}"
+        if odd and plain >= len(odd):  # most are right: it is these demonstrations that are not
+            for number in odd:
+                array = demos[number][key]
+                text = f"{array.dtype} {array.shape}, rows of real numbers as in the others were expected"
+                self._spoil(number, f"{self.path}: {self.names[number]}/{key} is {text}")
+        elif odd:
+            array = demos[odd[0]][key]
+            text = f"{array.dtype} {array.shape[1:]} per row"
+            if key == "actions":
+                where = f"{self.path}: {self.names[odd[0]]}/actions"
+                raise DataError(f"{where} is {array.dtype} {array.shape}: rows of real numbers were expected")
+            return text
         return None
 
     def _demonstration(

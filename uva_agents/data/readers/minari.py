@@ -286,7 +286,7 @@ def _leaves(group: h5py.Group, home: Path, prefix: str = "", depth: int = 0) -> 
         key, value = f"{prefix}{name}", member(group, name, home)
         if value is not None and hasattr(value, "keys"):
             found.update(_leaves(value, home, f"{key}/", depth + 1))
-        elif value is not None and getattr(value, "ndim", 0):
+        elif value is not None and hasattr(value, "ndim") and value.ndim:
             found[key] = value
     return found
 

@@ -105,7 +105,7 @@ def read_arrays(files: ZarrFiles) -> Arrays:
             _lose(found, key, str(error), grave=_looks_essential(files, name))
             continue
         partly += _take(found, path, name, stored)
-    rows = [len(value) for value in (*found.numbers.values(), *found.frames.values())]
+    rows = [len(numbers) for numbers in found.numbers.values()] + [len(frames) for frames in found.frames.values()]
     found.ends, holes = read_ends(files, max(set(rows), key=rows.count) if rows else 0)
     found.holes += holes
     for key, bad, problem in partly:
@@ -179,6 +179,9 @@ def _attributes(files: ZarrFiles, found: Arrays) -> dict[str, Any]:
         try:
             value = files.metadata(key)
             if value is None and not (files.path / key).is_symlink():
+                if key == "zarr.json" and files.metadata(".zgroup") is None and _is_third(files):
+                    text = f"{files.path} has no zarr.json: the rate and the tasks that it may have said are lost"
+                    found.holes.append(Hole(text, key, "warn"))
                 continue
             value = attributes(value)
             if not isinstance(value, dict):
@@ -188,6 +191,10 @@ def _attributes(files: ZarrFiles, found: Arrays) -> dict[str, Any]:
             found.holes.append(Hole(str(error), key))
             return {}
     return {}
+
+
+def _is_third(files: ZarrFiles) -> bool:
+    return any(files.path.joinpath(f"data/{name}/zarr.json").exists() for name in files.children("data")[:3])
 
 
 def _defaults(arrays: Arrays, environment: object) -> dict[str, Field]:
