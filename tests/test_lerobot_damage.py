@@ -309,7 +309,7 @@ def test_pictures_inside_parquet_are_8_bit_colour_or_grey_of_the_size_that_is_sa
 
     from PIL import Image
 
-    cells = []
+    cells: list[tuple[bytes | None, str | None]] = []
     for frame in datasets.recording()["pixels"]:
         image = Image.fromarray(frame)
         if mode == "I;16":
@@ -323,11 +323,12 @@ def test_pictures_inside_parquet_are_8_bit_colour_or_grey_of_the_size_that_is_sa
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         content = buffer.getvalue()[:200] if mode == "torn" else buffer.getvalue()
-        cells.append({"bytes": content, "path": None})
+        cells.append((content, None))
     if mode in ("path", "none"):
-        cells = [{"bytes": None, "path": "/etc/passwd" if mode == "path" else None}] * 55
+        cells = [(None, "/etc/passwd" if mode == "path" else None)] * 55
     cell = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    table(copy, DATA, **{"observation.images.top": pa.array(cells, cell)})
+    pictures = pa.array([{"bytes": content, "path": path} for content, path in cells], cell)
+    table(copy, DATA, **{"observation.images.top": pictures})
     feature(copy, "observation.images.top", {"dtype": "image", "shape": [32, 32, 3], "names": None})
     if mode in ("L", "RGBA", "P"):
         dataset = open_dataset(copy)
