@@ -110,7 +110,10 @@ def test_checksums_beside_a_dataset_show_every_change(tmp_path, capsys):
 
 def test_what_is_written_here_has_a_checksum_in_every_chunk(tmp_path):
     rng = np.random.default_rng(0)
-    episode = {"img": rng.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8), "action": rng.random((30, 2), np.float32)}
+    episode: dict[str, np.ndarray] = {
+        "img": rng.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8),
+        "action": rng.random((30, 2), np.float32),
+    }
     write_replay_buffer_by_episode(tmp_path / "a.zarr", [episode])
     chunk = tmp_path / "a.zarr" / "data" / "action" / "c" / "0" / "0"
     content = bytearray(chunk.read_bytes())
