@@ -293,3 +293,53 @@ def test_what_is_wrong_with_one_episode_leaves_the_others(copy, tmp_path, capsys
     table(copy, DATA, timestamp=times)
     with pytest.raises(DataError, match="timestamp of step 3 of episode 0"):
         open_dataset(copy, episodes="0")
+
+
+def test_films_with_lost_frames_are_refused_and_say_where(copy):
+    from tests.films import film
+
+    film(copy / FILM, 55, times="(N+5*gte(N,30))/10", codec=("-c:v", "libx264", "-g", "2"))
+    refused(copy, FILM, "episode 1", "step 10 is at 3 s, and the nearest frame at 3.5 s", "frames are missing")
+    assert open_dataset(copy, episodes="0").arrays["pixels"][:].shape == (20, 32, 32, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "I;16", "clear", "small", "torn", "path", "none"])
+def test_pictures_inside_parquet_are_8_bit_colour_or_grey_of_the_size_that_is_said(copy, mode):
+    import io
+
+    from PIL import Image
+
+    cells = []
+    for frame in datasets.recording()["pixels"]:
+        image = Image.fromarray(frame)
+        if mode == "I;16":
+            image = Image.fromarray(frame[..., 0].astype(np.uint16) * 200)
+        elif mode == "clear":
+            image.putalpha(100)
+        elif mode in ("L", "RGBA", "P"):
+            image = image.convert(mode)
+        elif mode == "small":
+            image = image.resize((16, 32))
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        content = buffer.getvalue()[:200] if mode == "torn" else buffer.getvalue()
+        cells.append({"bytes": content, "path": None})
+    if mode in ("path", "none"):
+        cells = [{"bytes": None, "path": "/etc/passwd" if mode == "path" else None}] * 55
+    cell = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table(copy, DATA, **{"observation.images.top": pa.array(cells, cell)})
+    feature(copy, "observation.images.top", {"dtype": "image", "shape": [32, 32, 3], "names": None})
+    if mode in ("L", "RGBA", "P"):
+        dataset = open_dataset(copy)
+        assert np.asarray(dataset.arrays["pixels"]).shape == (55, 32, 32, 3)
+        assert mode == "P" or any("observation.images.top: " in note for note in dataset.notes)
+    else:
+        refused(copy, DATA, "picture observation.images.top of row 0 cannot be read")
+
+
+def test_a_few_bytes_that_stand_for_many_numbers_are_not_unpacked(copy):
+    huge = pa.array(np.zeros(2_000_000, np.float32))
+    offsets = pa.array([0, *range(1_999_946, 2_000_001)], pa.int32())
+    table(copy, DATA, action=pa.ListArray.from_arrays(offsets, huge))
+    assert (copy / DATA).stat().st_size < 2**20
+    refused(copy, DATA, "action", "values in 55 rows")

@@ -206,9 +206,8 @@ def _whole(rows: np.ndarray, scale: float, source: str) -> np.ndarray:
         flat = rows.reshape(len(rows), -1)
         if ((flat.max(1) <= 1) & ((flat > 0) & (flat < 1)).any(1)).any():
             raise DataError(f"{source}: some pictures are in [0, 255] and some in [0, 1]: bring them to one scale")
-    values = rows.astype(np.float64 if rows.dtype.itemsize > 4 else np.float32)
-    whole: np.ndarray = np.round(values * scale).astype(np.uint8)
-    return whole
+    values: np.ndarray = rows.astype(np.float64 if rows.dtype.itemsize > 4 else np.float32)
+    return np.asarray(np.round(values * np.float32(scale)), np.uint8)
 
 
 def _range(rows: np.ndarray, source: str) -> tuple[float, float]:

@@ -14,7 +14,6 @@ from uva_agents.data.lerobot_tables import (
     DATA_MB,
     FILES_PER_CHUNK,
     VIDEO_MB,
-    arrow,
     arrow_column,
     bookkeeping,
     dataset_info,
@@ -29,6 +28,7 @@ from uva_agents.data.lerobot_tables import (
     write_tasks,
 )
 from uva_agents.data.readers.lerobot_meta import DATA_PATH, VIDEO_PATH
+from uva_agents.data.readers.parquet import arrow
 from uva_agents.data.video import VideoWriter
 from uva_agents.errors import DataError, InputError
 
@@ -96,8 +96,8 @@ def write_lerobot(
     write_episodes(folder, rows)
     write_tasks(folder, distinct)
     write_json(folder / "meta" / "stats.json", {feature: joined(parts) for feature, parts in totals.items()})
-    counts = {"episodes": len(episodes), "frames": episodes.steps, "tasks": len(distinct)}
-    write_json(folder / "meta" / "info.json", dataset_info(described, fps=fps, **counts))
+    info = dataset_info(described, fps=fps, episodes=len(episodes), frames=episodes.steps, tasks=len(distinct))
+    write_json(folder / "meta" / "info.json", info)
 
 
 def _as(described: Mapping[str, Any], values: np.ndarray, key: str) -> np.ndarray:

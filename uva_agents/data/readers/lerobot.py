@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+_UNEQUAL = "{path} has {count} rows in data/ that do not match the lengths in meta/episodes: the dataset contradicts itself; copy it again"
 _ON_TIME = 0.2
 """Of a step: how far a time may be from where it belongs. Containers and single precision round by less."""
 
@@ -54,12 +55,16 @@ def read_lerobot(path: Path) -> Stored:
             left_out[key] = f"{feature.shape} numbers per row"
     files = _data_files(path, info, episodes)
     stored = [key for key, feature in info.features.items() if feature.dtype != "video"]
+    count = 0
     for name in files:
-        _, there = columns_of(path, name)
+        rows, there = columns_of(path, name)
+        count += rows
         if unknown := sorted(set(there) - set(stored)):
             raise DataError(f"{path / name} has columns {', '.join(unknown)} that meta/info.json does not declare")
         if absent := sorted(set(stored) - set(there)):
             raise DataError(f"{path / name} lacks the columns {', '.join(absent)} that meta/info.json promises")
+    if count != episodes.lengths.sum():  # before they are unpacked: a few bytes can promise any number of rows
+        raise DataError(_UNEQUAL.format(path=path, count=count))
     numeric = [key for key in stored if key not in left_out and not info.features[key].is_camera]
     parts = [read_table(path, name, columns=sorted({*numeric, "episode_index", "frame_index"})) for name in files]
     holes = _Holes(len(episodes.lengths))
@@ -72,11 +77,15 @@ def read_lerobot(path: Path) -> Stored:
     for key, feature in info.features.items():
         if key in left_out or not feature.is_camera:
             continue
-        frames[key] = (
-            _videos(path, info, key, episodes, notes, holes)
-            if feature.dtype == "video"
-            else LazyFrames([PictureFrames(path, name, key, feature.size) for name in files], (*feature.size, 3))
-        )
+        if feature.dtype == "video":
+            frames[key] = _videos(path, info, key, episodes, notes, holes)
+            continue
+        pictures = [PictureFrames(path, name, key, feature.size) for name in files]
+        frames[key] = LazyFrames(pictures, (*feature.size, 3))
+        try:
+            notes += [note for note in (part.note() for part in pictures[:1]) if note]
+        except DataError as error:
+            holes.add(str(error), key, 0)
     return Stored(
         frames=frames,
         numbers=numbers,
@@ -134,10 +143,7 @@ def _check_rows(
     step = np.concatenate([np.arange(n) for n in lengths])
     found = columns["episode_index"]
     if len(found) != len(number) or (found != number).any():
-        raise DataError(
-            f"{path} has {len(found)} rows in data/ that do not match the lengths in meta/episodes: the dataset contradicts "
-            "itself; copy it again"
-        )
+        raise DataError(_UNEQUAL.format(path=path, count=len(found)))
     for key, expected, words in (
         ("frame_index", step, "does not count from 0"),
         ("index", np.arange(len(step)), "does not count all rows"),

@@ -14,6 +14,13 @@ from uva_agents.data.lazy import file_identity
 from uva_agents.data.readers.parquet import columns_of, read_table
 from uva_agents.errors import DataError
 
+_CHANGED = {
+    "L": "grey, shown as three equal channels",
+    "1": "black and white, shown as three equal channels",
+    "RGBA": "has an alpha channel that is opaque everywhere, left away",
+    "LA": "grey with an alpha channel that is opaque everywhere, shown as three equal channels",
+}
+
 
 class MissingFrames:
     """The place of frames that cannot be read: whoever looks at them is told why."""
@@ -41,27 +48,31 @@ class PictureFrames:
         return self.count
 
     def read(self, rows: np.ndarray) -> np.ndarray:
+        return np.stack([self._picture(int(row))[0] for row in rows])
+
+    def note(self) -> str | None:
+        """What is changed in the first picture, in words."""
+        return _CHANGED.get(self._picture(0)[1]) and f"{self.key}: {_CHANGED[self._picture(0)[1]]}"
+
+    def _picture(self, row: int) -> tuple[np.ndarray, str]:
+        """uint8 (H, W, 3), and how it was stored, in PIL's words."""
         from PIL import Image
 
-        column = _picture_column(self.folder, self.name, self.key, self.identity)
-        found = []
-        for row in rows:
-            where = f"{self.folder / self.name}: picture {self.key} of row {row}"
-            cell = column[int(row)].as_py()
-            content = cell.get("bytes") if isinstance(cell, dict) else cell
-            if not isinstance(content, bytes):
-                path = cell.get("path") if isinstance(cell, dict) else None
-                raise DataError(
-                    f"{where} cannot be read: " + (f"only a path is stored: {path}" if path else "there is none")
-                )
-            try:
-                image = Image.open(io.BytesIO(content))
+        where = f"{self.folder / self.name}: picture {self.key} of row {row}"
+        cell = _picture_column(self.folder, self.name, self.key, self.identity)[row].as_py()
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if not isinstance(content, bytes):
+            path = cell.get("path") if isinstance(cell, dict) else None
+            raise DataError(
+                f"{where} cannot be read: " + (f"only a path is stored: {path}" if path else "there is none")
+            )
+        try:
+            with Image.open(io.BytesIO(content)) as image:
                 if image.size != self.size[::-1]:
                     raise DataError(f"it is {image.size[::-1]}, not {self.size} pixels")
-                found.append(decoded_picture(image))
-            except Exception as error:  # PIL raises a dozen types for damaged pictures
-                raise DataError(f"{where} cannot be read: {error}") from error
-        return np.stack(found)
+                return decoded_picture(image), image.mode
+        except Exception as error:  # PIL raises a dozen types for damaged pictures
+            raise DataError(f"{where} cannot be read: {error}") from error
 
 
 @lru_cache(maxsize=4)

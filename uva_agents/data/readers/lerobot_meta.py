@@ -185,7 +185,9 @@ def read_episodes(path: Path, info: Info) -> EpisodeTable:
             )
 
     def place(prefix: str) -> np.ndarray:
-        found = np.stack([columns[f"{prefix}/chunk_index"][order], columns[f"{prefix}/file_index"][order]], axis=1)
+        found: np.ndarray = np.stack(
+            [columns[f"{prefix}/chunk_index"][order], columns[f"{prefix}/file_index"][order]], axis=1
+        )
         if (bad := np.flatnonzero((found < 0).any(1) | (found >= _LARGEST).any(1))).size:
             raise DataError(
                 f"{path}: episode {bad[0]} is in {prefix} chunk {found[bad[0], 0]}, file {found[bad[0], 1]}"

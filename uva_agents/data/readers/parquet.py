@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uva_agents.data.contained import contained
-from uva_agents.data.readers.dataset import MissingExtraError
+from uva_agents.data.readers.dataset import MAX_NUMBERS, MissingExtraError
 from uva_agents.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_EXTRA = 1_000_000
+"""Values that a table may have beyond what its rows should: texts of many tasks, for example."""
 
 
 def arrow() -> tuple[Any, Any]:
@@ -36,7 +40,10 @@ def columns_of(folder: Path, name: str | Path) -> tuple[int, tuple[str, ...]]:
     Raises:
         DataError, MissingExtraError: see :func:`read_table`.
     """
-    return _with(folder, name, lambda file: (int(file.metadata.num_rows), tuple(file.schema_arrow.names)))
+    found: tuple[int, tuple[str, ...]] = _with(
+        folder, name, lambda file: (int(file.metadata.num_rows), tuple(file.schema_arrow.names))
+    )
+    return found
 
 
 def read_table(
@@ -59,6 +66,7 @@ def read_table(
         if absent:
             raise DataError(f"{folder / name} lacks the columns {', '.join(absent)}")
         chosen = None if columns is None else [*columns, *(column for column in optional if column in there)]
+        _check_size(file.metadata, set(chosen or there), folder / name)
         return file.read(columns=chosen)
 
     return _with(folder, name, read)
@@ -80,6 +88,24 @@ def _with(folder: Path, name: str | Path, act: Any) -> Any:
         raise DataError(f"{folder / name} is damaged or cut short: {_short(error)}; copy it again") from error
 
 
+def _check_size(metadata: Any, chosen: set[str], path: Path) -> None:
+    """A few bytes can stand for any number of equal values: what would fill the memory is refused before it is unpacked."""
+    most = MAX_NUMBERS * metadata.num_rows + _EXTRA
+    counts: dict[str, int] = {}
+    for group in range(metadata.num_row_groups):
+        part = metadata.row_group(group)
+        for index in range(part.num_columns):
+            column = part.column(index)
+            key = column.path_in_schema
+            counts[key] = counts.get(key, 0) + column.num_values
+    for key, count in counts.items():
+        # Names have dots of their own: "action.list.element" belongs to "action", "observation.state" to itself.
+        if count > most and any(key == name or key.startswith(f"{name}.") for name in chosen):
+            raise DataError(
+                f"{path}: {key} has {count:,} values in {metadata.num_rows:,} rows, more than such rows can have"
+            )
+
+
 def rectangular(column: Any, shape: Sequence[int] | None, source: str) -> np.ndarray:
     """A column of numbers, or of (nested) lists of numbers of one length, as an array (N, ...).
 
@@ -91,7 +117,8 @@ def rectangular(column: Any, shape: Sequence[int] | None, source: str) -> np.nda
     """
     pa, pc = arrow()[0], _compute()
     flat = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    rows, found = len(flat), []
+    rows = len(flat)
+    found: list[int] = []
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     while any(is_list(flat.type) for is_list in lists):
         _no_null(flat, source)
