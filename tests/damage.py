@@ -271,8 +271,8 @@ def _follow(source: int, child: int, seeds: Sequence[int]) -> list[Outcome]:
     begun: Damage | None = None
     try:
         while len(found) < len(seeds):
-            size = _receive(source, 8)
-            content = _receive(source, int.from_bytes(size, "little")) if size else size
+            size = _receive(source, 8, child)
+            content = _receive(source, int.from_bytes(size, "little"), child) if size else size
             if not content:
                 kind = "hang" if content is None else "crash"
                 os.kill(child, signal.SIGKILL)
@@ -293,14 +293,25 @@ def _follow(source: int, child: int, seeds: Sequence[int]) -> list[Outcome]:
     return found
 
 
-def _receive(source: int, size: int) -> bytes | None:
-    """So many bytes; none if the other end is gone, ``None`` if they do not come in time."""
+def _receive(source: int, size: int, child: int) -> bytes | None:
+    """So many bytes; none if the other end is gone, ``None`` if it hangs: works too long for them, or waits for ever."""
     content = b""
+    worked, waited = _worked(child), 0
     while len(content) < size:
         if not select.select([source], [], [], SECONDS)[0]:
-            return None
+            waited += 1
+            # On a busy machine a second is little work: what counts is the child's own time.
+            if _worked(child) - worked > SECONDS or waited > 12:
+                return None
+            continue
         piece = os.read(source, size - len(content))
         if not piece:
             return b""
         content += piece
     return content
+
+
+def _worked(child: int) -> float:
+    """Seconds of processor time of a process."""
+    fields = Path(f"/proc/{child}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

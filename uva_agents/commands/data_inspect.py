@@ -66,7 +66,7 @@ def inspect(args: argparse.Namespace) -> int:
     if found.dataset is not None and found.dataset.cameras and (args.sheet is not None or not quiet):
         sheet = args.sheet or Path(f"{args.path.resolve().name}_sheet.png")
         try:
-            contact_sheet(found.dataset, sheet)
+            contact_sheet(found.dataset, sheet, without=found.skip)
             if not quiet:
                 print(f"contact sheet: {sheet}")
         except OSError as error:

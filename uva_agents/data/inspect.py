@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -230,18 +230,29 @@ def _ordered(found: list[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda f: -LEVELS.index(f.level)))
 
 
-def contact_sheet(dataset: Dataset, path: Path, *, episodes: int = 6, frames: int = 8, side: int = 128) -> None:
+def contact_sheet(
+    dataset: Dataset,
+    path: Path,
+    *,
+    episodes: int = 6,
+    frames: int = 8,
+    side: int = 128,
+    without: Collection[int] = (),
+) -> None:
     """Write a PNG: a row per episode, moments of it from left to right, all cameras below each other.
 
+    Args:
+        without: episodes that are not shown.
+
     Raises:
-        ValueError: there are no pictures, or they cannot be read.
+        DataError: there are no pictures, or they cannot be read.
     """
     from PIL import Image, ImageDraw
 
     if not dataset.cameras:
         raise DataError(f"{dataset.path} has no pictures to show")
     starts = dataset.starts
-    whole = np.flatnonzero(np.diff(dataset.ends, prepend=0) > 0)
+    whole = np.setdiff1d(np.flatnonzero(np.diff(dataset.ends, prepend=0) > 0), np.array([*without], np.int64))
     if not len(whole):
         raise DataError(f"{dataset.path} has no episode that can be shown")
     chosen = whole[np.unique(np.linspace(0, len(whole) - 1, min(episodes, len(whole))).round().astype(int))]
