@@ -61,10 +61,12 @@ def test_a_film_at_another_rate_and_size_is_labelled_at_the_control_rate(
 
 
 def test_frames_are_chosen_by_time_and_cut_in_the_middle() -> None:
-    assert resampled(25, 25.0, 10.0).tolist() == [0, 2, 5, 8, 10, 12, 15, 18, 20, 22]
-    assert resampled(3, 5.0, 10.0).tolist() == [0, 0, 1, 2, 2]
+    assert resampled(np.arange(25) / 25, 10.0).tolist() == [0, 2, 5, 8, 10, 12, 15, 18, 20, 22]
+    assert resampled(np.arange(3) / 5, 10.0).tolist() == [0, 0, 1, 2, 2]
+    uneven = np.array([0, 0.1, 0.2, 0.3, 0.8, 0.82])  # two frames were lost, one came late
+    assert resampled(uneven, 10.0).tolist() == [0, 1, 2, 3, 3, 3, 4, 4, 4]
     with pytest.raises(ValueError, match="less than two control steps"):
-        resampled(3, 30.0, 10.0)
+        resampled(np.arange(3) / 30, 10.0)
     wide = np.zeros((20, 60, 3), np.uint8)
     wide[:, 20:40] = 200
     middle = wide[chosen((20, 60), (10, 10), None)]
@@ -91,6 +93,7 @@ def test_a_crop_that_is_not_inside_the_frames_is_named(crop: tuple[int, int, int
     [
         ("gone.mp4", None, "no file"),
         ("text.mp4", b"not a film", "not a video"),
+        ("broken.npz", b"PK not an archive", "cannot be read as an array"),
         ("flat.npy", np.zeros((4, 4)), "uint8 frames"),
         ("short.npy", np.zeros((1, 96, 96, 3), np.uint8), "less than two control steps"),
     ],
@@ -103,7 +106,10 @@ def test_what_is_no_video_is_named(
         path.write_bytes(content)
     elif content is not None:
         np.save(path, content)
-    assert cli.main(["label", str(path), "--weights", str(weights), "--out", str(tmp_path / "out"), "--quiet"]) == 2
+    assert cli.main(["label", str(path), "--weights", str(weights), "--out", str(tmp_path / "out"), "--quiet"]) in (
+        2,
+        3,
+    )
     assert match in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

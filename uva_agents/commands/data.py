@@ -8,12 +8,20 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``uva data collect ENVIRONMENT OUT``, ``sketch OUT``, ``inspect PATH`` and ``convert IN OUT``."""
     from uva_agents.commands.data_collect import add_collect_arguments
-    from uva_agents.commands.data_formats import add_convert_arguments, add_inspect_arguments
+    from uva_agents.commands.data_formats import add_convert_arguments
+    from uva_agents.commands.data_inspect import add_checksum_arguments, add_inspect_arguments
     from uva_agents.commands.data_sketch import add_sketch_arguments
 
-    actions = parser.add_subparsers(title="what to do", metavar="collect | sketch | inspect | convert", required=True)
+    actions = parser.add_subparsers(
+        title="what to do", metavar="collect | sketch | inspect | checksum | convert", required=True
+    )
     add_inspect_arguments(
         actions.add_parser("inspect", help="what a dataset of any format holds, and what is wrong with it")
+    )
+    add_checksum_arguments(
+        actions.add_parser(
+            "checksum", help="write checksums of a dataset's files beside it; inspect, train and convert check them"
+        )
     )
     add_convert_arguments(actions.add_parser("convert", help="write a dataset as LeRobot v3 or zarr"))
     add_sketch_arguments(

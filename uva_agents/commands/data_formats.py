@@ -1,8 +1,9 @@
-"""``uva data inspect`` and ``uva data convert``: datasets of any known format."""
+"""``uva data convert``: datasets of any known format in another one."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,24 +11,50 @@ if TYPE_CHECKING:
     from uva_agents.data.fields import Field
 
 
-def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``uva data inspect FOLDER``."""
-    _add_source(parser)
-    parser.add_argument(
-        "--sheet", type=Path, default=None, metavar="PNG", help="contact sheet to write (default: NAME_sheet.png here)"
-    )
-    parser.add_argument("--every-frame", action="store_true", help="decode all pictures, not some of them")
-    parser.set_defaults(action=inspect)
+ALL = "*"
+"""``--skip`` without a name."""
 
 
 def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``uva data convert IN OUT --to FORMAT``."""
     from uva_agents.data.writers import TARGETS
 
-    _add_source(parser)
+    add_source(parser)
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument(
         "--to", choices=TARGETS, required=True, help="lerobot: v3, parquet and mp4; zarr: replay buffer"
+    )
+    parser.add_argument(
+        "--episodes",
+        default=None,
+        metavar="LIST",
+        help="only these, for example 0-4,7, or '!3,8' for all but these (default: all)",
+    )
+    parser.add_argument(
+        "--skip",
+        action="append",
+        nargs="?",
+        const=ALL,
+        default=[],
+        metavar="NAME",
+        help="leave the array NAME out; without NAME, whatever cannot be read. Otherwise leaving something out is status 1",
+    )
+    parser.add_argument(
+        "--task", default=None, metavar="TEXT", help="an instruction for all episodes, in place of theirs"
+    )
+    parser.add_argument(
+        "--camera",
+        action="append",
+        default=[],
+        metavar="NAME=FEATURE",
+        help="lerobot: what a camera is called there, for example pixels=observation.image (default: observation.images.NAME)",
+    )
+    parser.add_argument(
+        "--names",
+        action="append",
+        default=[],
+        metavar="NAME=A,B,...",
+        help="lerobot: names of the numbers of an array, for example action=x,y (default: dim_0, dim_1, ...)",
     )
     parser.add_argument("--hz", type=float, default=None, help="steps per second, where the data do not say")
     parser.add_argument("--force", action="store_true", help="replace OUT")
@@ -35,57 +62,8 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(action=convert)
 
 
-def inspect(args: argparse.Namespace) -> int:
-    """Print what is in a dataset and write its contact sheet. 1 if something is wrong with it.
-
-    Raises:
-        FileNotFoundError, ValueError: see :func:`uva_agents.data.open_dataset`.
-    """
-    import numpy as np
-
-    from uva_agents.data.inspect import contact_sheet, inspect_dataset
-    from uva_agents.data.readers import FORMATS, open_dataset
-
-    dataset = open_dataset(args.path, format=args.format, fields=_fields(args.field))
-    found = inspect_dataset(dataset, every_frame=args.every_frame)
-    lengths = found.lengths
-    print(f"{args.path}: {FORMATS[dataset.format].title}")
-    rate = "control rate unknown" if dataset.control_hz is None else f"{dataset.control_hz:g} Hz"
-    if dataset.control_hz is not None:
-        rate += f", {lengths.sum() / dataset.control_hz / 60:.1f} minutes"
-    print(
-        f"{len(lengths)} episodes of {lengths.min()} to {lengths.max()} steps (median {np.median(lengths):g}), "
-        f"{lengths.sum()} steps, {rate}"
-    )
-    tasks = sorted(set(dataset.tasks or ()) - {""})
-    for task in tasks[:5]:
-        print(f"task: {task}")
-    if len(tasks) > 5:
-        print(f"... and {len(tasks) - 5} more tasks")
-    width = max(len(key.name) for key in found.keys)
-    for key in found.keys:
-        shape = " x ".join(map(str, key.shape))
-        origin = "" if key.source == key.name else f"  from {key.source}"
-        print(f"  {key.name:<{width}}  {key.dtype:<7}  {shape:<22}  {key.low:.4g} to {key.high:.4g}{origin}")
-    for note in found.notes:
-        print(f"note: {note}")
-    problems = [*found.problems]
-    if dataset.cameras:
-        sheet = args.sheet or Path(f"{args.path.resolve().name}_sheet.png")
-        try:
-            contact_sheet(dataset, sheet)
-            print(f"contact sheet: {sheet}")
-        except ValueError as error:
-            problems.append(f"no contact sheet: {error}")
-    for problem in problems:
-        print(f"wrong: {problem}")
-    if not problems:
-        print("nothing wrong was found")
-    return 1 if problems else 0
-
-
 def convert(args: argparse.Namespace) -> int:
-    """Write a dataset in another format.
+    """Write a dataset in another format. 1 if an array of it is left out that ``--skip`` does not name.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`uva_agents.data.open_dataset` and :func:`uva_agents.data.convert_dataset`.
@@ -95,7 +73,12 @@ def convert(args: argparse.Namespace) -> int:
     from uva_agents.data.readers import open_dataset
     from uva_agents.data.writers import convert_dataset
 
-    dataset = open_dataset(args.path, format=args.format, fields=_fields(args.field))
+    fields = parse_fields(args.field)
+    dataset = open_dataset(args.path, format=args.format, fields=fields, episodes=args.episodes, verify=True)
+    dataset = dataset.without([name for name in args.skip if name != ALL])
+    lost = {} if ALL in args.skip else dataset.left_out
+    for note in dataset.notes:
+        print(f"note: {note}")
     with Progress(disable=args.quiet) as bar:
         task = bar.add_task("episodes", total=len(dataset))
         convert_dataset(
@@ -104,13 +87,31 @@ def convert(args: argparse.Namespace) -> int:
             args.to,
             control_hz=args.hz,
             force=args.force,
+            task=args.task,
+            cameras=dict(_pair("--camera", text, "pixels=observation.image") for text in args.camera),
+            names={
+                name: [part.strip() for part in listed.split(",")]
+                for name, listed in (_pair("--names", text, "action=x,y") for text in args.names)
+            },
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     print(f"{len(dataset)} episodes, {dataset.ends[-1]} steps: {args.out}")
-    return 0
+    for key in lost:
+        print(f"not in {args.out}: {key} (see above); --skip {key} says that this is meant", file=sys.stderr)
+    return 1 if lost else 0
 
 
-def _add_source(parser: argparse.ArgumentParser) -> None:
+def _pair(option: str, text: str, example: str) -> tuple[str, str]:
+    from uva_agents.errors import InputError
+
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise InputError(f"{option} {text}: give NAME=..., for example {example}")
+    return name, value
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Arguments that say what to open."""
     parser.add_argument("path", type=Path, help="dataset, file or folder")
     parser.add_argument(
         "--format", default=None, help="lerobot, umi, zarr, minari, hdf5 or video (default: recognise it)"
@@ -124,14 +125,20 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _fields(given: list[str]) -> dict[str, str | Field]:
+def parse_fields(given: list[str]) -> dict[str, str | Field]:
+    """``NAME=KEY`` or ``NAME=KEY+KEY`` as given on the command line.
+
+    Raises:
+        InputError: one is something else.
+    """
     from uva_agents.data.fields import Field
+    from uva_agents.errors import InputError
 
     found: dict[str, str | Field] = {}
     for text in given:
         name, equals, keys = text.partition("=")
         if not (name and equals and keys):
-            raise ValueError(f"--field {text}: give NAME=KEY, for example pixels=obs/agentview_image")
+            raise InputError(f"--field {text}: give NAME=KEY, for example pixels=obs/agentview_image")
         parts = tuple(part.strip() for part in keys.split("+"))
         found[name] = Field(parts if len(parts) > 1 else parts[0])
     return found

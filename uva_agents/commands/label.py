@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from uva_agents.errors import DataError, InputError
 from uva_agents.utils.plots import curves, path_over
 
 _MOST = 0.95
@@ -53,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
     model = UVA.from_pretrained(args.weights, device=args.device)
     spec, hz = model.bundle.spec, model.bundle.spec.control_hz
-    frames, fps = read_video(args.video, args.fps, hz)
-    index = resampled(len(frames), fps, hz)
+    frames, seconds = read_video(args.video, args.fps, hz)
+    index = resampled(seconds, hz)
     part = chosen(frames[0].shape[:2], spec.image_shape, args.crop)
     video = np.stack([fit(frames[i][part], spec.image_shape) for i in index])
     inverse = InverseModel(model, draws=args.draws)
@@ -75,56 +76,94 @@ def run(args: argparse.Namespace) -> int:
     import imageio.v3 as iio
 
     _write(out / "trajectory.png", lambda path: iio.imwrite(path, picture))
-    print(f"{len(actions)} actions at {hz:g} Hz from {len(frames)} frames at {fps:g} per second")
+    print(f"{len(actions)} actions at {hz:g} Hz from {len(frames)} frames {_spacing(seconds)}")
     for name in ("actions.npz", "actions.csv", "trajectory.png"):
         print(f"  {out / name}")
     return 0
 
 
-def read_video(path: Path, fps: float | None, hz: float) -> tuple[Any, float]:
-    """Frames uint8 (N, H, W, 3) and their rate. Arrays are taken to be at the control rate.
+def read_video(path: Path, fps: float | None, hz: float) -> tuple[Any, np.ndarray]:
+    """Frames uint8 (N, H, W, 3), those of a film on disk until they are looked at, and the seconds (N,) at which they are seen.
+
+    Args:
+        fps: frames per second, whatever a film says. Arrays are taken to be at the control rate otherwise.
+        hz: the control rate.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds no video, or its rate is unknown.
+        ValueError: it holds no video, or one without times; a rate that is none.
     """
+    from uva_agents.data.lazy import LazyFrames
+    from uva_agents.data.video import VideoFrames, probe
+
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    if fps is not None and not (np.isfinite(fps) and fps > 0):
+        raise InputError(f"--fps {fps:g}: frames per second, above 0")
     if path.suffix in (".npy", ".npz"):
-        loaded = np.load(path)
-        if path.suffix == ".npz":
-            videos = [key for key in loaded.files if loaded[key].ndim == 4]
-            if len(videos) != 1:
-                raise ValueError(f"{path} has arrays {loaded.files}: exactly one of them must be a video (N, H, W, 3)")
-            loaded = loaded[videos[0]]
-        if loaded.ndim != 4 or loaded.shape[-1] != 3 or loaded.dtype != np.uint8:
-            raise ValueError(f"{path} must hold uint8 frames (N, H, W, 3), got {loaded.dtype} {loaded.shape}")
-        return loaded, fps or hz
-    import imageio.v2 as iio
+        frames = _array(path)
+        return frames, np.arange(len(frames)) / (fps or hz)
+    try:
+        info = probe(path)
+    except DataError as error:
+        raise DataError(f"{path} is not a video that ffmpeg can read: {error}") from error
+    every = np.arange(info.frames)
+    seconds = info.times - info.times[0] if fps is None else every / fps
+    return LazyFrames([VideoFrames(path, info, every)], info.shape), seconds
+
+
+def _array(path: Path) -> np.ndarray:
+    """Frames (N, H, W, 3) of an array, channels where they may be."""
+    from zipfile import BadZipFile
+
+    from uva_agents.data.layouts import picture_layout
 
     try:
-        reader: Any
-        with iio.get_reader(path, format="FFMPEG") as reader:
-            rate = fps or float(reader.get_meta_data().get("fps") or 0)
-            frames = [np.asarray(frame) for frame in reader]
-    except (OSError, ValueError, RuntimeError, IndexError) as error:
-        raise ValueError(f"{path} is not a video that ffmpeg can read: {str(error).splitlines()[0][:200]}") from error
-    if not frames or not np.isfinite(rate) or rate <= 0:
-        raise ValueError(f"{path} has {len(frames)} frames at an unknown rate: say it with --fps")
-    return frames, rate
+        loaded = np.load(path, allow_pickle=False)
+        if path.suffix == ".npz":
+            arrays = {key: loaded[key] for key in loaded.files}
+            videos = [key for key, value in arrays.items() if value.ndim == 4]
+            if len(videos) != 1:
+                raise DataError(f"{path} has arrays {loaded.files}: exactly one of them must be a video (N, H, W, 3)")
+            loaded = arrays[videos[0]]
+    except (OSError, EOFError, BadZipFile, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} cannot be read as an array: {error}") from error
+    wanted = f"{path} must hold uint8 frames (N, H, W, 3), got {loaded.dtype} {loaded.shape}"
+    layout = (
+        picture_layout(loaded.shape, loaded.dtype, lambda rows: loaded[rows], str(path)) if loaded.ndim > 2 else None
+    )
+    if layout is None or not len(loaded):
+        raise DataError(wanted)
+    if layout.note:
+        print(f"{path}: {layout.note}", file=sys.stderr)
+    return layout.convert(loaded, str(path))
 
 
-def resampled(count: int, fps: float, hz: float) -> np.ndarray:
-    """Indices of the frames nearest to every control step.
+def resampled(seconds: np.ndarray, hz: float) -> np.ndarray:
+    """Numbers of the frames nearest in time to every control step.
+
+    Args:
+        seconds: (N,) at which the frames are seen, increasing from 0.
 
     Raises:
-        ValueError: less than two control steps of video.
+        DataError: less than two control steps of video.
     """
-    steps = int(np.floor((count - 1) * hz / fps + 1e-6)) + 1
+    steps = int(np.floor(seconds[-1] * hz + 1e-6)) + 1
     if steps < 2:
-        raise ValueError(f"the video lasts {count / fps:.2f} s, which is less than two control steps at {hz:g} Hz")
-    nearest: np.ndarray = np.rint(np.arange(steps) * fps / hz).astype(int).clip(0, count - 1)
+        raise DataError(f"the video lasts {seconds[-1]:.2f} s, which is less than two control steps at {hz:g} Hz")
+    places = np.interp(np.arange(steps) / hz, seconds, np.arange(len(seconds)))
+    nearest: np.ndarray = np.rint(np.round(places, 6)).astype(int)
     return nearest
+
+
+def _spacing(seconds: np.ndarray) -> str:
+    gaps = np.diff(seconds)
+    mean = float(seconds[-1]) / len(gaps)
+    if np.abs(seconds - np.arange(len(seconds)) * mean).max() <= mean / 4:
+        return f"at {round(1 / mean, 2):g} per second"
+    return f"{gaps.min():.3g} to {gaps.max():.3g} s apart, each taken at its time"
 
 
 def chosen(size: tuple[int, int], aspect: tuple[int, int], crop: Sequence[int] | None) -> tuple[slice, slice]:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from uva_agents.data.episodes import Episodes, held_out_split, released_validation_split
     from uva_agents.data.fields import Field
     from uva_agents.data.frame_windows import FrameBatch, FrameWindows
-    from uva_agents.data.inspect import Inspection, contact_sheet, inspect_dataset
+    from uva_agents.data.holes import Hole
+    from uva_agents.data.inspect import Finding, Inspection, contact_sheet, inspect_dataset, inspect_path
     from uva_agents.data.latents import LatentCache, encode_frames
     from uva_agents.data.lazy import LazyFrames
     from uva_agents.data.libero import absolute_actions, relative_actions, site_rotation
@@ -45,6 +46,9 @@ _LAZY = {
     "Field": "uva_agents.data.fields",
     "FrameBatch": "uva_agents.data.frame_windows",
     "FrameWindows": "uva_agents.data.frame_windows",
+    "Hole": "uva_agents.data.holes",
+    "Finding": "uva_agents.data.inspect",
+    "inspect_path": "uva_agents.data.inspect",
     "Inspection": "uva_agents.data.inspect",
     "contact_sheet": "uva_agents.data.inspect",
     "inspect_dataset": "uva_agents.data.inspect",
@@ -90,9 +94,11 @@ __all__ = [
     "Episodes",
     "EpochOrder",
     "Field",
+    "Finding",
     "Format",
     "FrameBatch",
     "FrameWindows",
+    "Hole",
     "Inspection",
     "LatentCache",
     "LatentWindows",
@@ -115,6 +121,7 @@ __all__ = [
     "encode_frames",
     "held_out_split",
     "inspect_dataset",
+    "inspect_path",
     "open_dataset",
     "read_replay_buffer",
     "recognise",

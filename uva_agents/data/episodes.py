@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from uva_agents.data.lazy import as_lazy
+from uva_agents.data.selection import format_episodes
+from uva_agents.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -23,43 +25,49 @@ class Episodes:
         arrays: arrays that share their first axis N; frames may be :class:`~uva_agents.data.lazy.LazyFrames`.
         ends: (E,) index one past each episode's last step, increasing; the last equals N.
         source: where they came from, for messages.
+        numbers: of the episodes where they came from, for messages; from 0 by default.
 
     Raises:
-        ValueError: no episode, unequal lengths, bad ends, non-finite numbers, pixels that are not uint8 (N, H, W, 3).
+        DataError: no episode, unequal lengths, bad ends, non-finite numbers, pixels that are not uint8 (N, H, W, 3).
     """
 
     arrays: Mapping[str, np.ndarray]
     ends: np.ndarray
     source: str = "data"
+    numbers: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         ends = np.asarray(self.ends, dtype=np.int64)
         object.__setattr__(self, "ends", ends)
         if not self.arrays or ends.size == 0:
-            raise ValueError(f"{self.source}: the dataset is empty (no episode in it)")
+            raise DataError(f"{self.source}: the dataset is empty (no episode in it)")
         lengths = {key: len(value) for key, value in self.arrays.items()}
         if len(set(lengths.values())) != 1:
-            raise ValueError(f"{self.source}: arrays have unequal lengths {lengths}; they must share the time axis")
+            raise DataError(f"{self.source}: arrays have unequal lengths {lengths}; they must share the time axis")
         n = next(iter(lengths.values()))
         if n == 0:
-            raise ValueError(f"{self.source}: the dataset is empty (0 steps)")
+            raise DataError(f"{self.source}: the dataset is empty (0 steps)")
         if (np.diff(ends, prepend=0) <= 0).any() or ends[-1] != n:
-            raise ValueError(
+            raise DataError(
                 f"{self.source}: episode_ends must increase and end at the number of steps ({n}), got {ends[:3]}...{ends[-1]}"
             )
         for key, value in self.arrays.items():
             if key.startswith("pixels"):
                 if value.dtype != np.uint8 or value.ndim != 4 or value.shape[-1] != 3:
-                    raise ValueError(
-                        f"{self.source}: {key} must be uint8 (N, H, W, 3), got {value.dtype} {value.shape}"
-                    )
+                    raise DataError(f"{self.source}: {key} must be uint8 (N, H, W, 3), got {value.dtype} {value.shape}")
             elif np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
-                bad = int(np.argwhere(~np.isfinite(value).reshape(n, -1).all(1))[0, 0])
-                episode = int(np.searchsorted(ends, bad, side="right"))
-                raise ValueError(
-                    f"{self.source}: {key!r} has NaN or infinity, first at step {bad} (episode {episode}); "
-                    "drop that episode or repair the recording"
-                )
+                raise DataError(self._not_finite(key, value, n))
+
+    def _not_finite(self, key: str, value: np.ndarray, steps: int) -> str:
+        rows = np.flatnonzero(~np.isfinite(value).reshape(steps, -1).all(1))
+        episodes = np.unique(np.searchsorted(self.ends, rows, side="right"))
+        known = [int(e) if self.numbers is None else int(self.numbers[e]) for e in episodes]
+        step = int(rows[0] - (self.ends[episodes[0] - 1] if episodes[0] else 0))
+        return (
+            f"{self.source}: {key!r} has NaN or infinity, first at step {rows[0]} (episode {known[0]}), its row {step}; "
+            f"repair the recording or leave {'that episode' if len(known) == 1 else 'those episodes'} out: "
+            f"--episodes '{format_episodes(known, others=True)}'"
+        )
 
     def __len__(self) -> int:
         return len(self.ends)

@@ -9,6 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uva_agents.errors import DataError
+
+_EXACT = 2**24
+"""Whole numbers up to here are exact in float32."""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -62,3 +67,27 @@ def require_key(key: str, known: Iterable[str], *, name: str, source: str, under
         return
     close = difflib.get_close_matches(key, known, n=1) or known
     raise ValueError(f"{source} has no {under}{key} (wanted as {name!r}); found {', '.join(close) or 'nothing'}")
+
+
+def as_float32(value: np.ndarray, name: str) -> np.ndarray:
+    """Numbers as float32; NaN and infinity stay.
+
+    Raises:
+        DataError: a number too large for float32, or a whole number so large that float32 would give another.
+    """
+    value = np.asarray(value)
+    if value.dtype.kind in "iu" and value.dtype.itemsize > 2 and value.size:
+        low, high = int(value.min()), int(value.max())
+        if max(-low, high) > _EXACT:
+            raise DataError(
+                f"{name} has whole numbers up to {max(-low, high)}, and float32 is exact up to {_EXACT} only: "
+                "scale them, or leave the array out"
+            )
+    with np.errstate(over="ignore"):
+        found = value.astype(np.float32)
+    if value.dtype.kind == "f" and value.dtype.itemsize > 4:
+        lost = np.isinf(found) & np.isfinite(value)
+        if lost.any():
+            row = int(np.argwhere(lost)[0, 0])
+            raise DataError(f"{name} has {value[lost].ravel()[0]:g} in row {row}, more than float32 holds: scale it")
+    return found

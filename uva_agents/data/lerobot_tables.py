@@ -4,51 +4,47 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from uva_agents.data.readers.dataset import MissingExtraError
-from uva_agents.data.readers.lerobot import DATA_PATH, VIDEO_PATH
+from uva_agents.data.lerobot_names import FLAGS, feature_names, number_names
+from uva_agents.data.readers.lerobot_meta import DATA_PATH, VIDEO_PATH
+from uva_agents.data.readers.parquet import arrow
 
 VERSION = "v3.0"
 FILES_PER_CHUNK = 1000
 DATA_MB, VIDEO_MB = 100, 200
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 Stats = Mapping[str, Mapping[str, np.ndarray]]
-_NAMES = {"pixels": "observation.images.main", "action": "action", "agent_pos": "observation.state"}
+QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+"""Statistics that LeRobot's policies normalise by, and their share of the numbers below them."""
 
 
-def feature_name(name: str) -> str:
-    """LeRobot's name of a canonical array."""
-    if name in _NAMES:
-        return _NAMES[name]
-    return f"observation.images.{name.removeprefix('pixels_')}" if name.startswith("pixels") else f"observation.{name}"
+def features(
+    shapes: Mapping[str, Sequence[int]],
+    fps: int,
+    *,
+    cameras: Mapping[str, str] | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
+    """What ``meta/info.json`` says of canonical arrays whose rows have these shapes.
 
-
-def feature_names(names: Iterable[str]) -> dict[str, str]:
-    """LeRobot's names of these arrays, each another one: where two want the same, canonical arrays have it."""
-    found: dict[str, str] = {}
-    for name in sorted(names, key=lambda name: name not in _NAMES):
-        feature = feature_name(name)
-        while feature in found.values():
-            feature += "_"
-        found[name] = feature
-    return {name: found[name] for name in names}
-
-
-def features(shapes: Mapping[str, Sequence[int]], fps: int) -> dict[str, Any]:
-    """What ``meta/info.json`` says of canonical arrays whose rows have these shapes."""
+    Args:
+        cameras, names: see :mod:`uva_agents.data.lerobot_names`.
+    """
     found: dict[str, Any] = {}
-    names = feature_names(shapes)
+    keys, numbers = feature_names(shapes, cameras), number_names(shapes, names)
     for name, given in shapes.items():
-        shape = [int(n) for n in given]
+        shape, key = [int(n) for n in given], keys[name]
         if not name.startswith("pixels"):
-            found[names[name]] = {"dtype": "float32", "shape": shape, "names": None}
+            dtype = "bool" if key in FLAGS else "float32"
+            said = None if key.startswith("next.") else numbers.get(name)
+            found[key] = {"dtype": dtype, "shape": shape, "names": said}
         else:
-            found[names[name]] = {
+            found[key] = {
                 "dtype": "video",
                 "shape": shape,
                 "names": ["height", "width", "channels"],
@@ -70,12 +66,16 @@ def features(shapes: Mapping[str, Sequence[int]], fps: int) -> dict[str, Any]:
 
 
 def dataset_info(
-    shapes: Mapping[str, Sequence[int]], *, fps: int, episodes: int, frames: int, tasks: int
+    described: Mapping[str, Any], *, fps: int, episodes: int, frames: int, tasks: int, robot_type: str | None = None
 ) -> dict[str, Any]:
-    """``meta/info.json``."""
+    """``meta/info.json`` of a new dataset.
+
+    Args:
+        described: see :func:`features`.
+    """
     return {
         "codebase_version": VERSION,
-        "robot_type": None,
+        "robot_type": robot_type,
         "total_episodes": episodes,
         "total_frames": frames,
         "total_tasks": tasks,
@@ -85,8 +85,8 @@ def dataset_info(
         "fps": fps,
         "splits": {"train": f"0:{episodes}"},
         "data_path": DATA_PATH,
-        "video_path": VIDEO_PATH if any(name.startswith("pixels") for name in shapes) else None,
-        "features": features(shapes, fps),
+        "video_path": VIDEO_PATH if any(value["dtype"] == "video" for value in described.values()) else None,
+        "features": dict(described),
     }
 
 
@@ -153,11 +153,11 @@ def statistics(values: np.ndarray) -> dict[str, np.ndarray]:
         "mean": kept.mean(0),
         "std": kept.std(0),
         "count": np.array([len(kept)]),
-    }
+    } | dict(zip(QUANTILES, np.quantile(kept, list(QUANTILES.values()), axis=0), strict=True))
 
 
 def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-    """Statistics of several episodes together."""
+    """Statistics of several episodes together; quantiles, if all have them, are means weighted by count, as in LeRobot."""
     counts = np.array([part["count"][0] for part in parts], np.float64)
     weights = (counts / counts.sum()).reshape(-1, *[1] * parts[0]["mean"].ndim)
     means, deviations = (np.stack([part[what] for part in parts]) for what in ("mean", "std"))
@@ -169,6 +169,10 @@ def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
         "mean": mean.tolist(),
         "std": np.sqrt(variance).tolist(),
         "count": [int(counts.sum())],
+    } | {
+        what: (weights * np.stack([part[what] for part in parts])).sum(0).tolist()
+        for what in QUANTILES
+        if all(what in part for part in parts)
     }
 
 
@@ -186,13 +190,20 @@ def arrow_column(values: np.ndarray) -> Any:
 
 def write_episodes(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """``meta/episodes``, whole or not at all."""
-    pa, pq = arrow()
-    _replaced(folder / EPISODES_PATH, lambda path: pq.write_table(pa.Table.from_pylist(list(rows)), path))
+    pa, _ = arrow()
+    table = pa.Table.from_pylist(list(rows))
+    write_table(folder / EPISODES_PATH, table)
+
+
+def write_table(path: Path, table: Any) -> None:
+    """A parquet file with checksums of its pages, whole or not at all."""
+    _, pq = arrow()
+    _replaced(path, lambda partial: pq.write_table(table, partial, write_page_checksum=True))
 
 
 def write_tasks(folder: Path, tasks: Sequence[str]) -> None:
     """LeRobot reads this table with pandas, whose index is the text: the index is described in the file's metadata."""
-    pa, pq = arrow()
+    pa, _ = arrow()
     table = pa.table(
         {"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(list(tasks), pa.string())}
     )
@@ -206,12 +217,12 @@ def write_tasks(folder: Path, tasks: Sequence[str]) -> None:
     index = {"field_name": "task", "name": "task", "pandas_type": "unicode", "numpy_type": "object", "metadata": None}
     described = {"index_columns": ["task"], "column_indexes": [], "columns": [kind, index], "pandas_version": "2.2.0"}
     table = table.replace_schema_metadata({"pandas": json.dumps(described)})
-    _replaced(folder / "meta" / "tasks.parquet", lambda path: pq.write_table(table, path))
+    write_table(folder / "meta" / "tasks.parquet", table)
 
 
 def write_json(path: Path, value: object) -> None:
     """Whole or not at all."""
-    _replaced(path, lambda partial: partial.write_text(json.dumps(value, indent=4)))
+    _replaced(path, lambda partial: partial.write_text(json.dumps(value, indent=4), encoding="utf-8"))
 
 
 def _replaced(path: Path, write: Callable[[Path], object]) -> None:
@@ -219,17 +230,3 @@ def _replaced(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     write(partial)
     os.replace(partial, path)
-
-
-def arrow() -> tuple[Any, Any]:
-    """pyarrow and its parquet module.
-
-    Raises:
-        MissingExtraError: not installed.
-    """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError("writing LeRobot datasets needs pyarrow: pip install 'uva-agents[data]'") from error
-    return pa, pq

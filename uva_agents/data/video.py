@@ -1,9 +1,12 @@
-"""Frames of video files, through the ffmpeg program that imageio-ffmpeg brings."""
+"""Frames of video files, each at its time.
+
+A file says when each of its frames is shown. Those times are read before anything is decoded, and what is decoded is held against
+them: frames that come at uneven times, are missing or come twice never move the ones after them.
+"""
 
 from __future__ import annotations
 
-import json
-import subprocess
+import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,72 +14,206 @@ from pathlib import Path
 
 import numpy as np
 
+from uva_agents.data.ffmpeg import Shown, first_size, packet_times, show
 from uva_agents.data.lazy import file_identity
+from uva_agents.errors import DataError, MachineError
 
 _BLOCK = 128
-"""Frames that are decoded together."""
+"""Frames that are decoded together, or fewer, if they are large."""
+_BLOCK_BYTES = 256 * 2**20
 _KEPT_BYTES = 256 * 2**20
 """Decoded frames that are kept for the next look, all videos together."""
+_EVEN = 0.25
+"""Of a period: frames no further than this from equal distances, early or late, are evenly spaced. Cameras and containers that
+count in milliseconds are off by less."""
+_MOST_ROWS = 64
+"""Rows per frame, on average, to which uneven times may be filled up."""
+_SAME_TIME_S = 1e-3
+"""How far decoded frames may be from what the packets say: containers round."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VideoInfo:
-    """What a file says. ``shape`` is (H, W, 3) as shown, rotation applied; ``frames`` are counted, not estimated."""
+    """What a file says.
+
+    Attributes:
+        fps: frames per second; of unevenly spaced frames, the rate at which none of them is passed over.
+        shape: (H, W, 3) as shown, rotation applied.
+        times: (N,) seconds of each frame, increasing, as the file counts them: the first need not be 0.
+        beyond_s: see :class:`~uva_agents.data.ffmpeg.FrameTimes`.
+    """
 
     fps: float
     shape: tuple[int, int, int]
-    frames: int
+    times: np.ndarray
+    beyond_s: float | None = None
+
+    @property
+    def frames(self) -> int:
+        """How many there are."""
+        return len(self.times)
+
+    @property
+    def even(self) -> bool:
+        """Whether they are equally spaced in time, so that counting them is telling the time."""
+        return _is_even(self.times - self.times[0], 1 / self.fps)
+
+    def rows(self) -> np.ndarray:
+        """(n,) for every step at :attr:`fps` from the first frame to the last, the number of the frame that is seen then.
+
+        A frame is seen from its time on until the next one's. Every frame is seen at some step, none after a later one.
+        """
+        return _rows(self.times - self.times[0], self.fps)
+
+    def note(self, name: str) -> str | None:
+        """What is done about uneven times, in words."""
+        if self.even:
+            return None
+        gaps = np.diff(self.times)
+        return (
+            f"{name}: its {self.frames} frames are {gaps.min():.4g} to {gaps.max():.4g} s apart; read at {self.fps:.4g} steps a "
+            f"second, {len(self.rows())} in all, each with the frame that is seen then"
+        )
 
 
 def probe(path: Path) -> VideoInfo:
-    """Rate, size and number of frames; all packets are read, none is decoded.
+    """Times, size and rate; all packets are read, one frame is decoded (all of them, if only that tells their times).
 
     Raises:
-        ValueError: no readable video.
+        DataError: no readable video; times that are missing, or the same for two frames, or too uneven to be filled up.
     """
-    from imageio_ffmpeg import count_frames_and_secs, read_frames
+    try:
+        packets = packet_times(path)
+        times = packets.seconds
+        if len(times):
+            height, width = first_size(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read as a video; {error.strerror}") from error
+    if not len(times):
+        raise DataError(f"{path} has no video frame in it")
+    if not np.isfinite(times).all():
+        shown = show(path)
+        if shown.errors:
+            raise DataError(f"{path} cannot be read as a video; it is damaged or cut short: {shown.errors[-1]}")
+        times = shown.times
+    if not np.isfinite(times).all():
+        raise DataError(f"{path} does not say when its frames are shown; {_REMEDY}")
+    gaps = np.diff(times)
+    if (gaps <= 0).any():
+        where = int(np.flatnonzero(gaps <= 0)[0])
+        raise DataError(
+            f"{path}: frames {where} and {where + 1} are shown at the same time, {times[where]:.4g} s; {_REMEDY}"
+        )
+    return VideoInfo(_rate(path, times), (height, width, 3), times, packets.beyond_s)
+
+
+_REMEDY = "bring it to a constant rate, for example with ffmpeg -i IN -fps_mode cfr -r 30 OUT"
+
+
+def _rate(path: Path, times: np.ndarray) -> float:
+    since = times - times[0]
+    if len(times) == 1:
+        return _lone_rate(path)
+    last = float(since[-1])
+    period = float(np.polyfit(np.arange(len(times)), since, 1)[0])
+    if _is_even(since, period):
+        return _clean(1 / period, since)
+    gaps = np.diff(since)
+    shortest = float(gaps.min())
+    # Frames that were lost or left out leave holes in an even row: then the usual distance, or the short one, is the period.
+    for guess in (float(np.median(gaps)), float(np.median(gaps[gaps < 1.5 * shortest]))):
+        steps = np.rint(gaps / guess)
+        if steps.min() < 1:
+            continue
+        period = last / float(steps.sum())
+        if np.abs(since[1:] - np.cumsum(steps) * period).max() <= _EVEN * period:
+            break
+    else:
+        period = shortest
+    if shortest < 0.5 * np.quantile(gaps, 0.05, method="lower") or last / period > _MOST_ROWS * len(times):
+        where = int(gaps.argmin())
+        raise DataError(
+            f"{path}: its frames come too unevenly for any one rate: {gaps.max():.4g} s apart at most, frames {where} and "
+            f"{where + 1} {shortest:.4g} s; {_REMEDY}"
+        )
+    return _clean(1 / period, since)
+
+
+def _lone_rate(path: Path) -> float:
+    """A file of one frame: what it says, for there are no times to compare."""
+    from imageio_ffmpeg import read_frames
 
     try:
         reader = read_frames(str(path))
-        meta = next(reader)
+        rate = float(next(reader)["fps"])
         reader.close()
-        width, height = meta["size"]
-        frames, _ = count_frames_and_secs(str(path))
-    except (OSError, RuntimeError, StopIteration, KeyError) as error:
-        raise ValueError(f"{path} cannot be read as a video; it is damaged or cut short: {_short(error)}") from error
-    if frames < 1 or not meta["fps"]:
-        raise ValueError(f"{path} has no video frame in it")
-    return VideoInfo(float(meta["fps"]), (height, width, 3), frames)
+    except (OSError, RuntimeError, StopIteration, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} has one frame, and no rate can be read from it") from error
+    if not 0 < rate < 10_000:
+        raise DataError(f"{path} has one frame, and says a rate of {rate}")
+    return rate
+
+
+def _clean(rate: float, since: np.ndarray) -> float:
+    """Without the rounding of containers: 29.99998 is 30, if that moves no frame to another step."""
+    rows = _rows(since, rate)
+    for near in (round(rate), round(rate * 1.001) / 1.001):
+        if near and abs(rate - near) * since[-1] < 0.1 and np.array_equal(_rows(since, near), rows):
+            return float(near)
+    return rate
+
+
+def _rows(since: np.ndarray, rate: float) -> np.ndarray:
+    """Which frame is seen at each step; see :meth:`VideoInfo.rows`."""
+    if _is_even(since, 1 / rate):
+        return np.arange(len(since))
+    places = since * rate
+    steps = np.arange(math.ceil(float(places[-1]) - _EVEN) + 1)
+    return np.searchsorted(places, steps + _EVEN, side="right") - 1
+
+
+def _is_even(since: np.ndarray, period: float) -> bool:
+    off = since - np.arange(len(since)) * period
+    return bool(off.max() - off.min() <= 2 * _EVEN * period)
 
 
 class VideoFrames:
-    """Consecutive frames of a video file.
+    """Frames of a video file, in any order that does not go back.
 
     Args:
         path: the file.
         info: of the whole file.
-        begin: number of the first frame.
-        count: how many.
+        numbers: (n,) which of its frames these are, never falling; all steps of :meth:`VideoInfo.rows` by default.
     """
 
-    def __init__(self, path: Path, info: VideoInfo, begin: int, count: int) -> None:
-        self.path, self.info, self.begin, self.count = path, info, begin, count
-        self.identity = f"{file_identity(path)}:{begin}:{count}"
+    def __init__(self, path: Path, info: VideoInfo, numbers: np.ndarray | None = None) -> None:
+        self.path, self.info = path, info
+        self.numbers = info.rows() if numbers is None else np.asarray(numbers)
+        self._first, self._last = int(self.numbers[0]), int(self.numbers[-1])
+        self._block_size = max(1, min(_BLOCK, _BLOCK_BYTES // int(np.prod(info.shape))))
+        self.identity = f"{file_identity(path)}:{self._first}:{len(self.numbers)}"
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.numbers)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        blocks = {int(b): self._block(int(b)) for b in np.unique(rows // _BLOCK)}
-        return np.stack([blocks[int(row) // _BLOCK][int(row) % _BLOCK] for row in rows])
+        """uint8 (n, H, W, 3) of these rows (n,).
+
+        Raises:
+            DataError: they cannot be decoded, or are not shown when the file says.
+        """
+        wanted = self.numbers[rows] - self._first
+        blocks = {int(b): self._block(int(b)) for b in np.unique(wanted // self._block_size)}
+        return np.stack([blocks[int(w) // self._block_size][int(w) % self._block_size] for w in wanted])
 
     def _block(self, number: int) -> np.ndarray:
-        key = f"{self.identity}:{number}"
+        begin = self._first + number * self._block_size
+        end = min(begin + self._block_size, self._last + 1)
+        key = f"{file_identity(self.path)}:{begin}:{end}"
         if key in _CACHE:
             _CACHE.move_to_end(key)
             return _CACHE[key]
-        begin = number * _BLOCK
-        frames = decode(self.path, self.info, self.begin + begin, min(_BLOCK, self.count - begin))
+        frames = decode(self.path, self.info, begin, end - begin)
         _CACHE[key] = frames
         while len(_CACHE) > 1 and sum(block.nbytes for block in _CACHE.values()) > _KEPT_BYTES:
             _CACHE.popitem(last=False)
@@ -90,27 +227,36 @@ def decode(path: Path, info: VideoInfo, begin: int, count: int) -> np.ndarray:
     """Frames ``begin`` to ``begin + count`` as uint8 (count, H, W, 3).
 
     Raises:
-        ValueError: the file has fewer, or is damaged.
+        DataError: the file has fewer, or is damaged, or shows others at their times.
     """
-    from imageio_ffmpeg import get_ffmpeg_exe
-
-    # Half a frame early: rounding in the container must never skip the frame that is wanted.
-    seek = ["-ss", f"{(begin - 0.5) / info.fps:.6f}"] if begin else []
-    command = [
-        *(get_ffmpeg_exe(), "-nostdin", "-v", "error", "-threads", "1"),
-        *seek,
-        *("-i", str(path), "-an", "-frames:v", str(count), "-fps_mode", "passthrough"),
-        *("-f", "rawvideo", "-pix_fmt", "rgb24", "-"),
-    ]
-    done = subprocess.run(command, capture_output=True, check=False)
-    size = int(np.prod(info.shape))
-    found = len(done.stdout) // size
-    if found < count:
-        reason = _short(done.stderr.decode(errors="replace")) or "it ends early"
-        raise ValueError(
-            f"{path}: frames {begin} to {begin + count - 1} were expected, {found} of them could be read: {reason}"
+    wanted = info.times[begin : begin + count]
+    shown = None
+    if begin:
+        # Half way from the frame before: rounding in the container must never skip the frame that is wanted.
+        after = float(info.times[begin - 1] + wanted[0]) / 2
+        shown = show(path, count=count, after_s=after, shape=info.shape, beyond_s=info.beyond_s)
+    if shown is None or _problem(shown, wanted, info.shape) is not None:
+        # Some files cannot be sought in. What is wrong from the beginning on is wrong.
+        shown = show(path, count=count, skip=begin, shape=info.shape, beyond_s=info.beyond_s)
+    if problem := _problem(shown, wanted, info.shape):
+        raise DataError(
+            f"{path}: frames {begin} to {begin + count - 1} were expected, {len(shown.pixels)} of them could be read: {problem}"
         )
-    return np.frombuffer(done.stdout, np.uint8, count * size).reshape(count, *info.shape)
+    return shown.pixels[: len(wanted)]
+
+
+def _problem(shown: Shown, wanted: np.ndarray, shape: tuple[int, int, int]) -> str | None:
+    """Why what was decoded is not what was wanted, if it is not."""
+    if shown.errors:
+        return shown.errors[-1]
+    if len(shown.times) < len(wanted) or len(shown.pixels) < len(wanted):
+        return "it ends early"
+    if (shown.sizes != shape[:2]).any():
+        return f"they change their size from {shape[0]} x {shape[1]}"
+    late = np.abs(shown.times[: len(wanted)] - wanted)
+    if not (late <= _SAME_TIME_S).all():
+        return f"a frame is shown at {shown.times[late.argmax()]:.4g} s, the file says {wanted[late.argmax()]:.4g} s"
+    return None
 
 
 class VideoWriter:
@@ -148,10 +294,17 @@ class VideoWriter:
             self.frames += 1
 
     def close(self) -> None:
-        """Finish the file."""
+        """Finish the file.
+
+        Raises:
+            MachineError: it did not become a film of all frames, because the disk is full or ffmpeg was killed.
+        """
         self._writer.close()
-
-
-def _short(error: object) -> str:
-    lines = str(error).strip().splitlines()
-    return json.dumps(lines[-1][:200])[1:-1] if lines else ""
+        if not self.frames:
+            return
+        try:
+            found = len(packet_times(self.path).seconds)
+        except (DataError, OSError) as error:
+            raise MachineError(f"{self.path} could not be written: {error}") from error
+        if found != self.frames:
+            raise MachineError(f"{self.path} could not be written: {found} of {self.frames} frames are in it")

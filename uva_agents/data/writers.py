@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from uva_agents.data.lerobot_writer import write_lerobot
 from uva_agents.data.readers.dataset import Dataset
 from uva_agents.data.replay_buffer import write_replay_buffer_by_episode
+from uva_agents.errors import InputError
 
 Progress = Callable[[int, int], None]
 """Called with (episodes done, all)."""
@@ -27,6 +28,9 @@ def convert_dataset(
     *,
     control_hz: float | None = None,
     force: bool = False,
+    task: str | None = None,
+    cameras: Mapping[str, str] | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write ``dataset`` at ``out``. It is written beside ``out`` and moved into place at the end.
@@ -35,6 +39,8 @@ def convert_dataset(
         to: ``"lerobot"`` (v3: parquet and mp4, pictures lose a little) or ``"zarr"`` (replay buffer, exact).
         control_hz: steps per second, where the dataset does not say.
         force: replace ``out``.
+        task: an instruction for every episode, in place of what the dataset says.
+        cameras, names: of LeRobot's features, see :func:`~uva_agents.data.lerobot_writer.write_lerobot`.
         progress: called after each episode.
 
     Raises:
@@ -51,6 +57,9 @@ def convert_dataset(
     hz = control_hz if control_hz is not None else dataset.control_hz
     if hz is not None and not 0 < hz < 10_000:
         raise ValueError(f"control_hz={hz}: steps per second, above 0")
+    if to != "lerobot" and (cameras or names):
+        raise InputError(f"names of cameras and numbers are LeRobot's, and to={to!r} has none")
+    tasks = dataset.tasks if task is None else (task,) * len(dataset)
     episodes = dataset.episodes  # checks everything before anything is written
     partial = out.with_name(f"{out.name}.partial")
     if partial.exists():
@@ -60,7 +69,7 @@ def convert_dataset(
         if to == "zarr":
             attributes = {
                 "control_hz": hz,
-                "tasks": list(dataset.tasks or ()) or None,
+                "tasks": list(tasks or ()) or None,
                 "converted_from": dataset.format,
             }
             write_replay_buffer_by_episode(
@@ -71,7 +80,9 @@ def convert_dataset(
         else:
             if hz is None:
                 raise ValueError(f"{dataset.path} does not say its control rate, which LeRobot needs: pass --hz")
-            write_lerobot(partial, episodes, control_hz=hz, tasks=dataset.tasks, progress=progress)
+            write_lerobot(
+                partial, episodes, control_hz=hz, tasks=tasks, cameras=cameras, names=names, progress=progress
+            )
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

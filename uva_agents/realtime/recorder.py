@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from uva_agents.data.lerobot_append import EpisodeDraft, LeRobotAppender
+from uva_agents.data.lerobot_names import arx_names
 from uva_agents.realtime.body import Observed, as_float
 from uva_agents.realtime.replay import write_settings
 
@@ -44,7 +45,9 @@ class EpisodeRecorder:
         settings: Mapping[str, Any] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        self._appender = LeRobotAppender(folder, control_hz=control_hz)
+        names = arx_names(settings)
+        robot = "arx_x5" if names else None
+        self._appender = LeRobotAppender(folder, control_hz=control_hz, names=names, robot_type=robot)
         self._settings = settings
         self._say = say or _LOG.warning
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()

@@ -24,6 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "drawn (default 1). Video without actions trains the video task",
     )
     parser.add_argument(
+        "--episodes",
+        action="append",
+        default=[],
+        metavar="LIST",
+        help="only these episodes, for example 0-4,7, or '!3,8' for all but these (default: all); with several --data once for "
+        "each, in their order, `all` for all",
+    )
+    parser.add_argument(
         "--field",
         action="append",
         default=[],
@@ -66,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
     from uva_agents.training.network_pipeline import run_network_recipe
     from uva_agents.training.pipeline import RunOptions, run_recipe
-    from uva_agents.training.sources import Source
+    from uva_agents.training.sources import Source, with_episodes
 
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "WORLD_SIZE" not in os.environ:
         # However many were asked for: without MPI it starts one and does not say so.
@@ -76,9 +84,9 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     recipe = configure(args)
-    sources = tuple(Source.parse(text) for text in args.data)
+    sources = with_episodes([Source.parse(text) for text in args.data], args.episodes)
     options = RunOptions(
-        sources[0].path if len(sources) == 1 else sources,
+        sources[0].path if len(sources) == 1 and sources[0].episodes is None else sources,
         args.out or Path("runs") / recipe.name,
         vae_weights=args.vae,
         points_weights=args.points,

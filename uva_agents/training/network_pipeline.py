@@ -22,10 +22,12 @@ from uva_agents.training.config import StageConfig
 from uva_agents.training.diffusion_stage import DiffusionStage, PointsDiffusionStage
 from uva_agents.training.guess_stage import GuessStage
 from uva_agents.training.loop import LoopOptions, run_stage
+from uva_agents.training.memory import Holds, check_out
 from uva_agents.training.network_recipes import NetworkRecipe
 from uva_agents.training.pipeline import RunOptions, make_interface, make_normalizer
 from uva_agents.training.sources import open_sources, sources_of
 from uva_agents.training.two_frame_stage import TwoFrameStage
+from uva_agents.utils.files import write_text
 
 
 def run_network_recipe(recipe: NetworkRecipe, options: RunOptions) -> Path | None:
@@ -43,20 +45,24 @@ def run_network_recipe(recipe: NetworkRecipe, options: RunOptions) -> Path | Non
         raise ValueError(f"recipe {recipe.name!r} trains on one dataset: give one --data")
     positions = recipe.positions_key if options.points_weights is not None else None
     wanted = ["action", positions or "pixels", *([recipe.proprio_key] if recipe.proprio_key else [])]
-    (part,) = open_sources(options.data, recipe, wanted, fields=options.fields, every=options.every)
+    side = recipe.model.encoder.image_size
+
+    def holds(sources: int, size: tuple[int, int]) -> Holds:
+        return Holds(1.0, resized=0 if size in ((0, 0), (side, side)) else 3 * side * side, variants=2)
+
+    check_out(options.out)
+    (part,) = open_sources(options.data, recipe, wanted, fields=options.fields, every=options.every, holds=holds)
     episodes = part.episodes
     train, held_out = held_out_split(len(episodes), recipe.held_out, seed=42)
     _check(recipe, episodes.arrays["action"].shape[-1], "action_dim", recipe.model.action_dim)
     if state.is_main_process:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1, default=str))
+        write_text(options.out / "recipe.json", json.dumps(recipe.to_dict(), indent=1, default=str))
     pixels = None
     if "pixels" in wanted:
         pixels = resize_frames(episodes.arrays["pixels"], recipe.model.encoder.image_size)
     normalizer = make_normalizer(recipe, episodes)
-    side = None if "pixels" in wanted else recipe.model.encoder.image_size
     spec = dataclasses.replace(
-        make_interface(recipe, episodes, recipe.env_id, image_size=side),
+        make_interface(recipe, episodes, recipe.env_id, image_size=None if "pixels" in wanted else side),
         control_hz=recipe.control_hz,
         execute=recipe.execute,
     )

@@ -39,11 +39,13 @@ from uva_agents.model.points import ConvPointReader, PointReader
 from uva_agents.training.config import STAGES, DataLayout, Recipe, StageConfig
 from uva_agents.training.joint_stage import JointStage
 from uva_agents.training.loop import LoopOptions, Stage, run_stage
+from uva_agents.training.memory import Holds, check_out, latents_held
 from uva_agents.training.points_stage import PointsStage
 from uva_agents.training.sketch_stages import DynamicsStage, WriterStage
 from uva_agents.training.sources import Data, Part, joined_frames, open_sources
 from uva_agents.training.vae_stage import VAEStage, to_images
 from uva_agents.training.validation import Validator
+from uva_agents.utils.files import write_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -80,14 +82,21 @@ class RunOptions:
 def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
     """Train a recipe to the end; returns the weights folder, or ``None`` when ``stop_after`` cut it short."""
     state = PartialState(cpu=not torch.cuda.is_available())
-    parts = open_sources(options.data, recipe, _wanted(recipe), fields=options.fields, every=options.every)
+    check_out(options.out)
+    parts = open_sources(
+        options.data,
+        recipe,
+        _wanted(recipe),
+        fields=options.fields,
+        every=options.every,
+        holds=lambda sources, size: _holds(recipe, options, sources, size),
+    )
     first = next(i for i, part in enumerate(parts) if part.has_actions)
     episodes, others = parts[first].episodes, [part for i, part in enumerate(parts) if i != first]
     _check_sizes(recipe, episodes)
     train, held_out = held_out_split(len(episodes), recipe.held_out, seed=42)
     if state.is_main_process:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1, default=str))
+        write_text(options.out / "recipe.json", json.dumps(recipe.to_dict(), indent=1, default=str))
 
     torch.manual_seed(recipe.seed)
     pretrained = options.init is not None and is_checkpoint_file(options.init)
@@ -95,8 +104,13 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
     if origin:
         vae: VAE | None = origin.vae
     else:
-        seen = joined_frames([episodes.select(train), *(part.episodes for part in others)])
-        vae = _autoencoder(recipe, options, seen, episodes.select(held_out))
+        # Not kept in a name: it is a copy of all frames.
+        vae = _autoencoder(
+            recipe,
+            options,
+            joined_frames([episodes.select(train), *(part.episodes for part in others)]),
+            episodes.select(held_out),
+        )
     if vae is None:
         return None
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, vae=vae.config))
@@ -205,6 +219,14 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
     return save_bundle(
         bundle, options.out / "weights", extra={"recipe": json.loads(json.dumps(recipe.to_dict(), default=str))}
     )
+
+
+def _holds(recipe: Recipe, options: RunOptions, sources: int, size: tuple[int, int]) -> Holds:
+    """How the run keeps its data. Latents are those of the recipe's frames: an autoencoder's factor less, a few channels."""
+    c = recipe.model
+    tokens = c.tokens_per_frame * c.token_dim
+    trains = options.init is None and options.vae_weights is None
+    return latents_held(tokens=tokens, variants=recipe.variants, sources=sources, has_autoencoder=trains)
 
 
 def _wanted(recipe: Recipe) -> list[str]:
@@ -367,6 +389,8 @@ def _train(stage: Stage, target: nn.Module | None, config: StageConfig, recipe: 
     """Run a stage and put its averaged weights into its module; false when it was cut short."""
     folder = options.out / stage.name
     rest = {k: v for k, v in recipe.to_dict().items() if k not in STAGES}
+    if not isinstance(options.data, Path) and any(source.episodes for source in options.data):
+        rest["episodes"] = [source.episodes for source in options.data]
     if not isinstance(options.data, Path) and len(options.data) > 1:
         rest["data"] = [(str(source.path), source.weight) for source in options.data]
     key = hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode()).hexdigest()[:16]

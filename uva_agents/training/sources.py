@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from uva_agents.data import Dataset, Episodes, Field, open_dataset, read_replay_buffer, recognise
+from uva_agents.data import Dataset, Episodes, Field, open_dataset, recognise
 from uva_agents.data.images import resize_frames
-from uva_agents.data.zarr_arrays import array_names, open_group
+from uva_agents.data.zarr_store import ZarrFiles
+from uva_agents.errors import DataError, InputError
+from uva_agents.training.memory import Holds, Shape, check_memory
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,10 +28,12 @@ class Source:
     Args:
         path: file or folder of any format that :func:`~uva_agents.data.open_dataset` knows.
         weight: up to a common factor, above 0.
+        episodes: only these, as :func:`~uva_agents.data.selection.parse_episodes` takes them; all by default.
     """
 
     path: Path
     weight: float = 1.0
+    episodes: str | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.weight) and self.weight > 0):
@@ -50,6 +55,25 @@ class Source:
             if "must be above 0" in str(error):
                 raise
             raise ValueError(f"{text}: PATH or PATH:WEIGHT, and {weight!r} is no number") from None
+
+
+def with_episodes(sources: Sequence[Source], chosen: Sequence[str]) -> tuple[Source, ...]:
+    """Sources with the episodes that ``--episodes`` names, once for each of them, in their order.
+
+    Raises:
+        InputError: another number of lists than of datasets.
+    """
+    if not chosen:
+        return tuple(sources)
+    if len(chosen) != len(sources):
+        raise InputError(
+            f"--episodes is given {len(chosen)} times for {len(sources)} datasets: give it once for each --data, in their order "
+            "(`all` for all episodes)"
+        )
+    return tuple(
+        dataclasses.replace(source, episodes=None if text.strip() == "all" else text)
+        for source, text in zip(sources, chosen, strict=True)
+    )
 
 
 Data = Path | Sequence[Source]
@@ -104,6 +128,7 @@ def open_sources(
     *,
     fields: Mapping[str, str] | None = None,
     every: int | None = None,
+    holds: Callable[[int, tuple[int, int]], Holds] | None = None,
 ) -> list[Part]:
     """Datasets with what ``wanted`` names; video without actions has frames only. All get the frame size of the first with actions.
 
@@ -114,15 +139,22 @@ def open_sources(
         fields: canonical name -> stored key, where it is not where the format usually has it.
         every: keep each episode's first step and every so many after it, in datasets with actions. Right for actions that are
             positions; changes would have to be added up.
+        holds: (number of datasets, frame's height and width) -> how the recipe keeps its data; without it memory is not looked at.
 
     Raises:
+        MachineError: the data would not fit into memory.
         FileNotFoundError: nothing at a path.
         ValueError: no known format; no actions anywhere; missing keys, or another rate or size of frames, with what to do.
     """
-    parts = []
-    for source in sources_of(data):
-        episodes = _open(source.path, recipe, wanted, fields or {}, every)
-        parts.append(Part(episodes, source.weight))
+    sources = sources_of(data)
+    opened = [_open(source, recipe, wanted, fields or {}) for source in sources]
+    steps = [_step(found, recipe, every) for found in opened]
+    if holds is not None:
+        _check_memory(opened, steps, wanted, holds)
+    parts = [
+        Part(_load(found, needed, step), source.weight)
+        for (found, needed), step, source in zip(opened, steps, sources, strict=True)
+    ]
     with_actions = [part for part in parts if part.has_actions]
     if not with_actions:
         where = ", ".join(part.episodes.source for part in parts)
@@ -141,27 +173,80 @@ def open_sources(
     return [dataclasses.replace(part, episodes=_sized(part.episodes, (shape[0], shape[1]))) for part in parts]
 
 
-def _open(path: Path, recipe: Wants, wanted: Sequence[str], fields: Mapping[str, str], every: int | None) -> Episodes:
+def _open(source: Source, recipe: Wants, wanted: Sequence[str], fields: Mapping[str, str]) -> tuple[Dataset, list[str]]:
+    """A dataset and the names of what of it is loaded; frames are still on disk."""
     own = {name: recipe.fields[name] for name in wanted if name in recipe.fields}
-    if not fields and every is None and _is_recipe_buffer(path, own):
-        return read_replay_buffer(path, own)
-    dataset = open_dataset(path, fields=fields or None)
-    action_free = "action" not in dataset.arrays
-    needed = ["pixels"] if action_free else list(wanted)
+    asked: Mapping[str, str | Field] | None = fields or None
+    if not fields and _is_recipe_buffer(source.path, own):
+        asked = own
+    dataset = open_dataset(source.path, fields=asked, episodes=source.episodes, verify=True, needed=wanted)
+    needed = ["pixels"] if "action" not in dataset.arrays else list(wanted)
     if missing := [name for name in needed if name not in dataset.arrays]:
-        raise ValueError(_missing(dataset, recipe, missing))
-    loaded = {name: np.asarray(dataset.arrays[name]) for name in needed}
+        raise DataError(_missing(dataset, recipe, missing))
+    return dataset, needed
+
+
+def _load(dataset: Dataset, needed: Sequence[str], step: int) -> Episodes:
+    """What is needed of it, in memory, every ``step``-th row."""
     # Copies of the numbers: some readers give views of files, which torch does not take.
-    loaded = {k: v if k.startswith("pixels") else v.reshape(len(v), -1).copy() for k, v in loaded.items()}
-    episodes = Episodes(loaded, dataset.ends, source=str(path))
-    return _at_rate(episodes, dataset.control_hz, recipe, every, action_free=action_free)
+    kept = {
+        k: v if k.startswith("pixels") else v.reshape(len(v), -1).copy() for k in needed for v in [dataset.arrays[k]]
+    }
+    episodes = Episodes(kept, dataset.ends, source=str(dataset.path), numbers=dataset.numbers)
+    if step > 1:
+        episodes = episodes.downsampled(step)
+    loaded = {k: _frames(dataset, episodes, k) if k.startswith("pixels") else v for k, v in episodes.arrays.items()}
+    return Episodes(loaded, episodes.ends, source=str(dataset.path))
+
+
+def _frames(dataset: Dataset, episodes: Episodes, name: str) -> np.ndarray:
+    """Frames in memory; where they cannot be read, the episode is named."""
+    frames = episodes.arrays[name]
+    out = np.empty(frames.shape, np.uint8)
+    for number, (start, end) in enumerate(zip(episodes.starts, episodes.ends, strict=True)):
+        try:
+            for begin in range(int(start), int(end), 512):
+                rows = slice(begin, min(begin + 512, int(end)))
+                out[rows] = frames[rows]
+        except ValueError as error:
+            episode = number if dataset.numbers is None else dataset.numbers[number]
+            raise DataError(
+                f"{dataset.path}: {name} of episode {episode} cannot be read: {error}; repair it, or leave that episode out: "
+                f"--episodes '!{episode}' (uva data inspect --every-frame finds all that are damaged)"
+            ) from error
+    return out
+
+
+def _check_memory(
+    opened: Sequence[tuple[Dataset, list[str]]],
+    steps: Sequence[int],
+    wanted: Sequence[str],
+    holds: Callable[[int, tuple[int, int]], Holds],
+) -> None:
+    """Refuse what would not fit, from sizes alone."""
+    acted = [dataset for dataset, needed in opened if "action" in needed]
+    size = (0, 0)
+    if "pixels" in wanted and acted:
+        size = (int(acted[0].arrays["pixels"].shape[1]), int(acted[0].arrays["pixels"].shape[2]))
+    shapes = []
+    for (dataset, needed), step in zip(opened, steps, strict=True):
+        # As they are read; those of other datasets are then brought to the first one's size, one dataset at a time.
+        frame = sum(
+            max(math.prod(dataset.arrays[k].shape[1:]), 3 * math.prod(size)) for k in needed if k.startswith("pixels")
+        )
+        numbers = sum(4 * math.prod(dataset.arrays[k].shape[1:]) for k in needed if not k.startswith("pixels"))
+        lengths = np.diff(dataset.ends, prepend=0)
+        shapes.append(Shape(str(dataset.path), int((-(-lengths // step)).sum()), frame, numbers))
+    check_memory(shapes, holds(len(opened), size))
 
 
 def _is_recipe_buffer(path: Path, fields: Mapping[str, Field]) -> bool:
     """Whether it is a replay buffer that has what the recipe asks for where the recipe says."""
     if recognise(path).name != "zarr":
         return False
-    names = set(array_names(open_group(path), path))
+    files = ZarrFiles(path)
+    names = set(files.children("data"))
+    files.close()
     return all(key in names for field in fields.values() for key in field.keys)
 
 
@@ -174,9 +259,18 @@ def _missing(dataset: Dataset, recipe: Wants, names: Sequence[str]) -> str:
     )
 
 
-def _at_rate(episodes: Episodes, hz: float | None, recipe: Wants, every: int | None, *, action_free: bool) -> Episodes:
-    rate = recipe.control_hz
-    step = every or 1
+def _step(opened: tuple[Dataset, list[str]], recipe: Wants, every: int | None) -> int:
+    """Every how manieth row of a dataset is kept.
+
+    Raises:
+        InputError: ``every`` is below 1.
+        DataError: it has another rate than the recipe.
+    """
+    dataset, needed = opened
+    hz, rate, action_free = dataset.control_hz, recipe.control_hz, "action" not in needed
+    step = 1 if every is None else every
+    if step < 1:
+        raise InputError(f"every={every}: at least 1 (keep all steps)")
     if hz is not None and action_free:
         step = max(1, round(hz / rate))
     if hz is not None and abs(hz / step - rate) > 0.05 * rate:
@@ -187,11 +281,10 @@ def _at_rate(episodes: Episodes, hz: float | None, recipe: Wants, every: int | N
             if whole and not action_free
             else "bring it to a whole multiple of that rate first"
         )
-        raise ValueError(f"{episodes.source} has {hz:g} steps a second, and recipe {recipe.name!r} {rate:g}: {hint}")
+        raise DataError(f"{dataset.path} has {hz:g} steps a second, and recipe {recipe.name!r} {rate:g}: {hint}")
     if step > 1:
-        _LOG.info("%s: every %d. step, %g of %g a second", episodes.source, step, rate, hz or rate * step)
-        return episodes.downsampled(step)
-    return episodes
+        _LOG.info("%s: every %d. step, %g of %g a second", dataset.path, step, rate, hz or rate * step)
+    return step
 
 
 def _sized(episodes: Episodes, shape: tuple[int, int]) -> Episodes:

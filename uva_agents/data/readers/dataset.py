@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from uva_agents.data.episodes import Episodes
-from uva_agents.data.fields import Field, require_key
-from uva_agents.data.lazy import LazyFrames
+from uva_agents.data.fields import Field, as_float32, require_key
+from uva_agents.data.holes import Hole, raise_first
+from uva_agents.data.lazy import LazyFrames, as_lazy
+from uva_agents.errors import DataError, InputError
 
 MAX_NUMBERS = 4096
 """Stored arrays with more numbers per row than this are left out (depth images, point clouds)."""
@@ -33,7 +36,10 @@ class Stored:
         defaults: canonical name -> where it usually is in this format.
         control_hz: steps per second, where the format says it.
         tasks: an instruction per episode, where the format has them.
-        notes: what the reader decided or left out.
+        notes: what the reader decided.
+        left_out: stored key -> why it is not read. It is said wherever the dataset is looked at, and a conversion that would lose
+            it does not succeed without being told.
+        holes: what is missing or wrong. An episode that cannot be read may have no row; what cannot be read of others is NaN.
     """
 
     frames: Mapping[str, LazyFrames]
@@ -43,6 +49,8 @@ class Stored:
     control_hz: float | None = None
     tasks: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    holes: tuple[Hole, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,9 @@ class Dataset:
         control_hz: steps per second, or ``None`` where the format does not say.
         tasks: an instruction per episode, or ``None``.
         notes: what the reader decided or left out.
+        left_out: stored key -> why it is not among the arrays.
+        holes: what is missing or wrong and did not keep it from being opened.
+        numbers: of the episodes in the files, where only some were chosen.
     """
 
     path: Path
@@ -68,6 +79,9 @@ class Dataset:
     control_hz: float | None = None
     tasks: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    holes: tuple[Hole, ...] = ()
+    numbers: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -79,7 +93,7 @@ class Dataset:
         Raises:
             ValueError: see :class:`~uva_agents.data.Episodes`.
         """
-        return Episodes(self.arrays, self.ends, source=str(self.path))
+        return Episodes(self.arrays, self.ends, source=str(self.path), numbers=self.numbers)
 
     @property
     def starts(self) -> np.ndarray:
@@ -91,33 +105,110 @@ class Dataset:
         """Names of the arrays that are frames, ``pixels`` first."""
         return tuple(name for name in self.arrays if name.startswith("pixels"))
 
+    def select(self, episodes: np.ndarray) -> Dataset:
+        """Only these episodes (n,), in this order; frames stay on disk."""
+        starts = self.starts
+        rows = np.concatenate([np.arange(starts[e], self.ends[e]) for e in episodes])
+        arrays = {}
+        for name, value in self.arrays.items():
+            frames = as_lazy(value)
+            arrays[name] = value[rows] if frames is None else frames.select(rows).as_array()
+        return replace(
+            self,
+            arrays=arrays,
+            ends=np.cumsum([self.ends[e] - starts[e] for e in episodes]),
+            tasks=None if self.tasks is None else tuple(self.tasks[e] for e in episodes),
+            numbers=tuple(int(e) if self.numbers is None else self.numbers[e] for e in episodes),
+        )
 
-def to_dataset(path: Path, format_name: str, stored: Stored, fields: Mapping[str, str | Field] | None) -> Dataset:
+    def without(self, names: Iterable[str]) -> Dataset:
+        """Without these arrays, by canonical name or stored key; left-out keys are forgotten too.
+
+        Raises:
+            InputError: there is no such array.
+        """
+        wanted = set(names)
+        known = {*self.arrays, *self.sources.values(), *self.left_out}
+        for name in sorted(wanted):
+            if any(_is_key(name, key) for key in known):
+                continue
+            close = difflib.get_close_matches(name, known, n=3) or sorted(known)
+            raise InputError(f"{self.path} has no array {name!r} to leave out; found {', '.join(close)}")
+
+        def goes(*keys: str) -> bool:
+            return any(_is_key(name, key) for name in wanted for key in keys)
+
+        kept = [name for name in self.arrays if not goes(name, self.sources[name])]
+        if not kept:
+            raise InputError(f"{self.path}: nothing would be left of it")
+        return replace(
+            self,
+            arrays={name: self.arrays[name] for name in kept},
+            sources={name: self.sources[name] for name in kept},
+            left_out={key: why for key, why in self.left_out.items() if not goes(key)},
+        )
+
+
+def to_dataset(
+    path: Path,
+    format_name: str,
+    stored: Stored,
+    fields: Mapping[str, str | Field] | None,
+    *,
+    chosen: Callable[[int], np.ndarray] | None = None,
+    needed: Iterable[str] | None = None,
+    lenient: bool = False,
+) -> Dataset:
     """Put stored arrays under canonical names; what nothing asked for keeps its own name.
 
     Args:
         fields: canonical name -> stored key or :class:`Field`, before the format's defaults.
+        chosen: number of episodes -> numbers of those to keep; all by default.
+        needed: canonical names of what will be used; holes in other arrays do not matter then.
+        lenient: keep what can be read in spite of holes, and say the rest in :attr:`Dataset.holes`.
 
     Raises:
-        ValueError: a key that does not exist, a camera where numbers are wanted or the other way round, no episode, lengths that
-            differ.
+        DataError: a hole that touches what is kept, a key that does not exist, a camera where numbers are wanted or the other way
+            round, no episode, lengths that differ.
     """
-    if not len(stored.ends):
-        raise ValueError(f"{path}: the dataset is empty (no episode in it)")
     asked = {name: Field(value) if isinstance(value, str) else value for name, value in (fields or {}).items()}
-    chosen = {**stored.defaults, **asked}
+    wanted = {**stored.defaults, **asked}
+    holes = [*_replaced(stored.holes, asked)]
+    if needed is not None:
+        used = {key for name in needed if name in wanted for key in wanted[name].keys}
+        unused = {key for key in (*stored.frames, *stored.numbers) if key not in used and short_name(key) not in needed}
+        idle = {where for where in (hole.where for hole in holes) if any(_is_key(key, where) for key in unused)}
+        holes = [replace(hole, level="warn") if hole.where in idle else hole for hole in holes]
+    numbers = chosen(len(stored.ends)) if chosen is not None and len(stored.ends) else None
+    if not lenient:
+        raise_first(holes, path, numbers)
+    if not len(stored.ends):
+        raise DataError(f"{path}: the dataset is empty (no episode in it)")
+    left_out = dict(stored.left_out)
     arrays: dict[str, np.ndarray] = {}
     sources: dict[str, str] = {}
-    for name, field in chosen.items():
+    for name, origin in wanted.items():
         is_camera = name.startswith("pixels")
-        for key in field.keys:
+        for key in origin.keys:
+            if why := next((why for left, why in left_out.items() if _is_key(key, left)), None):
+                raise DataError(f"{path}: {key} (wanted as {name!r}) cannot be read: {why}")
             require_key(key, stored.frames if is_camera else stored.numbers, name=name, source=str(path))
         if is_camera:
-            arrays[name] = stored.frames[str(field.key)].as_array()
+            arrays[name] = stored.frames[str(origin.key)].as_array()
         else:
-            arrays[name] = _rows(field.take(lambda key: stored.numbers[key]))
-        sources[name] = " + ".join(field.keys)
-    whole = {field.keys[0] for field in chosen.values() if field.whole}
+            try:
+                arrays[name] = _rows(origin.take(lambda key: stored.numbers[key]), f"{path}: {name!r}")
+            except DataError as error:
+                if not lenient:
+                    raise
+                holes.append(Hole(str(error), name))
+                continue
+            except (ValueError, IndexError) as error:  # parts of other lengths, columns that are not there
+                raise DataError(
+                    f"{path}: {' + '.join(origin.keys)} (wanted as {name!r}) do not fit: {error}"
+                ) from error
+        sources[name] = " + ".join(origin.keys)
+    whole = {origin.keys[0] for origin in wanted.values() if origin.whole}
     for key, frames in stored.frames.items():
         if key not in whole:
             name = short_name(key)
@@ -126,12 +217,21 @@ def to_dataset(path: Path, format_name: str, stored: Stored, fields: Mapping[str
     for key, value in stored.numbers.items():
         if key not in whole:
             name = _free(short_name(key), arrays)
-            arrays[name], sources[name] = _rows(value), key
+            try:
+                arrays[name], sources[name] = _rows(value, key), key
+            except DataError as error:
+                left_out[key] = str(error)
     lengths = {name: len(value) for name, value in arrays.items()}
-    if len(set(lengths.values())) != 1:
-        raise ValueError(f"{path}: arrays have unequal lengths {lengths}; frames and actions must match step by step")
+    if len(set(lengths.values())) > 1:
+        text = f"{path}: arrays have unequal lengths {lengths}; frames and actions must match step by step"
+        if not lenient:
+            raise DataError(text)
+        holes.append(Hole(text, "data"))
+        arrays = {name: value for name, value in arrays.items() if len(value) == stored.ends[-1]}
+    if not arrays:
+        raise DataError(f"{path}: there is no array in it that can be read")
     ordered = sorted(arrays, key=lambda name: (name != "pixels", not name.startswith("pixels")))
-    return Dataset(
+    dataset = Dataset(
         path=path,
         format=format_name,
         arrays={name: arrays[name] for name in ordered},
@@ -139,8 +239,24 @@ def to_dataset(path: Path, format_name: str, stored: Stored, fields: Mapping[str
         sources={name: sources[name] for name in ordered},
         control_hz=stored.control_hz,
         tasks=stored.tasks,
-        notes=stored.notes,
+        notes=(
+            *stored.notes,
+            *(f"left out {key}: {why}" for key, why in left_out.items()),
+            *(hole.message for hole in holes if hole.message not in left_out.values() and not lenient),
+        ),
+        left_out=left_out,
+        holes=tuple(holes),
     )
+    return dataset if numbers is None else dataset.select(numbers)
+
+
+def _replaced(holes: Iterable[Hole], asked: Mapping[str, Field]) -> Iterator[Hole]:
+    """Holes in arrays that the caller has said something else to take for are no errors any more."""
+    usual = {"action": "action", "actions": "action", "agent_pos": "agent_pos", "state": "agent_pos"}
+    for hole in holes:
+        name = usual.get(short_name(hole.where), "")
+        other = name in asked and not any(_is_key(key, hole.where) for key in asked[name].keys)
+        yield replace(hole, level="warn") if other and hole.level == "error" else hole
 
 
 def short_name(key: str) -> str:
@@ -149,14 +265,19 @@ def short_name(key: str) -> str:
     return re.sub(r"\W+", "_", last)
 
 
+def _is_key(name: str, key: str) -> bool:
+    """Whether ``name`` means a stored key: all of it, or what follows a slash in it."""
+    return key == name or key.endswith(f"/{name}")
+
+
 def too_wide(shape: tuple[int, ...]) -> bool:
     """Whether rows of an array (N, ...) hold more than :data:`MAX_NUMBERS`."""
     return int(np.prod(shape[1:], dtype=np.int64)) > MAX_NUMBERS
 
 
-def _rows(value: np.ndarray) -> np.ndarray:
+def _rows(value: np.ndarray, name: str) -> np.ndarray:
     """float32 (N, ...) with at least two axes."""
-    value = np.asarray(value, np.float32)
+    value = as_float32(value, name)
     return value[:, None] if value.ndim == 1 else value
 
 

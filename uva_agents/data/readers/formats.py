@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from uva_agents.data.checksums import check_sums
 from uva_agents.data.fields import Field
-from uva_agents.data.readers.dataset import Dataset, Stored, to_dataset
+from uva_agents.data.readers.dataset import Dataset, MissingExtraError, Stored, to_dataset
 from uva_agents.data.readers.hdf5 import SUFFIXES, has_demonstrations, read_demonstrations
 from uva_agents.data.readers.lerobot import is_lerobot, read_lerobot
 from uva_agents.data.readers.minari import is_minari, read_minari
 from uva_agents.data.readers.umi import is_umi, read_umi
 from uva_agents.data.readers.video_folder import is_video_folder, read_video_folder
 from uva_agents.data.readers.zarr_buffer import is_zarr, read_zarr_buffer
+from uva_agents.data.selection import parse_episodes
+from uva_agents.errors import DataError, InputError, MachineError, UVAError
 
 
 @dataclass(frozen=True)
@@ -65,18 +70,30 @@ def recognise(path: str | Path) -> Format:
         FileNotFoundError: nothing there.
         ValueError: no known format, with what was found and what to do.
     """
-    path = Path(path)
+    path = _as_path(path)
     if not path.exists():
         near = difflib.get_close_matches(path.name, _names(path.parent), n=2) if path.parent.is_dir() else []
         raise FileNotFoundError(f"no dataset at {path}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
-    for found in FORMATS.values():
-        if found.recognises(path):
-            return found
-    raise ValueError(f"{path} holds no dataset of a known format. {_advice(path)}")
+    try:
+        for found in FORMATS.values():
+            if found.recognises(path):
+                return found
+    except PermissionError as error:
+        raise MachineError(f"{error.filename or path} may not be read: change its rights (chmod +rx)") from error
+    if not path.is_file() and not path.is_dir():
+        raise DataError(f"{path} is neither a file nor a folder")
+    raise DataError(f"{path} holds no dataset of a known format. {_advice(path)}")
 
 
 def open_dataset(
-    path: str | Path, *, format: str | None = None, fields: Mapping[str, str | Field] | None = None
+    path: str | Path,
+    *,
+    format: str | None = None,
+    fields: Mapping[str, str | Field] | None = None,
+    episodes: str | Sequence[int] | np.ndarray | None = None,
+    needed: Sequence[str] | None = None,
+    verify: bool = False,
+    lenient: bool = False,
 ) -> Dataset:
     """Open a dataset of any known format; frames stay on disk until they are looked at.
 
@@ -85,19 +102,65 @@ def open_dataset(
         format: a name of :data:`FORMATS`, instead of recognising it.
         fields: canonical name -> stored key, or a :class:`~uva_agents.data.Field` that joins keys or takes columns; what is not
             named here is where the format usually has it. ``{"pixels": "obs/robot0_eye_in_hand_image"}`` takes another camera.
+        episodes: only these, as numbers or in words (``"0-4,7"``, ``"!3,8"`` for all but those). What is wrong with the others does
+            not matter then.
+        needed: canonical names of all that will be used; what is wrong with other arrays does not matter then.
+        verify: hold all files against ``PATH.sha256`` first, if there is one (:mod:`uva_agents.data.checksums`).
+        lenient: open what can be read in spite of what is wrong; :attr:`Dataset.holes` says it. For looking at, not for training.
 
     Raises:
         FileNotFoundError: nothing there.
         MissingExtraError: a package is not installed; it names the extra.
-        ValueError: no known format, damaged or contradictory data, a key that does not exist.
+        DataError: no known format, damaged or contradictory data, a key that does not exist.
+        InputError: ``format`` or ``episodes`` mean nothing here.
+        MachineError: it may not be read, or does not fit into memory.
     """
-    path = Path(path)
+    path = _as_path(path)
     if format is not None and format not in FORMATS:
-        raise ValueError(f"format={format!r} is unknown: pass one of {', '.join(FORMATS)}")
+        raise InputError(f"format={format!r} is unknown: pass one of {', '.join(FORMATS)}")
     if format is not None and not path.exists():
         raise FileNotFoundError(f"no dataset at {path}")
     found = FORMATS[format] if format is not None else recognise(path)
-    return to_dataset(path, found.name, found.read(path), fields)
+    if verify:
+        check_sums(path)
+    chosen = None if episodes is None else _chooser(episodes)
+    return to_dataset(path, found.name, _read(found, path), fields, chosen=chosen, needed=needed, lenient=lenient)
+
+
+def _read(found: Format, path: Path) -> Stored:
+    """What a reader gives; the operating system's refusals, and what damage brings that nobody foresaw, by their right name."""
+    try:
+        return found.read(path)
+    except (UVAError, MissingExtraError, FileNotFoundError):
+        raise
+    except PermissionError as error:
+        raise MachineError(f"{error.filename or path} may not be read: change its rights (chmod +r)") from error
+    except MemoryError as error:
+        raise MachineError(f"{path} needs more memory than there is") from error
+
+
+def _chooser(episodes: str | Sequence[int] | np.ndarray) -> Callable[[int], np.ndarray]:
+    def choose(count: int) -> np.ndarray:
+        if isinstance(episodes, str):
+            return parse_episodes(episodes, count)
+        numbers = np.asarray(episodes)
+        whole = numbers.dtype.kind in "iu" and numbers.ndim == 1
+        if not whole or not len(numbers) or (numbers < 0).any() or (numbers >= count).any():
+            raise InputError(f"episodes must be numbers from 0 to {count - 1}, got {numbers!r:.80}")
+        return numbers.astype(np.int64)
+
+    return choose
+
+
+def _as_path(path: str | Path) -> Path:
+    try:
+        found = Path(path)
+        found.exists()
+    except TypeError:
+        raise InputError(f"a dataset is given by its path, got {path!r:.80}") from None
+    except OSError as error:
+        raise InputError(f"no dataset at {str(path)[:80]}: {error.strerror}") from error
+    return found
 
 
 def _advice(path: Path) -> str:

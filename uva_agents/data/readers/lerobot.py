@@ -1,218 +1,310 @@
-"""LeRobot v3 datasets: parquet and mp4, described by ``meta/info.json``; read without the lerobot package."""
+"""LeRobot v3 datasets: parquet and mp4, described by ``meta/info.json``; read without the lerobot package.
+
+Everything that is said twice is compared: rows with lengths, times of rows with the rate, times of episodes with the frames that
+the videos have. A row whose picture is another row's would train as well as any.
+"""
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uva_agents.data.contained import contained
 from uva_agents.data.fields import Field
-from uva_agents.data.lazy import FrameSource, LazyFrames, file_identity
-from uva_agents.data.readers.dataset import MissingExtraError, Stored, too_wide
+from uva_agents.data.holes import Hole
+from uva_agents.data.lazy import FrameSource, LazyFrames
+from uva_agents.data.readers.dataset import Stored, too_wide
+from uva_agents.data.readers.lerobot_frames import MissingFrames, PictureFrames
+from uva_agents.data.readers.lerobot_meta import EpisodeTable, Info, read_episodes, read_info, read_tasks
+from uva_agents.data.readers.parquet import columns_of, read_table, rectangular
 from uva_agents.data.video import VideoFrames, VideoInfo, probe
+from uva_agents.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
-DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+_UNEQUAL = "{path} has {count} rows in data/ that do not match the lengths in meta/episodes: it contradicts itself; copy it again"
+_ON_TIME = 0.2
+"""Of a step: how far a time may be from where it belongs. Containers and single precision round by less."""
 
 
 def is_lerobot(path: Path) -> bool:
-    """A folder with ``meta/info.json``."""
-    return (path / "meta" / "info.json").is_file()
+    """A folder with ``meta/info.json``; or with the rows of a dataset that has lost it: its films alone are no dataset."""
+    return (path / "meta" / "info.json").exists() or any(path.glob("data/chunk-*/*.parquet"))
 
 
 def read_lerobot(path: Path) -> Stored:
     """All episodes; videos are decoded when frames are looked at.
 
     Raises:
-        ValueError: another version; files that are missing or damaged, or that contradict each other.
+        DataError: another version; files that are missing, damaged or outside the folder, or that contradict each other.
         MissingExtraError: pyarrow is not installed.
     """
-    info = _info(path)
-    features: dict[str, Any] = info["features"]
-    episodes = _table(path, sorted((path / "meta" / "episodes").glob("*/*.parquet")), "meta/episodes").to_pydict()
-    # A recording names its files first and counts them last: what is not counted was cut off.
-    order = np.argsort(episodes["episode_index"])[: info["total_episodes"]]
-    lengths = np.asarray(episodes["length"], np.int64)[order]
-    _check(path, len(lengths) == info["total_episodes"], f"has {len(lengths)} episodes, not {info['total_episodes']}")
-    _check(path, int(lengths.sum()) == info["total_frames"], f"has {lengths.sum()} rows, not {info['total_frames']}")
-    cameras = [key for key, feature in features.items() if feature["dtype"] in ("video", "image")]
-    columns = [key for key in features if key not in cameras]
-    numeric = [
-        key for key in columns if features[key]["dtype"] != "string" and not too_wide((0, *features[key]["shape"]))
-    ]
-    data_path = info.get("data_path") or DATA_PATH
-    places = sorted({(episodes["data/chunk_index"][i], episodes["data/file_index"][i]) for i in order})
-    files = [path / data_path.format(chunk_index=c, file_index=f) for c, f in places]
-    rows = _table(path, files, "data", columns=sorted({*numeric, "episode_index", "frame_index"}))
-    episode, step = (rows[name].to_numpy() for name in ("episode_index", "frame_index"))
-    expected = np.repeat(np.asarray(episodes["episode_index"])[order], lengths)
-    good = len(episode) == len(expected) and (episode == expected).all()
-    counting = good and (step == np.concatenate([np.arange(n) for n in lengths])).all()
-    _check(path, good, f"has {len(episode)} rows in data/ that do not match the lengths in meta/episodes")
-    _check(path, counting, "has episodes in data/ whose frame_index does not count from 0")
-    numbers = {key: _column(rows[key]) for key in numeric if key not in BOOKKEEPING}
+    info = read_info(path)
+    episodes = read_episodes(path, info)
+    left_out: dict[str, str] = {}
+    for key, feature in info.features.items():
+        if feature.depth:
+            left_out[key] = "its pictures are distances, not colours"
+        elif feature.dtype == "string":
+            left_out[key] = "text"
+        elif not feature.is_camera and too_wide((0, *feature.shape)):
+            left_out[key] = f"{feature.shape} numbers per row"
+    files = _data_files(path, info, episodes)
+    stored = [key for key, feature in info.features.items() if feature.dtype != "video"]
+    count = 0
+    for name in files:
+        rows, there = columns_of(path, name)
+        count += rows
+        if unknown := sorted(set(there) - set(stored)):
+            raise DataError(f"{path / name} has columns {', '.join(unknown)} that meta/info.json does not declare")
+        if absent := sorted(set(stored) - set(there)):
+            raise DataError(f"{path / name} lacks the columns {', '.join(absent)} that meta/info.json promises")
+    if count != episodes.lengths.sum():  # before they are unpacked: a few bytes can promise any number of rows
+        raise DataError(_UNEQUAL.format(path=path, count=count))
+    numeric = [key for key in stored if key not in left_out and not info.features[key].is_camera]
+    parts = [read_table(path, name, columns=sorted({*numeric, "episode_index", "frame_index"})) for name in files]
+    holes = _Holes(len(episodes.lengths))
+    _check_rows(path, info, episodes, files, parts, holes)
+    numbers = {
+        key: _joined(path, files, parts, key, info.features[key].shape) for key in numeric if key not in BOOKKEEPING
+    }
+    notes: list[str] = []
     frames = {}
-    for key in cameras:
-        if features[key]["dtype"] == "video":
-            frames[key] = _videos(path, info, key, episodes, order)
-        else:
-            frames[key] = _pictures(path, features[key], key, files)
+    for key, feature in info.features.items():
+        if key in left_out or not feature.is_camera:
+            continue
+        if feature.dtype == "video":
+            frames[key] = _videos(path, info, key, episodes, notes, holes)
+            continue
+        pictures = [PictureFrames(path, name, key, feature.size) for name in files]
+        frames[key] = LazyFrames(pictures, (*feature.size, 3))
+        try:
+            notes += [note for note in (part.note() for part in pictures[:1]) if note]
+        except DataError as error:
+            holes.add(str(error), key, 0)
     return Stored(
         frames=frames,
         numbers=numbers,
-        ends=np.cumsum(lengths),
+        ends=np.cumsum(episodes.lengths),
         defaults=_defaults(frames, numbers),
-        control_hz=float(info["fps"]),
-        tasks=tuple(", ".join(episodes["tasks"][i]) for i in order) if "tasks" in episodes else None,
-        notes=tuple(
-            f"left out {key}: text or too wide" for key in columns if key not in numeric and key not in BOOKKEEPING
-        ),
+        control_hz=info.fps,
+        tasks=_tasks(path, files, parts, episodes, holes),
+        notes=tuple(notes),
+        left_out=left_out,
+        holes=holes.all(),
     )
 
 
-class PictureFrames:
-    """Frames stored as PNG or JPEG in a parquet file, one per row."""
+class _Holes:
+    """What is wrong with single episodes: the others can be used without them."""
 
-    def __init__(self, path: Path, key: str, count: int) -> None:
-        self.path, self.key, self.count = path, key, count
-        self.identity = f"{file_identity(path)}:{key}"
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._found: dict[tuple[str, str], list[int]] = {}
 
-    def __len__(self) -> int:
-        return self.count
+    def add(self, message: str, where: str, episode: int) -> None:
+        self._found.setdefault((message, where), []).append(episode)
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        from PIL import Image
-
-        column = _picture_column(self.path, self.key, self.identity)
-        found = []
-        for row in rows:
-            cell = column[int(row)].as_py()
-            try:
-                if cell["bytes"] is None:
-                    raise OSError(f"only a path is stored: {cell['path']}")
-                found.append(np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB")))
-            except OSError as error:
-                raise ValueError(f"{self.path}: picture {self.key} of row {row} cannot be read: {error}") from error
-        return np.stack(found)
-
-
-@lru_cache(maxsize=4)
-def _picture_column(path: Path, key: str, identity: str) -> Any:
-    return _table(path, [path], "data", columns=[key])[key].combine_chunks()
-
-
-def _info(path: Path) -> dict[str, Any]:
-    file = path / "meta" / "info.json"
-    try:
-        info: dict[str, Any] = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
-    version = str(info.get("codebase_version", "unknown"))
-    if not version.startswith("v3"):
-        raise ValueError(
-            f"{path} is LeRobot {version}; v3 is read. Convert it with lerobot's own convert_dataset_v21_to_v30 script"
+    def all(self) -> tuple[Hole, ...]:
+        """One per message, of all the episodes that it is true of."""
+        return tuple(
+            Hole(message, where, episodes=None if len(numbers) == self._count else tuple(numbers))
+            for (message, where), numbers in self._found.items()
         )
-    missing = [key for key in ("fps", "features", "total_episodes", "total_frames") if key not in info]
-    if missing:
-        raise ValueError(f"{file} lacks {', '.join(missing)}")
-    return info
 
 
-def _table(path: Path, files: Iterable[Path], what: str, columns: list[str] | None = None) -> pa.Table:
-    """Rows of several parquet files, one after another."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{path} is a LeRobot dataset, which needs pyarrow: pip install 'uva-agents[data]' (or pip install pyarrow)"
-        ) from error
-    files = list(files)
-    if not files:
-        raise ValueError(f"{path} has no parquet file in {what}: copy the dataset again")
-    tables = []
-    for file in files:
-        try:
-            # Each file alone: through the dataset interface, folder names would become columns.
-            with pq.ParquetFile(file) as opened:
-                absent = [name for name in columns or () if name not in opened.schema_arrow.names]
-                if absent:
-                    raise ValueError(f"{file} lacks the columns {', '.join(absent)} that meta/info.json promises")
-                tables.append(opened.read(columns=columns))
-        except FileNotFoundError as error:
-            raise ValueError(f"{file} is missing: copy the dataset again") from error
-        except (OSError, pa.ArrowException) as error:
-            if isinstance(error, ValueError) and "lacks the columns" in str(error):
-                raise
-            raise ValueError(f"{file} is damaged or cut short: {error}; copy it again") from error
-    return pa.concat_tables(tables, promote_options="default")
+def _data_files(path: Path, info: Info, episodes: EpisodeTable) -> list[str]:
+    """Files with rows of episodes, in the order in which LeRobot writes them."""
+    places = np.unique(episodes.data, axis=0).tolist() if len(episodes.data) else []
+    names = [info.data_path.format(chunk_index=chunk, file_index=file) for chunk, file in places]
+    return list(dict.fromkeys(names))
 
 
-def _column(column: Any) -> np.ndarray:
-    """A column of numbers, or of (nested) lists of numbers of one length, as an array."""
-    import pyarrow as pa
-
-    flat = column.combine_chunks()
-    shape = [len(flat)]
-    while pa.types.is_list(flat.type) or pa.types.is_fixed_size_list(flat.type) or pa.types.is_large_list(flat.type):
-        inner = flat.flatten()
-        shape.append(len(inner) // max(len(flat), 1))
-        flat = inner
-    values = flat.to_numpy(zero_copy_only=False)
-    if int(np.prod(shape)) != len(values):
-        raise ValueError("a column has rows of different lengths")
-    return np.asarray(values).reshape(shape)
+def _joined(path: Path, files: list[str], parts: list[pa.Table], key: str, shape: tuple[int, ...] | None) -> np.ndarray:
+    found = [rectangular(part[key], shape, f"{path / name}: {key}") for name, part in zip(files, parts, strict=True)]
+    if len({values.shape[1:] for values in found}) > 1:
+        raise DataError(f"{path}: rows of {key} have different lengths in different files of data/")
+    return np.concatenate(found)
 
 
-def _videos(path: Path, info: dict[str, Any], key: str, episodes: dict[str, Any], order: np.ndarray) -> LazyFrames:
-    fps = float(info["fps"])
-    height, width = _side(info["features"][key])
-    sources: list[FrameSource] = []
-    probed: dict[Path, VideoInfo] = {}
-    prefix = f"videos/{key}"
-    for i in order:
-        place = {"chunk_index": episodes[f"{prefix}/chunk_index"][i], "file_index": episodes[f"{prefix}/file_index"][i]}
-        file = path / (info.get("video_path") or VIDEO_PATH).format(video_key=key, **place)
-        if file not in probed:
-            if not file.exists():
-                raise ValueError(f"{file} is missing: copy the dataset again")
-            probed[file] = probe(file)
-        found = probed[file]
-        _check(file, abs(found.fps - fps) < 0.01 * fps, f"runs at {found.fps} frames per second, not {fps}")
-        _check(file, found.shape[:2] == (height, width), f"is {found.shape[:2]}, not {(height, width)} pixels")
-        begin, count = round(episodes[f"{prefix}/from_timestamp"][i] * fps), int(episodes["length"][i])
-        if begin + count > found.frames:
-            raise ValueError(
-                f"{file} has {found.frames} frames, episode {episodes['episode_index'][i]} needs {begin} to {begin + count - 1}: "
-                "it is cut short; copy it again"
+def _check_rows(
+    path: Path, info: Info, episodes: EpisodeTable, files: list[str], parts: list[pa.Table], holes: _Holes
+) -> None:
+    """That the rows are those of the episodes, in order, at their times."""
+    lengths = episodes.lengths
+    columns = {
+        key: _joined(path, files, parts, key, None).reshape(-1) for key in BOOKKEEPING if key in parts[0].column_names
+    }
+    number = np.repeat(np.arange(len(lengths)), lengths)
+    step = np.concatenate([np.arange(n) for n in lengths])
+    found = columns["episode_index"]
+    if len(found) != len(number) or (found != number).any():
+        raise DataError(_UNEQUAL.format(path=path, count=len(found)))
+    for key, expected, words in (
+        ("frame_index", step, "does not count from 0"),
+        ("index", np.arange(len(step)), "does not count all rows"),
+    ):
+        if key in columns and (bad := np.flatnonzero(columns[key] != expected)).size:
+            raise DataError(
+                f"{path} has episodes in data/ whose {key} {words}: it is {columns[key][bad[0]]} in step {step[bad[0]]} of episode "
+                f"{number[bad[0]]}, not {expected[bad[0]]}; the dataset contradicts itself; copy it again"
             )
-        sources.append(VideoFrames(file, found, begin, count))
-    return LazyFrames(sources, (height, width, 3))
+    if "timestamp" in columns:
+        late = np.abs(columns["timestamp"].astype(np.float64) - step / info.fps) * info.fps
+        bad = np.flatnonzero(~(late <= _ON_TIME))
+        for first in bad[np.unique(number[bad], return_index=True)[1]].tolist():
+            said, wanted = columns["timestamp"][first], step[first] / info.fps
+            holes.add(
+                f"{path}: the timestamp of step {step[first]} of episode {number[first]} is {said:.6g} s; at {info.fps:g} steps a "
+                f"second it must be {wanted:.6g} s",
+                "timestamp",
+                int(number[first]),
+            )
+    # A file holds the rows of the episodes that say so.
+    place = np.unique(episodes.data, axis=0, return_inverse=True)[1].reshape(-1)[number] if len(files) > 1 else None
+    if place is not None and (place != np.repeat(np.arange(len(files)), [len(part) for part in parts])).any():
+        raise DataError(
+            f"{path}: meta/episodes names other files of data/ than those that have the rows of its episodes"
+        )
 
 
-def _pictures(path: Path, feature: dict[str, Any], key: str, files: list[Path]) -> LazyFrames:
-    import pyarrow.parquet as pq
+def _videos(path: Path, info: Info, key: str, episodes: EpisodeTable, notes: list[str], holes: _Holes) -> LazyFrames:
+    films = _Films(path, info, key)
+    sources: list[FrameSource] = []
+    for number, count in enumerate(episodes.lengths.tolist()):
+        try:
+            sources.append(films.episode(number, count, episodes))
+        except DataError as error:
+            for each in (number, *(error.others if isinstance(error, _OverlapError) else ())):
+                holes.add(str(error), key, each)
+            sources.append(MissingFrames(count, str(error)))
+    notes += films.notes()
+    return LazyFrames(sources, (*films.size, 3))
 
-    height, width = _side(feature)
-    return LazyFrames([PictureFrames(f, key, pq.read_metadata(f).num_rows) for f in files], (height, width, 3))
+
+class _OverlapError(DataError):
+    """An episode whose frames are not after those of the ones before; any of ``others`` may be the wrong one."""
+
+    def __init__(self, message: str, others: list[int]) -> None:
+        super().__init__(message)
+        self.others = others
 
 
-def _side(feature: dict[str, Any]) -> tuple[int, int]:
-    """Height and width; older writers put the channels first."""
-    shape = [int(n) for n in feature["shape"]]
-    names = feature.get("names") or []
-    first = names[:1] in (["channels"], ["channel"]) or (shape[0] == 3 and shape[-1] != 3)
-    height, width = shape[1:] if first else shape[:2]
-    return height, width
+class _Films:
+    """The video files of one camera."""
+
+    def __init__(self, path: Path, info: Info, key: str) -> None:
+        self.path, self.info, self.key, self.size = path, info, key, info.features[key].size
+        self._probed: dict[str, VideoInfo | DataError] = {}
+        self._used: dict[str, list[tuple[int, int, int]]] = {}
+
+    def episode(self, number: int, count: int, episodes: EpisodeTable) -> VideoFrames:
+        """The frames of an episode.
+
+        Raises:
+            DataError: its file cannot be read, or has no frames at its times, or those of another episode.
+        """
+        fps = self.info.fps
+        chunk, file = episodes.videos[self.key][number].tolist()
+        name = self.info.video_path.format(video_key=self.key, chunk_index=chunk, file_index=file)
+        where = f"episode {number}, camera {self.key}: {self.path / name}"
+        video = self._probe(name)
+        begin_s, end_s = float(episodes.begins[self.key][number]), float(episodes.ends[self.key][number])
+        first = _frame_at(where, video, begin_s, count, fps)
+        if abs(end_s - begin_s - count / fps) * fps > _ON_TIME:  # not if there is no end
+            raise DataError(
+                f"{where}: it is said to last from {begin_s:.6g} to {end_s:.6g} s, its {count} steps last {count / fps:.6g} s"
+            )
+        others = [(begin, end, other) for other, begin, end in self._used.get(name, ())]
+        self._used.setdefault(name, []).append((number, first, first + count))
+        if (last := max(others, key=lambda other: other[1], default=None)) is not None and first < last[1]:
+            raise _OverlapError(
+                f"{where}: its frames {first} to {first + count - 1} (from_timestamp {begin_s:.6g} s) begin before those of "
+                f"episode {last[2]} end, frame {last[1] - 1}: one of them has the times of another episode",
+                [other for _, end, other in others if end > first],
+            )
+        return VideoFrames(self.path / name, video, np.arange(first, first + count))
+
+    def notes(self) -> list[str]:
+        """Which files have more than the episodes take."""
+        found = []
+        for name, used in self._used.items():
+            video, taken = self._probed[name], sum(end - begin for _, begin, end in used)
+            if isinstance(video, VideoInfo) and taken < video.frames:
+                found.append(
+                    f"{self.path / name}: {video.frames - taken} of its {video.frames} frames belong to no episode"
+                )
+        return found
+
+    def _probe(self, name: str) -> VideoInfo:
+        if name not in self._probed:
+            try:
+                self._probed[name] = found = probe(contained(self.path, name))
+                if found.shape[:2] != self.size:
+                    text = f"{self.path / name} is {found.shape[:2]}, not {self.size} pixels, as meta/info.json says"
+                    self._probed[name] = DataError(text)
+            except FileNotFoundError:
+                self._probed[name] = DataError(f"{self.path / name} is missing: copy the dataset again")
+            except DataError as error:
+                self._probed[name] = error
+        found_or = self._probed[name]
+        if isinstance(found_or, DataError):
+            raise found_or
+        return found_or
+
+
+def _frame_at(where: str, video: VideoInfo, begin_s: float, count: int, fps: float) -> int:
+    """Number of the frame that is shown at ``begin_s``, where ``count`` frames follow each other at ``fps`` from then on."""
+    if not np.isfinite(begin_s):
+        raise DataError(f"{where}: its from_timestamp is {begin_s}")
+    wanted = begin_s + np.arange(count) / fps
+    first = int(np.abs(video.times - begin_s).argmin())
+    found = video.times[first : first + count]
+    late = np.abs(found - wanted[: len(found)]) * fps
+    if (bad := np.flatnonzero(late > _ON_TIME)).size:
+        raise DataError(
+            f"{where}: step {bad[0]} is at {wanted[bad[0]]:.6g} s, and the nearest frame at {found[bad[0]]:.6g} s "
+            f"(from_timestamp {begin_s:.6g} s at {fps:g} frames a second): frames are missing, or the times are another video's"
+        )
+    if len(found) < count:
+        raise DataError(
+            f"{where} has {video.frames} frames, episode needs {first} to {first + count - 1}: it is cut short; copy it again"
+        )
+    return first
+
+
+def _tasks(
+    path: Path, files: list[str], parts: list[pa.Table], episodes: EpisodeTable, holes: _Holes
+) -> tuple[str, ...] | None:
+    """An instruction per episode, from the two places that have them."""
+    known = read_tasks(path)
+    if known is None or "task_index" not in parts[0].column_names:
+        return None if episodes.tasks is None else tuple(", ".join(texts) for texts in episodes.tasks)
+    numbers = _joined(path, files, parts, "task_index", None).reshape(-1)
+    found = []
+    for number, (end, length) in enumerate(zip(np.cumsum(episodes.lengths), episodes.lengths, strict=True)):
+        used = list(dict.fromkeys(numbers[end - length : end].tolist()))
+        texts = tuple(known.get(index, "") for index in used)
+        said = texts if episodes.tasks is None else episodes.tasks[number]
+        if unknown := [index for index in used if index not in known]:
+            holes.add(
+                f"{path}: episode {number} has the task_index {unknown[0]}, which meta/tasks.parquet lacks",
+                "task_index",
+                number,
+            )
+        elif set(said) != set(texts):
+            listed, other = ", ".join(said), ", ".join(texts)
+            holes.add(
+                f"{path}: the task of episode {number} is {listed!r} in meta/episodes and {other!r} in its rows",
+                "tasks",
+                number,
+            )
+        found.append(", ".join(said))
+    return tuple(found)
 
 
 def _defaults(frames: dict[str, LazyFrames], numbers: dict[str, np.ndarray]) -> dict[str, Field]:
@@ -228,8 +320,3 @@ def _defaults(frames: dict[str, LazyFrames], numbers: dict[str, np.ndarray]) -> 
     if "observation.state" in numbers:
         found["agent_pos"] = Field("observation.state")
     return found
-
-
-def _check(path: Path, good: bool, problem: str) -> None:
-    if not good:
-        raise ValueError(f"{path} {problem}: the dataset contradicts itself; copy it again")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from uva_agents.data.fields import Field
+from uva_agents.data.holes import raise_first
 from uva_agents.data.poses import pose9_from_matrix, pose_matrix
 from uva_agents.data.readers.dataset import MissingExtraError, Stored
-from uva_agents.data.readers.zarr_buffer import is_zarr, read_arrays, read_ends
-from uva_agents.data.zarr_arrays import open_group
+from uva_agents.data.readers.zarr_buffer import is_zarr, read_arrays
+from uva_agents.data.zarr_store import ZarrFiles
+from uva_agents.errors import DataError
 
 UMI_HZ = 59.94
 """The cameras' rate. The released UVA trains at every third row."""
@@ -23,14 +26,15 @@ def is_umi(path: Path) -> bool:
     if path.is_dir():
         names = {child.name for child in (path / "data").iterdir()}
     else:
-        import zipfile
-
         try:
             with zipfile.ZipFile(path) as file:
                 names = {name.split("/")[1] for name in file.namelist() if name.startswith("data/")}
-        except (OSError, zipfile.BadZipFile):
+        except (OSError, ValueError, IndexError, zipfile.BadZipFile, NotImplementedError):
             return False
-    return "camera0_rgb" in names and bool(names & {"robot0_eef_pos", "eef_pos"})
+    poses = {"eef_pos", "eef_rot_axis_angle"}
+    return any({f"{arm}{name}" for name in poses} <= names for arm in ("robot0_", "")) or (
+        "camera0_rgb" in names and bool(names & {"robot0_eef_pos", "eef_pos"})
+    )
 
 
 def read_umi(path: Path) -> Stored:
@@ -44,20 +48,29 @@ def read_umi(path: Path) -> Stored:
         ValueError: damaged; poses are missing; more than one arm.
         MissingExtraError: its pictures are JPEG XL or JPEG 2000 and imagecodecs is not installed.
     """
-    root = open_group(path)
     _register_codecs(path)
-    if "data/robot1_eef_pos" in root:
-        raise ValueError(f"{path} has two arms (robot1_*): only recordings with one gripper are read")
-    frames, numbers, notes = read_arrays(root, path)
-    prefix = "robot0_" if "robot0_eef_pos" in numbers else ""
+    files = ZarrFiles(path)
+    try:
+        found = read_arrays(files)
+        names = files.children("data")
+    finally:
+        files.close()
+    if "robot1_eef_pos" in names:
+        raise DataError(f"{path} has two arms (robot1_*): only recordings with one gripper are read")
+    frames, numbers = found.frames, found.numbers
+    prefix = "robot0_" if "robot0_eef_pos" in names else ""
     wanted = [f"{prefix}{name}" for name in ("eef_pos", "eef_rot_axis_angle", "gripper_width")]
     missing = [name for name in wanted if name not in numbers]
     if missing:
-        raise ValueError(f"{path} lacks data/{', data/'.join(missing)}: UMI recordings have {', '.join(wanted)}")
+        raise_first(found.holes, path)
+        raise DataError(f"{path} lacks data/{', data/'.join(missing)}: UMI recordings have {', '.join(wanted)}")
     position, rotation, width = (np.asarray(numbers[name], np.float64) for name in wanted)
     rows = {name: len(numbers[name]) for name in wanted}
     if len(set(rows.values())) != 1:
-        raise ValueError(f"{path}: arrays have unequal lengths {rows}")
+        raise DataError(f"{path}: arrays have unequal lengths {rows}")
+    shapes = {name: numbers[name].shape[1:] for name in wanted}
+    if [*shapes.values()][:2] != [(3,), (3,)] or [*shapes.values()][2] not in ((), (1,)):
+        raise DataError(f"{path}: rows of {shapes} are no positions (3), rotation vectors (3) and widths (1)")
     pose = pose_matrix(np.concatenate([position, rotation], axis=-1))
     numbers["tool_pose"] = np.concatenate([pose9_from_matrix(pose), width.reshape(len(width), -1)], axis=-1)
     defaults = {"action": Field("tool_pose"), "agent_pos": Field("tool_pose")}
@@ -66,10 +79,12 @@ def read_umi(path: Path) -> Stored:
     return Stored(
         frames=frames,
         numbers=numbers,
-        ends=read_ends(root, path),
+        ends=found.ends,
         defaults=defaults,
         control_hz=UMI_HZ,
-        notes=(*notes, f"rows are {UMI_HZ} Hz, the rate of UMI's cameras; the file does not say it"),
+        notes=(*found.notes, f"rows are {UMI_HZ} Hz, the rate of UMI's cameras; the file does not say it"),
+        left_out=found.left_out,
+        holes=tuple(found.holes),
     )
 
 
@@ -94,12 +109,10 @@ def _needs_codecs(path: Path) -> bool:
     name = "data/camera0_rgb/.zarray"
     try:
         if path.is_dir():
-            text = (path / name).read_text()
+            text = (path / name).read_text(encoding="utf-8")
         else:
-            import zipfile
-
             with zipfile.ZipFile(path) as file:
                 text = file.read(name).decode()
-    except (OSError, KeyError):
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, RuntimeError):
         return False
     return "imagecodecs" in text

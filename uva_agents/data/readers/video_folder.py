@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from uva_agents.data.contained import contained
 from uva_agents.data.fields import Field
 from uva_agents.data.lazy import LazyFrames
 from uva_agents.data.readers.dataset import Stored
 from uva_agents.data.video import VideoFrames, probe
+from uva_agents.errors import DataError
+from uva_agents.utils.files import read_regular_text
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
-_OTHERS = ("info.json", "*.hdf5", "*.zarr", "*.zarr.zip")
+_SAME_RATE = 0.005
+_LONGEST_TEXT = 1 << 20
+_OTHERS = ("info.json", "*.parquet", "*.hdf5", "*.zarr", "*.zarr.zip")
 
 
 def video_files(path: Path) -> list[Path]:
@@ -28,29 +34,47 @@ def is_video_folder(path: Path) -> bool:
 
 
 def read_video_folder(path: Path) -> Stored:
-    """Every video. A text file of the same name (``a.txt`` beside ``a.mp4``) is its instruction.
+    """Every video, by time: where frames come unevenly, a step shows the one that is seen then. A text file of the same name
+    (``a.txt`` beside ``a.mp4``) is its instruction.
 
     Raises:
-        ValueError: damaged; different sizes or rates.
+        DataError: damaged; different sizes or rates; times that allow no rate; a text that is not UTF-8; links that lead outside.
     """
     files = video_files(path)
+    folder = path if path.is_dir() else path.parent
+    for file in files:
+        contained(folder, file.relative_to(folder))
     infos = [probe(file) for file in files]
-    for what, values in (("sizes", [info.shape[:2] for info in infos]), ("rates", [round(i.fps, 3) for i in infos])):
-        different = sorted(set(values))  # type: ignore[type-var]
-        if len(different) > 1:
-            examples = "; ".join(f"{files[values.index(value)].name} {value}" for value in different[:4])  # type: ignore[arg-type]
-            raise ValueError(
-                f"{path}: videos have different {what} ({examples}); bring them to one, for example with ffmpeg"
-            )
-    texts = [file.with_suffix(".txt") for file in files]
-    tasks = tuple(text.read_text().strip() if text.exists() else "" for text in texts)
-    frames = LazyFrames([VideoFrames(f, i, 0, i.frames) for f, i in zip(files, infos, strict=True)], infos[0].shape)
+    sizes = [info.shape[:2] for info in infos]
+    _check_same(path, files, "sizes", sizes, [size != sizes[0] for size in sizes])
+    rates = [info.fps for info in infos]
+    different = [abs(rate - rates[0]) > _SAME_RATE * rates[0] for rate in rates]
+    _check_same(path, files, "rates", [round(rate, 3) for rate in rates], different)
+    tasks = tuple(_task(folder, file) for file in files)
+    sources = [VideoFrames(file, info) for file, info in zip(files, infos, strict=True)]
+    notes = [info.note(str(file)) for file, info in zip(files, infos, strict=True)]
     return Stored(
-        frames={"video": frames},
+        frames={"video": LazyFrames(sources, infos[0].shape)},
         numbers={},
-        ends=np.cumsum([info.frames for info in infos]),
+        ends=np.cumsum([len(source) for source in sources]),
         defaults={"pixels": Field("video")},
         control_hz=infos[0].fps,
         tasks=tasks if any(tasks) else None,
-        notes=("no actions: it trains the video task only",),
+        notes=("no actions: it trains the video task only", *(note for note in notes if note)),
     )
+
+
+def _task(folder: Path, file: Path) -> str:
+    try:
+        text = contained(folder, file.with_suffix(".txt").relative_to(folder))
+        return read_regular_text(text, limit=_LONGEST_TEXT).strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _check_same(path: Path, files: list[Path], what: str, values: list[Any], different: list[bool]) -> None:
+    if any(different):
+        examples = "; ".join(f"{files[values.index(value)].name} {value}" for value in sorted(set(values))[:4])
+        raise DataError(
+            f"{path}: videos have different {what} ({examples}); bring them to one, for example with ffmpeg"
+        )

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import zarr
 
 from uva_agents.data.fields import Field
+from uva_agents.data.holes import Hole, Level, episodes_of
 from uva_agents.data.lazy import LazyFrames
 from uva_agents.data.readers.dataset import Stored, too_wide
-from uva_agents.data.replay_buffer import BLOCK_PUSH_FIELDS, PUSHT_FIELDS
-from uva_agents.data.zarr_arrays import ZarrFrames, array_names, check_array, open_group, read_array
+from uva_agents.data.readers.metadata import rate_of, tasks_of, usual_camera
+from uva_agents.data.replay_buffer import BLOCK_PUSH_FIELDS, PUSHT_FIELDS, read_ends
+from uva_agents.data.zarr_arrays import StoredArray, ZarrFrames, is_array, open_array, read_numbers, zarr_layout
+from uva_agents.data.zarr_store import ZarrFiles
+from uva_agents.errors import DataError
 
 _CAMERAS = ("pixels", "img", "image", "camera0_rgb", "agentview_image", "agentview_rgb", "sideview_image", "camera_0")
 
@@ -27,64 +34,173 @@ def is_zarr(path: Path) -> bool:
 
 
 def read_zarr_buffer(path: Path) -> Stored:
-    """See the module. Frames are arrays (N, H, W, 3).
+    """See the module. Frames are arrays of pictures.
 
     Raises:
-        ValueError: not a replay buffer; chunks are missing or cut short; arrays differ in length.
+        DataError: not a replay buffer at all. What is wrong with single arrays or episodes is in :attr:`Stored.holes`.
     """
-    root = open_group(path)
-    frames, numbers, notes = read_arrays(root, path)
-    attributes = dict(root.attrs)
-    hz = attributes.get("control_hz")
-    tasks = attributes.get("tasks")
+    files = ZarrFiles(path)
+    try:
+        found = read_arrays(files)
+        attributes = _attributes(files, found)
+        ends = found.ends
+        environment = attributes.get("env")
+        where = f"{path}: the attribute"
+        hz = rate_of(attributes.get("control_hz"), f"{where} control_hz", found.holes)
+        tasks = tasks_of(attributes.get("tasks"), f"{where} tasks", len(ends), found.holes)
+    finally:
+        files.close()
     return Stored(
-        frames=frames,
-        numbers=numbers,
-        ends=read_ends(root, path),
-        defaults=_defaults(frames, numbers, attributes.get("env")),
-        control_hz=float(hz) if isinstance(hz, int | float) else None,
-        tasks=tuple(map(str, tasks)) if isinstance(tasks, list) else None,
-        notes=tuple(notes),
+        frames=found.frames,
+        numbers=found.numbers,
+        ends=ends,
+        defaults=_defaults(found, environment),
+        control_hz=hz,
+        tasks=tasks,
+        notes=tuple(found.notes),
+        left_out=found.left_out,
+        holes=tuple(found.holes),
     )
 
 
-def read_arrays(root: zarr.Group, path: Path) -> tuple[dict[str, LazyFrames], dict[str, np.ndarray], list[str]]:
-    """Cameras, numbers and remarks of ``data/``."""
-    frames: dict[str, LazyFrames] = {}
-    numbers: dict[str, np.ndarray] = {}
-    notes = []
-    for name in array_names(root, path):
+@dataclass
+class Arrays:
+    """What ``data/`` and ``meta/`` hold.
+
+    Attributes:
+        frames, numbers: by name.
+        ends: (E,) as in :class:`Stored`.
+        notes, left_out, holes: see :class:`Stored`.
+    """
+
+    frames: dict[str, LazyFrames] = field(default_factory=dict)
+    numbers: dict[str, np.ndarray] = field(default_factory=dict)
+    ends: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    notes: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    holes: list[Hole] = field(default_factory=list)
+
+
+def read_arrays(files: ZarrFiles) -> Arrays:
+    """Cameras, numbers, episodes, and what is wrong with each.
+
+    Raises:
+        DataError: there is no ``data/``, or nothing in it.
+    """
+    found = Arrays()
+    path, names = files.path, files.children("data")
+    if not names:
+        if not files.children(""):
+            raise DataError(f"{path} is not a zarr group: there is nothing in it that zarr would know")
+        raise DataError(f"{path} has no group data/: it is not a replay buffer (is the path one level off?)")
+    partly: list[tuple[str, np.ndarray, str]] = []
+    for name in names:
+        key = f"data/{name}"
         try:
-            array = check_array(root[f"data/{name}"], f"{path}/data/{name}")
-        except ValueError as error:
-            stored = root[f"data/{name}"]
-            if name in _ESSENTIAL or name.startswith("robot0_") or getattr(stored, "ndim", 4) == 4:
-                raise
-            notes.append(f"left out data/{name}: {error}")
+            if is_array(files, key) is False:
+                found.left_out[key] = "a group, only arrays are read"
+                continue
+            stored = open_array(files, key)
+        except DataError as error:
+            _lose(found, key, str(error), grave=_looks_essential(files, name))
             continue
-        if array.ndim == 4 and array.shape[-1] == 3:
-            source = ZarrFrames(path, f"data/{name}")
-            shape = (int(array.shape[1]), int(array.shape[2]), 3)
-            frames[name] = LazyFrames([source], shape)
-        elif array.dtype.kind not in "fiub":
-            notes.append(f"left out data/{name}: its type is {array.dtype}")
-        elif too_wide(array.shape):
-            notes.append(f"left out data/{name}: {array.shape[1:]} numbers per row")
-        else:
-            numbers[name] = read_array(array, f"{path}/data/{name}")
-    return frames, numbers, notes
+        partly += _take(found, path, name, stored)
+    rows = [len(numbers) for numbers in found.numbers.values()] + [len(frames) for frames in found.frames.values()]
+    found.ends, holes = read_ends(files, max(set(rows), key=rows.count) if rows else 0)
+    found.holes += holes
+    for key, bad, problem in partly:
+        episodes = episodes_of(bad, found.ends) if not holes else None
+        found.holes.append(Hole(problem, key, episodes=episodes))
+    return found
 
 
-def read_ends(root: zarr.Group, path: Path) -> np.ndarray:
-    """``meta/episode_ends``."""
-    if "meta/episode_ends" not in root:
-        raise ValueError(f"{path} has no meta/episode_ends: it is not a replay buffer")
-    return read_array(root["meta/episode_ends"], f"{path}/meta/episode_ends")
+def _take(found: Arrays, path: Path, name: str, stored: StoredArray) -> list[tuple[str, np.ndarray, str]]:
+    """Sort an array in; returns its key, unreadable rows and what is wrong with them, where that is not all of it."""
+    key = f"data/{name}"
+    essential = name in _ESSENTIAL or name.startswith("robot0_")
+    if len(stored.bad) and (len(stored.bad) == stored.shape[0] or not (essential or len(stored.shape) == 4)):
+        _lose(found, key, stored.problem, grave=essential or len(stored.shape) == 4)
+        return []
+    try:
+        layout = zarr_layout(stored)
+    except DataError as error:
+        found.left_out[key] = str(error)
+        return []
+    if layout is not None:
+        found.frames[name] = LazyFrames([ZarrFrames(path, key, layout)], layout.frame_shape)
+        if layout.note:
+            found.notes.append(f"{key}: {layout.note}")
+        return [(key, stored.bad, stored.problem)] if len(stored.bad) else []
+    if stored.dtype.kind not in "fiub":
+        if essential:
+            what = f"{stored.name} is {stored.dtype}, real numbers were expected: write it again as float32"
+            found.holes.append(Hole(what, key))
+        found.left_out[key] = f"its type is {stored.dtype}"
+        return []
+    if too_wide(stored.shape):
+        found.left_out[key] = f"{stored.shape[1:]} numbers per row"
+        return []
+    try:
+        values, bad, problem = read_numbers(stored)
+    except DataError as error:
+        _lose(found, key, str(error), grave=essential)
+        return []
+    if len(bad) and not essential:
+        _lose(found, key, problem, grave=False)
+        return []
+    found.numbers[name] = values
+    return [(key, bad, problem)] if len(bad) else []
 
 
-def _defaults(frames: dict[str, LazyFrames], numbers: dict[str, np.ndarray], environment: object) -> dict[str, Field]:
+def _lose(found: Arrays, key: str, why: str, *, grave: bool) -> None:
+    level: Level = "error" if grave else "warn"
+    found.left_out[key] = why
+    found.holes.append(Hole(why, key, level))
+
+
+def _looks_essential(files: ZarrFiles, name: str) -> bool:
+    """Whether an array that cannot be opened would be one of those that matter: by its name, or by its chunks' four numbers."""
+    if name in _ESSENTIAL or name in _CAMERAS or name.startswith(("robot0_", "camera", "img", "image")):
+        return True
+    try:
+        chunks = list(files.sizes(f"data/{name}"))
+    except DataError:
+        return True
+    return any(len(chunk.replace("/", ".").removeprefix("c.").split(".")) == 4 for chunk in chunks)
+
+
+def _attributes(files: ZarrFiles, found: Arrays) -> dict[str, Any]:
+    """Of the root, whichever zarr it is."""
+    read: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+        (".zattrs", lambda value: value),
+        ("zarr.json", lambda value: value.get("attributes", {}) if isinstance(value, dict) else value),
+    )
+    for key, attributes in read:
+        try:
+            value = files.metadata(key)
+            if value is None and not (files.path / key).is_symlink():
+                if key == "zarr.json" and files.metadata(".zgroup") is None and _is_third(files):
+                    text = f"{files.path} has no zarr.json: the rate and the tasks that it may have said are lost"
+                    found.holes.append(Hole(text, key, "warn"))
+                continue
+            value = attributes(value)
+            if not isinstance(value, dict):
+                raise DataError(f"{files.path}/{key} holds no attributes but {value!r:.40}: repair it or copy it again")
+            return value
+        except DataError as error:
+            found.holes.append(Hole(str(error), key))
+            return {}
+    return {}
+
+
+def _is_third(files: ZarrFiles) -> bool:
+    return any(files.path.joinpath(f"data/{name}/zarr.json").exists() for name in files.children("data")[:3])
+
+
+def _defaults(arrays: Arrays, environment: object) -> dict[str, Field]:
+    frames, numbers = arrays.frames, arrays.numbers
     found: dict[str, Field] = {}
-    camera = next((name for name in _CAMERAS if name in frames), next(iter(frames), None))
+    camera = usual_camera(_CAMERAS, frames, {key.removeprefix("data/") for key in arrays.left_out})
     if camera is not None:
         found["pixels"] = Field(camera)
     if "img_wrist" in frames:
@@ -92,9 +208,10 @@ def _defaults(frames: dict[str, LazyFrames], numbers: dict[str, np.ndarray], env
     action = next((name for name in ("action", "actions") if name in numbers), None)
     if action is not None:
         found["action"] = Field(action)
+    width = math.prod(numbers["state"].shape[1:]) if "state" in numbers else 0
     if "agent_pos" in numbers:
         found["agent_pos"] = Field("agent_pos")
-    elif environment == "uva/BlockPush-v0":
+    elif environment == "uva/BlockPush-v0" and width > 14:
         found.update({name: BLOCK_PUSH_FIELDS[name] for name in ("agent_pos", "keypoints")})
     elif "state" in numbers and action is not None:
         # PushT's state is the agent, the block and its angle; elsewhere the state is the robot's.
