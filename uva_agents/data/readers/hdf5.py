@@ -174,7 +174,7 @@ class Demonstrations:
         data = member(file, "data", self.home)
         if data is None or not hasattr(data, "keys"):
             raise DataError(f"{self.path} has no group data/: it holds no robomimic or LIBERO demonstrations")
-        self.names = sorted((name for name in data if re.fullmatch(r"demo_?[0-9]{1,12}", name)), key=_number)
+        self.names = sorted((name for name in data if re.fullmatch(r"demo_?[0-9]+", name)), key=_number)
         if not self.names:
             raise DataError(f"{self.path}: the dataset is empty (no data/demo_N in it)")
         self.libero = "bddl_file_name" in data.attrs or "problem_info" in data.attrs
