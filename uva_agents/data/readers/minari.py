@@ -18,7 +18,7 @@ from uva_agents.data.holes import Hole, listed, raise_first
 from uva_agents.data.layouts import PictureLayout, decoded_picture
 from uva_agents.data.lazy import LazyFrames, file_identity
 from uva_agents.data.readers.dataset import Stored, too_wide
-from uva_agents.data.readers.hdf5 import Hdf5Frames, hdf5_layout
+from uva_agents.data.readers.demonstrations import Hdf5Frames, hdf5_layout
 from uva_agents.data.readers.metadata import usual_camera
 from uva_agents.errors import DataError, MachineError, UVAError
 from uva_agents.utils.files import read_regular_text
