@@ -107,14 +107,14 @@ def test_one_array_that_cannot_be_opened_is_named_and_the_others_are_read(tmp_pa
     [
         (np.ones((55, 2), np.complex64), "data/action is complex64"),
         (np.full((55, 2), 2**62), "whole numbers up to 4611686018427387904"),
-        (np.full((55, 2), 1e300), "1e\\+300 in row 0, more than float32 holds"),
+        (np.full((55, 2), 1e300), "'action' has NaN or infinity, first at step 0"),
         (np.array(["left"] * 55, "<U4"), "data/action"),
     ],
 )
 def test_actions_that_are_no_float32_are_refused_by_name(tmp_path, arrays, action, message):
     path = buffer(tmp_path / "a.zarr", {**arrays, "action": action})
     with pytest.raises(DataError, match=message):
-        open_dataset(path)
+        assert open_dataset(path).episodes
     assert inspect_path(path).worst == "error"
 
 
@@ -376,6 +376,57 @@ def test_counts_that_do_not_agree_are_said(tmp_path, arrays):
     said = " ".join(open_dataset(path).notes)
     assert "has 55: are demonstrations missing?" in said and "demo_2 says it has 25 steps, and has 20" in said
     assert inspect_path(path).worst == "warn"
+
+
+# -- Minari ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """The dataset with JPEG pictures."""
+    pytest.importorskip("minari", reason="written by Minari itself: pip install minari")
+    folder = tmp_path_factory.mktemp("minari")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(folder))
+        return datasets.minari(folder, datasets.recording(16), jpeg=True)
+
+
+@pytest.mark.parametrize(
+    "value", [b"null", b"[]", b"{", b"", b"\xff", b'{"total_episodes": "2"}', b'{"observation_space": 3}']
+)
+def test_minari_metadata_that_cannot_be_meant_are_refused(tmp_path, films, value):
+    path = tmp_path / "a"
+    shutil.copytree(films, path)
+    (path / "data" / "metadata.json").write_bytes(value)
+    with pytest.raises(DataError, match=r"metadata\.json"):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other size"])
+def test_a_picture_of_minari_that_cannot_be_decoded_costs_its_episode(tmp_path, films, damage):
+    import io
+
+    from PIL import Image
+
+    def change(file):
+        pictures = file["episode_1/observations/pixels"]
+        other = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(other, "JPEG")
+        content = {
+            "cut": pictures[3][:300],
+            "empty": pictures[3][:0],
+            "other size": np.frombuffer(other.getvalue(), np.uint8),
+        }
+        pictures[3] = content[damage]
+
+    path = tmp_path / "a"
+    shutil.copytree(films, path)
+    changed(path / "data" / "main_data.hdf5", change)
+    dataset = open_dataset(path)
+    with pytest.raises(DataError, match="row 3"):
+        np.asarray(dataset.arrays["pixels"])
+    assert inspect_path(path, every_frame=True).skip_option == "!1"
+    assert np.asarray(open_dataset(path, episodes="0").arrays["pixels"]).shape == (20, 16, 16, 3)
 
 
 # -- memory, rights, locale --------------------------------------------------------------------------------------------

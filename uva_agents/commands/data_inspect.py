@@ -52,7 +52,8 @@ def inspect(args: argparse.Namespace) -> int:
         FileNotFoundError, DataError: see :func:`uva_agents.data.inspect_path`.
         MachineError: a file that was asked for cannot be written.
     """
-    from uva_agents.data.inspect import LEVELS, Finding, contact_sheet, inspect_path
+    from uva_agents.data.inspect import LEVELS, Finding, inspect_path
+    from uva_agents.data.sheet import contact_sheet
     from uva_agents.utils.files import check_file_target, write_text
 
     for target in (args.sheet, args.json):

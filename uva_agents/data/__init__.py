@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from uva_agents.data.fields import Field
     from uva_agents.data.frame_windows import FrameBatch, FrameWindows
     from uva_agents.data.holes import Hole
-    from uva_agents.data.inspect import Finding, Inspection, contact_sheet, inspect_dataset, inspect_path
+    from uva_agents.data.inspect import Finding, Inspection, inspect_dataset, inspect_path
     from uva_agents.data.latents import LatentCache, encode_frames
     from uva_agents.data.lazy import LazyFrames
     from uva_agents.data.libero import absolute_actions, relative_actions, site_rotation
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         write_replay_buffer,
         write_replay_buffer_by_episode,
     )
+    from uva_agents.data.sheet import contact_sheet
     from uva_agents.data.umi import RELEASED_UMI_SPEC, UmiBatch, UmiWindows, absolute_poses, black_mirrors
     from uva_agents.data.windows import RELEASED_TRIM, WindowIndex, WindowSpec
     from uva_agents.data.writers import convert_dataset
@@ -50,7 +51,7 @@ _LAZY = {
     "Finding": "uva_agents.data.inspect",
     "inspect_path": "uva_agents.data.inspect",
     "Inspection": "uva_agents.data.inspect",
-    "contact_sheet": "uva_agents.data.inspect",
+    "contact_sheet": "uva_agents.data.sheet",
     "inspect_dataset": "uva_agents.data.inspect",
     "LatentCache": "uva_agents.data.latents",
     "encode_frames": "uva_agents.data.latents",

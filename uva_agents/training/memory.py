@@ -49,15 +49,16 @@ class Holds:
     variants: int = 1
 
 
-def latents_held(*, tokens: int, variants: int, sources: int, has_autoencoder: bool) -> Holds:
+def latents_held(*, tokens: int, variants: int, sources: int, has_autoencoder: bool, reduced: float = 0.0) -> Holds:
     """A recipe of several stages: frames and a copy of those that a stage trains on, then latents of all variants.
 
     Args:
         tokens: numbers in a frame's latents.
         has_autoencoder: whether it is trained, which joins the frames of several datasets.
+        reduced: copies of the frames that a point reader is trained on.
     """
     # Latents as they come, normalised, and joined for the windows, two bytes each; one variant in float32 meanwhile.
-    copies = 2.1 + (1.0 if has_autoencoder and sources > 1 else 0.0)
+    copies = 2.1 + max(1.0 if has_autoencoder and sources > 1 else 0.0, reduced)
     return Holds(copies, tokens=tokens * (variants * 3 * 2 + 3 * 4), variants=variants + 1)
 
 

@@ -226,7 +226,16 @@ def _holds(recipe: Recipe, options: RunOptions, sources: int, size: tuple[int, i
     c = recipe.model
     tokens = c.tokens_per_frame * c.token_dim
     trains = options.init is None and options.vae_weights is None
-    return latents_held(tokens=tokens, variants=recipe.variants, sources=sources, has_autoencoder=trains)
+    reduced = 0.0
+    if c.frame_points and options.points_weights is None and (options.init is None or is_checkpoint_file(options.init)):
+        # As :class:`PointsStage` keeps them.
+        moved = bool(recipe.mirror or recipe.max_shift)
+        whole = c.point_reader == "conv"
+        kind = ConvPointReader if whole else PointReader
+        reduced = (kind.training_variants if moved else 1) / (1 if whole else 16)
+    return latents_held(
+        tokens=tokens, variants=recipe.variants, sources=sources, has_autoencoder=trains, reduced=reduced
+    )
 
 
 def _wanted(recipe: Recipe) -> list[str]:

@@ -56,25 +56,26 @@ class PointsStage:
         weights = torch.ones(recipe.model.frame_points, 2)
         weights[: recipe.model.proprio_points] = recipe.agent_point_weight
         self.module: nn.Module = PointsModule(reader, (weights / weights.mean()).flatten())
-        frames, points = [], []
-        for number in range(reader.training_variants if recipe.mirror or recipe.max_shift else 1):
-            reduced, moved = self._variant(train, stack_points(recipe, train), reader, number)
-            frames.append(reduced)
-            points.append(moved)
-        self.frames, self.points = np.concatenate(frames), np.concatenate(points)
+        variants = reader.training_variants if recipe.mirror or recipe.max_shift else 1
+        size = reader.reduce(train.arrays["pixels"][:1]).shape[1:]
+        # One array, filled: joined from parts it would be there twice.
+        frames, points = np.empty((variants, train.steps, *size), np.uint8), []
+        for number in range(variants):
+            points.append(self._variant(train, stack_points(recipe, train), reader, number, frames[number]))
+        self.frames, self.points = frames.reshape(-1, *size), np.concatenate(points)
         some = slice(None, None, max(1, held_out.steps // 512))
         self.held_out = held_out.arrays["pixels"][some]
         self.held_out_points = stack_points(recipe, held_out)[some]
 
     def _variant(
-        self, data: Episodes, points: np.ndarray, reader: PointReader | ConvPointReader, number: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Variant ``number``: every other one mirrored, all but the first two shifted, anew every 32 frames."""
+        self, data: Episodes, points: np.ndarray, reader: PointReader | ConvPointReader, number: int, out: np.ndarray
+    ) -> np.ndarray:
+        """Variant ``number``, frames into ``out``, points returned: every other one mirrored, all but the first two shifted, anew
+        every 32 frames."""
         recipe = self.recipe
         rng = np.random.default_rng([recipe.seed, number])
         pixels = data.arrays["pixels"]
         n, h = pixels.shape[:2]
-        out = np.empty((n, *reader.reduce(pixels[:1]).shape[1:]), np.uint8)
         moved = points.astype(np.float32).copy()
         mirror = recipe.mirror and number % 2 == 1
         if mirror:
@@ -89,7 +90,7 @@ class PointsStage:
             frames = shift_frames(frames, dx, dy)
             out[rows] = reader.reduce(frames)
             moved[rows] += np.array([dx, dy], np.float32) * (recipe.world_size / h)
-        return out, moved
+        return moved
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         recipe = self.recipe

@@ -2,71 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uva_agents.data.contained import home_of
 from uva_agents.data.fields import Field
-from uva_agents.data.hdf5_store import DAMAGE, check_whole, member, one_line, open_hdf5, read_array
-from uva_agents.data.holes import Hole, listed
-from uva_agents.data.layouts import PictureLayout, picture_layout
-from uva_agents.data.lazy import FrameSource, LazyFrames, file_identity
-from uva_agents.data.readers.dataset import Stored, too_wide
-from uva_agents.data.readers.metadata import rate_of, usual_camera
-from uva_agents.errors import DataError, UVAError
-from uva_agents.utils.memory import check_fits
+from uva_agents.data.holes import Hole
+from uva_agents.data.lazy import LazyFrames
+from uva_agents.data.readers.dataset import Stored
+from uva_agents.data.readers.demonstrations import Demonstrations
+from uva_agents.data.readers.metadata import usual_camera
+from uva_agents.errors import DataError
 
 if TYPE_CHECKING:
-    import h5py
+    pass
 
 SUFFIXES = (".hdf5", ".h5")
 _ROBOMIMIC_CAMERAS = ("sideview_image", "agentview_image", "frontview_image", "robot0_eye_in_hand_image")
 _ROBOMIMIC_PROPRIO = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
-
-
-class Hdf5Frames:
-    """Frames of one dataset of pictures in an hdf5 file.
-
-    Args:
-        count: how many of its rows to use.
-        layout: how they are stored; by default as they come out.
-    """
-
-    def __init__(self, path: Path, key: str, count: int, identity: str, layout: PictureLayout | None = None) -> None:
-        self.path, self.key, self.count, self.layout = path, key, count, layout
-        self.identity = f"{identity}:{key}"
-
-    def __len__(self) -> int:
-        return self.count
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        with open_hdf5(self.path) as file:
-            try:
-                array = file[self.key]
-                if len(rows) == rows[-1] - rows[0] + 1:  # much faster than a list of rows
-                    found = np.asarray(array[int(rows[0]) : int(rows[-1]) + 1])
-                else:
-                    found = np.asarray(array[rows])
-            except DAMAGE as error:
-                raise DataError(
-                    f"{self.path}: {self.key} cannot be read around row {rows[0]}: {one_line(error)}"
-                ) from error
-        return found if self.layout is None else self.layout.convert(found, f"{self.path}: {self.key}")
-
-
-def hdf5_layout(array: h5py.Dataset, source: str) -> PictureLayout | None:
-    """The layout of an array of pictures, ``None`` for numbers.
-
-    Raises:
-        DataError: see :func:`~uva_agents.data.layouts.picture_layout`.
-    """
-    return picture_layout(tuple(array.shape), array.dtype, lambda rows: np.asarray(array[rows]), source)
 
 
 def hdf5_files(path: Path) -> list[Path]:
@@ -147,243 +103,6 @@ def shifted(hole: Hole, begin: int) -> Hole:
     return hole if hole.episodes is None else replace(hole, episodes=tuple(e + begin for e in hole.episodes))
 
 
-class Demonstrations:
-    """One file: its numbers, where its frames are, and what is wrong with it.
-
-    Attributes:
-        lengths: rows of each demonstration (E,); 0 for one that cannot be used.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.home = home_of(path)
-        self.identity = file_identity(path)
-        self.notes: list[str] = []
-        self.left_out: dict[str, str] = {}
-        self.layouts: dict[str, PictureLayout] = {}
-        self.holes: list[Hole] = []
-        with open_hdf5(path) as file:
-            try:
-                self._read(file)
-            except UVAError:
-                raise
-            except DAMAGE as error:
-                raise DataError(f"{path} is damaged: {one_line(error)}; copy it again") from error
-
-    def _read(self, file: h5py.File) -> None:
-        data = member(file, "data", self.home)
-        if data is None or not hasattr(data, "keys"):
-            raise DataError(f"{self.path} has no group data/: it holds no robomimic or LIBERO demonstrations")
-        self.names = sorted((name for name in data if re.fullmatch(r"demo_?[0-9]{1,12}", name)), key=_number)
-        if not self.names:
-            raise DataError(f"{self.path}: the dataset is empty (no data/demo_N in it)")
-        self.libero = "bddl_file_name" in data.attrs or "problem_info" in data.attrs
-        self.control_hz = _control_hz(data.attrs, str(self.path), self.holes)
-        # The name carries the scene, which the instruction lacks, and is what the released model was trained with.
-        self.task = re.sub(r"_demo$", "", self.path.stem).replace("_", " ") if self.libero else None
-        self.bad: dict[int, str] = {}
-        self.groups: set[str] = set()
-        demos = [self._arrays(data, number, name) for number, name in enumerate(self.names)]
-        keys = self._keys(demos)
-        self.left_out |= dict.fromkeys(sorted(self.groups - set(keys)), "a group, only arrays are read")
-        self.cameras = [key for key in keys if key in self.layouts]
-        self.shapes = {key: tuple(int(n) for n in keys[key].shape[1:]) for key in keys}
-        self.lengths = np.zeros(len(demos), np.int64)
-        parts: dict[str, list[np.ndarray]] = {key: [] for key in keys if key not in self.cameras}
-        for number, (name, demo) in enumerate(zip(self.names, demos, strict=True)):
-            try:
-                found = self._demonstration(name, demo, keys, demos) if number not in self.bad else None
-            except DataError as error:
-                self._spoil(number, str(error))
-                found = None
-            if found is None:
-                continue
-            self.lengths[number] = len(demo["actions"])
-            for key, part in parts.items():
-                part.append(found[key])
-        for number, why in self.bad.items():
-            self.holes.append(Hole(why, f"data/{self.names[number]}", episodes=(number,)))
-        self.holes += self._counts(data)
-        empty = {key: np.zeros((0, *self.shapes[key]), np.float32) for key in parts}
-        self.numbers = {key: np.concatenate(part) if part else empty[key] for key, part in parts.items()}
-
-    def _arrays(self, data: h5py.Group, number: int, name: str) -> dict[str, h5py.Dataset]:
-        """Arrays of a demonstration by their keys; what is no array is left out, what cannot be read spoils it."""
-        found: dict[str, h5py.Dataset] = {}
-        try:
-            demo = member(data, name, self.home)
-            if demo is None or not hasattr(demo, "keys"):
-                raise DataError(f"{self.path}: {name} is no group: copy it again")
-            keys = [key for key in demo if key not in ("obs", "next_obs")]
-            if "obs" in demo:
-                obs = member(demo, "obs", self.home)
-                if obs is None or not hasattr(obs, "keys"):
-                    raise DataError(f"{self.path}: {name}/obs is no group: copy it again")
-                keys += [f"obs/{key}" for key in obs]
-            for key in keys:
-                array = member(demo, key, self.home)
-                if array is None or not hasattr(array, "shape"):
-                    self.groups.add(key)
-                    continue
-                found[key] = array
-                if array.external:
-                    check_whole(array, f"{self.path}: {name}/{key}", self.home)
-        except DataError as error:
-            self._spoil(number, str(error))
-        except DAMAGE as error:
-            self._spoil(number, f"{self.path}: {name} is damaged: {one_line(error)}; copy it again")
-        return found
-
-    def _spoil(self, number: int, why: str) -> None:
-        self.bad.setdefault(number, why)
-
-    def _keys(self, demos: Sequence[Mapping[str, h5py.Dataset]]) -> dict[str, h5py.Dataset]:
-        """What is used: key -> the array of the first demonstration that has it. What most of them lack is left out."""
-        good = [number for number in range(len(demos)) if number not in self.bad] or list(range(len(demos)))
-        found: dict[str, h5py.Dataset] = {}
-        for key in sorted({key for number in good for key in demos[number]}):
-            have = [number for number in good if key in demos[number]]
-            if 2 * len(have) < len(good) and key != "actions":
-                names = [self.names[number] for number in have]
-                self.left_out[key] = f"only {listed(names, 3)} of {len(demos)} demonstrations have it"
-                continue
-            if why := self._unusable(key, demos, have):
-                self.left_out[key] = why
-                continue
-            found[key] = demos[have[0]][key]
-        if "actions" not in found:
-            without = next((n for n in good if "actions" not in demos[n]), None)
-            if without is None:
-                raise DataError(f"{self.path}: {self.left_out.get('actions', 'its actions cannot be read')}")
-            listing = ", ".join(demos[without]) or "nothing"
-            raise DataError(f"{self.path}: {self.names[without]} has no actions; found {listing}")
-        return found
-
-    def _unusable(self, key: str, demos: Sequence[Mapping[str, h5py.Dataset]], have: Sequence[int]) -> str | None:
-        """Why an array is not read, if it is not: pictures that cannot be told or differ, text, too wide, holes in extras."""
-        needed = key == "actions" or key.startswith("obs/")
-        for number in have:
-            array, where = demos[number][key], f"{self.path}: {self.names[number]}/{key}"
-            try:
-                check_whole(array, where, self.home)
-            except DataError as error:
-                if needed or array.external:
-                    self._spoil(number, str(error))
-                else:
-                    self.holes.append(Hole(str(error), key, "warn"))
-                    return str(error)
-            except DAMAGE as error:
-                self._spoil(number, f"{where} is damaged: {one_line(error)}; copy it again")
-        plain, odd = 0, []
-        for number in have:
-            if number in self.bad:
-                continue
-            array, where = demos[number][key], f"{self.path}: {self.names[number]}/{key}"
-            try:
-                layout = hdf5_layout(array, where)
-            except DataError as error:
-                return str(error)
-            except DAMAGE as error:
-                self._spoil(number, f"{where} is damaged: {one_line(error)}; copy it again")
-                continue
-            if layout is None and key not in self.layouts:
-                if array.ndim > 0 and array.dtype.kind in "fiub" and not too_wide(array.shape):
-                    plain += 1
-                else:
-                    odd.append(number)
-                continue
-            if key not in self.layouts and layout is not None:
-                if any(n in have and n < number and n not in self.bad for n in have):
-                    return f"{self.path}: {key} of {self.names[number]} is not stored as that of the demonstrations before it"
-                self.layouts[key] = layout
-                if layout.note:
-                    self.notes.append(f"{key}: {layout.note}")
-            elif layout != self.layouts[key]:
-                first = self.names[next(n for n in have if n not in self.bad)]
-                del self.layouts[key]
-                return f"{self.path}: the pictures {key} of {self.names[number]} are not stored as those of {first}"
-        if odd and plain >= len(odd):  # most are right: it is these demonstrations that are not
-            for number in odd:
-                array = demos[number][key]
-                text = f"{array.dtype} {array.shape}, rows of real numbers as in the others were expected"
-                self._spoil(number, f"{self.path}: {self.names[number]}/{key} is {text}")
-        elif odd:
-            array = demos[odd[0]][key]
-            text = f"{array.dtype} {array.shape[1:]} per row"
-            if key == "actions":
-                where = f"{self.path}: {self.names[odd[0]]}/actions"
-                raise DataError(f"{where} is {array.dtype} {array.shape}: rows of real numbers were expected")
-            return text
-        return None
-
-    def _demonstration(
-        self,
-        name: str,
-        demo: Mapping[str, h5py.Dataset],
-        keys: Mapping[str, h5py.Dataset],
-        demos: Sequence[Mapping[str, h5py.Dataset]],
-    ) -> dict[str, np.ndarray]:
-        """The numbers of a demonstration.
-
-        Raises:
-            DataError: it lacks something that the others have, or its arrays do not go together.
-        """
-        for key in keys:
-            if key not in demo:
-                other = next(n for n, d in zip(self.names, demos, strict=True) if key in d)
-                raise DataError(f"{self.path}: {name} has no {key}, which {other} has")
-        found = {key: len(demo[key]) if demo[key].ndim else -1 for key in keys}
-        if len(set(found.values())) != 1:
-            raise DataError(
-                f"{self.path}: arrays of {name} have unequal lengths {found}; frames and actions must match step by step"
-            )
-        if not found["actions"]:
-            raise DataError(f"{self.path}: {name} has no step")
-        for key, array in keys.items():
-            if demo[key].shape[1:] != array.shape[1:]:
-                raise DataError(
-                    f"{self.path}: {name}/{key} has rows of {demo[key].shape[1:]}, other demonstrations of {array.shape[1:]}"
-                )
-        numbers = [key for key in keys if key not in self.cameras]
-        check_fits(sum(demo[key].size * demo[key].dtype.itemsize for key in numbers), f"{self.path}: {name}")
-        return {key: read_array(demo[key], f"{self.path}: {name}/{key}") for key in numbers}
-
-    def _counts(self, data: h5py.Group) -> Iterator[Hole]:
-        """Where the file's own counts differ from what is there. Tools that cut files down do not always correct them."""
-        for number, name in enumerate(self.names):
-            if number in self.bad:
-                continue
-            said = _count(data[name].attrs, "num_samples")
-            if said is not None and said != self.lengths[number]:
-                text = f"{self.path}: {name} says it has {said} steps, and has {self.lengths[number]}: was it cut?"
-                yield Hole(text, f"data/{name}", "warn", (number,))
-        counted = [_number(name) for name in self.names]
-        gaps = sorted(set(range(counted[0], counted[-1])) - set(counted)) if counted[-1] - counted[0] < 10**6 else []
-        if gaps and len(gaps) < len(counted):
-            text = f"{self.path}: there is no demo_{listed(gaps, 3)} between demo_{counted[0]} and demo_{counted[-1]}: was it lost?"
-            yield Hole(text, "data", "warn")
-        said, there = _count(data.attrs, "total"), int(self.lengths.sum())
-        if said is not None and said != there and not self.bad:
-            text = f"{self.path} says it has {said} steps, and has {there}: are demonstrations missing?"
-            yield Hole(text, "data", "warn")
-
-    def sources(self, key: str) -> list[FrameSource]:
-        return [
-            Hdf5Frames(self.path, f"data/{name}/{key}", int(n), self.identity, self.layouts[key])
-            for name, n in zip(self.names, self.lengths, strict=True)
-            if n
-        ]
-
-
-def _count(attributes: Any, name: str) -> int | None:
-    """A whole number among attributes; ``None`` if there is none, or it is something else, which then cannot contradict."""
-    try:
-        value = attributes[name]
-    except DAMAGE:
-        return None
-    return int(value) if isinstance(value, int | np.integer) and not isinstance(value, bool) else None
-
-
 def _defaults(
     frames: dict[str, LazyFrames], numbers: dict[str, np.ndarray], left_out: Container[str], *, libero: bool
 ) -> dict[str, Field]:
@@ -403,34 +122,5 @@ def _defaults(
     return found
 
 
-def _control_hz(attributes: Any, path: str, holes: list[Hole]) -> float | None:
-    """``control_freq`` of the environment's arguments, which are json in an attribute."""
-    for name in ("env_args", "env_info"):
-        if name not in attributes:
-            continue
-        where = f"{path}: the attribute {name}"
-        try:
-            value = attributes[name]
-            arguments = json.loads(value) if isinstance(value, str | bytes) else None
-        except (*DAMAGE, RecursionError) as error:
-            holes.append(Hole(f"{where} is no JSON: {one_line(error)}; correct or remove it", where))
-            continue
-        if not isinstance(arguments, dict):
-            holes.append(Hole(f"{where} is no JSON object: correct or remove it", where))
-            continue
-        more = arguments.get("env_kwargs", {})
-        if not isinstance(more, dict):
-            holes.append(Hole(f"{where} has env_kwargs that are no JSON object: correct or remove them", where))
-            more = {}
-        for place in (more, arguments):
-            if "control_freq" in place:
-                return rate_of(place["control_freq"], f"{where}, control_freq", holes, absent=False)
-    return None
-
-
 def _upright(frames: np.ndarray) -> np.ndarray:
     return frames[:, ::-1]
-
-
-def _number(name: str) -> int:
-    return int(name.rsplit("demo", 1)[1].lstrip("_"))

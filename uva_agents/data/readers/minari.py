@@ -18,7 +18,7 @@ from uva_agents.data.holes import Hole, listed, raise_first
 from uva_agents.data.layouts import PictureLayout, decoded_picture
 from uva_agents.data.lazy import LazyFrames, file_identity
 from uva_agents.data.readers.dataset import Stored, too_wide
-from uva_agents.data.readers.hdf5 import Hdf5Frames, hdf5_layout
+from uva_agents.data.readers.demonstrations import Hdf5Frames, hdf5_layout
 from uva_agents.data.readers.metadata import usual_camera
 from uva_agents.errors import DataError, MachineError, UVAError
 from uva_agents.utils.files import read_regular_text
@@ -43,9 +43,14 @@ class JpegFrames(Hdf5Frames):
                 raise DataError(
                     f"{self.path}: {self.key} cannot be read around row {rows[0]}: {one_line(error)}"
                 ) from error
-        return np.stack(
-            [decoded(data, f"{self.path}: {self.key}, row {row}") for row, data in zip(rows, stored, strict=True)]
-        )
+        found = [decoded(data, f"{self.path}: {self.key}, row {row}") for row, data in zip(rows, stored, strict=True)]
+        for row, frame in zip(rows, found, strict=True):
+            if frame.shape != found[0].shape:
+                raise DataError(
+                    f"{self.path}: {self.key}, row {row}: the picture is {frame.shape[0]} x {frame.shape[1]}, others are "
+                    f"{found[0].shape[0]} x {found[0].shape[1]}"
+                )
+        return np.stack(found)
 
 
 def is_minari(path: Path) -> bool:
@@ -94,7 +99,7 @@ def _described(path: Path, holes: list[Hole]) -> dict[str, Any]:
 
 
 def _read(file: h5py.File, main: Path, described: dict[str, Any], holes: list[Hole]) -> Stored:
-    names = sorted((n for n in file if re.fullmatch(r"episode_[0-9]{1,12}", n)), key=lambda n: int(n.rsplit("_", 1)[1]))
+    names = sorted((n for n in file if re.fullmatch(r"episode_[0-9]+", n)), key=lambda n: int(n.rsplit("_", 1)[1]))
     if not names:
         raise DataError(f"{main}: the dataset is empty (no episode_N in it)")
     said = described.get("total_episodes")
