@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.interface import N_JOINTS, ArmState, Clock, DriverError, Waypoint
+from uva_agents.envs.arx_x5.interface import N_JOINTS, ArmState, Clock, DriverError, Order, TooLateError, Waypoint
 from uva_agents.envs.arx_x5.kinematics import X5Kinematics
 
 RESTART = (
@@ -145,6 +145,7 @@ class SdkDriver:
 
         Raises:
             DriverError: the arm is limp, or no longer answers; or all waypoints are past.
+            TooLateError: an :class:`Order` that may no longer be taken up.
             ValueError: no waypoints, times that do not rise, or numbers that are none.
         """
         _check(waypoints)
@@ -154,6 +155,11 @@ class SdkDriver:
                 raise DriverError("the arm is limp and follows nothing: call hold() where it is, or home(), first")
             self._check_answering(controller)
             now = self.clock.now()
+            if isinstance(waypoints, Order) and now > waypoints.by_s:
+                late = now - waypoints.by_s
+                raise TooLateError(
+                    f"the waypoints came {late * 1000:.0f} ms after the arm passed the point they leave from"
+                )
             left = [waypoint for waypoint in waypoints if waypoint.time_s > now]
             if not left:
                 late = now - waypoints[-1].time_s
