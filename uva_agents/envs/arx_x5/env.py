@@ -16,6 +16,7 @@ from uva_agents.envs.arx_x5.drivers import TwinState
 from uva_agents.envs.arx_x5.interface import ArmState, Camera, Clock, Driver, Waypoint
 from uva_agents.envs.arx_x5.limits import arm_limits
 from uva_agents.envs.arx_x5.observing import OUTSIDE, WRIST, ObservationSettings, observation, observation_space
+from uva_agents.envs.arx_x5.options import check_options
 from uva_agents.envs.arx_x5.pacing import Pacer
 from uva_agents.envs.arx_x5.rig import Latencies, Look
 from uva_agents.envs.arx_x5.safety import Intervention, SafetyConfig
@@ -115,7 +116,7 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
 
     Raises:
         ImportError: MuJoCo or the arm's SDK is not installed.
-        ValueError: an unknown option, or options that do not go together.
+        InputError: an unknown option, one of the wrong type or out of range, or options that do not go together.
         DriverError: no arm answers; the message says what to check.
     """
 
@@ -155,8 +156,8 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
             raise ValueError(
                 f'render_mode={render_mode!r} is not offered: pass "rgb_array" and show or save what render() returns'
             )
-        if not 1 <= control_hz <= 100:
-            raise ValueError(f"control_hz={control_hz} must be between 1 and 100 steps per second")
+        given = locals()
+        check_options({name: given[name] for name in given if name not in ("self", "__class__")})
         self.render_mode, self.action_mode = render_mode, action_mode
         self.control_hz = float(control_hz)
         self.metadata = {**type(self).metadata, "render_fps": round(control_hz)}  # type: ignore[misc]

@@ -10,13 +10,15 @@ import itertools
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
 
+from uva_agents.envs.arx_x5.checks import number
 from uva_agents.envs.arx_x5.interface import N_JOINTS, ArmState, Clock, DriverError, Order, TooLateError, Waypoint
 from uva_agents.envs.arx_x5.kinematics import X5Kinematics
+from uva_agents.errors import InputError
 
 RESTART = (
     "Support the arm, press the hardware e-stop if it moves, switch its power off and on, and connect again. A red light on a "
@@ -52,6 +54,9 @@ class DriverOptions:
         home_gripper_speed: m/s.
         home_near: rad within which the arm is at home; gravity compensation is not perfect.
         silent_s: the arm no longer answers if its newest measurement is older.
+
+    Raises:
+        InputError: a number that makes no sense; the message names it.
     """
 
     observation_latency_s: float = 0.0
@@ -61,6 +66,14 @@ class DriverOptions:
     home_gripper_speed: float = 0.05
     home_near: float = 0.1
     silent_s: float = 0.25
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = number(field.name, getattr(self, field.name))
+            if value < 0 or (value == 0 and field.name != "observation_latency_s"):
+                raise InputError(f"{field.name}={value} must be positive")
+        if self.stiffen_far >= 0.2:
+            raise InputError(f"stiffen_far={self.stiffen_far} must be below 0.2 rad, where the SDK refuses and stops")
 
 
 class SdkDriver:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from uva_agents.envs.arx_x5.checks import flag, instance, path
 from uva_agents.envs.arx_x5.interface import ArmState, Camera, Clock, Driver, DriverError, Kinematics, Waypoint
 from uva_agents.envs.arx_x5.limits import ArmLimits
 from uva_agents.envs.arx_x5.safety.config import SafetyConfig
@@ -62,12 +63,12 @@ class SafeArm:
         config: what is allowed.
         camera: if its pictures become old the arm stops.
         stop: the emergency stop; by default its own, :attr:`stop`.
-        log_file: interventions as lines of JSON, appended.
+        log_file: interventions as lines of JSON, appended. One that cannot be written is said once, see :attr:`log_problem`.
         threaded: whether a thread watches the arm; by default where the driver's clock runs by itself. On a simulated clock
             :attr:`clock` watches while somebody sleeps on it.
 
     Raises:
-        ValueError: ``config`` allows more than the arm's model can do.
+        InputError: ``config`` allows more than the arm's model can do, or an argument is of the wrong type.
     """
 
     def __init__(
@@ -82,10 +83,16 @@ class SafeArm:
         log_file: str | FilePath | None = None,
         threaded: bool | None = None,
     ) -> None:
-        self.config = SafetyConfig() if config is None else config
+        self.config = (
+            SafetyConfig() if config is None else instance("config", config, SafetyConfig, "SafetyConfig(speed=0.1)")
+        )
         self.config.check_arm(limits)
         self.limits = limits
-        self.stop = EStop() if stop is None else stop
+        self.stop = EStop() if stop is None else instance("stop", stop, EStop, "EStop()")
+        if log_file is not None:
+            path("log_file", log_file)
+        if threaded is not None:
+            flag("threaded", threaded)
         self._driver = driver
         self._guarded = Guarded(driver, dry_run=self.config.dry_run)
         self._threaded = runs_by_itself(driver.clock) if threaded is None else threaded
@@ -99,8 +106,9 @@ class SafeArm:
             dry_run=self.config.dry_run,
         )
         self._health = Health(self._guarded, camera=camera, limits=limits, config=self.config)
-        self._record = Record(log_file)
+        self._record = Record(log_file, now_s=driver.clock.now())
         self._lock = threading.RLock()
+        self._depth = 0
         self._mode = Mode.LIMP
         self._near = True  # the arm was halted: it goes on from rest, and the next action has to be near
         self._halted: tuple[Kind | None, str] = None, ""  # why, last
@@ -138,6 +146,11 @@ class SafeArm:
         """(6,) joints where the arm should be now."""
         with self._lock:
             return self._motion.where()
+
+    @property
+    def log_problem(self) -> str | None:
+        """Why interventions are not kept in the file, if so."""
+        return self._record.problem
 
     def connect(self) -> None:
         """As :meth:`Driver.connect`; from now on the arm is watched, and seen to when Python ends."""
@@ -206,7 +219,7 @@ class SafeArm:
 
     def hold(self) -> None:
         """Brake within the limits, and stay there, stiff; that ends a way home, too. A limp arm stays limp."""
-        with self._lock:
+        with self._locked():
             self._open()
             if self._mode is not Mode.LIMP:
                 self._halt("hold() was called")
@@ -217,7 +230,7 @@ class SafeArm:
         Returns:
             Every intervention since the last command; the last one, of kind ``not_finite``, is this.
         """
-        with self._lock:
+        with self._locked():
             self._open()
             self._note(Kind.NOT_FINITE, reason)
             if self._mode in (Mode.HOLDING, Mode.MOVING):
@@ -232,7 +245,7 @@ class SafeArm:
         """
         self.hold()
         self._rest()
-        with self._lock:
+        with self._locked():
             self._limp()
             if self._undamped:
                 raise DriverError(f"the arm cannot be made limp: {self._halted[1]}")
@@ -246,7 +259,7 @@ class SafeArm:
             DriverError: the stop is pressed, something is wrong with the arm, the way home leads through the table or out of the
                 workspace, or something ended it. The arm holds.
         """
-        with self._lock:
+        with self._locked():
             self._open()
             limp = self._mode is Mode.LIMP
             self._check_home()
@@ -294,7 +307,7 @@ class SafeArm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None and self._mode is not Mode.CLOSED:
-            with self._lock:
+            with self._locked():
                 self._note(Kind.EXIT, f"{kind.__name__}: {error}")
         self.close()
 
@@ -302,7 +315,7 @@ class SafeArm:
 
     def tick(self) -> None:
         """Look at clock, stop, arm and camera. Called by the watch; calling it more often does no harm."""
-        with self._lock:
+        with self._locked():
             if self._mode is Mode.CLOSED or not self._connected:
                 return
             now = self._driver.clock.now()
@@ -344,7 +357,7 @@ class SafeArm:
     # --- moving -------------------------------------------------------------------------------------------------------
 
     def _command(self, read: Callable[[np.ndarray, float, float], Wanted]) -> Sent:
-        with self._lock:
+        with self._locked():
             self._open()
             self.tick()
             waypoints: tuple[Waypoint, ...] = ()
@@ -452,7 +465,7 @@ class SafeArm:
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
         """For every order on the way home."""
-        with self._lock:
+        with self._locked():
             self.tick()
             if self._mode is not Mode.HOMING:
                 raise DriverError(f"something stopped the way home: {self._halted[1]}")
@@ -464,7 +477,7 @@ class SafeArm:
         try:
             yield
         except BaseException as error:
-            with self._lock:
+            with self._locked():
                 if self._mode is Mode.HOMING:  # otherwise it was halted, and that was noted
                     kind, why, wanted = Kind.DRIVER, str(error), None
                     if isinstance(error, Refused):
@@ -476,7 +489,7 @@ class SafeArm:
                 raise DriverError(error.note[1]) from None
             raise
         else:
-            with self._lock:
+            with self._locked():
                 if self._mode is not Mode.HOMING:
                     raise DriverError(f"something stopped the way home: {self._halted[1]}")
                 self._mode, self._near = Mode.HOLDING, True
@@ -497,7 +510,7 @@ class SafeArm:
             # Also when Ctrl-C is pressed once more: an arm that goes limp has come to rest before.
             if self.mode is not Mode.LIMP:
                 try:
-                    with self._lock:
+                    with self._locked():
                         self._halt("the arm is left")
                     self._driver.clock.sleep_until(self._motion.rest_s)
                 finally:
@@ -526,6 +539,22 @@ class SafeArm:
     def _open(self) -> None:
         if self._mode is Mode.CLOSED:
             raise DriverError("the arm has been closed: make a new one")
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """The lock; once it is let go of, and the arm has been told what to do, interventions are said and saved."""
+        outermost = False
+        try:
+            with self._lock:
+                self._depth += 1
+                try:
+                    yield
+                finally:
+                    self._depth -= 1
+                    outermost = self._depth == 0
+        finally:
+            if outermost:
+                self._record.flush()
 
     def _note(
         self,
