@@ -247,8 +247,11 @@ class Life:
         self.rng = np.random.default_rng(seed)
 
     def live(self, acts):
-        """``acts``: (name, fault or None, what stands in the way or stalls), one after another."""
-        for name, fault, trouble in acts:
+        """``acts``: (name, fault or None, what stands in the way or stalls, whether the arm moves before), one after another."""
+        for name, fault, trouble, moving in acts:
+            if moving:
+                self.driver.arm(None)
+                self._act("steps")
             self.driver.arm(fault)
             self._prepare(trouble)
             self._act(name)
@@ -343,7 +346,9 @@ _TROUBLES = st.one_of(
 )
 _ACTS = st.one_of(st.sampled_from(("home", "home", "hold", "stop", "damp", "release", "ready")), st.sampled_from(MOODS))
 BAD_DAYS = {
-    "acts": st.lists(st.tuples(_ACTS, st.one_of(st.none(), _FAULTS, _FAULTS), _TROUBLES), min_size=1, max_size=5),
+    "acts": st.lists(
+        st.tuples(_ACTS, st.one_of(st.none(), _FAULTS, _FAULTS), _TROUBLES, st.booleans()), min_size=1, max_size=4
+    ),
     "begin": st.tuples(st.one_of(st.none(), st.none(), st.none(), _FAULTS), _TROUBLES),
     "end": st.tuples(st.one_of(st.none(), _FAULTS), _TROUBLES, st.sampled_from(["close", "exception", "interrupt"])),
     "seed": st.integers(0, 2**32 - 1),
@@ -353,7 +358,7 @@ BAD_DAYS = {
 
 def bad_day(config, acts, begin, end, seed, lag_s):
     life = Life(config, seed, lag_s)
-    life.live([("ready", *begin), ("steps", None, ("", 0.0, 0.0)), *acts])
+    life.live([("ready", *begin, False), *acts])
     life.end(*end)
     return life.driver.happened
 

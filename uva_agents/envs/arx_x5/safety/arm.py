@@ -318,7 +318,7 @@ class SafeArm:
         with self._locked():
             if self._mode is Mode.CLOSED or not self._connected:
                 return
-            now = self._driver.clock.now()
+            now = self._motion.look_at_clock()
             self._fresh_s = min(self._fresh_s, now)  # a clock that was set back
             if self.stop.pressed and not self._stopped:
                 self._stopped = True

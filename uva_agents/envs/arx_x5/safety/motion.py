@@ -85,7 +85,7 @@ class Motion:
             Refused: the arm is not, or cannot be seen to be, at rest.
             DriverError: from the driver.
         """
-        self._now()
+        self.look_at_clock()
         self.check_rest()
         if self.known:
             if self._dry_run:
@@ -161,7 +161,7 @@ class Motion:
             DriverError: from the driver.
         """
         governor = governor or self._governor
-        started_s = self._now()
+        started_s = self.look_at_clock()
         if not self.known:
             raise Refused(Kind.NOT_READY, "the arm is not known to follow a path that could be continued")
         for stretch in _STRETCHES:
@@ -199,7 +199,7 @@ class Motion:
         Raises:
             DriverError: from the driver.
         """
-        self._now()
+        self.look_at_clock()
         if not self.known:
             return False
         if self.ended:
@@ -219,7 +219,8 @@ class Motion:
         # Before the driver is called: it may raise after it has obeyed.
         self._told_s, self.follows = self._clock.now(), Follows.UNKNOWN
 
-    def _now(self) -> float:
+    def look_at_clock(self) -> float:
+        """Now; a path is not known any more once the clock was set back. To be called often."""
         now = self._clock.now()
         if now < self._latest_s - 1e-6:
             # A clock that was set back does not tell where on its path the arm is.
