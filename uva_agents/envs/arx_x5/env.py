@@ -316,6 +316,14 @@ class ArxX5Env(gym.Env[Observation, np.ndarray]):
         """Come to rest, stiff; forget what is scheduled."""
         self._rig.arm.hold()
 
+    def refuse(self, reason: str) -> tuple[Intervention, ...]:
+        """As :meth:`hold`, because an agent has nothing that could be sent, for example NaN.
+
+        Returns:
+            Every intervention since the last step; the last one is this, of kind ``not_finite`` with ``reason``.
+        """
+        return self._rig.arm.refuse(reason)
+
     def stop(self, reason: str = "stop() was called") -> None:
         """Emergency stop, from any thread: the arm brakes, and nothing moves before the next reset."""
         self._rig.arm.stop.press(reason)

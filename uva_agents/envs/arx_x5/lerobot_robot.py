@@ -19,7 +19,7 @@ from uva_agents.envs.arx_x5.checks import flag
 from uva_agents.envs.arx_x5.drivers import TwinDriver, make_driver
 from uva_agents.envs.arx_x5.interface import Camera, Driver, DriverError
 from uva_agents.envs.arx_x5.observing import picture
-from uva_agents.envs.arx_x5.options import check_driver, check_rate, check_setup
+from uva_agents.envs.arx_x5.options import MADE_WITH, check_driver, check_rate, check_setup
 from uva_agents.envs.arx_x5.rig import Latencies, Rig
 from uva_agents.envs.arx_x5.safety import Intervention, SafetyConfig
 
@@ -86,7 +86,8 @@ class ArxX5Robot:
         check_rate(self.config.control_hz)
         flag("cartesian", self.config.cartesian)
         check_setup(self.config.safety, self.config.latencies)
-        check_driver(self.config.driver, self.config.driver_options if isinstance(self.config.driver, str) else {})
+        named = isinstance(self.config.driver, str)
+        check_driver(self.config.driver, self.config.driver_options if named else {}, known=(*MADE_WITH, "clock"))
         self._model = checked_model(self.config.model, self.config.driver)
         self.id = self.config.id
         self.interventions: tuple[Intervention, ...] = ()

@@ -16,7 +16,7 @@ _FLAGS = ("realtime", "outside", "joint_state", "timestamp", "render_observation
 _TEXTS = ("model", "task", "action_mode", "tool_frame")
 _MAY_BE_NONE = {"model", "task"}
 _DRIVER = ("connect", "state", "send", "hold", "damp", "close")
-MADE_WITH = ("interface", "clock", "options", "realism")
+MADE_WITH = ("interface", "options", "realism")
 """What :func:`~uva_agents.envs.arx_x5.drivers.make_driver` takes besides the arm's model."""
 
 
@@ -75,15 +75,15 @@ def check_setup(safety: Any, latencies: Any) -> None:
         instance("latencies", latencies, Latencies, "Latencies(action_s=0.05)")
 
 
-def check_driver(driver: Any, made_with: Mapping[str, Any]) -> None:
+def check_driver(driver: Any, made_with: Mapping[str, Any], *, known: tuple[str, ...] = MADE_WITH) -> None:
     """A driver or the name of one, and options for the latter.
 
     Raises:
         InputError: neither, or options that nothing would come of.
     """
-    unknown = sorted(set(made_with) - set(MADE_WITH))
+    unknown = sorted(set(made_with) - set(known))
     if unknown:
-        raise InputError(f"{unknown[0]!r} is no option of the arm: a driver is made with {', '.join(MADE_WITH)}")
+        raise InputError(f"{unknown[0]!r} is no option of the arm: a driver is made with {', '.join(known)}")
     if isinstance(driver, str):
         return
     methods("driver", driver, _DRIVER, "driver")
