@@ -216,6 +216,13 @@ def test_after_every_rest_the_first_target_must_be_near_again(how):
     assert Kind.FIRST_JUMP in kinds(go(arm, [-1.5, 0.1, 0.1, 0, 0, 0]))
 
 
+def test_a_pose_of_zeros_is_a_failure_and_no_target():
+    # Wide open rules: nothing else would refuse it.
+    arm, _ = safe_arm(settings=dict(first_jump=10.0, first_turn=3.2, first_joints=6.0, box_min=(-0.6, -0.35, 0.0)))
+    sent = go_pose(arm, np.zeros(6))
+    assert kinds(sent) == [Kind.NOT_FINITE] and sent.waypoints == () and "normaliser" in sent.interventions[0].detail
+
+
 def test_a_pose_out_of_reach_stops_the_arm():
     arm, _ = safe_arm(settings=dict(first_turn=3.2))
     sent = go_pose(arm, HOME_POSE + np.array([0, 0, 0, 0, 0, 3.0]))

@@ -128,8 +128,9 @@ class ChunkSchedule:
             What an operator should know, if anything.
 
         Raises:
-            ValueError: NaN or infinity in the chunk.
+            ValueError: NaN or infinity in the chunk, or a rotation that is none.
         """
+        self.layout.check(chunk)
         self.latency.add(now_s - observed_s)
         dt, count = self.settings.dt, len(chunk)
         if count == 1:

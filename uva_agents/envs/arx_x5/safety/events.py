@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 class Kind(StrEnum):
     """Why the safety layer stepped in."""
 
-    NOT_FINITE = "not_finite"  # NaN or infinity, or not numbers at all
+    NOT_FINITE = "not_finite"  # NaN or infinity, or not numbers at all, or numbers that only a failure says
     BAD_TIMES = "bad_times"  # times that do not rise
     LATE = "late"  # times that are past
     JOINT_LIMIT = "joint_limit"
