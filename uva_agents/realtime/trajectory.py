@@ -27,12 +27,16 @@ class ActionLayout:
     rotations: tuple[tuple[int, RotationKind], ...] = ()
 
     def check(self, actions: np.ndarray) -> None:
-        """That the rotations of actions (n, A) are some. Mixed with others, numbers that are none would become one that nobody meant.
+        """That actions (n, A) are poses, where they turn: mixed with others, those that are none would become some nobody meant.
 
         Raises:
-            ValueError: the two rows of one are zero or parallel.
+            ValueError: a rotation whose two rows are zero or parallel, or a place of exactly zero, which is the arm's own foot and
+                what something says that has failed.
         """
         for column, kind in self.rotations:
+            nowhere = ~np.asarray(actions)[:, max(column - 3, 0) : column].any(axis=1)
+            if column >= 3 and nowhere.any():
+                raise ValueError(f"action {int(nowhere.argmax())} is a pose at exactly (0, 0, 0): no place for a tool")
             if kind != "rot6d":
                 continue
             rows = np.asarray(actions, np.float64)[:, column : column + 6].reshape(-1, 2, 3)

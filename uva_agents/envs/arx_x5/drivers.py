@@ -158,7 +158,7 @@ class TwinDriver(SdkDriver):
             controller.set_gain(
                 self._gain(config.default_kp, config.default_kd, config.default_gripper_kp, config.default_gripper_kd)
             )
-            self._stiff = True
+            self._stiff, self._rising = True, None
 
     def settle(self) -> None:
         """After things were placed in the twin by hand: sensors and cameras see them, nothing of before is under way."""
@@ -178,7 +178,7 @@ class TwinDriver(SdkDriver):
             raise DriverError("real time does not go back: a twin's state is restored under a SimulatedClock only")
         with self._lock:
             self._orders += 1
-            self._stiff = state.stiff
+            self._stiff, self._rising = state.stiff, None
             self.twin.restore_at(state.controller, state.clock_s)
 
     def shut_down(self) -> None:

@@ -98,6 +98,9 @@ class SdkDriver:
         self._controller: Controller | None = None
         self._lock = threading.RLock()
         self._stiff = False
+        self._rising: float | None = (
+            None  # share of the gains that is reached, while they rise or where that was interrupted
+        )
         # Counts commands: a long one sees that it was overtaken.
         self._orders = 0
         self._offset: float | None = None
@@ -121,7 +124,7 @@ class SdkDriver:
         with self._lock:
             if self._controller is None:
                 controller = self._make()
-                self._controller, self._stiff, self._offset = controller, False, None
+                self._controller, self._stiff, self._rising, self._offset = controller, False, None, None
 
     def state(self) -> ArmState:
         """The newest measurement, on this driver's clock, its latency taken off.
@@ -164,7 +167,7 @@ class SdkDriver:
         _check(waypoints)
         with self._lock:
             controller = self._connected()
-            if not self._stiff:
+            if not self._stiff or self._rising is not None:
                 raise DriverError("the arm is limp and follows nothing: call hold() where it is, or home(), first")
             self._check_answering(controller)
             now = self.clock.now()
@@ -192,7 +195,7 @@ class SdkDriver:
             controller = self._connected()
             self._check_answering(controller)
             self._orders += 1
-            if self._stiff:
+            if self._stiff and self._rising is None:
                 # The command, not the measurement: what is between the fingers keeps them from getting there.
                 command = controller.get_joint_cmd()
                 self._stay(controller, gripper_pos=float(command.gripper_pos))
@@ -209,7 +212,7 @@ class SdkDriver:
         with self._lock:
             controller = self._connected()
             self._orders += 1
-            self._stiff = False
+            self._stiff, self._rising = False, None
             config = controller.get_controller_config()
             try:
                 controller.set_gain(self._gain(0.0, np.array(config.default_kd), 0.0, 0.0))
@@ -292,15 +295,20 @@ class SdkDriver:
             with self._lock:
                 self._stay(controller, gripper_pos=None)
             self._await_near(controller, order)
-            for step in range(1, steps + 1):
+            # One who holds an arm that another has begun to make stiff goes on with that.
+            for step in range(1 + int(steps * (self._rising or 0.0)), steps + 1):
                 share = step / steps
                 with self._lock:
                     if order != self._orders:
                         raise DriverError("another command came while the arm became stiff")
                     gain = self._gain(kp * share, kd, config.default_gripper_kp * share, config.default_gripper_kd)
                     controller.set_gain(gain)
-                    self._stiff = True
+                    self._stiff, self._rising = True, share
                 self._sleep(self.options.stiffen_s / steps, order, "while the arm became stiff")
+            with self._lock:
+                if order != self._orders:
+                    raise DriverError("another command came while the arm became stiff")
+                self._rising = None
         except (RuntimeError, ValueError) as error:
             if isinstance(error, DriverError):
                 raise
