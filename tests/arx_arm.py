@@ -150,18 +150,18 @@ def exact_matrix(joints):
     return np.stack([KINEMATICS.matrix(row) for row in joints])
 
 
-def violations(course, config: SafetyConfig, *, limits=X5, grid_s=None):
+def violations(course, config: SafetyConfig, *, limits=X5, cut=False):
     """What a course (M, 8) does that ``config`` forbids: (name, by how much) for each limit that is exceeded.
 
     Positions and speeds are looked at every eighth of a period; accelerations are changes of the mean velocity from one period
-    to the next, from any moment on.
+    to the next, from any moment on. ``cut``: at its end the arm was told to stay where it was, and brakes as hard as it can.
     """
     found = []
     period, parts = config.period_s, 8
     if len(course) < 2 or course[-1, 0] - course[0, 0] < 1e-9:
         course = np.concatenate([course[-1:], course[-1:]])
         course[1, 0] += period
-    fine = np.arange(course[0, 0] - 2 * period, course[-1, 0] + 2 * period, period / parts)
+    fine = np.arange(course[0, 0] - 2 * period, course[-1, 0] + (0 if cut else 2 * period), period / parts)
     rows = np.stack([np.interp(fine, course[:, 0], course[:, i]) for i in range(1, 8)], axis=1)
     joints, gripper = rows[:, :6], rows[:, 6]
     moving = np.concatenate([[True], np.abs(np.diff(rows, axis=0)).max(1) > 0])

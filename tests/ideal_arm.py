@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 
+from uva_agents.errors import NotFiniteError
 from uva_agents.realtime.body import Observed, Scheduled
 from uva_agents.realtime.worker import Reply
 
@@ -79,6 +80,10 @@ class IdealArm:
     def hold(self):
         self.holds.append(self.now())
 
+    def refuse(self, reason):
+        self.hold()
+        return (f"not_finite: {reason}",)
+
     def stop(self):
         self.stops.append(self.now())
 
@@ -106,7 +111,7 @@ class Timed:
         try:
             return Reply(job, np.asarray(self.answer(job), float), None, self.seconds(job))
         except Exception as error:
-            return Reply(job, None, f"{type(error).__name__}: {error}")
+            return Reply(job, None, f"{type(error).__name__}: {error}", not_finite=isinstance(error, NotFiniteError))
 
     def close(self):
         self.closed = True

@@ -1,5 +1,6 @@
 """The path to the arm, end to end, over a fake SDK that records calls: what is sent, in which order, and what never is."""
 
+import dataclasses
 import importlib.util
 import inspect
 import itertools
@@ -14,7 +15,7 @@ import pytest
 from tests import fake_arx5_interface as fake
 from uva_agents.envs.arx_x5.clock import MonotonicClock, SimulatedClock
 from uva_agents.envs.arx_x5.drivers import make_driver
-from uva_agents.envs.arx_x5.interface import DriverError, Waypoint
+from uva_agents.envs.arx_x5.interface import DriverError, Order, TooLateError, Waypoint
 from uva_agents.envs.arx_x5.limits import arm_limits
 from uva_agents.envs.arx_x5.sdk_driver import DriverOptions
 
@@ -149,6 +150,37 @@ def test_holding_when_stiff_forgets_the_queue_and_keeps_the_grip(driver, arm):
     driver.clock.sleep_until(now + 0.7)
     np.testing.assert_allclose(driver.state().joint_pos, held, atol=0.02)
     assert named(arm, "set_joint_cmd")[-1][0].gripper_pos == pytest.approx(arm.get_joint_cmd().gripper_pos, abs=2e-3)
+
+
+def test_a_hold_while_the_arm_becomes_stiff_makes_it_stiff(driver, arm):
+    """A stop that is pressed then: half of the gains would let it sink."""
+    driver.options = dataclasses.replace(driver.options, stiffen_s=0.1)
+    sleep, held = driver._sleep, []
+
+    def interrupted(seconds, order, when):
+        if driver._rising is not None and not held:
+            held.append(1)
+            with pytest.raises(DriverError, match="limp"):
+                driver.send([Waypoint(driver.clock.now() + 1, np.zeros(6), 0.0)])
+            driver.hold()
+        sleep(seconds, order, when)
+
+    driver._sleep = interrupted
+    with pytest.raises(DriverError, match="another command came while the arm became stiff"):
+        driver.hold()
+    np.testing.assert_allclose(arm.get_gain().kp(), arm_limits("X5").default_kp)
+    driver.send([Waypoint(driver.clock.now() + 1, driver.state().joint_pos, 0.0)])
+
+
+def test_an_order_that_may_no_longer_be_taken_up_changes_nothing(driver, arm):
+    driver.hold()
+    start, now = driver.state().joint_pos, driver.clock.now()
+    before = len(named(arm, "set_joint_traj"))
+    with pytest.raises(TooLateError, match="after the arm passed the point"):
+        driver.send(Order.of([Waypoint(now + 0.5, start, 0.02)], now - 0.01))
+    assert len(named(arm, "set_joint_traj")) == before
+    driver.send(Order.of([Waypoint(now + 5.0, start, 0.02)], now + 4.0))
+    assert len(named(arm, "set_joint_traj")) == before + 1
 
 
 def test_damping_is_zero_stiffness_and_the_sdks_damping(driver, arm):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -80,6 +81,7 @@ def test_an_old_measurement_stops_the_arm_until_there_are_new_ones():
     assert arm.mode is Mode.HOLDING and arm.take_interventions()[0].kind is Kind.STALE_STATE
     assert kinds(go(arm, NEAR)) == [Kind.STALE_STATE]
     driver.frozen_at = None
+    sleep(arm, 0.3)  # what was stopped goes on from rest only
     assert go(arm, driver.commanded(arm.clock.now())[:6]).interventions == ()
 
 
@@ -106,11 +108,12 @@ def test_an_arm_that_was_held_where_it_is_is_not_sent_back_to_its_path():
     driver.torque = np.array([0, 39.0, 0, 0, 0, 0])
     sleep(arm, 0.06)
     assert driver.calls[-1] == "hold"
+    held = len(driver.calls)
     arm.hold()
     arm.stop.press()
     sleep(arm, 0.05)
     arm.close()
-    assert "send" not in driver.calls[driver.calls.index("hold") :]
+    assert "send" not in driver.calls[held:]
 
 
 def test_a_short_peak_of_torque_is_no_over_current():
@@ -295,6 +298,50 @@ def test_interventions_are_lines_of_json(tmp_path):
     (row,) = [json.loads(line) for line in file.read_text().splitlines()]  # before close: complete after every line
     assert row["kind"] == "not_finite" and row["wanted"][:3] == ["nan", "inf", 0.0] and "normaliser" in row["detail"]
     arm.close()
+
+
+def unwritable(tmp_path, how):
+    if how == "full":
+        if not os.path.exists("/dev/full"):
+            pytest.skip("there is no /dev/full here")
+        return "/dev/full"
+    if how == "pipe":
+        os.mkfifo(tmp_path / "pipe")  # nobody reads it
+        return tmp_path / "pipe"
+    (tmp_path / "file").touch()
+    return {"folder": tmp_path, "under a file": tmp_path / "file" / "log.jsonl", "no name": "log\0.jsonl"}[how]
+
+
+@pytest.mark.parametrize("how", ["full", "pipe", "folder", "under a file", "no name"])
+def test_a_log_that_cannot_be_written_is_said_once_and_never_takes_part_in_a_stop(tmp_path, how):
+    driver = WritingArm()
+    arm = SafeArm(driver, kinematics=KINEMATICS, limits=X5, log_file=unwritable(tmp_path, how), threaded=False)
+    with arm:
+        arm.home()
+        go(arm, NEAR)
+        sleep(arm, 0.1)
+        go(arm, np.full(6, math.nan))
+        arm.stop.press("the operator")
+        sleep(arm, 0.7)
+        assert arm.at_rest and "cannot be written" in arm.log_problem
+        found = [i for i in arm.take_interventions() if i.kind is Kind.LOG]
+        assert len(found) <= 1  # it may have come with a command before
+        if how == "full":
+            assert "No space left" in arm.log_problem and len(found) == 1
+    assert driver.calls[-2:] == ["damp", "close"]
+    assert_legal(arm, driver)
+
+
+def test_a_log_is_written_after_the_arm_was_told_what_to_do(tmp_path, monkeypatch):
+    """A disk may take seconds; the stop does not wait for it."""
+    arm, driver = moving()
+    order = []
+    monkeypatch.setattr(arm._record, "_save", lambda one: order.append(str(one.kind)))
+    send = driver.send
+    monkeypatch.setattr(driver, "send", lambda waypoints: (order.append("brakes"), send(waypoints)))
+    arm.stop.press("the operator")
+    arm.tick()
+    assert order == ["brakes", "stopped"]
 
 
 def test_interventions_cannot_be_changed():

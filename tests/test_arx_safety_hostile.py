@@ -1,4 +1,4 @@
-"""Whatever an agent sends: no limit is left, and when it falls silent the arm comes to rest in time."""
+"""Whatever an agent sends, whatever fails meanwhile: no limit is left, and when it falls silent the arm comes to rest in time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.arx_arm import KINEMATICS, WritingArm, safe_arm, violations
-from uva_agents.envs.arx_x5.interface import Waypoint
+from tests.arx_faults import KINDS, METHODS, Fault, FaultyArm, judged
+from uva_agents.envs.arx_x5.interface import DriverError, Waypoint
 from uva_agents.envs.arx_x5.limits import X5
-from uva_agents.envs.arx_x5.safety import Kind, Mode, SafetyConfig
+from uva_agents.envs.arx_x5.safety import Kind, Mode, SafeArm, SafetyConfig
 
-FEW, MANY = 150, 10_000
+FEW, MANY = 100, 10_000
 """Sequences in the tests that always run, and in the one that takes minutes."""
 
 CONFIGS = (
@@ -226,6 +227,142 @@ def _quiet():
     logging.disable(logging.NOTSET)
 
 
+# --- a bad day: every call of the driver may fail, inside every call of the arm ---------------------------------------
+
+
+class Life:
+    """From being connected to being let go, with an agent that sends nonsense, people who interfere, and faults.
+
+    Args:
+        config: of the safety layer.
+        seed: of the agent.
+        lag_s: of the arm.
+    """
+
+    def __init__(self, config, seed, lag_s):
+        self.config, self.driver = config, FaultyArm(lag_s=lag_s)
+        self.arm = SafeArm(self.driver, kinematics=KINEMATICS, limits=X5, config=config, threaded=False)
+        self.driver.stop = self.arm.stop
+        self.agent = Agent(self.arm, seed)
+        self.rng = np.random.default_rng(seed)
+
+    def live(self, acts):
+        """``acts``: (name, fault or None, what stands in the way or stalls, whether the arm moves before), one after another."""
+        for name, fault, trouble, moving in acts:
+            if moving:
+                self.driver.arm(None)
+                self._act("steps")
+            self.driver.arm(fault)
+            self._prepare(trouble)
+            self._act(name)
+
+    def _prepare(self, trouble):
+        now, clock = self.driver.clock.now(), self.driver.clock
+        kind, after_s, for_s = trouble
+        if kind == "wall":
+            self.driver.wall_at, self.driver.free_at = now + after_s, now + after_s + for_s
+        elif kind == "stall":
+            clock.stall_at, clock.stall_s = now + after_s, for_s
+
+    def _act(self, name):
+        try:
+            {
+                "connect": self.arm.connect, "home": self.arm.home, "damp": self.arm.damp, "release": self.arm.reset_stop,
+                "silence": lambda: self.agent._sleep(float(self.rng.uniform(0, 2))), "ready": self._ready,
+            }.get(name, getattr(self.agent, name, None))()  # fmt: skip
+        except DriverError:
+            # The only error there may be, and nothing goes on behind it.
+            assert self.arm.mode is not Mode.HOMING
+            if name == "home":
+                assert self.arm.mode in (Mode.HOLDING, Mode.LIMP)
+        now = self.driver.clock.now()
+        assert self.driver.limp or self.driver.knots[-1][0] <= now + self.config.watchdog_s + 1e-9
+
+    def _ready(self):
+        """What somebody does who wants the arm to move again."""
+        self.arm.connect()
+        self.arm.reset_stop()
+        if self.arm.mode is Mode.LIMP:
+            self.arm.home()
+
+    def end(self, fault, trouble, how):
+        """However it ends: closed, and limp unless nothing can make it so; what was sent ends at rest."""
+        self.driver.arm(fault)
+        self._prepare(trouble)
+        try:
+            if how == "exception":
+                with pytest.raises(ZeroDivisionError), self.arm:
+                    raise ZeroDivisionError("a bug in the agent")
+            elif how == "interrupt":
+                self._interrupted()
+            else:
+                self.arm.close()
+        except DriverError:
+            pass  # the driver refuses to let go, or to be connected
+        now = self.driver.clock.now()
+        if self.arm.mode is not Mode.CLOSED:
+            assert how != "close"  # the fault was inside connect, and nothing had been done yet
+            self.driver.arm(None)
+            self.arm.close()
+        assert self.arm.mode is Mode.CLOSED
+        assert self.driver.limp or self.driver.knots[-1][0] <= now + self.config.watchdog_s + 1e-9
+        found = judged(self.driver, self.config)
+        assert not found, found
+
+    def _interrupted(self):
+        """Ctrl-C on the way out."""
+        sleeps, left = self.arm.clock.sleep_until, [int(self.rng.integers(0, 6))]
+
+        def sleep(time_s):
+            left[0] -= 1
+            if left[0] == -1:
+                raise KeyboardInterrupt
+            sleeps(time_s)
+
+        self.arm.clock.sleep_until = sleep
+        try:
+            self.arm.close()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self.arm.clock.sleep_until = sleeps
+
+
+_FAULTS = st.sampled_from((*METHODS, "state", "send", "send", "hold", "hold")).flatmap(
+    lambda method: st.builds(
+        Fault,
+        st.just(method),
+        st.sampled_from(KINDS[method]),
+        after=st.integers(0, 40) if method == "state" else st.integers(0, 2),
+        times=st.sampled_from([1, 1, 2, 5, 1000]),
+        seconds=st.sampled_from([0.005, 0.03, 0.06, 0.15, 0.5, 3.0]),
+    )
+)
+_TROUBLES = st.one_of(
+    st.just(("", 0.0, 0.0)),
+    st.just(("", 0.0, 0.0)),
+    st.tuples(st.just("wall"), st.floats(0, 1.5), st.sampled_from([0.05, 0.2, 1.0, 20.0])),
+    st.tuples(st.just("stall"), st.floats(0, 1.5), st.sampled_from([0.03, 0.1, 0.5, 5.0])),
+)
+_ACTS = st.one_of(st.sampled_from(("home", "home", "hold", "stop", "damp", "release", "ready")), st.sampled_from(MOODS))
+BAD_DAYS = {
+    "acts": st.lists(
+        st.tuples(_ACTS, st.one_of(st.none(), _FAULTS, _FAULTS), _TROUBLES, st.booleans()), min_size=1, max_size=4
+    ),
+    "begin": st.tuples(st.one_of(st.none(), st.none(), st.none(), _FAULTS), _TROUBLES),
+    "end": st.tuples(st.one_of(st.none(), _FAULTS), _TROUBLES, st.sampled_from(["close", "exception", "interrupt"])),
+    "seed": st.integers(0, 2**32 - 1),
+    "lag_s": st.sampled_from([0.0, 0.0, 0.03]),
+}
+
+
+def bad_day(config, acts, begin, end, seed, lag_s):
+    life = Life(config, seed, lag_s)
+    life.live([("ready", *begin, False), *acts])
+    life.end(*end)
+    return life.driver.happened
+
+
 @pytest.mark.slow
 @sequences(FEW)
 @given(config=st.sampled_from(range(len(CONFIGS))), **CASES)
@@ -233,20 +370,36 @@ def test_a_hostile_agent_leaves_no_limit_and_silence_ends_at_rest(config, moods,
     check(CONFIGS[config], moods, seed, lag_s, fails=fails)
 
 
+@pytest.mark.slow
+@sequences(FEW)
+@given(config=st.sampled_from(range(len(CONFIGS))), **BAD_DAYS)
+def test_faults_inside_every_call_leave_no_limit(config, **day):
+    bad_day(CONFIGS[config], **day)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("config", range(len(CONFIGS)))
 def test_ten_thousand_hostile_sequences(config):
-    ran = 0
+    """Two of three are bad days."""
+    ran, happened, many = 0, 0, MANY // len(CONFIGS) + 1
 
-    @sequences(MANY // len(CONFIGS) + 1)
+    @sequences(many // 3 + 1)
     @given(**CASES)
     def run(moods, seed, lag_s, fails):
         nonlocal ran
         check(CONFIGS[config], moods, seed, lag_s, fails=fails)
         ran += 1
 
+    @sequences(many - many // 3)
+    @given(**BAD_DAYS)
+    def run_faulty(**day):
+        nonlocal ran, happened
+        happened += bad_day(CONFIGS[config], **day) > 0
+        ran += 1
+
     run()
-    assert ran > MANY // len(CONFIGS)
+    run_faulty()
+    assert ran >= many and happened > many / 5
 
 
 @pytest.mark.parametrize("mood", MOODS)

@@ -11,6 +11,7 @@ from tests.arx_arm import (
     HOME_POSE,
     KINEMATICS,
     NEAR,
+    WritingArm,
     assert_legal,
     go,
     go_pose,
@@ -154,14 +155,15 @@ def test_fingers_stay_above_the_table_whichever_way_they_point():
 
 
 def test_the_gripper_stays_in_its_range_and_under_its_speed():
-    arm, driver = safe_arm(settings=dict(gripper_min=0.01))
+    driver = WritingArm()
+    driver.knots[0] = (driver.clock.now(), *[0.0] * 6, 0.02)
+    arm, _ = safe_arm(driver, settings=dict(gripper_min=0.01))
     assert Kind.GRIPPER in kinds(go(arm, np.zeros(6), gripper=-5.0))
     for _ in range(10):
         go(arm, np.zeros(6), gripper=-5.0)
         sleep(arm, 0.2)
     assert driver.commanded(arm.clock.now())[6] == pytest.approx(0.01, abs=1e-6)
-    # The first course is the limp arm's, whose gripper was closed.
-    assert not [found for course in driver.courses()[1:] for found in violations(course, arm.config)]
+    assert not [found for course in driver.courses() for found in violations(course, arm.config)]
 
 
 def test_a_far_target_is_approached_slowly_and_says_so():
@@ -212,6 +214,13 @@ def test_after_every_rest_the_first_target_must_be_near_again(how):
         sleep(arm, 0.5)
         arm.reset_stop()
     assert Kind.FIRST_JUMP in kinds(go(arm, [-1.5, 0.1, 0.1, 0, 0, 0]))
+
+
+def test_a_pose_of_zeros_is_a_failure_and_no_target():
+    # Wide open rules: nothing else would refuse it.
+    arm, _ = safe_arm(settings=dict(first_jump=10.0, first_turn=3.2, first_joints=6.0, box_min=(-0.6, -0.35, 0.0)))
+    sent = go_pose(arm, np.zeros(6))
+    assert kinds(sent) == [Kind.NOT_FINITE] and sent.waypoints == () and "normaliser" in sent.interventions[0].detail
 
 
 def test_a_pose_out_of_reach_stops_the_arm():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import signal
@@ -17,9 +18,15 @@ from tests.arx_arm import (
     moving,
     sleep,
 )
+from uva_agents.envs.arx_x5.env import ArxX5Env
+from uva_agents.envs.arx_x5.lerobot_robot import ArxX5Robot, ArxX5RobotConfig
 from uva_agents.envs.arx_x5.limits import X5
+from uva_agents.envs.arx_x5.rig import Latencies
 from uva_agents.envs.arx_x5.safety import EStop, Mode, SafeArm, SafetyConfig
 from uva_agents.envs.arx_x5.safety.frames import ToolFrames
+from uva_agents.envs.arx_x5.sdk_driver import DriverOptions
+from uva_agents.envs.arx_x5.twin.realism import TwinRealism
+from uva_agents.errors import InputError
 
 # --- numbers that make no sense ---------------------------------------------------------------------------------------
 
@@ -44,6 +51,81 @@ from uva_agents.envs.arx_x5.safety.frames import ToolFrames
 def test_a_configuration_that_makes_no_sense_says_why(options, message):
     with pytest.raises(ValueError, match=message):
         SafetyConfig(**options)
+
+
+WRONG = (math.nan, True, "1", None, [], {}, -1.0, -math.inf)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(SafetyConfig)])
+def test_every_field_refuses_what_is_no_number_and_names_itself(name):
+    refused = 0
+    for value in WRONG:
+        if value is None and name in ("table_height", "gripper_max"):
+            continue
+        if (value is True and name == "dry_run") or (name == "table_height" and value == -1.0):
+            continue
+        with pytest.raises(InputError, match=name):
+            SafetyConfig(**{name: value})
+        refused += 1
+        if name in ("box_min", "box_max"):
+            for corner in ((value, 0.0, 0.0), [0.0, value], (0.0, 0.0, math.inf)):
+                if value != -1.0 or len(corner) != 3:
+                    with pytest.raises(InputError, match=name):
+                        SafetyConfig(**{name: corner})
+    assert refused >= 6
+
+
+@pytest.mark.parametrize("made", [DriverOptions, Latencies, TwinRealism])
+def test_so_do_the_other_settings(made):
+    for field in dataclasses.fields(made):
+        for value in WRONG:
+            with pytest.raises(InputError, match=field.name):
+                made(**{field.name: value})
+
+
+@pytest.mark.parametrize("options", [dict(period_s=1e-6), dict(accel=1e-300), dict(watchdog_s=1e9)])
+def test_settings_that_would_take_all_memory_are_refused(options):
+    with pytest.raises(InputError, match=r"period_s|watchdog_s"):
+        SafetyConfig(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"safety": "x"}, {"safety": {"speed": 0.1}}, {"safety": 7}, {"latencies": 0.1}, {"latencies": {}},
+        {"control_hz": "20"}, {"control_hz": math.nan}, {"control_hz": True}, {"control_hz": None}, {"control_hz": -1},
+        {"realtime": "no"}, {"outside": 1}, {"joint_state": None}, {"timestamp": "x"}, {"render_observations": 0},
+        {"task": 7}, {"action_mode": ["absolute"]}, {"tool_frame": {}}, {"tool_frame": None}, {"driver": 7}, {"driver": None},
+        {"camera": "/dev/video0"}, {"outside_camera": 0}, {"home_on_reset": "yes"}, {"success": True}, {"late_s": "0.1"},
+        {"late_s": -1.0}, {"late_s": math.inf}, {"log_file": 7}, {"image_mask": [[True]]}, {"interface": 0},
+        {"options": {"stiffen_s": 1.0}}, {"realism": "REALISTIC"}, {"speed": 0.1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_option_of_the_environment_that_makes_no_sense_is_named(options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        ArxX5Env(**options)
+
+
+def test_a_dictionary_of_limits_is_told_what_to_make_of_it():
+    with pytest.raises(InputError, match=r"safety=\{'speed': 0.1\} must be a SafetyConfig.*SafetyConfig\(\*\*safety\)"):
+        ArxX5Env(safety={"speed": 0.1})
+    with pytest.raises(InputError, match=r"leave the quotes away: control_hz=20"):
+        ArxX5Env(control_hz="20")
+
+
+@pytest.mark.parametrize(
+    "options", [{"control_hz": "20"}, {"safety": {}}, {"latencies": 1}, {"cartesian": "no"}, {"driver": 7}], ids=str
+)
+def test_so_is_one_of_lerobots_robot(options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        ArxX5Robot(ArxX5RobotConfig(**{"driver": "sim", **options}))
+
+
+@pytest.mark.parametrize("options", [{"config": {}}, {"stop": True}, {"log_file": 7}, {"threaded": "no"}], ids=str)
+def test_so_is_one_of_the_safety_layer(options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        SafeArm(WritingArm(), kinematics=KINEMATICS, limits=X5, **options)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The loop on ``uva/ArxX5-v0`` with its safety layer: an arm without physics, and time that passes only while somebody sleeps."""
 
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from tests.ideal_arm import Timed
 from uva_agents.data import open_dataset
 from uva_agents.envs.arx_x5.env import ArxX5Env
 from uva_agents.envs.arx_x5.kinematics import X5Kinematics
+from uva_agents.errors import NotFiniteError
 from uva_agents.realtime import (
     ArxBody,
     ChunkSchedule,
@@ -177,3 +180,32 @@ def test_environments_that_wait_for_their_agent_are_refused():
     with pytest.raises(ValueError, match="common frame"):
         ArxBody(env)
     env.close()
+
+
+@pytest.mark.parametrize("says", ["raises", "nan", "zero rotation"])
+def test_an_agent_that_computes_nan_is_a_hold_that_the_safety_layer_keeps_on_record(tmp_path, says):
+    log = tmp_path / "interventions.jsonl"
+    env, _ = make_env(action_mode="absolute", log_file=str(log))
+    env.reset(seed=0)
+    stays = env.hold_action().astype(float)
+
+    def answer(job):
+        rows = np.tile(stays, (16, 1))
+        rows[:, 1] += 0.03 * np.sin(job.observed_s + 0.05 * np.arange(16))
+        if job.number == 3 and says == "raises":
+            raise NotFiniteError("weights 'umi', head 'action': 3 of 160 numbers are NaN")
+        if job.number == 3:
+            rows[2:, slice(3, 9) if says == "zero rotation" else slice(None)] = (
+                0.0 if says == "zero rotation" else np.nan
+            )
+        return rows
+
+    run, audience = session(env, answer)
+    (episode,) = run.run(1)
+    env.close()
+    assert episode.end == "length" and episode.interventions >= 1 and episode.counts.errors >= 1
+    wrong = {"raises": "head 'action'", "nan": "NaN", "zero rotation": "rotation"}[says]
+    assert any(wrong in text and "holding" in text for text in audience.said)
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert any(row["kind"] == "not_finite" and wrong in row["detail"] for row in rows)
+    assert episode.counts.chunks > 4, "the run went on"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.ideal_arm import IdealArm, Timed, Virtual, chunk, path
+from uva_agents.errors import NotFiniteError
 from uva_agents.realtime import Loop, LoopSettings
 from uva_agents.realtime.controls import Command, Controls
 from uva_agents.realtime.schedule import ChunkSchedule, ScheduleSettings
@@ -205,3 +206,45 @@ def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="execute"):
         ScheduleSettings(execute=0)
     assert Controls().take() is None
+
+
+@pytest.mark.parametrize("where", ["error", "chunk"])
+def test_an_agent_that_computes_nan_is_held_with_that_reason_and_asked_again(where):
+    def answer(job):
+        if job.number != 5:
+            return chunk(job)
+        if where == "error":
+            raise NotFiniteError("weights 'umi', head 'action': NaN")
+        return np.full((16, 7), np.nan)
+
+    loop, arm, worker, said = make(answer=answer)
+    episode = loop.run()
+    assert episode.end == "length" and episode.counts.errors == 1 and episode.interventions == 1
+    assert any("NaN" in text and text.endswith("holding") for text in said)
+    # At once, not at the end of what was decided before; then from where it stands.
+    held = arm.holds[0]
+    sent = np.array([now for now, *_ in arm.commands])
+    after = sent[sent > held].min()
+    assert len(arm.holds) == 2 and after - held >= 0.5
+    stood = [actions[-1] for now, _, _, actions in arm.commands if now <= held][-1]
+    first = next(actions[0] for now, _, _, actions in arm.commands if now > held)
+    assert np.abs(first - stood)[:3].max() < 0.02
+    loop, arm, worker, said = make(answer=answer, on_error="stop")
+    assert loop.run().end == "error" and len(worker.jobs) == 6
+
+
+def test_actions_that_mean_nothing_to_the_arm_are_a_hold():
+    """Two rows of a rotation that are zero, for example."""
+    loop, arm, _, said = make()
+    schedule, asked = arm.schedule, []
+
+    def refusing(actions, start_s, dt):
+        asked.append(1)
+        if len(asked) == 40:
+            raise ValueError("the rotation of the action is none")
+        return schedule(actions, start_s, dt)
+
+    arm.schedule = refusing
+    episode = loop.run()
+    assert episode.end == "length" and episode.interventions == 1 and len(arm.holds) == 2
+    assert any("the rotation of the action is none; holding" in text for text in said)

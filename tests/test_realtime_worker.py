@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from uva_agents.errors import NotFiniteError
 from uva_agents.realtime.chunker import AgentChunker, Job, absolute, lookback
 from uva_agents.realtime.worker import ProcessWorker, ThreadWorker
 
@@ -46,6 +47,8 @@ class Echo:
         wish = float(job.obs["agent_pos"][0])
         if wish == -1:
             raise ValueError("no such picture")
+        if wish == -3:
+            raise NotFiniteError("head 'action'")
         if wish == -2:
             time.sleep(600)
         while wish == -3 and not self.file.exists():
@@ -77,10 +80,16 @@ def test_asking_and_looking_for_an_answer_never_wait(kind, tmp_path):
         np.testing.assert_array_equal(reply.chunk, np.full((4, 7), -3.0))
         free(worker)
         worker.submit(job(2, -1.0))
-        assert answer_of(worker).error == "ValueError: no such picture"
+        reply = answer_of(worker)
+        assert reply.error == "ValueError: no such picture" and not reply.not_finite
         free(worker)
         worker.submit(job(3, 5.0))
         assert answer_of(worker).chunk[0, 0] == 5.0
+        for number, wish in ((4, np.nan), (5, -3.0)):
+            free(worker)
+            worker.submit(job(number, wish))
+            reply = answer_of(worker)
+            assert reply.not_finite and reply.chunk is None and "NotFiniteError" in reply.error
     finally:
         worker.close()
 

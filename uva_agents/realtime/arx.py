@@ -80,5 +80,8 @@ class ArxBody:
     def hold(self) -> None:
         self._env.hold()
 
+    def refuse(self, reason: str) -> tuple[str, ...]:
+        return tuple(f"{found.kind}: {found.detail}" for found in self._env.refuse(reason))
+
     def stop(self) -> None:
         self._env.stop("the operator asked for it")

@@ -77,6 +77,10 @@ class Body(Protocol):
         """Come to rest, stiff; forget what is scheduled."""
         ...
 
+    def refuse(self, reason: str) -> tuple[str, ...]:
+        """As :meth:`hold`, because what the agent says cannot be followed; returns the safety layer's interventions, in words."""
+        ...
+
     def stop(self) -> None:
         """Emergency stop; from any thread."""
         ...

@@ -52,6 +52,7 @@ class _Now:
     interventions: int = 0
     idle: int = 0
     gaps: list[float] = field(default_factory=list)
+    held: bool = False  # because of what the agent said: nothing is followed before its next chunk
     finished: bool = False  # the worker has nothing more to say
     success: bool = False
     end: End | None = None
@@ -154,7 +155,7 @@ class Loop:
             # Send first: looking may take its time (a simulator draws), and nothing that is sent depends on it.
             reach = body.now() + body.reaction_s
             self._take_replies(now, reach)
-            wanted, sent = self._send(due_s, reach)
+            wanted, sent = self._send(now, due_s, reach)
             now.interventions += len(sent.interventions)
             self._tell(sent.interventions, due_s)
             self._count_gap(now, due_s, following=wanted is not None)
@@ -186,6 +187,8 @@ class Loop:
                 now.end = "error"
             elif reply.job.episode != self._episode:
                 continue
+            elif reply.chunk is None and reply.not_finite:
+                self._refuse(now, str(reply.error))
             elif reply.chunk is None:
                 self.schedule.failed()
                 now.ask_after_s = self.body.now() + self.settings.retry_s
@@ -194,8 +197,22 @@ class Loop:
                 now.end = now.end if hold else "error"
             elif reply.chunk.size == 0:
                 now.finished = True
-            elif (message := self._received(reply, reach)) is not None:
+            elif (message := self._received(now, reply, reach)) is not None:
                 self._say(message)
+
+    def _refuse(self, now: _Now, reason: str) -> None:
+        """The arm holds because of what the agent said. The safety layer has that as an intervention of its own."""
+        self.schedule.failed()
+        self.schedule.stand(None)
+        now.held, now.ask_after_s = True, self.body.now() + self.settings.retry_s
+        refuse = getattr(self.body, "refuse", None)
+        if refuse is None:
+            self.body.hold()
+        interventions = (f"not_finite: {reason}",) if refuse is None else refuse(reason)
+        now.interventions += len(interventions)
+        hold = self.settings.on_error == "hold"
+        self._say(f"{reason}; {'holding' if hold else 'stopping'}")
+        now.end = now.end if hold else "error"
 
     def _ask(self, now: _Now) -> None:
         """Have the next chunk decided, if it is time."""
@@ -242,23 +259,30 @@ class Loop:
                 return ends[command]
         return None
 
-    def _received(self, reply: Reply, reach: float) -> str | None:
+    def _received(self, now: _Now, reply: Reply, reach: float) -> str | None:
         assert reply.job is not None and reply.chunk is not None
         try:
-            return self.schedule.received(reply.chunk, reply.job.observed_s, reach)
+            if now.held:  # from where the arm was brought to rest
+                self.schedule.stand(self.body.stay(self._seen[-1].obs))
+            message = self.schedule.received(reply.chunk, reply.job.observed_s, reach)
         except ValueError as error:
-            self.schedule.failed()
-            return f"a chunk that cannot be followed: {error}"
+            self._refuse(now, f"a chunk that cannot be followed: {error}")
+            return None
+        now.held = False
+        return message
 
-    def _send(self, due_s: float, reach: float) -> tuple[np.ndarray | None, Scheduled]:
+    def _send(self, now: _Now, due_s: float, reach: float) -> tuple[np.ndarray | None, Scheduled]:
         """Send the next actions; returns them (n, A) and what became of them."""
         dt = self.settings.dt
         # On the grid of the steps, so that a step that comes late asks for nothing else than one that is in time.
         first = due_s + dt * np.ceil((reach - due_s) / dt - 1e-6)
-        actions = self.schedule.window(first + dt * np.arange(self.settings.ahead))
-        if actions is None:
-            return None, Scheduled(None)
-        return actions, self.body.schedule(actions, first, dt)
+        try:
+            actions = self.schedule.window(first + dt * np.arange(self.settings.ahead))
+            if actions is not None:
+                return actions, self.body.schedule(actions, first, dt)
+        except ValueError as error:  # numbers that are no action: two rows of a rotation that are zero, for example
+            self._refuse(now, f"actions that cannot be followed: {error}")
+        return None, Scheduled(None)
 
     def _kept(self) -> int:
         per_action = self.settings.rate_hz / self.schedule.settings.action_hz

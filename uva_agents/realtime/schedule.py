@@ -87,6 +87,14 @@ class ChunkSchedule:
         self._chunks = self._late = self._dropped = self._gaps = self._errors = 0
         self._starving = False
 
+    def stand(self, place: np.ndarray | None) -> None:
+        """The arm was held: nothing that was decided is followed any more, and the next chunk is blended from ``place`` (A,)."""
+        if place is not None:
+            self.trajectory = Trajectory(np.zeros(1), np.asarray(place)[None])
+        elif self.trajectory is not None:
+            self.trajectory = Trajectory(np.zeros(1), self.trajectory.actions[-1:])
+        self._end_s = -np.inf
+
     @property
     def counts(self) -> ChunkCounts:
         """Since :meth:`restart`."""
@@ -120,8 +128,9 @@ class ChunkSchedule:
             What an operator should know, if anything.
 
         Raises:
-            ValueError: NaN or infinity in the chunk.
+            ValueError: NaN or infinity in the chunk, or a rotation that is none.
         """
+        self.layout.check(chunk)
         self.latency.add(now_s - observed_s)
         dt, count = self.settings.dt, len(chunk)
         if count == 1:

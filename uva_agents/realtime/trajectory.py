@@ -11,6 +11,7 @@ from uva_agents.data.poses import matrix_from_rot6d, matrix_from_vector, rot6d_f
 
 RotationKind = Literal["vector", "rot6d"]
 _WIDTH = {"vector": 3, "rot6d": 6}
+_FLAT = 1e-6
 _SAME_S = 1e-9
 """Times closer than this are one."""
 
@@ -24,6 +25,28 @@ class ActionLayout:
     """
 
     rotations: tuple[tuple[int, RotationKind], ...] = ()
+
+    def check(self, actions: np.ndarray) -> None:
+        """That actions (n, A) are poses, where they turn: mixed with others, those that are none would become some nobody meant.
+
+        Raises:
+            ValueError: a rotation whose two rows are zero or parallel, or a place of exactly zero, which is the arm's own foot and
+                what something says that has failed.
+        """
+        for column, kind in self.rotations:
+            nowhere = ~np.asarray(actions)[:, max(column - 3, 0) : column].any(axis=1)
+            if column >= 3 and nowhere.any():
+                raise ValueError(f"action {int(nowhere.argmax())} is a pose at exactly (0, 0, 0): no place for a tool")
+            if kind != "rot6d":
+                continue
+            rows = np.asarray(actions, np.float64)[:, column : column + 6].reshape(-1, 2, 3)
+            # A chunk that is not finite is refused as such.
+            area = np.linalg.norm(np.cross(rows[:, 0], rows[:, 1]), axis=-1)
+            size = np.linalg.norm(rows, axis=-1)
+            flat = (size.min(-1) < _FLAT) | (area < _FLAT * size.prod(-1))
+            if flat.any():
+                i = int(flat.argmax())
+                raise ValueError(f"the rotation of action {i} is none: its two rows are zero or parallel")
 
     def mix(self, first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """``weight`` (n,) of the way from ``first`` (n, A) to ``second`` (n, A); rotations about one axis, the short way round."""

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from uva_agents.errors import NotFiniteError
 from uva_agents.realtime.chunker import Chunker, Job
 from uva_agents.workers import receive
 
@@ -33,12 +34,14 @@ class Reply:
         chunk: (T, A), or ``None`` after an error.
         error: what went wrong, for people.
         seconds: of inference.
+        not_finite: the error is that the agent computed NaN or infinity.
     """
 
     job: Job | None
     chunk: np.ndarray | None
     error: str | None = None
     seconds: float = 0.0
+    not_finite: bool = False
 
 
 class Worker(Protocol):
@@ -117,10 +120,11 @@ class ThreadWorker:
             began = time.perf_counter()
             try:
                 chunk = np.asarray(answer(job), np.float64)
+                _check_finite(chunk)
                 reply = Reply(job, chunk, None, time.perf_counter() - began)
             except Exception as error:
                 _LOG.warning("inference failed", exc_info=True)
-                reply = Reply(job, None, _said(error), time.perf_counter() - began)
+                reply = Reply(job, None, _said(error), time.perf_counter() - began, _is_not_finite(error))
             self._outbox.put(reply)
             if reply.error is not None and self._restart is not None and not self._closed:
                 try:
@@ -207,11 +211,11 @@ class _Child:
                 if deadline is not None and time.monotonic() > deadline:
                     self.stop()
                     raise TimeoutError(f"no answer within {timeout_s:g} s: its process was stopped")
-            value, error = self._connection.recv()
+            value, error, not_finite = self._connection.recv()
         except (EOFError, ConnectionError):
             raise self._died() from None
         if error is not None:
-            raise _Told(error)
+            raise _Told(error, not_finite=not_finite)
         return value
 
     def _died(self) -> _Told:
@@ -239,19 +243,34 @@ def _serve(connection: Connection, setup: Callable[[], Chunker]) -> None:
     with contextlib.suppress(EOFError, OSError):
         try:
             answer = setup()
-            connection.send((None, None))
+            connection.send((None, None, False))
         except Exception as error:
-            connection.send((None, _said(error)))
+            connection.send((None, _said(error), False))
             return
         while (job := receive(connection)) is not None:
             try:
-                connection.send((np.asarray(answer(job)), None))
+                connection.send((np.asarray(answer(job)), None, False))
             except Exception as error:
-                connection.send((None, _said(error)))
+                connection.send((None, _said(error), _is_not_finite(error)))
 
 
 class _Told(RuntimeError):
     """An error that is a message already."""
+
+    def __init__(self, text: str, *, not_finite: bool = False) -> None:
+        super().__init__(text)
+        self.not_finite = not_finite
+
+
+def _check_finite(chunk: np.ndarray) -> None:
+    bad = ~np.isfinite(chunk)
+    if bad.any():
+        row = int(np.argwhere(bad)[0, 0]) if chunk.ndim else 0
+        raise NotFiniteError(f"action {row} of the agent's chunk has NaN or infinity; check its weights and its input")
+
+
+def _is_not_finite(error: BaseException) -> bool:
+    return isinstance(error, NotFiniteError) or bool(getattr(error, "not_finite", False))
 
 
 def _said(error: BaseException) -> str:

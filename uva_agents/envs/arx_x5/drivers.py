@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from uva_agents.envs.arx_x5.checks import instance
 from uva_agents.envs.arx_x5.clock import MonotonicClock, SimulatedClock
 from uva_agents.envs.arx_x5.interface import Clock, DriverError
 from uva_agents.envs.arx_x5.limits import arm_limits
@@ -17,6 +18,7 @@ from uva_agents.envs.arx_x5.twin.camera import TwinCamera
 from uva_agents.envs.arx_x5.twin.controller import ControllerState, TwinController
 from uva_agents.envs.arx_x5.twin.realism import IDEAL, TwinRealism
 from uva_agents.envs.arx_x5.twin.sdk import TYPES
+from uva_agents.errors import InputError
 
 DRIVERS = ("arx5", "sim")
 _CHECK = """Check, in this order:
@@ -51,14 +53,19 @@ def make_driver(
     Raises:
         ImportError: a package is missing; the message names it.
         DriverError: ``"arx5"`` with the simulated clock.
-        ValueError: no such driver or model.
+        InputError: no such driver or model, or options of the wrong type.
     """
+    if options is not None:
+        instance("options", options, DriverOptions, "DriverOptions(stiffen_s=0.5)")
+    instance("realism", realism, TwinRealism, "TwinRealism(action_latency_s=0.04)")
+    if not isinstance(interface, str):
+        raise InputError(f"interface={interface!r} must be the name of an adapter, for example 'can0'")
     if driver == "sim":
         if not (clock is None or isinstance(clock, SimulatedClock | MonotonicClock)):
-            raise ValueError("the twin lives by a SimulatedClock or a MonotonicClock")
+            raise InputError("the twin lives by a SimulatedClock or a MonotonicClock")
         return TwinDriver(model=model, clock=clock, options=options, realism=realism)
     if driver != "arx5":
-        raise ValueError(f"driver must be one of {', '.join(map(repr, DRIVERS))}, not {driver!r}")
+        raise InputError(f"driver must be one of {', '.join(map(repr, DRIVERS))}, not {driver!r}")
     arm_limits(model)
     if isinstance(clock, SimulatedClock):
         raise DriverError("the arm moves in real time: driver='arx5' cannot live by a SimulatedClock")
@@ -151,7 +158,7 @@ class TwinDriver(SdkDriver):
             controller.set_gain(
                 self._gain(config.default_kp, config.default_kd, config.default_gripper_kp, config.default_gripper_kd)
             )
-            self._stiff = True
+            self._stiff, self._rising = True, None
 
     def settle(self) -> None:
         """After things were placed in the twin by hand: sensors and cameras see them, nothing of before is under way."""
@@ -171,7 +178,7 @@ class TwinDriver(SdkDriver):
             raise DriverError("real time does not go back: a twin's state is restored under a SimulatedClock only")
         with self._lock:
             self._orders += 1
-            self._stiff = state.stiff
+            self._stiff, self._rising = state.stiff, None
             self.twin.restore_at(state.controller, state.clock_s)
 
     def shut_down(self) -> None:

@@ -18,6 +18,7 @@ from uva_agents.envs.arx_x5.drivers import TwinState
 from uva_agents.envs.arx_x5.interface import ArmState, Camera, Clock, Driver, Waypoint
 from uva_agents.envs.arx_x5.limits import arm_limits
 from uva_agents.envs.arx_x5.observing import OUTSIDE, WRIST, ObservationSettings, observation, observation_space
+from uva_agents.envs.arx_x5.options import check_options
 from uva_agents.envs.arx_x5.pacing import Pacer
 from uva_agents.envs.arx_x5.rig import Latencies, Look
 from uva_agents.envs.arx_x5.safety import Intervention, SafetyConfig
@@ -133,7 +134,7 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
 
     Raises:
         ImportError: MuJoCo or the arm's SDK is not installed.
-        ValueError: an unknown option, or options that do not go together.
+        InputError: an unknown option, one of the wrong type or out of range, or options that do not go together.
         DriverError: no arm answers; the message says what to check.
     """
 
@@ -171,15 +172,10 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
         render_size: int = 480,
         **driver_options: Any,
     ) -> None:
+        given = locals()
         checked_render_mode(render_mode)
+        check_options({name: given[name] for name in given if name not in ("self", "__class__")})
         checked_choice(action_mode, "action_mode", tuple(ACTIONS))
-        if not isinstance(task, str | None):
-            raise InputError(f"task={task!r}: pass the name of one, {' or '.join(map(repr, TASKS))}")
-        unknown = sorted(set(driver_options) - {"interface", "realism", "options"})
-        if unknown:
-            raise InputError(f"ArxX5Env has no argument {unknown[0]!r}; drivers take interface=, realism= and options=")
-        if not 1 <= control_hz <= 100:
-            raise ValueError(f"control_hz={control_hz} must be between 1 and 100 steps per second")
         self.render_mode, self.action_mode = render_mode, action_mode
         self.control_hz = float(control_hz)
         self.metadata = {**type(self).metadata, "render_fps": round(control_hz)}  # type: ignore[misc]
@@ -358,6 +354,15 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
         """Come to rest, stiff; forget what is scheduled."""
         self._require_open("hold()")
         self._rig.arm.hold()
+
+    def refuse(self, reason: str) -> tuple[Intervention, ...]:
+        """As :meth:`hold`, because an agent has nothing that could be sent, for example NaN.
+
+        Returns:
+            Every intervention since the last step; the last one is this, of kind ``not_finite`` with ``reason``.
+        """
+        self._require_open("refuse()")
+        return self._rig.arm.refuse(reason)
 
     def stop(self, reason: str = "stop() was called") -> None:
         """Emergency stop, from any thread: the arm brakes, and nothing moves before the next reset."""

@@ -15,6 +15,10 @@ class DriverError(RuntimeError):
     """The arm cannot do what was asked for; the message says why and what to check."""
 
 
+class TooLateError(DriverError):
+    """An :class:`Order` that came too late was not taken up: the arm goes on with what it had."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ArmState:
     """One measurement of the arm.
@@ -55,6 +59,23 @@ class Waypoint:
     time_s: float
     joint_pos: np.ndarray
     gripper_pos: float
+
+
+class Order(tuple[Waypoint, ...]):
+    """Waypoints that continue what a driver follows now, and may be taken up until ``by_s`` on its clock.
+
+    Up to then the arm is where both the old waypoints and these lead. Later it is not, and would jump from one to the other: a
+    driver that knows of this raises :class:`TooLateError` instead. To any other, these are waypoints.
+    """
+
+    by_s: float
+
+    @classmethod
+    def of(cls, waypoints: Sequence[Waypoint], by_s: float) -> Order:
+        """Waypoints with the last moment at which they may be taken up."""
+        order = cls(waypoints)
+        order.by_s = by_s
+        return order
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,6 +143,7 @@ class Driver(Protocol):
 
         Raises:
             DriverError: the arm is limp, or no longer answers.
+            TooLateError: they are an :class:`Order` that came too late; nothing was changed.
         """
 
     def hold(self) -> None:

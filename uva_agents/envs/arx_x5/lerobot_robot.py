@@ -15,9 +15,11 @@ import numpy as np
 
 from uva_agents.envs.arx_x5.actions import Targets
 from uva_agents.envs.arx_x5.assembly import assemble, checked_model
+from uva_agents.envs.arx_x5.checks import flag
 from uva_agents.envs.arx_x5.drivers import TwinDriver, make_driver
 from uva_agents.envs.arx_x5.interface import Camera, Driver, DriverError
 from uva_agents.envs.arx_x5.observing import picture
+from uva_agents.envs.arx_x5.options import MADE_WITH, check_driver, check_rate, check_setup
 from uva_agents.envs.arx_x5.rig import Latencies, Rig
 from uva_agents.envs.arx_x5.safety import Intervention, SafetyConfig
 
@@ -73,7 +75,7 @@ class ArxX5Robot:
         config: what it is made from.
 
     Raises:
-        ValueError: the model is not said, or the rate makes no sense.
+        InputError: the model is not said, or a setting makes no sense.
     """
 
     name = "arx_x5"
@@ -81,8 +83,11 @@ class ArxX5Robot:
 
     def __init__(self, config: ArxX5RobotConfig | None = None) -> None:
         self.config = config or ArxX5RobotConfig()
-        if not 1 <= self.config.control_hz <= 100:
-            raise ValueError(f"control_hz={self.config.control_hz} must be between 1 and 100")
+        check_rate(self.config.control_hz)
+        flag("cartesian", self.config.cartesian)
+        check_setup(self.config.safety, self.config.latencies)
+        named = isinstance(self.config.driver, str)
+        check_driver(self.config.driver, self.config.driver_options if named else {}, known=(*MADE_WITH, "clock"))
         self._model = checked_model(self.config.model, self.config.driver)
         self.id = self.config.id
         self.interventions: tuple[Intervention, ...] = ()

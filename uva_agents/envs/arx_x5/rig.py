@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from uva_agents.envs.arx_x5.actions import Targets
+from uva_agents.envs.arx_x5.checks import number
 from uva_agents.envs.arx_x5.history import StateHistory
 from uva_agents.envs.arx_x5.interface import ArmState, Camera, Clock, DriverError, Frame, Kinematics, Waypoint
 from uva_agents.envs.arx_x5.safety import SafeArm, Sent
+from uva_agents.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ class Latencies:
         action_s: the arm is where it was sent this long after the time it was sent for. Waypoints are sent for that much earlier.
 
     Raises:
-        ValueError: negative, or more than a second.
+        InputError: no number, negative, or more than a second.
     """
 
     state_s: float = 0.0
@@ -37,9 +39,9 @@ class Latencies:
 
     def __post_init__(self) -> None:
         for name in ("state_s", "action_s"):
-            value = getattr(self, name)
+            value = number(name, getattr(self, name))
             if not 0 <= value <= 1:
-                raise ValueError(f"{name}={value} must be between 0 and 1 s: a latency, in seconds")
+                raise InputError(f"{name}={value:g} must be between 0 and 1 s: a latency, in seconds")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -270,13 +272,15 @@ class Rig:
         return self.arm.command_joints([Waypoint(float(t), joints, float(gripper)) for t, joints, gripper in rows])
 
     def _measure(self) -> None:
-        due_s = self.clock.now()
+        due_s, failed = self.clock.now(), ""
         while not self._stop.is_set():
             try:
                 self.history.add(self.arm.state())
+                failed = ""
             except DriverError as error:
-                # Whoever asks for a look meets the same error, and deals with it.
-                log.warning("the arm's state is no longer read: %s", error)
-                return
+                # Whoever asks for a look meets the same error, and deals with it. It may pass.
+                if str(error) != failed:
+                    failed = str(error)
+                    log.warning("the arm's state cannot be read: %s", error)
             due_s = max(due_s + self._sample_s, self.clock.now())
             self.clock.sleep_until(due_s)

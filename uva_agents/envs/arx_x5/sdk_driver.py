@@ -10,13 +10,15 @@ import itertools
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.interface import N_JOINTS, ArmState, Clock, DriverError, Waypoint
+from uva_agents.envs.arx_x5.checks import number
+from uva_agents.envs.arx_x5.interface import N_JOINTS, ArmState, Clock, DriverError, Order, TooLateError, Waypoint
 from uva_agents.envs.arx_x5.kinematics import X5Kinematics
+from uva_agents.errors import InputError
 
 RESTART = (
     "Support the arm, press the hardware e-stop if it moves, switch its power off and on, and connect again. A red light on a "
@@ -52,6 +54,9 @@ class DriverOptions:
         home_gripper_speed: m/s.
         home_near: rad within which the arm is at home; gravity compensation is not perfect.
         silent_s: the arm no longer answers if its newest measurement is older.
+
+    Raises:
+        InputError: a number that makes no sense; the message names it.
     """
 
     observation_latency_s: float = 0.0
@@ -61,6 +66,14 @@ class DriverOptions:
     home_gripper_speed: float = 0.05
     home_near: float = 0.1
     silent_s: float = 0.25
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = number(field.name, getattr(self, field.name))
+            if value < 0 or (value == 0 and field.name != "observation_latency_s"):
+                raise InputError(f"{field.name}={value} must be positive")
+        if self.stiffen_far >= 0.2:
+            raise InputError(f"stiffen_far={self.stiffen_far} must be below 0.2 rad, where the SDK refuses and stops")
 
 
 class SdkDriver:
@@ -85,6 +98,9 @@ class SdkDriver:
         self._controller: Controller | None = None
         self._lock = threading.RLock()
         self._stiff = False
+        self._rising: float | None = (
+            None  # share of the gains that is reached, while they rise or where that was interrupted
+        )
         # Counts commands: a long one sees that it was overtaken.
         self._orders = 0
         self._offset: float | None = None
@@ -108,7 +124,7 @@ class SdkDriver:
         with self._lock:
             if self._controller is None:
                 controller = self._make()
-                self._controller, self._stiff, self._offset = controller, False, None
+                self._controller, self._stiff, self._rising, self._offset = controller, False, None, None
 
     def state(self) -> ArmState:
         """The newest measurement, on this driver's clock, its latency taken off.
@@ -145,15 +161,21 @@ class SdkDriver:
 
         Raises:
             DriverError: the arm is limp, or no longer answers; or all waypoints are past.
+            TooLateError: an :class:`Order` that may no longer be taken up.
             ValueError: no waypoints, times that do not rise, or numbers that are none.
         """
         _check(waypoints)
         with self._lock:
             controller = self._connected()
-            if not self._stiff:
+            if not self._stiff or self._rising is not None:
                 raise DriverError("the arm is limp and follows nothing: call hold() where it is, or home(), first")
             self._check_answering(controller)
             now = self.clock.now()
+            if isinstance(waypoints, Order) and now > waypoints.by_s:
+                late = now - waypoints.by_s
+                raise TooLateError(
+                    f"the waypoints came {late * 1000:.0f} ms after the arm passed the point they leave from"
+                )
             left = [waypoint for waypoint in waypoints if waypoint.time_s > now]
             if not left:
                 late = now - waypoints[-1].time_s
@@ -173,7 +195,7 @@ class SdkDriver:
             controller = self._connected()
             self._check_answering(controller)
             self._orders += 1
-            if self._stiff:
+            if self._stiff and self._rising is None:
                 # The command, not the measurement: what is between the fingers keeps them from getting there.
                 command = controller.get_joint_cmd()
                 self._stay(controller, gripper_pos=float(command.gripper_pos))
@@ -190,7 +212,7 @@ class SdkDriver:
         with self._lock:
             controller = self._connected()
             self._orders += 1
-            self._stiff = False
+            self._stiff, self._rising = False, None
             config = controller.get_controller_config()
             try:
                 controller.set_gain(self._gain(0.0, np.array(config.default_kd), 0.0, 0.0))
@@ -273,15 +295,20 @@ class SdkDriver:
             with self._lock:
                 self._stay(controller, gripper_pos=None)
             self._await_near(controller, order)
-            for step in range(1, steps + 1):
+            # One who holds an arm that another has begun to make stiff goes on with that.
+            for step in range(1 + int(steps * (self._rising or 0.0)), steps + 1):
                 share = step / steps
                 with self._lock:
                     if order != self._orders:
                         raise DriverError("another command came while the arm became stiff")
                     gain = self._gain(kp * share, kd, config.default_gripper_kp * share, config.default_gripper_kd)
                     controller.set_gain(gain)
-                    self._stiff = True
+                    self._stiff, self._rising = True, share
                 self._sleep(self.options.stiffen_s / steps, order, "while the arm became stiff")
+            with self._lock:
+                if order != self._orders:
+                    raise DriverError("another command came while the arm became stiff")
+                self._rising = None
         except (RuntimeError, ValueError) as error:
             if isinstance(error, DriverError):
                 raise

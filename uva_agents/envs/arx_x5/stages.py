@@ -82,6 +82,8 @@ class RealStage:
             arm.home()
         else:
             arm.hold()
+            while not arm.at_rest:  # what was halted goes on from rest only
+                self.rig.sleep_until(self.rig.now() + 0.02)
         self.rig.wait_for_frames()
 
     def success(self, state: ArmState) -> bool:

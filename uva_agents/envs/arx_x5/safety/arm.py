@@ -15,27 +15,24 @@ from typing import Any
 
 import numpy as np
 
+from uva_agents.envs.arx_x5.checks import flag, instance, path
 from uva_agents.envs.arx_x5.interface import ArmState, Camera, Clock, Driver, DriverError, Kinematics, Waypoint
 from uva_agents.envs.arx_x5.limits import ArmLimits
 from uva_agents.envs.arx_x5.safety.config import SafetyConfig
 from uva_agents.envs.arx_x5.safety.estop import EStop
 from uva_agents.envs.arx_x5.safety.events import Intervention, Kind, Record, Sent, numbers
 from uva_agents.envs.arx_x5.safety.fence import Fence
-from uva_agents.envs.arx_x5.safety.governor import Governor
+from uva_agents.envs.arx_x5.safety.guarded import Guarded
 from uva_agents.envs.arx_x5.safety.health import Health, Problem
-from uva_agents.envs.arx_x5.safety.homing import in_the_way, stages_home, straight_to
-from uva_agents.envs.arx_x5.safety.motion import Motion
+from uva_agents.envs.arx_x5.safety.homing import WayHome, in_the_way
+from uva_agents.envs.arx_x5.safety.motion import Follows, Motion
 from uva_agents.envs.arx_x5.safety.wanted import Reader, Refused, Wanted, check_first
 from uva_agents.envs.arx_x5.safety.watch import WatchedClock, WatchThread, runs_by_itself
 
 log = logging.getLogger(__name__)
 
-_STILL = 0.05
-"""rad/s: an arm that is slower rests."""
 _GRACE_S = 0.002
 """Between choosing waypoints and the driver's look at them, where time passes by itself."""
-_HOME = 1e-3
-"""rad: nearer than that the arm is home."""
 _PRESSED_S = 0.5
 """An arm that still presses against something so long after it was told to stay where it is, goes limp."""
 
@@ -54,7 +51,8 @@ class SafeArm:
     """A driver with limits: it is one itself, and keeps the one inside to itself.
 
     Every command is checked, and clipped, slowed or refused where it has to be; what was really sent comes back. When commands
-    stop, for whatever reason, the arm is at rest within ``config.watchdog_s``: every path that is sent ends at rest by then.
+    stop, for whatever reason, the arm is at rest within ``config.watchdog_s``: every path that is sent ends at rest by then. After
+    a hold, a refusal, a stop or a fault nothing goes on before the arm is at rest, and then it goes on from where it is.
 
     As a context manager it connects, and at the end does what ``config.on_exit`` says, also after an exception.
 
@@ -65,12 +63,12 @@ class SafeArm:
         config: what is allowed.
         camera: if its pictures become old the arm stops.
         stop: the emergency stop; by default its own, :attr:`stop`.
-        log_file: interventions as lines of JSON, appended.
+        log_file: interventions as lines of JSON, appended. One that cannot be written is said once, see :attr:`log_problem`.
         threaded: whether a thread watches the arm; by default where the driver's clock runs by itself. On a simulated clock
             :attr:`clock` watches while somebody sleeps on it.
 
     Raises:
-        ValueError: ``config`` allows more than the arm's model can do.
+        InputError: ``config`` allows more than the arm's model can do, or an argument is of the wrong type.
     """
 
     def __init__(
@@ -85,27 +83,38 @@ class SafeArm:
         log_file: str | FilePath | None = None,
         threaded: bool | None = None,
     ) -> None:
-        self.config = SafetyConfig() if config is None else config
+        self.config = (
+            SafetyConfig() if config is None else instance("config", config, SafetyConfig, "SafetyConfig(speed=0.1)")
+        )
         self.config.check_arm(limits)
         self.limits = limits
-        self.stop = EStop() if stop is None else stop
+        self.stop = EStop() if stop is None else instance("stop", stop, EStop, "EStop()")
+        if log_file is not None:
+            path("log_file", log_file)
+        if threaded is not None:
+            flag("threaded", threaded)
         self._driver = driver
+        self._guarded = Guarded(driver, dry_run=self.config.dry_run)
         self._threaded = runs_by_itself(driver.clock) if threaded is None else threaded
         self.clock: Clock = driver.clock if self._threaded else WatchedClock(driver.clock, self.tick)
         self._fence = Fence(kinematics, limits, self.config)
         self._reader = Reader(self._fence, kinematics)
-        self._slow = Governor(self._fence.slower(self.config.home_speed))
-        grace_s = _GRACE_S if self._threaded else 0.0
-        self._motion = Motion(self._fence, clock=driver.clock, send=self._send, grace_s=grace_s)
-        self._health = Health(driver, camera=camera, limits=limits, config=self.config)
-        self._record = Record(log_file)
+        self._motion = Motion(
+            self._fence,
+            self._guarded,
+            grace_s=_GRACE_S if self._threaded else 0.0,
+            dry_run=self.config.dry_run,
+        )
+        self._health = Health(self._guarded, camera=camera, limits=limits, config=self.config)
+        self._record = Record(log_file, now_s=driver.clock.now())
         self._lock = threading.RLock()
+        self._depth = 0
         self._mode = Mode.LIMP
-        self._near = True  # the next action has to be near
-        self._moved = False  # the driver was told to stay where the arm was: that is not where it was sent
+        self._near = True  # the arm was halted: it goes on from rest, and the next action has to be near
+        self._halted: tuple[Kind | None, str] = None, ""  # why, last
+        self._undamped = False  # the driver refused to let the arm go limp
         self._problem: Problem | None = None
         self._problem_since = 0.0
-        self._driver_homes = False
         self._stopped = False  # the stop has been seen and acted on
         self._fresh_s = -math.inf
         self._watch: WatchThread | None = None
@@ -127,7 +136,7 @@ class SafeArm:
     def goal(self) -> tuple[np.ndarray, float] | None:
         """Joints (6,) and gripper where what was sent ends; ``None`` where the arm is limp, homing, or stays somewhere else."""
         with self._lock:
-            if self._mode not in (Mode.HOLDING, Mode.MOVING) or self._moved:
+            if self._mode not in (Mode.HOLDING, Mode.MOVING) or not self._motion.known:
                 return None
             path = self._motion.path
             return path.joints[-1].copy(), float(path.grippers[-1])
@@ -138,12 +147,17 @@ class SafeArm:
         with self._lock:
             return self._motion.where()
 
+    @property
+    def log_problem(self) -> str | None:
+        """Why interventions are not kept in the file, if so."""
+        return self._record.problem
+
     def connect(self) -> None:
         """As :meth:`Driver.connect`; from now on the arm is watched, and seen to when Python ends."""
         self._open()
         if self._connected:
             return
-        self._driver.connect()
+        self._guarded.connect()
         self._connected = True
         atexit.register(self.close)
         if self._threaded:
@@ -151,7 +165,7 @@ class SafeArm:
 
     def state(self) -> ArmState:
         """As :meth:`Driver.state`."""
-        return self._driver.state()
+        return self._guarded.state()
 
     def command_joints(self, waypoints: Sequence[Waypoint]) -> Sent:
         """Go through joints, straight from each to the next; replaces what is queued.
@@ -204,42 +218,68 @@ class SafeArm:
             self._record.give_back(sent.interventions)
 
     def hold(self) -> None:
-        """Brake within the limits, and stay there, stiff. A limp arm stays limp."""
-        with self._lock:
+        """Brake within the limits, and stay there, stiff; that ends a way home, too. A limp arm stays limp."""
+        with self._locked():
             self._open()
+            if self._mode is not Mode.LIMP:
+                self._halt("hold() was called")
+
+    def refuse(self, reason: str) -> tuple[Intervention, ...]:
+        """As :meth:`hold`, because there is nothing that could be sent: an agent that computes NaN, for example.
+
+        Returns:
+            Every intervention since the last command; the last one, of kind ``not_finite``, is this.
+        """
+        with self._locked():
+            self._open()
+            self._note(Kind.NOT_FINITE, reason)
             if self._mode in (Mode.HOLDING, Mode.MOVING):
-                self._halt()
+                self._halt(reason, Kind.NOT_FINITE)
+            return self._record.take()
 
     def damp(self) -> None:
-        """Brake, then go limp: the arm sinks."""
-        self.hold()
-        self._rest()
-        with self._lock:
-            self._limp()
-
-    def home(self) -> None:
-        """As :meth:`Driver.home`: by the driver where the arm is limp, at ``home_speed`` and within the limits where it is stiff.
+        """Brake, then go limp: the arm sinks.
 
         Raises:
-            DriverError: the stop is pressed, the way home leads through the table or out of the workspace, or something stopped it.
+            DriverError: the driver does not let it. That is tried again for as long as somebody watches.
         """
-        with self._lock:
+        self.hold()
+        self._rest()
+        with self._locked():
+            self._limp()
+            if self._undamped:
+                raise DriverError(f"the arm cannot be made limp: {self._halted[1]}")
+
+    def home(self) -> None:
+        """Go to all joints zero, gripper open, and return when there: at ``home_speed``, within the limits, from where the arm is.
+
+        A limp arm becomes stiff first. Whatever stops it on its way, an obstacle, a fault, a stop or another call, ends the way.
+
+        Raises:
+            DriverError: the stop is pressed, something is wrong with the arm, the way home leads through the table or out of the
+                workspace, or something ended it. The arm holds.
+        """
+        with self._locked():
             self._open()
-            if self.stop.pressed:
-                raise DriverError(f"the stop is pressed ({self.stop.reason}): see why, then reset_stop()")
-            if not self._connected:
-                raise DriverError("the arm is not connected: call connect() first")
-            limp = self._mode is Mode.LIMP or self._moved
+            limp = self._mode is Mode.LIMP
+            self._check_home()
+            beyond = self._way_home_is_free() if limp else None
+            if not limp:
+                self._halt("home() was called")
+                if self._mode is Mode.LIMP:
+                    raise DriverError(f"the arm could not be held, and is limp: {self._halted[1]}")
+            self._mode, self._undamped = Mode.HOMING, False
+        way = WayHome(
+            self._motion,
+            clock=self.clock,
+            fence=self._fence.slower(self.config.home_speed, beyond=beyond),
+            limits=self.limits,
+            turn=self._turn,
+        )
+        with self._homing():
             if limp:
-                self._check_way_home()
-            else:
-                self._halt()
-        if limp:
-            self._home_from_limp()
-        else:
-            self._rest()
-            for stage in stages_home(self.limits.home_joint_pos):
-                self._glide(stage, self._fence.gripper_max)
+                self._motion.stay()  # takes its time, in which the arm is watched
+            way.run()
 
     def close(self) -> None:
         """What ``config.on_exit`` says; then let go of the arm, which sinks, unless that is ``"hold"``."""
@@ -253,9 +293,11 @@ class SafeArm:
             atexit.unregister(self.close)
             if self._watch is not None:
                 self._watch.stop()
-            if self._connected and (self.config.on_exit != "hold" or self.config.dry_run):
-                self._driver.close()
-            self._record.close()
+            try:
+                if self._connected and (self.config.on_exit != "hold" or self.config.dry_run):
+                    self._guarded.close()
+            finally:
+                self._record.close()
 
     def __enter__(self) -> SafeArm:
         self.connect()
@@ -265,7 +307,7 @@ class SafeArm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None and self._mode is not Mode.CLOSED:
-            with self._lock:
+            with self._locked():
                 self._note(Kind.EXIT, f"{kind.__name__}: {error}")
         self.close()
 
@@ -273,21 +315,26 @@ class SafeArm:
 
     def tick(self) -> None:
         """Look at clock, stop, arm and camera. Called by the watch; calling it more often does no harm."""
-        with self._lock:
+        with self._locked():
             if self._mode is Mode.CLOSED or not self._connected:
                 return
-            now = self._driver.clock.now()
+            now = self._motion.look_at_clock()
+            self._fresh_s = min(self._fresh_s, now)  # a clock that was set back
             if self.stop.pressed and not self._stopped:
                 self._stopped = True
-                self._note(Kind.STOPPED, f"the stop is pressed: {self.stop.reason}")
+                why = f"the stop is pressed: {self.stop.reason}"
+                self._note(Kind.STOPPED, why)
                 if self._mode is not Mode.LIMP:
-                    self._halt(firmly=True, where_it_is=self._driver_homes)
+                    self._halt(why, Kind.STOPPED, firmly=True)
             if self._mode is Mode.LIMP:
+                if self._undamped:
+                    self._limp()
                 return
             self._look(now)
             if self._mode is Mode.MOVING and now >= self._fresh_s + self.config.watchdog_s:
-                self._note(Kind.WATCHDOG, f"no fresh action for {self.config.watchdog_s} s; the arm holds")
-                self._halt()
+                why = f"no fresh action for {self.config.watchdog_s} s; the arm holds"
+                self._note(Kind.WATCHDOG, why)
+                self._halt(why, Kind.WATCHDOG)
             silent = now >= self._fresh_s + self.config.watchdog_s + self.config.damp_after_s
             strong = self._problem is not None and self._problem.kind is Kind.OVER_CURRENT
             pressed = strong and now >= self._problem_since + _PRESSED_S
@@ -298,18 +345,19 @@ class SafeArm:
                 self._limp()
 
     def _look(self, now: float) -> None:
-        follows = self._mode in (Mode.HOLDING, Mode.MOVING) and not self._moved and not self.config.dry_run
+        follows = self._mode is not Mode.LIMP and self._motion.known and not self.config.dry_run
         problem = self._health.problem(now, self._motion.where() if follows else None)
         if problem is not None and (self._problem is None or problem.kind is not self._problem.kind):
             self._note(problem.kind, problem.detail)
             self._problem_since = now
-            self._halt(where_it_is=problem.pushes)
+            if self._mode is not Mode.LIMP:
+                self._halt(problem.detail, problem.kind, where_it_is=problem.pushes)
         self._problem = problem
 
     # --- moving -------------------------------------------------------------------------------------------------------
 
     def _command(self, read: Callable[[np.ndarray, float, float], Wanted]) -> Sent:
-        with self._lock:
+        with self._locked():
             self._open()
             self.tick()
             waypoints: tuple[Waypoint, ...] = ()
@@ -323,10 +371,14 @@ class SafeArm:
             except Refused as refused:
                 self._note(*refused.note)
                 if self._mode in (Mode.HOLDING, Mode.MOVING):
-                    self._halt()
-            except DriverError as error:
-                self._note(Kind.DRIVER, str(error))
-                self._halt(where_it_is=True)
+                    self._halt(refused.note[1], refused.note[0])
+            except BaseException as error:
+                # Also Ctrl-C in the middle of an order: nobody knows whether the driver took it.
+                if isinstance(error, DriverError):
+                    self._note(Kind.DRIVER, str(error))
+                unsure = isinstance(error, DriverError) or not self._motion.known
+                if unsure and self._mode in (Mode.HOLDING, Mode.MOVING):
+                    self._halt(str(error), Kind.DRIVER, where_it_is=True)
                 raise
             return Sent(waypoints, self._record.take())
 
@@ -337,6 +389,7 @@ class SafeArm:
             wanted = read(here, left_s, now)
             if self._near:
                 check_first(wanted, here, fence=self._fence)
+                self._motion.check_rest()
             return wanted
 
         return reading
@@ -350,120 +403,136 @@ class SafeArm:
             raise Refused(Kind.STOPPED, f"the stop is pressed ({self.stop.reason}); see why, then reset_stop()")
         if self._problem is not None:
             raise Refused(self._problem.kind, self._problem.detail)
-        if self._moved:
-            state = self._driver.state()
-            if np.abs(state.joint_vel).max() > _STILL:
-                raise Refused(Kind.NOT_READY, "the arm has been told to stay where it is, and still moves")
-            self._drive(self._driver.hold)
-            self._motion.rest_at(state.joint_pos, state.gripper_pos)
-            self._moved = False
+        if self._near and (self._motion.ended or not self._motion.known):  # else it brakes: see _first
+            self._motion.begin()
 
-    def _halt(self, *, firmly: bool = False, where_it_is: bool = False) -> None:
+    def _halt(self, why: str, kind: Kind | None = None, *, firmly: bool = False, where_it_is: bool = False) -> None:
         """Brake within the limits; ``firmly``: if that cannot be, at once. ``where_it_is``: stay there instead."""
-        if self._mode is not Mode.HOMING:
-            self._mode = Mode.HOLDING
-        self._near = True
-        if self._moved and not where_it_is:
+        if kind is not None or self._mode is not Mode.HOLDING:
+            self._halted = kind, why  # one who holds an arm that was halted does not know better why
+        self._mode, self._near = Mode.HOLDING, True
+        if self._motion.follows is Follows.PLACE and not where_it_is:
             return  # it stays where it was; the path it left is no way to brake
         try:
-            if not where_it_is and self._motion.sure and (self._motion.brake() or not firmly):
+            if not where_it_is and self._motion.known and (self._motion.brake() or not firmly):
                 return
         except DriverError as error:
             self._note(Kind.DRIVER, f"braking was not possible: {error}")
-        self._moved = True
+            self._halted = Kind.DRIVER, str(error)
         try:
-            self._drive(self._driver.hold)
+            self._motion.stay()
         except DriverError as error:
             self._note(Kind.DRIVER, f"the arm cannot be held, so it is damped: {error}")
+            self._halted = Kind.DRIVER, str(error)
             self._limp()
 
     def _limp(self) -> None:
         self._mode, self._near = Mode.LIMP, True
-        self._moved = False
-        self._drive(self._driver.damp)
+        try:
+            self._motion.limp()
+            self._undamped = False
+        except DriverError as error:
+            if not self._undamped:
+                self._note(Kind.DRIVER, f"the arm cannot be made limp, which is tried again: {error}")
+            self._undamped, self._halted = True, (Kind.DRIVER, str(error))
 
     def _rest(self) -> None:
         """Sleep until what was sent is done."""
-        self.clock.sleep_until(self._motion.path.end_s)
+        self.clock.sleep_until(self._motion.rest_s)
 
-    def _check_way_home(self) -> None:
-        what = in_the_way(self._fence, self._driver.state().joint_pos, self.limits.home_joint_pos)
+    def _check_home(self) -> None:
+        """Raises DriverError where nobody goes home."""
+        if self.stop.pressed:
+            raise DriverError(f"the stop is pressed ({self.stop.reason}): see why, then reset_stop()")
+        if not self._connected:
+            raise DriverError("the arm is not connected: call connect() first")
+        if self._mode is Mode.HOMING:
+            raise DriverError("the arm is on its way home already")
+        self._look(self._driver.clock.now())
+        if self._problem is not None:
+            raise DriverError(f"the arm does not go home while this is so: {self._problem.detail}")
+
+    def _way_home_is_free(self) -> np.ndarray:
+        """(19,) the room that a limp arm has where it hangs."""
+        here = self._guarded.state().joint_pos
+        what = in_the_way(self._fence, here, self.limits.home_joint_pos)
         if what is not None:
-            self._note(Kind.HOME_PATH, f"the straight way of the joints home leads {what}")
-            raise DriverError(
-                f"the straight way of the joints home leads {what}: move the limp arm by hand, then home() again"
-            )
+            why = f"the straight way of the joints home leads {what}"
+            self._note(Kind.HOME_PATH, why)
+            raise DriverError(f"{why}: move the limp arm by hand, then home() again")
+        return self._fence.room_at(here)
 
-    def _home_from_limp(self) -> None:
-        with self._homing():
-            self._driver_homes, self._moved = True, False
-            try:
-                self._drive(self._driver.home)
-            finally:
-                self._driver_homes = False
-            with self._lock:
-                if self._moved:
-                    raise DriverError("something stopped the way home: see the interventions")
-                # The command is home; the arm may hang a little below that, which is no reason to let it sink further.
-                self._motion.rest_at(self.limits.home_joint_pos, self.limits.gripper_width)
-
-    def _glide(self, joints: np.ndarray, gripper: float) -> None:
-        """Slowly straight to joints (6,), within the limits."""
-        nearest = math.inf
-        with self._homing():
-            while True:
-                with self._lock:
-                    if self._stopped or self._problem is not None:
-                        raise DriverError("something stopped the way home: see the interventions")
-                    self._motion.follow(lambda here, left_s: straight_to(joints, gripper, left_s), governor=self._slow)
-                    self._fresh_s = self._driver.clock.now()
-                    path = self._motion.path
-                self.clock.sleep_until(min(path.end_s, self._fresh_s + self.config.watchdog_s / 2))
-                off, gripper_off = float(np.abs(path.joints[-1] - joints).max()), abs(path.grippers[-1] - gripper)
-                arrived = off <= _HOME and gripper_off < 1e-6
-                if arrived and self._motion.ended:
-                    return
-                # Whether the path has ended says nothing here: at a wall, paths stay where they are for as long as they may.
-                if not arrived and off + gripper_off > nearest - 1e-6:
-                    self._note(Kind.HOME_PATH, "the straight way of the joints home leaves the limits; the arm holds")
-                    raise DriverError(
-                        "the straight way of the joints home leaves the limits: lead the arm clear of them, then home() again"
-                    )
-                nearest = off + gripper_off
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """For every order on the way home."""
+        with self._locked():
+            self.tick()
+            if self._mode is not Mode.HOMING:
+                raise DriverError(f"something stopped the way home: {self._halted[1]}")
+            yield
+            self._fresh_s = self._driver.clock.now()
 
     @contextlib.contextmanager
     def _homing(self) -> Iterator[None]:
-        with self._lock:
-            self._mode = Mode.HOMING
         try:
             yield
+        except BaseException as error:
+            with self._locked():
+                if self._mode is Mode.HOMING:  # otherwise it was halted, and that was noted
+                    kind, why, wanted = Kind.DRIVER, str(error), None
+                    if isinstance(error, Refused):
+                        kind, why, wanted = error.note
+                    if isinstance(error, (Refused, DriverError)):
+                        self._note(kind, f"on the way home: {why}", wanted)
+                    self._halt(why, kind, where_it_is=not self._motion.known)
+            if isinstance(error, Refused):
+                raise DriverError(error.note[1]) from None
+            raise
+        else:
+            with self._locked():
+                if self._mode is not Mode.HOMING:
+                    raise DriverError(f"something stopped the way home: {self._halted[1]}")
+                self._mode, self._near = Mode.HOLDING, True
         finally:
-            with self._lock:
-                if self._mode is Mode.HOMING:
-                    self._mode, self._near = Mode.HOLDING, True
-                self._fresh_s = self._driver.clock.now()
+            self._fresh_s = self._driver.clock.now()
 
     def _leave(self) -> None:
         """What ``config.on_exit`` says."""
         if self._mode is Mode.LIMP:
+            if self._undamped:
+                self._limp()
             return
         try:
             self.hold()
             self._rest()
-            if self.config.on_exit == "hold_then_home" and not self.stop.pressed and self._problem is None:
-                self.home()
-        except DriverError as error:
-            log.error("on the way out: %s", error)
+            self._leave_for_home()
         finally:
             # Also when Ctrl-C is pressed once more: an arm that goes limp has come to rest before.
             if self.mode is not Mode.LIMP:
                 try:
-                    with self._lock:
-                        self._halt()
-                    self._driver.clock.sleep_until(self._motion.path.end_s)
+                    with self._locked():
+                        self._halt("the arm is left")
+                    self._driver.clock.sleep_until(self._motion.rest_s)
                 finally:
                     if self.config.on_exit != "hold":
                         self._limp()
+
+    def _leave_for_home(self) -> None:
+        for _ in range(2):
+            well = self._mode is not Mode.LIMP and self._problem is None and not self.stop.pressed
+            if self.config.on_exit != "hold_then_home" or not well:
+                break
+            if self._halted[0] in (Kind.TRACKING, Kind.OVER_CURRENT):
+                self._note(Kind.EXIT, f"the arm does not go home, it was stopped by something: {self._halted[1]}")
+                break
+            try:
+                self.home()
+                break
+            except DriverError as error:
+                log.error("on the way out: %s", error)
+                # One order that failed is no reason to let the arm sink where it is. All else is.
+                if self._halted[0] is not Kind.DRIVER:
+                    break
 
     # --- small ones ---------------------------------------------------------------------------------------------------
 
@@ -471,12 +540,21 @@ class SafeArm:
         if self._mode is Mode.CLOSED:
             raise DriverError("the arm has been closed: make a new one")
 
-    def _send(self, waypoints: Sequence[Waypoint]) -> None:
-        self._drive(lambda: self._driver.send(waypoints))
-
-    def _drive(self, act: Callable[[], None]) -> None:
-        if not self.config.dry_run:
-            act()
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """The lock; once it is let go of, and the arm has been told what to do, interventions are said and saved."""
+        outermost = False
+        try:
+            with self._lock:
+                self._depth += 1
+                try:
+                    yield
+                finally:
+                    self._depth -= 1
+                    outermost = self._depth == 0
+        finally:
+            if outermost:
+                self._record.flush()
 
     def _note(
         self,

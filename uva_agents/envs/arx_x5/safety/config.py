@@ -6,8 +6,11 @@ import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from uva_agents.envs.arx_x5.checks import flag, number, short
 from uva_agents.envs.arx_x5.limits import ArmLimits
+from uva_agents.errors import InputError
 
+_MOST_STEPS = 10**9
 OnExit = Literal["hold_then_home", "damp", "hold"]
 OnStop = Literal["hold", "damp"]
 Vector = tuple[float, ...]
@@ -49,7 +52,7 @@ class SafetyConfig:
         lead_s: how far ahead of now a new path may leave the one that is being followed.
 
     Raises:
-        ValueError: a number that makes no sense, alone or with the others; the message names it.
+        InputError: a number that makes no sense, alone or with the others; the message names it.
     """
 
     box_min: Vector = (0.10, -0.35, 0.0)
@@ -89,12 +92,12 @@ class SafetyConfig:
         _numbers(self)
         _workspace(self)
         if self.watchdog_s < self.stop_s + 4 * self.period_s + self.lead_s:
-            raise ValueError(
+            raise InputError(
                 f"watchdog_s={self.watchdog_s} leaves no time to move: braking alone takes {self.stop_s:.2f} s at these speeds "
                 "and accelerations; make it longer, or the accelerations higher"
             )
         if self.lead_s < self.period_s:
-            raise ValueError(f"lead_s={self.lead_s} must be at least one period, period_s={self.period_s}")
+            raise InputError(f"lead_s={self.lead_s} must be at least one period, period_s={self.period_s}")
 
     @property
     def stop_steps(self) -> int:
@@ -102,7 +105,7 @@ class SafetyConfig:
         slowest = max(
             self.speed / self.accel, self.turn / self.turn_accel, self.joint_speed / self.joint_accel, 2 * self.period_s
         )
-        return math.ceil(1.15 * slowest / self.period_s)
+        return math.ceil(min(1.15 * slowest / self.period_s, _MOST_STEPS))
 
     @property
     def stop_s(self) -> float:
@@ -113,7 +116,7 @@ class SafetyConfig:
         """Compare with what the arm can do.
 
         Raises:
-            ValueError: more is allowed here than there.
+            InputError: more is allowed here than there.
         """
         width = limits.gripper_width
         for name, value, most in (
@@ -124,25 +127,26 @@ class SafetyConfig:
             ("gripper_max", width if self.gripper_max is None else self.gripper_max, width),
         ):
             if value > most:
-                raise ValueError(f"{name}={value} is more than the {limits.model} is made for: at most {most}")
+                raise InputError(f"{name}={value} is more than the {limits.model} is made for: at most {most}")
         room = float((limits.joint_pos_max - limits.joint_pos_min).min()) / 2
         if self.joint_margin >= room:
-            raise ValueError(f"joint_margin={self.joint_margin} leaves no joint any room: less than {room:.2f} rad")
+            raise InputError(f"joint_margin={self.joint_margin} leaves no joint any room: less than {room:.2f} rad")
         if self.gripper_min >= (width if self.gripper_max is None else self.gripper_max):
-            raise ValueError(f"gripper_min={self.gripper_min} must be below gripper_max={self.gripper_max or width}")
+            raise InputError(f"gripper_min={self.gripper_min} must be below gripper_max={self.gripper_max or width}")
 
 
 def _choices(config: SafetyConfig) -> None:
     for name, allowed in (("on_exit", get_args(OnExit)), ("on_stop", get_args(OnStop))):
         value = getattr(config, name)
-        if value not in allowed:
-            raise ValueError(f"{name}={value!r} is unknown: one of {', '.join(map(repr, allowed))}")
-    if not isinstance(config.dry_run, bool):
-        raise ValueError(f"dry_run={config.dry_run!r} must be True or False")
+        if not isinstance(value, str) or value not in allowed:
+            raise InputError(f"{name}={short(value)} is unknown: one of {', '.join(map(repr, allowed))}")
+    flag("dry_run", config.dry_run)
 
 
 _MAY_BE_ZERO = {"joint_margin", "gripper_min", "finger_thickness"}
 _SHARES = {"current_ratio", "home_speed"}
+# Every command makes a path of up to watchdog_s / period_s points, on the time of the control loop.
+_RANGES = {"period_s": (0.002, 0.5), "watchdog_s": (0.0, 60.0)}
 
 
 def _numbers(config: SafetyConfig) -> None:
@@ -152,28 +156,31 @@ def _numbers(config: SafetyConfig) -> None:
             continue
         if field.name == "gripper_max" and value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-            raise ValueError(f"{field.name}={value!r} must be a number")
-        if math.isinf(value) and field.name != "damp_after_s":
-            raise ValueError(f"{field.name}={value} must be finite")
+        number(field.name, value, infinite=field.name == "damp_after_s")
         if value < 0 or (value == 0 and field.name not in _MAY_BE_ZERO):
-            raise ValueError(f"{field.name}={value} must be {'zero or ' if field.name in _MAY_BE_ZERO else ''}positive")
+            raise InputError(f"{field.name}={value} must be {'zero or ' if field.name in _MAY_BE_ZERO else ''}positive")
         if field.name in _SHARES and value > 1:
-            raise ValueError(f"{field.name}={value} is a share: at most 1")
+            raise InputError(f"{field.name}={value} is a share: at most 1")
+        least, most = _RANGES.get(field.name, (0.0, math.inf))
+        if not least <= value <= most:
+            raise InputError(f"{field.name}={value} must be between {least:g} and {most:g} s")
 
 
 def _workspace(config: SafetyConfig) -> None:
     for name in ("box_min", "box_max"):
         corner = getattr(config, name)
-        if len(corner) != 3 or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in corner):
-            raise ValueError(f"{name}={corner!r} must be three finite numbers: x, y, z in metres")
+        try:
+            good = len(corner) == 3 and all(number(name, v) is not None for v in corner)
+        except (TypeError, InputError):
+            good = False
+        if not good:
+            raise InputError(f"{name}={short(corner)} must be three finite numbers: x, y, z in metres")
     for axis, low, high in zip("xyz", config.box_min, config.box_max, strict=True):
         if low >= high:
-            raise ValueError(f"the workspace box is empty along {axis}: box_min {low} is not below box_max {high}")
+            raise InputError(f"the workspace box is empty along {axis}: box_min {low} is not below box_max {high}")
     if config.table_height is not None:
-        if not math.isfinite(config.table_height):
-            raise ValueError(f"table_height={config.table_height} must be finite, or None for no table")
+        number("table_height", config.table_height)
         if config.table_height >= config.box_max[2]:
-            raise ValueError(
+            raise InputError(
                 f"the table (z={config.table_height}) is above the workspace box (z up to {config.box_max[2]})"
             )

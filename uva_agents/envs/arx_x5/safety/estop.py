@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
+from uva_agents.errors import InputError
+
 log = logging.getLogger(__name__)
 
 
@@ -77,11 +79,11 @@ class EStop:
         Raises:
             ValueError: ``key`` is not one character, or the stream is not a terminal.
         """
-        if key is not None and len(key) != 1:
-            raise ValueError(f"key={key!r} must be one character, or None for any")
+        if key is not None and (not isinstance(key, str) or len(key) != 1):
+            raise InputError(f"key={key!r} must be one character, or None for any")
         stream = sys.stdin if stream is None else stream
         if not stream.isatty():
-            raise ValueError("a key can only be read from a terminal; use press() or a signal here")
+            raise InputError("a key can only be read from a terminal; use press() or a signal here")
         import termios
         import tty
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -20,7 +23,7 @@ log = logging.getLogger(__name__)
 class Kind(StrEnum):
     """Why the safety layer stepped in."""
 
-    NOT_FINITE = "not_finite"  # NaN or infinity, or not numbers at all
+    NOT_FINITE = "not_finite"  # NaN or infinity, or not numbers at all, or numbers that only a failure says
     BAD_TIMES = "bad_times"  # times that do not rise
     LATE = "late"  # times that are past
     JOINT_LIMIT = "joint_limit"
@@ -41,6 +44,7 @@ class Kind(StrEnum):
     DRIVER = "driver"
     HOME_PATH = "home_path"
     EXIT = "exit"
+    LOG = "log"  # the file of interventions can no longer be written
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,31 +88,50 @@ def numbers(values: Sequence[float] | np.ndarray, gripper: float | None = None) 
 class Record:
     """Interventions as log messages, as lines of JSON in a file that is complete after every line, and for who commands the arm.
 
+    Nothing here raises, and nothing is written before :meth:`flush`: stopping the arm must not wait for a disk, nor fail with it.
+
     Args:
         path: appended to; ``None``: no file.
+        now_s: on the driver's clock.
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, now_s: float = 0.0) -> None:
         self._new: list[Intervention] = []
+        self._unsaid: deque[Intervention] = deque()
+        self._saying = threading.Lock()
         self._last: Kind | None = None
-        self._file: IO[str] | None = None
+        self._path = path
+        self._file: int | None = None
+        self.problem: str | None = None
+        """Why the file is no longer written, if so."""
         if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+            try:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                # Not to wait for whoever reads a pipe.
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+                self._file = os.open(path, flags, 0o666)
+            except (OSError, ValueError) as error:
+                self._gave_up(error, now_s)
 
     def write(self, intervention: Intervention) -> None:
         """One more."""
         self._new.append(intervention)
-        # The same thing at every step is said once; the file has them all.
-        level = logging.DEBUG if intervention.kind is self._last else logging.WARNING
-        self._last = intervention.kind
-        log.log(level, "%.3f s: %s: %s", intervention.time_s, intervention.kind, intervention.detail)
-        if self._file is not None:
-            # Infinities and NaN are not JSON: what was wanted may well be that.
-            row = asdict(intervention)
-            row["wanted"] = _plain(intervention.wanted)
-            row["sent"] = _plain(intervention.sent)
-            self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._unsaid.append(intervention)
+
+    def flush(self) -> None:
+        """Say and save what was written: once the arm has been told what to do. Does not wait for another thread that does."""
+        if not self._saying.acquire(blocking=False):
+            return
+        try:
+            while self._unsaid:
+                one = self._unsaid.popleft()
+                # The same thing at every step is said once; the file has them all.
+                level = logging.DEBUG if one.kind is self._last else logging.WARNING
+                self._last = one.kind
+                log.log(level, "%.3f s: %s: %s", one.time_s, one.kind, one.detail)
+                self._save(one)
+        finally:
+            self._saying.release()
 
     def take(self) -> tuple[Intervention, ...]:
         """Those that have not been taken yet."""
@@ -121,9 +144,34 @@ class Record:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self.flush()
+        self._close()
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                os.close(file)
+
+    def _save(self, intervention: Intervention) -> None:
+        if self._file is None:
+            return
+        # Infinities and NaN are not JSON: what was wanted may well be that.
+        row = asdict(intervention)
+        row["wanted"], row["sent"] = _plain(intervention.wanted), _plain(intervention.sent)
+        line = memoryview((json.dumps(row, allow_nan=False) + "\n").encode())
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]
+        except (OSError, ValueError) as error:
+            self._gave_up(error, intervention.time_s)
+            self._close()
+
+    def _gave_up(self, error: Exception, time_s: float) -> None:
+        reason = getattr(error, "strerror", None) or str(error)
+        self.problem = f"interventions are not kept, {self._path} cannot be written: {reason}"
+        log.warning("%s", self.problem)
+        self._new.append(Intervention(time_s, Kind.LOG, self.problem))
 
 
 def _plain(values: tuple[float, ...] | None) -> list[float | str] | None:

@@ -15,6 +15,8 @@ from uva_agents.envs.arx_x5.safety.frames import ToolFrames, rotations
 _INSET_M, _INSET_RAD = 5e-4, 1e-5
 """Targets are put this far inside the limits: braking ends there, not on the limit itself."""
 _ROUNDING = 1e-9
+SAG_M = 1e-3
+"""A limp arm may hang a little beyond a limit, and not on a straight line back."""
 _SUBSTEPS = 4
 """Points per grid interval in the last check: between points of the grid the joints go straight, the tool does not."""
 
@@ -29,10 +31,17 @@ class Fence:
         kinematics: of the arm.
         limits: of the arm's model.
         config: what is allowed of them.
+        beyond: (19,) :meth:`room` where the arm hung: limits of the workspace that it was beyond may be, as far and a little more.
     """
 
-    def __init__(self, kinematics: Kinematics, limits: ArmLimits, config: SafetyConfig) -> None:
+    def __init__(
+        self, kinematics: Kinematics, limits: ArmLimits, config: SafetyConfig, *, beyond: np.ndarray | None = None
+    ) -> None:
         self.config = config
+        out = np.full(len(_KINDS), False) if beyond is None else (beyond < 0) & (np.arange(len(_KINDS)) >= 12)
+        self._floor = np.full(len(_KINDS), np.inf)
+        if beyond is not None:
+            self._floor[out] = beyond[out] - SAG_M
         self._kinematics, self._limits = kinematics, limits
         self.tool = ToolFrames(kinematics, limits)
         self.reach = self.tool.reach
@@ -49,11 +58,12 @@ class Fence:
         self._speed = config.speed - config.accel * dt / 2
         self._turn = config.turn - config.turn_accel * dt / 2
 
-    def slower(self, share: float) -> Fence:
+    def slower(self, share: float, *, beyond: np.ndarray | None = None) -> Fence:
         """The same place at a share of the speeds. Of the accelerations too: braking then takes as long as ever."""
         c = self.config
         names = ("speed", "turn", "joint_speed", "accel", "turn_accel", "joint_accel")
-        return Fence(self._kinematics, self._limits, replace(c, **{name: share * getattr(c, name) for name in names}))
+        slow = replace(c, **{name: share * getattr(c, name) for name in names})
+        return Fence(self._kinematics, self._limits, slow, beyond=beyond)
 
     def room(self, joints: np.ndarray, points: np.ndarray, turned: np.ndarray) -> np.ndarray:
         """(..., 19) distance to every limit of position, rad and metres; negative outside."""
@@ -90,7 +100,7 @@ class Fence:
         velocity, spin = _rates(points, turned, c.period_s)
         room = self.room(paths[:, 2:], points[:, 2:], turned[:, 2:])
         spare = np.where(np.arange(len(_KINDS)) < 12, _ROUNDING, _INSET_M / 2)
-        good = (room >= np.minimum(spare, start_room - _ROUNDING)).all((1, 2))
+        good = (room >= np.minimum(np.minimum(spare, start_room - _ROUNDING), self._floor)).all((1, 2))
         good &= (_length(velocity[:, 1:]) <= self._speed).all(1) & (_length(spin[:, 1:]) <= self._turn).all(1)
         steps = np.diff(paths, axis=1) / c.period_s
         good &= (np.abs(steps[:, 1:]) <= c.joint_speed).all((1, 2))
@@ -111,7 +121,7 @@ class Fence:
         fine = np.concatenate([fine, path[-1:]])
         points, turned = self.tool(fine)
         room = self.room(fine, points, turned)[_SUBSTEPS:]
-        under = (room < np.minimum(0.0, room[0]) - _ROUNDING).any(0)
+        under = (room < np.minimum(np.minimum(0.0, room[0]), self._floor) - _ROUNDING).any(0)
         if under.any():
             return str(_KINDS[int(under.argmax())])
         velocity, spin = _rates(points[_SUBSTEPS:], turned[_SUBSTEPS:], c.period_s / _SUBSTEPS)

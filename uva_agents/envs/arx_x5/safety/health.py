@@ -28,6 +28,17 @@ class Problem:
     pushes: bool = False
 
 
+def not_measured(state: ArmState, now: float, config: SafetyConfig) -> str | None:
+    """Why a state says nothing about where the arm is now, if so."""
+    grip = (state.gripper_pos, state.gripper_torque, state.time_s)
+    if not np.isfinite(np.concatenate([state.joint_pos, state.joint_vel, state.joint_torque, grip])).all():
+        return "the arm reports NaN or infinity; check power and CAN"
+    age = now - state.time_s
+    if age > config.state_age_s:
+        return f"the arm's last measurement is {age:.2f} s old; check power and CAN"
+    return None
+
+
 class Health:
     """Looks at measurements.
 
@@ -71,12 +82,9 @@ class Health:
 
     def _measured(self, now: float, state: ArmState, sent_to: np.ndarray | None) -> Problem | None:
         c, limits = self._config, self._limits
-        grip = (state.gripper_pos, state.gripper_torque, state.time_s)
-        if not np.isfinite(np.concatenate([state.joint_pos, state.joint_vel, state.joint_torque, grip])).all():
-            return Problem(Kind.STALE_STATE, "the arm reports NaN or infinity; check power and CAN")
-        age = now - state.time_s
-        if age > c.state_age_s:
-            return Problem(Kind.STALE_STATE, f"the arm's last measurement is {age:.2f} s old; check power and CAN")
+        why = not_measured(state, now, c)
+        if why is not None:
+            return Problem(Kind.STALE_STATE, why)
         share = np.append(
             np.abs(state.joint_torque) / limits.joint_torque_max, abs(state.gripper_torque) / limits.gripper_torque_max
         )
@@ -105,6 +113,8 @@ class Health:
             age = now - self._camera.read().time_s
         except DriverError as error:
             return Problem(Kind.STALE_CAMERA, f"the camera gives no picture: {error}")
+        except Exception as error:  # somebody else's code, and no reason to stop watching the arm
+            return Problem(Kind.STALE_CAMERA, f"the camera gives no picture: {type(error).__name__}: {error}")
         if age > self._config.camera_age_s:
             return Problem(Kind.STALE_CAMERA, f"the camera's last picture is {age:.2f} s old; check its cable")
         self._camera_ok_until = now + min(self._config.camera_age_s - age, self._config.camera_age_s / 4)

@@ -1,53 +1,148 @@
-"""The path that the arm follows, and how another takes its place."""
+"""What the arm follows, and how that is replaced: the only place that orders to the driver come from.
+
+A path continues another in one of two ways only. Either the driver is known to follow the old one, and the new one leaves it at a
+point that was checked (:meth:`Motion.follow`, :meth:`Motion.brake`). Or it begins at rest where the arm is measured to be
+(:meth:`Motion.begin`). Every order but an accepted path makes the old path unknown, so that it cannot be continued by mistake.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from enum import Enum
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.interface import Clock, Waypoint
+from uva_agents.envs.arx_x5.interface import ArmState, Driver, Order, TooLateError, Waypoint
 from uva_agents.envs.arx_x5.safety.events import Kind, numbers
 from uva_agents.envs.arx_x5.safety.fence import Fence
 from uva_agents.envs.arx_x5.safety.governor import Governor, Path
+from uva_agents.envs.arx_x5.safety.health import not_measured
 from uva_agents.envs.arx_x5.safety.wanted import Note, Refused, Wanted
 
 _STRETCHES = (1.0, 2.5, 6.0)
 """Times the lead: how far ahead a new path leaves the old one, if computing it took longer than that at first."""
 _BEHIND_RAD, _BEHIND_M = 0.05, 0.005
 """A joint or the gripper that is farther from where it should be has been slowed; less is what rounding a corner takes."""
+_STILL = 0.05
+"""rad/s: an arm that is slower rests."""
+SAG = 0.1
+"""rad: so far an arm may hang from where it was sent, for gravity compensation is not perfect, and still be there."""
+
+
+class Follows(Enum):
+    """What the driver was told last."""
+
+    PATH = "path"
+    PLACE = "place"  # to stay where the arm was at that moment
+    UNKNOWN = "unknown"  # nothing yet, to go limp, or an order that failed, may be after it was taken
 
 
 class Motion:
-    """What was sent last, and what is sent next.
+    """See the module.
 
     Args:
         fence: the limits.
-        clock: of the driver.
-        send: gives waypoints to the driver.
+        driver: of the arm.
         grace_s: points nearer than that are not sent: they would be past when the driver looks at them.
+        dry_run: nothing is really sent, so that where the arm is says nothing about the path.
     """
 
-    def __init__(
-        self, fence: Fence, *, clock: Clock, send: Callable[[Sequence[Waypoint]], None], grace_s: float = 0.0
-    ) -> None:
-        self._fence, self._clock, self._send, self._grace_s = fence, clock, send, grace_s
+    def __init__(self, fence: Fence, driver: Driver, *, grace_s: float = 0.0, dry_run: bool = False) -> None:
+        self._fence, self._driver, self._clock = fence, driver, driver.clock
+        self._grace_s, self._dry_run = grace_s, dry_run
         self._governor = Governor(fence)
-        self.sure = True  # whether the driver is known to follow the path
-        self.path = Path.resting(clock.now(), fence.config.period_s, np.zeros(6), 0.0)
+        self._told_s = self._latest_s = self._clock.now()
+        self.path = Path.resting(self._told_s, fence.config.period_s, np.zeros(6), 0.0)
+        self.follows = Follows.UNKNOWN
 
-    def rest_at(self, joints: np.ndarray, gripper: float) -> None:
-        """The arm rests there: joints (6,)."""
-        self.path, self.sure = Path.resting(self._clock.now(), self._fence.config.period_s, joints, gripper), True
+    @property
+    def known(self) -> bool:
+        """Whether the driver is known to follow the path."""
+        return self.follows is Follows.PATH
+
+    @property
+    def rest_s(self) -> float:
+        """When the arm is at rest: at the end of its path, or once it had the time to brake where it was told to stay."""
+        return self.path.end_s if self.known else self._told_s + self._fence.config.stop_s
 
     @property
     def ended(self) -> bool:
         """Whether the arm is at rest by now."""
-        return self.path.end_s <= self._clock.now()
+        return self.rest_s <= self._clock.now()
 
     def where(self) -> np.ndarray:
-        """(6,) joints that the arm was sent to now."""
+        """(6,) joints that the path leads to now."""
         return self.path.where(self._clock.now())[0]
+
+    # --- beginning ----------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Have a path to continue that is at rest where the arm is. What was halted, however, goes on from here only.
+
+        That may be the end of the path, if the arm has got there. Otherwise the driver is told to stay where the arm is.
+
+        Raises:
+            Refused: the arm is not, or cannot be seen to be, at rest.
+            DriverError: from the driver.
+        """
+        self.look_at_clock()
+        self.check_rest()
+        if self.known:
+            if self._dry_run:
+                return
+            state = self._measured()
+            if np.abs(state.joint_pos - self.path.joints[-1]).max() <= SAG:
+                return
+        self._resting()
+        self.stay()
+        state = self._resting()
+        self.rest_at(state.joint_pos, state.gripper_pos)
+
+    def check_rest(self) -> None:
+        """Raises Refused while the arm brakes."""
+        if not self.ended:
+            raise Refused(Kind.NOT_READY, "the arm brakes, and nothing begins before it is at rest")
+
+    def rest_at(self, joints: np.ndarray, gripper: float) -> None:
+        """The arm is known to rest there: joints (6,)."""
+        self._latest_s = self._clock.now()
+        self.path = Path.resting(self._latest_s, self._fence.config.period_s, joints, gripper)
+        self.follows = Follows.PATH
+
+    def stay(self) -> None:
+        """Stay, stiff, where the arm is, whatever it followed.
+
+        Raises:
+            DriverError: from the driver.
+        """
+        self._lose()
+        self._driver.hold()
+        self._told_s, self.follows = self._clock.now(), Follows.PLACE
+
+    def limp(self) -> None:
+        """Go limp.
+
+        Raises:
+            DriverError: from the driver.
+        """
+        self._lose()
+        self._driver.damp()
+
+    def measured_joints(self) -> np.ndarray:
+        """(6,) joints where the arm is.
+
+        Raises:
+            Refused: the measurement is old, or no number.
+            DriverError: there is none.
+        """
+        return self._measured().joint_pos
+
+    def restore(self, path: Path, follows: Follows) -> None:
+        """A simulation was put back to where this was so."""
+        self._latest_s = self._told_s = self._clock.now()
+        self.path, self.follows = path, follows
+
+    # --- continuing ---------------------------------------------------------------------------------------------------
 
     def follow(
         self, read: Callable[[np.ndarray, float], Wanted], *, governor: Governor | None = None
@@ -66,7 +161,9 @@ class Motion:
             DriverError: from the driver.
         """
         governor = governor or self._governor
-        started_s = self._clock.now()
+        started_s = self.look_at_clock()
+        if not self.known:
+            raise Refused(Kind.NOT_READY, "the arm is not known to follow a path that could be continued")
         for stretch in _STRETCHES:
             leave, keep = self._branch(governor, stretch)
             left_s = self.path.time(leave)
@@ -89,15 +186,22 @@ class Motion:
             if limit is not None:
                 # The governor keeps more distance than this check does, so this says that it is wrong somewhere.
                 raise Refused(Kind.SLOWED, f"no path was found within the limits ({limit})", numbers(wanted.asked[0]))
-            if self._clock.now() <= left_s:
-                waypoints = self._take(path)
+            waypoints = self._take(path, left_s)
+            if waypoints is not None:
                 return waypoints, [*wanted.notes, *_behind(path, times, wanted, chosen)]
         raise Refused(
             Kind.LATE, f"computing a path takes longer than {_STRETCHES[-1] * self._fence.config.lead_s:.2f} s here"
         )
 
     def brake(self) -> bool:
-        """Stop, within the limits; whether that was possible. True at rest."""
+        """Stop, within the limits; whether that was possible. True at rest on the path.
+
+        Raises:
+            DriverError: from the driver.
+        """
+        self.look_at_clock()
+        if not self.known:
+            return False
         if self.ended:
             return True
         for stretch in _STRETCHES:
@@ -105,10 +209,37 @@ class Motion:
             path = self._governor.brake(self.path, leave, keep=keep)
             if self._governor.why_not(path, leave - keep) is not None:
                 return False
-            if self._clock.now() <= self.path.time(leave):
-                self._take(path)
+            if self._take(path, self.path.time(leave)) is not None:
                 return True
         return False
+
+    # --- small ones ---------------------------------------------------------------------------------------------------
+
+    def _lose(self) -> None:
+        # Before the driver is called: it may raise after it has obeyed.
+        self._told_s, self.follows = self._clock.now(), Follows.UNKNOWN
+
+    def look_at_clock(self) -> float:
+        """Now; a path is not known any more once the clock was set back. To be called often."""
+        now = self._clock.now()
+        if now < self._latest_s - 1e-6:
+            # A clock that was set back does not tell where on its path the arm is.
+            self._told_s, self.follows = now, Follows.UNKNOWN if self.known else self.follows
+        self._latest_s = now
+        return now
+
+    def _measured(self) -> ArmState:
+        state = self._driver.state()
+        why = not_measured(state, self._clock.now(), self._fence.config)
+        if why is not None:
+            raise Refused(Kind.STALE_STATE, why)
+        return state
+
+    def _resting(self) -> ArmState:
+        state = self._measured()
+        if np.abs(state.joint_vel).max() > _STILL and not self._dry_run:
+            raise Refused(Kind.NOT_READY, "the arm has been told to stay where it is, and still moves")
+        return state
 
     def _branch(self, governor: Governor, stretch: float) -> tuple[int, int]:
         """Where the old path is left, and the first of its points that is still needed."""
@@ -118,13 +249,21 @@ class Motion:
         # Long after its end the path is a single point.
         return leave, max(keep, 0)
 
-    def _take(self, path: Path) -> tuple[Waypoint, ...]:
-        waypoints = path.waypoints(self._clock.now() + self._grace_s)
+    def _take(self, path: Path, left_s: float) -> tuple[Waypoint, ...] | None:
+        """Send a path that leaves the old one at ``left_s``; None if it is too late for that, and the old one goes on."""
+        soonest_s = self._clock.now() + self._grace_s
+        if soonest_s > left_s:
+            return None
+        waypoints = path.waypoints(soonest_s)
         # An error, or Ctrl-C, may come at any line: then nobody knows which of the two paths the arm follows.
-        self.sure = False
+        self._lose()
         if waypoints:
-            self._send(waypoints)
-        self.path, self.sure = path, True
+            try:
+                self._driver.send(Order.of(waypoints, left_s))
+            except TooLateError:
+                self.follows = Follows.PATH
+                return None
+        self.path, self.follows = path, Follows.PATH
         return waypoints
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from uva_agents.envs.arx_x5.safety.arm import Mode, SafeArm
 from uva_agents.envs.arx_x5.safety.governor import Path
+from uva_agents.envs.arx_x5.safety.motion import Follows
 
-_KEPT = ("_mode", "_near", "_moved", "_problem", "_problem_since", "_stopped", "_fresh_s")
+_KEPT = ("_mode", "_near", "_halted", "_undamped", "_problem", "_problem_since", "_stopped", "_fresh_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +19,14 @@ class SafetyState:
 
     Attributes:
         path: that the arm was sent on.
+        follows: whether it follows that.
         kept: what it is doing, and since when.
         health: since when torques are high, and until when the camera was found to be fresh.
         stop: why the emergency stop is pressed; ``None`` if it is not.
     """
 
     path: Path
+    follows: Follows
     kept: tuple[Any, ...]
     health: tuple[float, float]
     stop: str | None
@@ -38,7 +41,7 @@ class SimulatedSafeArm(SafeArm):
             put()
             now, state = self._driver.clock.now(), self._driver.state()
             self.stop.reset()
-            self._mode, self._near, self._moved, self._stopped = Mode.HOLDING, True, False, False
+            self._mode, self._near, self._stopped, self._undamped = Mode.HOLDING, True, False, False
             self._problem, self._problem_since, self._fresh_s = None, 0.0, now
             self._health.restart()
             self._motion.rest_at(state.joint_pos, state.gripper_pos)
@@ -54,9 +57,8 @@ class SimulatedSafeArm(SafeArm):
         """For :meth:`set_state`."""
         with self._lock:
             kept = tuple(getattr(self, name) for name in _KEPT)
-            return SafetyState(
-                self._motion.path, kept, self._health.memory, self.stop.reason if self.stop.pressed else None
-            )
+            stop = self.stop.reason if self.stop.pressed else None
+            return SafetyState(self._motion.path, self._motion.follows, kept, self._health.memory, stop)
 
     def set_state(self, state: SafetyState) -> None:
         """Go on as after :meth:`get_state`, once the arm and its clock are there, too."""
@@ -67,5 +69,5 @@ class SimulatedSafeArm(SafeArm):
             for name, value in zip(_KEPT, state.kept, strict=True):
                 setattr(self, name, value)
             self._health.memory = state.health
-            self._motion.path, self._motion.sure = state.path, True
+            self._motion.restore(state.path, state.follows)
             self.take_interventions()

@@ -208,6 +208,12 @@ def from_poses(stream: Stream, *, fence: Fence, kinematics: Kinematics, seed: np
             return _cut(
                 stream, joints, asked, i, notes, Kind.WORKSPACE, f"a tool pose at {_point(pose)} is no place for an arm"
             )
+        # The middle of the arm's own foot: what a network or a parser says that has nothing to say.
+        if not pose[:3].any():
+            detail = (
+                "a tool pose at exactly (0, 0, 0) is no place for an arm; check the network's output and its normaliser"
+            )
+            return _cut(stream, joints, asked, i, notes, Kind.NOT_FINITE, detail)
         moved, kind = fence.nearest_pose(pose)
         if kind is not None and not any(n[0] is kind for n in notes):
             notes.append((kind, f"waypoint {i} would put the tool at {_point(pose)}", numbers(asked[i])))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from uva_agents.errors import InputError
+
 
 @dataclass(frozen=True, slots=True)
 class TwinRealism:
@@ -26,7 +28,7 @@ class TwinRealism:
         seed: of everything random here.
 
     Raises:
-        ValueError: a number outside its range; the message names it.
+        InputError: a number outside its range; the message names it.
     """
 
     action_latency_s: float = 0.0
@@ -46,19 +48,21 @@ class TwinRealism:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "seed":
+                if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                    raise InputError(f"seed must be a whole number of at least 0, not {value!r}")
                 continue
-            if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
-                raise ValueError(f"{field.name} must be a number of at least 0, not {value!r}")
+            if isinstance(value, bool) or not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+                raise InputError(f"{field.name} must be a number of at least 0, not {value!r}")
         for name in ("dropped_frames", "dropped_states"):
             if getattr(self, name) >= 1:
-                raise ValueError(f"{name} is a share, below 1, not {getattr(self, name)}")
+                raise InputError(f"{name} is a share, below 1, not {getattr(self, name)}")
         if not 1 <= self.camera_fps <= 500:
-            raise ValueError(
+            raise InputError(
                 f"camera_fps must be in [1, 500], not {self.camera_fps}: the simulation has 500 steps a second"
             )
         for name in ("action_latency_s", "observation_latency_s", "camera_latency_s"):
             if getattr(self, name) > 2:
-                raise ValueError(f"{name} is in seconds, at most 2, not {getattr(self, name)}")
+                raise InputError(f"{name} is in seconds, at most 2, not {getattr(self, name)}")
 
 
 IDEAL = TwinRealism()
