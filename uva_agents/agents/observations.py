@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uva_agents.errors import MissingKeyError
+
 if TYPE_CHECKING:  # the checks themselves need no torch
     from uva_agents.checkpoints.spec import InterfaceSpec
 
@@ -55,7 +57,7 @@ def read_observation(obs: Any, spec: InterfaceSpec, proprio_dim: int) -> Frames:
     if not isinstance(obs, Mapping):
         raise TypeError(f"an observation is a dict with 'pixels' (and 'agent_pos'), got {type(obs).__name__}")
     if "pixels" not in obs:
-        raise KeyError(
+        raise MissingKeyError(
             f"the observation has no 'pixels'; its keys are {sorted(obs)}. Make the environment with image observations"
         )
     pixels = check_pixels(obs["pixels"], spec.image_shape)
@@ -65,7 +67,7 @@ def read_observation(obs: Any, spec: InterfaceSpec, proprio_dim: int) -> Frames:
     wrist = None
     if spec.wrist_shape is not None:
         if "pixels_wrist" not in obs:
-            raise KeyError(
+            raise MissingKeyError(
                 f"the observation has no 'pixels_wrist', which these weights use; its keys are {sorted(obs)}"
             )
         wrist = check_pixels(obs["pixels_wrist"], spec.wrist_shape)
@@ -87,7 +89,7 @@ def _read_proprio(
     if spec.proprio_key is None or not (network_size or spec.proprio_pose):
         return None
     if spec.proprio_key not in obs:
-        raise KeyError(
+        raise MissingKeyError(
             f"the observation has no {spec.proprio_key!r}, which these weights use; its keys are {sorted(obs)}"
         )
     size = spec.proprio_size(network_size)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from uva_agents.agents.rollout import Rollout
+from uva_agents.errors import MissingKeyError
 from uva_agents.planners.objectives import GoalImage, Term
 from uva_agents.planners.planner import SamplingPlanner
 from uva_agents.planners.protocols import Judgement, Looks
@@ -49,7 +50,7 @@ class ObservedGoal(Term):
             KeyError: it has no goal.
         """
         if self.key not in obs:
-            raise KeyError(f"the observation has no {self.key!r} to plan for; its keys are {sorted(obs)}")
+            raise MissingKeyError(f"the observation has no {self.key!r} to plan for; its keys are {sorted(obs)}")
         goal = np.asarray(obs[self.key])
         if not self.nearest:
             return GoalImage(goal, metric=self.metric, world=self.world, frames=self.frames)
