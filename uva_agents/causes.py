@@ -92,8 +92,7 @@ def _line(error: BaseException) -> str:
         return f"{' and '.join(names)}: {error.strerror}" if names else error.strerror
     if isinstance(error, ModuleNotFoundError) and error.name is not None and "pip install" not in text:
         extra = _EXTRAS.get(error.name.partition(".")[0])
-        what = f"'uva-agents[{extra}]'" if extra else error.name.partition(".")[0].replace("_", "-")
-        return f"{error.name} is not installed: pip install {what}"
+        return f"{error.name} is not installed" + (f": pip install 'uva-agents[{extra}]'" if extra else "")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return f"the memory is not enough: {text}" if text else "the memory is not enough"
     return text or type(error).__name__

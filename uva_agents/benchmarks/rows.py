@@ -102,7 +102,7 @@ class Rows:
         """Find the rows that the network cannot bear, and ask for the others again. The state is a value: nothing has changed."""
         rows = np.flatnonzero(running)
         bad = {int(i): _reason(error) for i in rows}
-        if self._is_value and len(rows) > 1:
+        if self._is_value and self._n > 1:
             alone = {int(i): self._alone(int(i), observations, started, seeds) for i in rows}
             bad = {i: reason for i, reason in alone.items() if reason is not None}
         good = [int(i) for i in rows if i not in bad]

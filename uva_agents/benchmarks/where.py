@@ -12,7 +12,6 @@ import gymnasium as gym
 
 from uva_agents.benchmarks.protocols import EvalProtocol
 from uva_agents.benchmarks.slots import BorrowedSlot, Slot, open_slots
-from uva_agents.causes import cause_of
 from uva_agents.errors import InputError
 
 
@@ -88,8 +87,7 @@ def _check_id(env_id: str) -> None:
         try:
             importlib.import_module(module)
         except Exception as error:  # a module of the user's: whatever it raises is about what was asked for
-            cause = cause_of(error)
-            why = f"{type(error).__name__}: {error}" if cause is None else cause.line
+            why = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
             raise InputError(f"{env_id}: {module} cannot be imported: {why}") from error
     try:
         gym.spec(name)
