@@ -223,7 +223,6 @@ def test_what_is_asked_for_and_is_not_there_is_named(argv, status, message, caps
         ["eval", "no-such-weights", "uva/PushT-v0", "--video", "FILE"],
         ["demo", "--agent", "no-such-weights", "--out", "FILE"],
         ["imagine", "--weights", "no-such-weights", "--out", "FILE/deeper"],
-        ["convert", "no-such-file.ckpt", "FILE/weights"],
         ["train", "pusht-nano", "--data", "no-such-data", "--out", "FILE"],
         *(
             ["bench", name, "--json", where]

@@ -7,9 +7,6 @@ import os
 import shutil
 from pathlib import Path
 
-from uva_agents.errors import InputError
-from uva_agents.utils.files import check_folder_target
-
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -31,9 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """Convert, and say what became of every tensor.
 
     Raises:
-        InputError: OUT exists already.
-        WeightsError: the file is not what it should be.
-        MachineError: OUT cannot be written; known before the work.
+        ValueError: OUT exists already, or the file is not what it should be.
     """
     import torch
     from rich.progress import Progress
@@ -42,11 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from uva_agents.checkpoints.store import save_bundle
 
     if args.out.exists() and not args.force:
-        raise InputError(f"{args.out} exists: choose another folder, or --force to replace it")
-    if args.out.exists() and not args.out.is_dir():
-        raise InputError(f"{args.out} is a file: choose another name for the folder")
-    read_size = args.checkpoint.stat().st_size if args.checkpoint.is_file() else 0
-    check_folder_target(args.out.absolute().parent, space=max(read_size // 2, 1 << 20))
+        raise ValueError(f"{args.out} exists: choose another folder, or --force to replace it")
     with Progress(disable=args.quiet) as bar:
         tasks = {}
 

@@ -110,10 +110,10 @@ def _working_folder(out: Path, plan: Plan) -> Path:
     partial = out.with_name(f"{out.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     settings, wanted = partial / "plan.json", json.dumps(dataclasses.asdict(plan), indent=1)
-    if settings.exists() and settings.read_text() != wanted:
+    if settings.exists() and settings.read_text(encoding="utf-8") != wanted:
         raise ValueError(f"{partial} holds episodes of other settings: remove it, or finish that job with its settings")
     unfinished = partial / ".plan.json"
-    unfinished.write_text(wanted)
+    unfinished.write_text(wanted, encoding="utf-8")
     unfinished.replace(settings)
     for leftover in partial.glob(".*.npz"):
         leftover.unlink()

@@ -48,7 +48,7 @@ def run_network_recipe(recipe: NetworkRecipe, options: RunOptions) -> Path | Non
     _check(recipe, episodes.arrays["action"].shape[-1], "action_dim", recipe.model.action_dim)
     if state.is_main_process:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1, default=str))
+        (options.out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1, default=str), encoding="utf-8")
     pixels = None
     if "pixels" in wanted:
         pixels = resize_frames(episodes.arrays["pixels"], recipe.model.encoder.image_size)

@@ -85,7 +85,7 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
     train, held_out = held_out_split(len(episodes), recipe.held_out, seed=42)
     if state.is_main_process:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1, default=str))
+        (options.out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1, default=str), encoding="utf-8")
 
     torch.manual_seed(recipe.seed)
     pretrained = options.init is not None and is_checkpoint_file(options.init)

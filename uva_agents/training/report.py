@@ -77,7 +77,7 @@ class Reporter:
     def _record(self, kind: str, step: int, values: dict[str, float]) -> None:
         if not self.write:
             return
-        with (self.folder / "metrics.jsonl").open("a") as file:
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         if self._writer is not None:
             for key, value in values.items():
@@ -96,12 +96,12 @@ def _drop_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError):
             continue  # a line cut short by a kill
     partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept))
+    partial.write_text("".join(kept), encoding="utf-8")
     partial.replace(path)
