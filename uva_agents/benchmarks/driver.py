@@ -42,9 +42,10 @@ class Films:
         if self.folder is None or not self.wanted(index):
             return None
         path = self.folder / f"episode_{index:03d}_seed{seed}.mp4"
+        film: VideoFile | None = None
         with self.surviving(path):
-            return VideoFile(path, self.fps)
-        return None
+            film = VideoFile(path, self.fps)
+        return film
 
     @contextlib.contextmanager
     def surviving(self, path: Path) -> Iterator[None]:

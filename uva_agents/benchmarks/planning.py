@@ -78,8 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     for name, value in agreement.items():
         print(f"  {name}: {value:.4f}")
     if args.json:
-        plans = {k: [parts(p) for p in v] for k, v in rows.items()}
-        save_json(args.json, {"naive_candidate_s": naive, "plans": plans, "agreement": agreement})
+        decisions = {k: [parts(p) for p in v] for k, v in rows.items()}
+        save_json(args.json, {"naive_candidate_s": naive, "plans": decisions, "agreement": agreement})
     return 0
 
 
