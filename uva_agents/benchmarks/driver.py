@@ -42,10 +42,11 @@ class Films:
         if self.folder is None or not self.wanted(index):
             return None
         path = self.folder / f"episode_{index:03d}_seed{seed}.mp4"
-        film: VideoFile | None = None
-        with self.surviving(path):
-            film = VideoFile(path, self.fps)
-        return film
+        try:
+            return VideoFile(path, self.fps)
+        except OSError as error:
+            self._note(path, error)
+            return None
 
     @contextlib.contextmanager
     def surviving(self, path: Path) -> Iterator[None]:
@@ -53,7 +54,10 @@ class Films:
         try:
             yield
         except OSError as error:
-            self.problems.append(f"{path} was not written: {error}")
+            self._note(path, error)
+
+    def _note(self, path: Path, error: OSError) -> None:
+        self.problems.append(f"{path} was not written: {error}")
 
 
 @dataclass(slots=True)
