@@ -297,11 +297,12 @@ def test_something_without_predict_is_refused():
         run(lambda observation: 0)
 
 
-def test_actions_with_nan_are_the_agents_fault_not_an_episode_failure():
+def test_an_agent_that_never_gives_finite_actions_is_an_error_with_the_reason_and_no_score():
     agent = NoisyAgent()
     agent.predict = lambda observation, state, **_: (np.full((len(state), 1), np.nan), state)
-    with pytest.raises(ValueError, match="NaN or infinity at step 0 of the episode with seed 40"):
+    with pytest.raises(EvaluationError, match="NaN or infinity at step 0 of the episode with seed 40") as caught:
         run(agent)
+    assert caught.value.exit_status == 1
 
 
 def test_a_wrong_number_of_actions_is_named():

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from uva_agents import __version__
-from uva_agents.errors import UVAError
+from uva_agents.causes import BUG, cause_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +48,20 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``uva`` with ``argv`` (default: the process's). Returns the exit status.
 
-    0 success; 1 the command found a problem (``doctor``); 2 wrong arguments or input; 130 interrupted.
+    0 success; 1 the command found a problem (``doctor``), or an episode failed; 2 wrong arguments or input; 3 data or weights
+    that are damaged; 4 the machine lacks something; 70 a mistake in this package; 130 interrupted; 143 terminated. What an error
+    counts as is in :mod:`uva_agents.causes`.
     """
+    _say_what_can_be_said()
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if not word.startswith("-")), None)
-    args = _parser(command).parse_args(words)
+    debug = "--debug" in words
     try:
-        status: int = args.run(args)
-        sys.stdout.flush()
+        args = _parser(command).parse_args(words)
+        debug = args.debug
+        with _terminated_cleanly():
+            status: int = args.run(args)
+            sys.stdout.flush()
     except BrokenPipeError:
         # `uva info NAME | head`: the reader has enough. Python would complain once more while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -58,12 +69,70 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"uva {command}: interrupted", file=sys.stderr)
         return 130
+    except _Terminated:
+        print(f"uva {command}: terminated", file=sys.stderr)
+        return 143
     except Exception as error:
-        if args.debug or not _is_user_error(error):
+        cause = cause_of(error)
+        if debug:
             raise
-        print(f"uva {command}: error: {_one_line(error)}", file=sys.stderr)
-        return error.exit_status if isinstance(error, UVAError) else 2
+        if cause is None:
+            traceback.print_exc()
+            print(_how_to_report(command, words), file=sys.stderr)
+            return BUG
+        print(f"uva {command}: error: {cause.line}", file=sys.stderr)
+        return cause.status
     return status
+
+
+def _how_to_report(command: str | None, words: Sequence[str]) -> str:
+    # What a token or password might be in is left out.
+    secret = any(word.startswith("--token") for word in words)
+    told = f"uva {command} ..." if secret else f"uva {shlex.join(words)}"
+    return (
+        f"uva {command}: this is a mistake in uva-agents {__version__}, not in what you did. Please report it with the lines "
+        f"above, what `uva doctor` prints, and the command: {told}"
+    )
+
+
+class _Terminated(BaseException):
+    """SIGTERM came. Not an ``Exception``: nothing that survives the errors of an episode may swallow it."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
+@contextlib.contextmanager
+def _terminated_cleanly() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does: files are closed, workers stopped. Commands may have an answer of their own."""
+    try:
+        before = signal.signal(signal.SIGTERM, _terminate)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _not_in_children() -> None:
+    # A forked worker is to end at once, also where it is deep in a simulator.
+    if signal.getsignal(signal.SIGTERM) is _terminate:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_not_in_children)
+
+
+def _say_what_can_be_said() -> None:
+    """Names and symbols that the terminal's encoding lacks are shown escaped; they end no command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _parser(command: str | None) -> argparse.ArgumentParser:
@@ -88,19 +157,6 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
         )
         sub.set_defaults(run=module.run)
     return parser
-
-
-def _is_user_error(error: Exception) -> bool:
-    from uva_agents.benchmarks import EvaluationError
-    from uva_agents.envs.arx_x5.interface import DriverError
-
-    return isinstance(
-        error, UVAError | ValueError | FileNotFoundError | ConnectionError | EvaluationError | DriverError
-    )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -24,6 +24,14 @@ class InputError(UVAError, ValueError):
     """What the caller gave does not fit: an argument, a name, an observation, an action, a state."""
 
 
+class MissingKeyError(InputError, KeyError):
+    """A dict that the caller gave lacks a key, for example an observation that comes from another environment."""
+
+    def __str__(self) -> str:
+        # A KeyError shows the repr of its message.
+        return str(self.args[0]) if self.args else ""
+
+
 class DataError(UVAError, ValueError):
     """A dataset, recording or video is damaged, incomplete or of a layout that is not understood."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uva_agents.errors import InputError
+from uva_agents.errors import InputError, MissingKeyError
 
 if TYPE_CHECKING:  # the checks themselves need no torch
     from uva_agents.checkpoints.spec import InterfaceSpec
@@ -99,7 +99,7 @@ def read_observation(obs: Any, spec: InterfaceSpec, proprio_dim: int) -> Frames:
     """
     _check_dict(obs)
     if "pixels" not in obs:
-        raise KeyError(
+        raise MissingKeyError(
             f"the observation has no 'pixels'; its keys are {keys_of(obs)}. Make the environment with image observations"
         )
     pixels = check_pixels(obs["pixels"], spec.image_shape)
@@ -113,7 +113,7 @@ def read_observation(obs: Any, spec: InterfaceSpec, proprio_dim: int) -> Frames:
     wrist = None
     if spec.wrist_shape is not None:
         if "pixels_wrist" not in obs:
-            raise KeyError(
+            raise MissingKeyError(
                 f"the observation has no 'pixels_wrist', which these weights use; its keys are {keys_of(obs)}"
             )
         wrist = check_pixels(obs["pixels_wrist"], spec.wrist_shape, name="pixels_wrist")
@@ -148,7 +148,7 @@ def _read_proprio(
         return None
     key = spec.proprio_key
     if key not in obs:
-        raise KeyError(f"the observation has no {key!r}, which these weights use; its keys are {keys_of(obs)}")
+        raise MissingKeyError(f"the observation has no {key!r}, which these weights use; its keys are {keys_of(obs)}")
     size = spec.proprio_size(network_size)
     shape = np.shape(to_numpy(obs[key], repr(key)))
     wanted = (n, size) if batched else (size,)

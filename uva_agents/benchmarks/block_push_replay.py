@@ -9,7 +9,6 @@ first action changed a little, and compares the two: how far can two simulators 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing as mp
 import time
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.benchmarks.machine import hardware, parse_arguments, versions
+from uva_agents.benchmarks.machine import parse_arguments, save_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     steps = sum(r.steps for r in replays) * (2 if args.nudge else 1)
     print(f"  {wall:.0f} s, {steps / wall:.0f} steps/s with {args.workers} processes, no pictures")
     if args.json:
-        result = {
-            "summary": summary,
-            "wall_time_s": wall,
-            "episodes": [asdict(r) for r in replays],
-            "hardware": hardware(),
-            "versions": versions(),
-        }
-        args.json.write_text(json.dumps(result, indent=1))
+        save_json(args.json, {"summary": summary, "wall_time_s": wall, "episodes": [asdict(r) for r in replays]})
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 import tempfile
 import time
@@ -18,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from uva_agents.utils.files import check_folder_target
+
 OPEN_S, WINDOWS_PER_S = 2.0, 4000.0
 """What is aimed at, on two cores."""
 _EPISODE = 200
@@ -25,11 +28,13 @@ _EPISODE = 200
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print. 0 when both aims are met, 1 otherwise."""
-    from uva_agents.benchmarks.machine import hardware, parse_arguments
+    from uva_agents.benchmarks.machine import hardware, parse_arguments, save_json
 
     args = parse_arguments(__doc__, _add_arguments, argv)
     if args.frames < _EPISODE or args.batch < 1 or args.image_size < 8:
         raise ValueError(f"at least {_EPISODE} frames of 8 pixels, and a batch of 1")
+    if args.folder is not None:
+        check_folder_target(args.folder, space=args.frames * args.image_size**2 // 20)
     with contextlib.ExitStack() as stack:
         folder = Path(args.folder or stack.enter_context(tempfile.TemporaryDirectory()))
         frames = args.frames // _EPISODE * _EPISODE
@@ -51,6 +56,9 @@ def main(argv: list[str] | None = None) -> int:
         f"windows of latents  {rate.wall_s:8.0f} per second  {rate.cpu_s:.0f} per second of processor time  "
         f"(aim: >= {WINDOWS_PER_S:g})"
     )
+    if args.json is not None:
+        rows = {"opened": dataclasses.asdict(opened), "windows_per_s": dataclasses.asdict(rate)}
+        save_json(args.json, {"frames": frames, "batch": args.batch, **rows})
     return 0 if opened.wall_s < OPEN_S and rate.wall_s >= WINDOWS_PER_S else 1
 
 
@@ -118,6 +126,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=64, help="windows in a batch (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of serving windows (default %(default)s)")
     parser.add_argument("--folder", default=None, help="keep the synthetic dataset here, and use it again")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, hardware and versions there")
 
 
 if __name__ == "__main__":

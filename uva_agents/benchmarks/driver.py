@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
+import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,31 +14,50 @@ import numpy as np
 
 from uva_agents.benchmarks.protocols import Case, EvalProtocol
 from uva_agents.benchmarks.report import EpisodeFailure, EpisodeRecord
+from uva_agents.benchmarks.rows import Refused, Rows, Timing
 from uva_agents.benchmarks.slots import Broken, Moment, Request, Slot
 from uva_agents.benchmarks.video import VideoFile
+from uva_agents.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
 class Films:
-    """Which episodes are filmed, and where the files go."""
+    """Which episodes are filmed, and where the files go. A film that cannot be written is given up, and the evaluation goes on.
+
+    Attributes:
+        problems: what was given up, and why.
+    """
 
     folder: Path | None
     count: int
     fps: float
+    problems: list[str] = field(default_factory=list)
+
+    def wanted(self, index: int) -> bool:
+        """Whether episode ``index`` is filmed."""
+        return self.folder is not None and index < self.count
 
     def open(self, index: int, seed: int) -> VideoFile | None:
         """A file for episode ``index``, or ``None`` if it is not filmed."""
-        if self.folder is None or index >= self.count:
+        if self.folder is None or not self.wanted(index):
             return None
-        return VideoFile(self.folder / f"episode_{index:03d}_seed{seed}.mp4", self.fps)
+        path = self.folder / f"episode_{index:03d}_seed{seed}.mp4"
+        try:
+            return VideoFile(path, self.fps)
+        except OSError as error:
+            self._note(path, error)
+            return None
 
+    @contextlib.contextmanager
+    def surviving(self, path: Path) -> Iterator[None]:
+        """An error of the disk or of ffmpeg is noted."""
+        try:
+            yield
+        except OSError as error:
+            self._note(path, error)
 
-@dataclass(slots=True)
-class Timing:
-    """Seconds of each ``predict`` call, and whether it made a new chunk for some row (``None``: not known)."""
-
-    seconds: list[float] = field(default_factory=list)
-    replanned: list[bool] | None = field(default_factory=list)
+    def _note(self, path: Path, error: OSError) -> None:
+        self.problems.append(f"{path} was not written: {error}")
 
 
 @dataclass(slots=True)
@@ -54,38 +74,6 @@ class _Episode:
     last: float = 0.0
     total_reward: float = 0.0
     success: bool = False
-
-
-class _Rows:
-    """An agent over a fixed number of rows; hides how it keeps its memory."""
-
-    def __init__(self, agent: Any, n: int, deterministic: bool) -> None:
-        self._agent, self._n, self._deterministic = agent, n, deterministic
-        self._state: Any = None
-        self._is_value = hasattr(agent, "initial_state")
-        self.timing = Timing()
-
-    def actions(self, observations: Any, started: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-        """(n, ...) one action per row. ``started`` marks rows whose observation is the first of an episode."""
-        episode_start: np.ndarray | None = started
-        if self._is_value:
-            episode_start = None  # the restart, with its seed, is in the state already
-            if self._state is None:
-                self._state = self._agent.initial_state(self._n, seed=list(seeds))
-            elif started.any():
-                self._state = self._state.restarted(started, list(seeds))
-        before = getattr(self._state, "decisions", None)
-        began = time.perf_counter()
-        actions, self._state = self._agent.predict(
-            observations, self._state, episode_start=episode_start, deterministic=self._deterministic
-        )
-        self.timing.seconds.append(time.perf_counter() - began)
-        after = getattr(self._state, "decisions", None)
-        if before is None or after is None:
-            self.timing.replanned = None
-        elif self.timing.replanned is not None:
-            self.timing.replanned.append(bool(np.any(np.asarray(before) != np.asarray(after))))
-        return np.asarray(actions)
 
 
 class Driver:
@@ -115,7 +103,7 @@ class Driver:
     ) -> None:
         self._slots, self._rules, self._seed, self._films = slots, rules, seed, films
         self._on_episode, self._on_failure = on_episode, on_failure
-        self._agent = _Rows(agent, len(slots), deterministic)
+        self._agent = Rows(agent, len(slots), deterministic)
         self._episodes: list[_Episode | None] = [None] * len(slots)
         self._observations: list[Any] = [None] * len(slots)
         self._seeds = [seed] * len(slots)
@@ -128,13 +116,15 @@ class Driver:
                 started = self._fill(queue)
                 if not any(self._episodes):
                     return self._agent.timing
-                actions = self._agent.actions(self._batch(), started, self._seeds)
-                self._check(actions)
-                self._step(actions)
+                running = np.array([e is not None for e in self._episodes])
+                answer = self._agent.actions(self._batch(), started, self._seeds, running)
+                for refused in answer.refused:
+                    self._refuse(refused)
+                self._step(answer.actions)
         finally:
             for episode in self._episodes:
-                if episode is not None and episode.video is not None:
-                    episode.video.close(keep=False)
+                if episode is not None:
+                    self._drop_film(episode)
 
     def _fill(self, queue: deque[int]) -> np.ndarray:
         """Start episodes on free rows; which rows began one, (n,) bool."""
@@ -143,9 +133,8 @@ class Driver:
         while queue and (free := [i for i, e in enumerate(self._episodes) if e is None]):
             asked = [(i, queue.popleft()) for i in free[: len(queue)]]
             for i, index in asked:
-                draw = self._films.folder is not None and index < self._films.count
                 seed, case = self._rules.episode(index, self._seed)
-                self._slots[i].send(Request("reset", seed, draw, case.options))
+                self._slots[i].send(Request("reset", seed, self._films.wanted(index), case.options))
             for i, index in asked:
                 seed, case = self._rules.episode(index, self._seed)
                 reply = self._slots[i].receive()
@@ -159,6 +148,24 @@ class Driver:
                 self._observe(i, episode, reply)
         return started
 
+    def _refuse(self, refused: Refused) -> None:
+        """The agent has no finite action for a row: that is the end of its episode."""
+        episode = self._episodes[refused.row]
+        assert episode is not None
+        where = f"at step {episode.length} of the episode with seed {episode.seed}"
+        self._fail(refused.row, episode, refused.reason.format(where=where))
+
+    def _fail(self, i: int, episode: _Episode, reason: str) -> None:
+        self._drop_film(episode)
+        # What a network could not bear must not fill up the batches of other rows.
+        self._episodes[i], self._observations[i] = None, None
+        self._on_failure(EpisodeFailure(episode.index, episode.seed, episode.length, reason, episode.case.name))
+
+    def _drop_film(self, episode: _Episode) -> None:
+        if episode.video is not None:
+            with self._films.surviving(episode.video.path):
+                episode.video.close(keep=False)
+
     def _step(self, actions: np.ndarray) -> None:
         running = [(i, e) for i, e in enumerate(self._episodes) if e is not None]
         for i, episode in running:
@@ -167,37 +174,48 @@ class Driver:
             reply = self._slots[i].receive()
             episode.length += 1
             if isinstance(reply, Broken):
-                if episode.video is not None:
-                    episode.video.close(keep=False)
-                self._episodes[i] = None
-                self._on_failure(
-                    EpisodeFailure(episode.index, episode.seed, episode.length, reply.message, episode.case.name)
-                )
+                self._fail(i, episode, reply.message)
                 continue
             self._observe(i, episode, reply)
-            self._score(episode, reply)
+            problem = self._score(episode, reply)
+            if problem is not None:
+                self._fail(i, episode, problem)
+                continue
             if reply.terminated or reply.truncated:
                 if episode.video is not None:
-                    episode.video.close()
+                    with self._films.surviving(episode.video.path):
+                        episode.video.close()
                 self._episodes[i] = None
                 self._on_episode(self._record(episode))
 
     def _observe(self, i: int, episode: _Episode, moment: Moment) -> None:
         self._observations[i] = moment.observation
         if episode.video is not None and moment.frame is not None:
-            episode.video.add(moment.frame)
+            before = len(self._films.problems)
+            with self._films.surviving(episode.video.path):
+                episode.video.add(moment.frame)
+            if len(self._films.problems) > before:
+                with contextlib.suppress(OSError):
+                    episode.video.close(keep=False)
+                episode.video = None
 
-    def _score(self, episode: _Episode, moment: Moment) -> None:
+    def _score(self, episode: _Episode, moment: Moment) -> str | None:
+        """Count a step; why it cannot be, if it cannot."""
         key = self._rules.progress_key
         if key not in moment.info:
-            raise ValueError(
+            raise InputError(
                 f"protocol {self._rules.name!r} scores info[{key!r}], which this environment does not report; "
                 "choose a protocol that fits it (\"success\" needs info['is_success'] only)"
             )
+        found = {f"info[{key!r}]": float(moment.info[key]), "the reward": moment.reward}
+        for name, value in found.items():
+            if not math.isfinite(value):  # max() would let NaN pass as the lowest score
+                return f"the environment gave {value} as {name}"
         episode.last = float(moment.info[key])
         episode.best = max(episode.best, episode.last)
         episode.total_reward += moment.reward
         episode.success = episode.success or bool(moment.info.get("is_success", False))
+        return None
 
     def _record(self, e: _Episode) -> EpisodeRecord:
         return EpisodeRecord(
@@ -220,18 +238,3 @@ class Driver:
         if isinstance(known, dict):
             return {key: np.stack([np.asarray(row[key]) for row in rows]) for key in known}
         return np.stack([np.asarray(row) for row in rows])
-
-    def _check(self, actions: np.ndarray) -> None:
-        n = len(self._slots)
-        if actions.shape[:1] != (n,):
-            raise ValueError(f"predict() got {n} observations and returned actions of shape {actions.shape}")
-        if actions.dtype.kind == "f":
-            running = np.array([e is not None for e in self._episodes])
-            bad = running & ~np.isfinite(actions.reshape(n, -1)).all(axis=1)
-            if bad.any():
-                episode = self._episodes[int(bad.argmax())]
-                assert episode is not None
-                raise ValueError(
-                    f"the agent returned NaN or infinity at step {episode.length} of the episode with seed "
-                    f"{episode.seed}: its weights or its normaliser are damaged, or training diverged"
-                )

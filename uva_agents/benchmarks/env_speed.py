@@ -11,8 +11,6 @@ import argparse
 import contextlib
 import dataclasses
 import inspect
-import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from uva_agents.benchmarks.machine import hardware, versions
+from uva_agents.benchmarks.machine import check_targets, hardware, save_json, versions
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -66,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--resets", type=int, default=3, help="per row (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, hardware and versions there")
     args = parser.parse_args(argv)
+    check_targets(args)
     if args.seconds <= 0 or args.resets < 1:
         raise ValueError("--seconds must be positive and --resets at least 1")
     ids = registered() if args.env is None else args.env
@@ -80,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
             rows.append(speed)
     print(f"on {hardware()}; " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     if args.json is not None:
-        _write(args.json, rows)
+        save_json(args.json, {"rows": [dataclasses.asdict(row) for row in rows]})
     return 0 if any(row.error is None for row in rows) else 1
 
 
@@ -159,13 +158,3 @@ def _line(speed: Speed) -> str:
         f"{head}{pictures:22s} {speed.make_s:8.2f} {speed.reset_s:8.3f} {speed.reset_cpu_s:8.3f} "
         f"{speed.steps_per_s:8.1f} {speed.steps_per_cpu_s:8.1f}"
     )
-
-
-def _write(path: Path, rows: list[Speed]) -> None:
-    text = json.dumps(
-        {"hardware": hardware(), "versions": versions(), "rows": [dataclasses.asdict(row) for row in rows]}, indent=1
-    )
-    partial = path.with_name(path.name + ".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(text + "\n")
-    os.replace(partial, path)

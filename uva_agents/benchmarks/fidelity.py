@@ -8,7 +8,6 @@ the recorded frame, which is as well as imagined frames can look. Beyond 16 step
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.benchmarks.machine import hardware, parse_arguments, versions
+from uva_agents.benchmarks.machine import json_text, parse_arguments
 from uva_agents.benchmarks.recordings import SUBJECTS, Recording, Subject, held_out_recordings
-from uva_agents.benchmarks.report import write_atomic
+from uva_agents.utils.files import check_folder_target
+from uva_agents.utils.results import Results
 
 WAYS = ("imagined", "copied", "autoencoder")
 SHOWN = (4, 8, 12, 16, 32, 48, 64)
@@ -70,10 +70,9 @@ def main(argv: list[str] | None = None) -> int:
 
     args = parse_arguments(__doc__, add_arguments, argv)
     subject = SUBJECTS[args.task]
+    out = check_folder_target(args.out or Path("outputs") / f"fidelity-{args.task}")
     world = WorldModel.from_pretrained(args.weights or SHIPPED[args.task])
     recordings = held_out_recordings(subject, args.data, args.held_out)
-    out = args.out or Path("outputs") / f"fidelity-{args.task}"
-    out.mkdir(parents=True, exist_ok=True)
     with Progress() as bar:
         task = bar.add_task("moments", total=None)
         moments = measure(
@@ -86,9 +85,10 @@ def main(argv: list[str] | None = None) -> int:
         )
     table = summarise(subject, moments)
     print("\n".join(lines(subject, table, len(moments.episode), len(recordings))))
-    facts = {"task": args.task, "weights": world.identity, "hardware": hardware(), "versions": versions()}
-    write_atomic(out / "fidelity.json", json.dumps(facts | {"moments": len(moments.episode), "table": table}, indent=1))
-    _draw(out / "futures.png", moments)
+    found = {"task": args.task, "weights": world.identity, "moments": len(moments.episode), "table": table}
+    with Results() as results:
+        results.text(out / "fidelity.json", json_text(found))
+        results.save(out / "futures.png", lambda path: _draw(path, moments))
     print(f"{out / 'fidelity.json'}, {out / 'futures.png'}")
     return 0
 

@@ -8,7 +8,6 @@ would choose.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.benchmarks.machine import hardware, parse_arguments, versions
+from uva_agents.benchmarks.machine import parse_arguments, save_json
 from uva_agents.benchmarks.recordings import BLOCK_PUSH
-from uva_agents.benchmarks.report import write_atomic
+from uva_agents.errors import InputError
 
 AHEAD = (4, 8, 12, 16)
 
@@ -76,13 +75,11 @@ def main(argv: list[str] | None = None) -> int:
                 decisions += play(world, policy, assignment, seed, args.proposals, args.decisions, args.steps)
                 bar.update(task, advance=1)
     if not decisions:
-        raise RuntimeError("every episode was solved before its first decision: choose other seeds")
+        raise InputError("every episode was solved before its first decision: choose other seeds")
     table = summarise(decisions)
     print("\n".join(lines(table)))
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k != "out"}
-    facts = {"settings": settings, "hardware": hardware(), "versions": versions()}
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_atomic(args.out / "guidance.json", json.dumps(facts | {"table": table}, indent=1))
+    settings = {k: v for k, v in vars(args).items() if k != "out"}
+    save_json(args.out / "guidance.json", {"settings": settings, "table": table})
     print(args.out / "guidance.json")
     return 0
 

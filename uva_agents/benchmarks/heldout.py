@@ -7,12 +7,15 @@ against copying the current one.
 from __future__ import annotations
 
 import argparse
-import json
+import shutil
+import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from uva_agents.benchmarks.machine import hardware, parse_arguments, versions
+from uva_agents.benchmarks.machine import json_text, parse_arguments
+from uva_agents.utils.results import Results
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +37,15 @@ def main(argv: list[str] | None = None) -> int:
 
     args = parse_arguments(__doc__, add_arguments, argv)
     uva = UVA.from_pretrained(args.weights)
-    args.out.mkdir(parents=True, exist_ok=True)
-    reporter = Reporter(args.out, "heldout", 1, 0, show=False, write=True)
-    metrics = evaluate_heldout(uva, args.data, args.held_out, args.actions, args.videos, reporter)
-    for name, value in metrics.items():
-        print(f"  {name:22s} {value:8.2f}")
-    result = {"metrics": metrics, "weights": uva.fingerprint, "hardware": hardware(), "versions": versions()}
-    (args.out / "heldout.json").write_text(json.dumps(result, indent=1))
+    with Results() as results, tempfile.TemporaryDirectory() as folder:
+        # The reporter draws in the middle of the work, where a folder that is gone would end it.
+        reporter = Reporter(Path(folder), "heldout", 1, 0, show=False, write=True)
+        metrics = evaluate_heldout(uva, args.data, args.held_out, args.actions, args.videos, reporter)
+        for name, value in metrics.items():
+            print(f"  {name:22s} {value:8.2f}")
+        results.text(args.out / "heldout.json", json_text({"metrics": metrics, "weights": uva.fingerprint}))
+        for picture in sorted(Path(folder).glob("*.png")):
+            results.save(args.out / picture.name, partial(shutil.copyfile, picture))
     return 0
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from uva_agents.agents import UVA, Policy
 from uva_agents.agents.chunks import noise_seed
-from uva_agents.benchmarks.machine import hardware, parse_arguments, versions
+from uva_agents.benchmarks.machine import hardware, parse_arguments, save_json, versions
 from uva_agents.model import Context, Task
 from uva_agents.model.diffusion import ancestral_process
 from uva_agents.model.layers import Attention
@@ -69,8 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         ratio = f"   {np.median(rows[baseline]) / p50 * 1e3:6.2f}x" if baseline else ""
         print(f"  {name:36s} median {p50:9.1f} ms   p95 {p95:9.1f} ms   n={len(times)}{ratio}")
     if args.json:
-        result = {"rows": {k: list(v) for k, v in rows.items()}, "hardware": hardware(), "versions": versions()}
-        args.json.write_text(json.dumps(result, indent=1))
+        save_json(args.json, {"rows": {k: list(v) for k, v in rows.items()}})
     return 0
 
 

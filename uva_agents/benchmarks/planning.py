@@ -12,7 +12,6 @@ Whether the short cuts change the answer is measured too, over moments of episod
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from uva_agents.benchmarks.machine import hardware, parse_arguments, versions
+from uva_agents.benchmarks.machine import hardware, parse_arguments, save_json, versions
 from uva_agents.planners import GoalImage, Plan, PushTCoverage, SamplingPlanner, Screen
 
 ENV_ID = "uva/PushT-v0"
@@ -79,14 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     for name, value in agreement.items():
         print(f"  {name}: {value:.4f}")
     if args.json:
-        result = {
-            "naive_candidate_s": naive,
-            "plans": {k: [parts(p) for p in v] for k, v in rows.items()},
-            "agreement": agreement,
-            "hardware": hardware(),
-            "versions": versions(),
-        }
-        args.json.write_text(json.dumps(result, indent=1))
+        decisions = {k: [parts(p) for p in v] for k, v in rows.items()}
+        save_json(args.json, {"naive_candidate_s": naive, "plans": decisions, "agreement": agreement})
     return 0
 
 

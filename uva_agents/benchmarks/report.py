@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,20 @@ from typing import Any
 import numpy as np
 
 from uva_agents.benchmarks.intervals import Interval, bootstrap_interval, wilson_interval
+from uva_agents.errors import UVAError
+from uva_agents.utils.results import save_text
 
 
-class EvaluationError(RuntimeError):
-    """The environment could not be made, or no episode survived it."""
+class EvaluationError(UVAError, RuntimeError):
+    """The environment could not be made, or no episode came to an end.
+
+    Attributes:
+        exit_status: 1 where episodes failed, as for a report that lists some; else that of what the environment raised.
+    """
+
+    def __init__(self, message: str, exit_status: int = 1) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,10 @@ class EpisodeRecord:
 
 @dataclass(frozen=True)
 class EpisodeFailure:
-    """An episode that the environment did not survive. It counts in no score."""
+    """An episode that the environment did not survive, or in which the agent or the environment gave no finite numbers.
+
+    It counts in no score.
+    """
 
     index: int
     seed: int
@@ -99,6 +111,9 @@ class Latency:
 
     ``replan_*`` covers the calls in which at least one environment got a new chunk of actions; the other calls only
     take the next action from a queue. ``None`` where the agent's state does not tell (no ``decisions``).
+
+    ``first_s`` is the very first call, in which what is loaded late is loaded: it is in no other number, unless it was the only
+    one.
     """
 
     batch_size: int
@@ -108,18 +123,22 @@ class Latency:
     replan_calls: int | None = None
     replan_p50_s: float | None = None
     replan_p95_s: float | None = None
+    first_s: float | None = None
 
     @classmethod
     def of(cls, seconds: list[float], replanned: list[bool] | None, batch_size: int) -> Latency | None:
         """``None`` when nothing was timed, for example because every episode was resumed."""
         if not seconds:
             return None
+        first = seconds[0]
+        if len(seconds) > 1:
+            seconds, replanned = seconds[1:], None if replanned is None else replanned[1:]
         p50, p95 = (float(q) for q in np.quantile(seconds, (0.5, 0.95)))
         if replanned is None or not any(replanned):
-            return cls(batch_size, len(seconds), p50, p95)
+            return cls(batch_size, len(seconds), p50, p95, first_s=first)
         slow = np.asarray(seconds)[np.asarray(replanned)]
         r50, r95 = (float(q) for q in np.quantile(slow, (0.5, 0.95)))
-        return cls(batch_size, len(seconds), p50, p95, len(slow), r50, r95)
+        return cls(batch_size, len(seconds), p50, p95, len(slow), r50, r95, first)
 
 
 @dataclass(frozen=True)
@@ -198,10 +217,14 @@ class EvalReport:
         )
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """The whole report as JSON; written to ``path`` too if given, completely or not at all."""
-        text = json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False, default=str) + "\n"
+        """The whole report as JSON; written to ``path`` too if given, completely or not at all.
+
+        Raises:
+            UnwrittenError: it is somewhere else, or nowhere; the message says.
+        """
+        text = json.dumps(plain(dataclasses.asdict(self)), indent=2, allow_nan=False, default=str) + "\n"
         if path is not None:
-            write_atomic(Path(path), text)
+            save_text(path, text)
         return text
 
     @property
@@ -232,11 +255,17 @@ class EvalReport:
             lines.append(f"  predict         p50 {_ms(t.p50_s)}, p95 {_ms(t.p95_s)}, batch {t.batch_size}")
             if t.replan_p50_s is not None and t.replan_p95_s is not None:
                 lines.append(f"  with new chunk  p50 {_ms(t.replan_p50_s)}, p95 {_ms(t.replan_p95_s)}")
+            if t.first_s is not None and t.first_s > 2 * t.p95_s:
+                lines.append(f"  first predict   {_ms(t.first_s)}, loading included, in none of these")
         where = f", {self.workers} worker processes" if self.workers else ""
         lines.append(f"  wall time       {self.wall_time_s:.1f} s on {self.hardware}{where}")
         lines.append("  versions        " + ", ".join(f"{name} {version}" for name, version in self.versions.items()))
         if self.resumed:
             lines.append(f"  {self.resumed} episodes were taken over from an interrupted run")
+        if self.failures:
+            lines.append(
+                f"  {len(self.failures)} of {self.n + len(self.failures)} episodes FAILED, and are in no number above"
+            )
         lines += [f"  FAILED episode {f.index} (seed {f.seed}) at step {f.step}: {f.error}" for f in self.failures]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
@@ -276,17 +305,12 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.1f} ms"
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write ``path`` completely or not at all: a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def plain(value: Any) -> Any:
+    """What JSON can hold of keyword arguments: names as text, infinity and NaN as text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
-import importlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,12 +22,20 @@ from uva_agents.benchmarks.journal import Journal
 from uva_agents.benchmarks.machine import hardware, versions
 from uva_agents.benchmarks.protocols import EvalProtocol, get_protocol
 from uva_agents.benchmarks.report import EpisodeFailure, EpisodeRecord, EvalReport, EvaluationError, Latency
-from uva_agents.benchmarks.slots import Broken, EnvFacts, Request, Slot, open_slots
+from uva_agents.benchmarks.slots import Broken, EnvFacts, Request, Slot
+from uva_agents.benchmarks.where import Environment, find_environment
+from uva_agents.errors import InputError
+from uva_agents.utils.files import check_file_target, check_folder_target
+from uva_agents.utils.results import UnwrittenError
+
+
+class NotAnAgentError(InputError, TypeError):
+    """Something without ``predict`` was to be evaluated."""
 
 
 def evaluate(
     agent: Any,
-    env_id: str | None = None,
+    env_id: str | gym.Env[Any, Any] | None = None,
     n_episodes: int = 50,
     *,
     seed: int = 100_000,
@@ -54,7 +60,8 @@ def evaluate(
     Args:
         agent: an :class:`~uva_agents.agents.base.Agent`, or anything with stable-baselines3's ``predict``.
         env_id: a registered gymnasium id, with ``module:`` in front if a module has to be imported first; ``None`` for the
-            one that the protocol is defined for.
+            one that the protocol is defined for. Or one environment that is made already: it is used as it is, with the
+            protocol's step limit around it, and stays open; ``n_envs`` of more than 1 needs an id.
         n_episodes: of each case of the protocol (most have one). Episode i has seed ``seed + i``, in the environment and in
             the agent; all cases have the same seeds.
         protocol: step limit and score, by name or as an :class:`EvalProtocol`.
@@ -70,25 +77,29 @@ def evaluate(
         progress: a progress bar with the mean score so far.
         label: what the report calls the agent; the default is its ``name`` or its class.
 
-    An error inside the environment ends that episode only and is listed in ``report.failures``; an error in the agent
-    ends the evaluation.
+    An error inside the environment ends that episode only and is listed in ``report.failures``, as is an episode in which the
+    agent's network or the environment gives NaN or infinity; any other error in the agent ends the evaluation.
 
     Raises:
-        ValueError: unknown environment or protocol, ``workers`` with another ``n_envs``, an action space that does not match,
-            an ``info`` without the progress that the protocol scores, or an action of the wrong shape or with NaN.
-        TypeError: ``agent`` has no ``predict``.
+        InputError: unknown environment or protocol, ``workers`` with another ``n_envs``, an action space that does not match,
+            an ``info`` without the progress that the protocol scores, or a wrong number of actions.
+        NotAnAgentError: ``agent`` has no ``predict``; also a ``TypeError``.
         EvaluationError: the environment cannot be made, or no episode finished.
+        MachineError: no report or video can be written there; known before the first episode.
+        UnwrittenError: all episodes are done, and now the report cannot be written. It is the error's ``result``, and is saved
+            elsewhere where that is possible; the journal is kept.
     """
     rules = get_protocol(protocol)
-    if env_id is None:
-        if rules.env_id is None:
-            raise ValueError(f"protocol {rules.name!r} fits any environment: say which one, env_id=...")
-        env_id = rules.env_id
     if workers is not None:
         n_envs, vectorization = _check_workers(workers, n_envs), "async"
     _check_arguments(agent, n_episodes, n_envs, n_videos, video_dir)
-    _check_env_id(env_id)
-    kwargs = dict(env_kwargs or {})
+    where = find_environment(env_id, rules)
+    env_id, kwargs = where.name, dict(env_kwargs or {})
+    where.check(n_envs=n_envs, vectorization=vectorization, env_kwargs=kwargs, filmed=n_videos > 0)
+    if json_path is not None:
+        check_file_target(json_path)
+    if n_videos and video_dir is not None:
+        check_folder_target(video_dir)
     label = label or str(getattr(agent, "name", None) or type(agent).__name__)
     settings = {
         "agent": label,
@@ -97,7 +108,7 @@ def evaluate(
         "env_id": env_id,
         "protocol": dataclasses.asdict(rules),
         "seed": seed,
-        "env_kwargs": dict(env_kwargs or {}),
+        "env_kwargs": where.settings or dict(env_kwargs or {}),
         "deterministic": deterministic,
         "versions": versions(),
     }
@@ -108,9 +119,10 @@ def evaluate(
 
     began = time.perf_counter()
     total = n_episodes * len(rules.cases)
-    slots = open_slots(max(1, min(n_envs, total)), env_id, kwargs, vectorization)
+    films = Films(None if video_dir is None else Path(video_dir), n_videos, fps=10.0)
+    slots = where.slots(max(1, min(n_envs, total)), kwargs, vectorization, rules.max_steps)
     journal: Journal[EpisodeRecord] | None = None
-    report: EvalReport | None = None
+    done_with_journal = False
     try:
         facts = _facts(slots[0], env_id)
         _check_action_space(agent, facts.action_space, env_id)
@@ -133,13 +145,14 @@ def evaluate(
                 failures.append(failure)
                 tick()
 
+            films = dataclasses.replace(films, fps=facts.fps)
             driver = Driver(
                 agent,
                 slots,
                 rules,
                 seed=seed,
                 deterministic=deterministic,
-                films=Films(None if video_dir is None else Path(video_dir), n_videos, facts.fps),
+                films=films,
                 on_episode=finished,
                 on_failure=failed,
             )
@@ -157,61 +170,54 @@ def evaluate(
             n_envs=len(slots),
             workers=len(slots) if vectorization == "async" else 0,
             deterministic=deterministic,
-            env_kwargs=dict(env_kwargs or {}),
+            env_kwargs=where.settings or dict(env_kwargs or {}),
             resumed=resumed,
             wall_time_s=time.perf_counter() - began,
             versions=versions(),
             hardware=hardware(),
-            notes=_notes(agent, rules, env_id),
+            notes=(*_notes(agent, rules, where), *films.problems),
         )
         if json_path is not None:
-            report.to_json(json_path)
+            try:
+                report.to_json(json_path)
+            except UnwrittenError as error:
+                error.result = report
+                raise
+        done_with_journal = True
         return report
     finally:
         if journal is not None:
-            journal.close(remove=report is not None)
+            journal.close(remove=done_with_journal)
         for slot in slots:
             slot.close()
 
 
 def _check_arguments(agent: Any, n_episodes: int, n_envs: int, n_videos: int, video_dir: str | Path | None) -> None:
     if not callable(getattr(agent, "predict", None)):
-        raise TypeError(
+        raise NotAnAgentError(
             f"{type(agent).__name__} cannot be evaluated: it has no "
             "predict(observation, state, episode_start, deterministic)"
         )
     for name, value in (("n_episodes", n_episodes), ("n_envs", n_envs)):
         if value < 1:
-            raise ValueError(f"{name}={value}: at least 1 is needed")
+            raise InputError(f"{name}={value}: at least 1 is needed")
     if n_videos > 0 and video_dir is None:
-        raise ValueError(f"n_videos={n_videos} without video_dir: say where the files should go")
+        raise InputError(f"n_videos={n_videos} without video_dir: say where the files should go")
 
 
 def _check_workers(workers: int, n_envs: int) -> int:
     if workers < 1:
-        raise ValueError(f"workers={workers}: at least 1 is needed")
+        raise InputError(f"workers={workers}: at least 1 is needed")
     if n_envs not in (1, workers):
-        raise ValueError(f"workers={workers} and n_envs={n_envs}: each worker runs one environment, leave n_envs out")
+        raise InputError(f"workers={workers} and n_envs={n_envs}: each worker runs one environment, leave n_envs out")
     return workers
-
-
-def _check_env_id(env_id: str) -> None:
-    module, _, name = env_id.rpartition(":")
-    if module:
-        importlib.import_module(module)
-    try:
-        gym.spec(name)
-    except gym.error.Error as error:
-        close = difflib.get_close_matches(name, gym.registry, n=2)
-        hint = f"did you mean {' or '.join(close)}?" if close else "import the package that registers it first"
-        raise ValueError(f"no environment called {name!r}; {hint}") from error
 
 
 def _facts(slot: Slot, env_id: str) -> EnvFacts:
     slot.send(Request("facts"))
     reply = slot.receive()
     if isinstance(reply, Broken):
-        raise EvaluationError(f"{env_id} cannot be made: {reply.message}")
+        raise EvaluationError(f"{env_id} cannot be made: {reply.message}", reply.status)
     assert isinstance(reply, EnvFacts)
     return reply
 
@@ -226,16 +232,19 @@ def _check_action_space(agent: Any, space: gym.Space[Any], env_id: str) -> None:
         low, high = (np.where(np.isinf(b), e, b) for b, e in ((own.low, space.low), (own.high, space.high)))
         same = np.allclose(low, space.low) and np.allclose(high, space.high)
     if not same:
-        raise ValueError(
+        raise InputError(
             f"the agent acts in {own}, but {env_id} takes {space}: it was made for another environment, or for another kind of "
             "action (env_kwargs, or --env-arg, where the environment offers several)"
         )
 
 
-def _notes(agent: Any, rules: EvalProtocol, env_id: str) -> tuple[str, ...]:
+def _notes(agent: Any, rules: EvalProtocol, where: Environment) -> tuple[str, ...]:
     """Deviations from the protocol that a reader of the number must know."""
     notes = []
-    if rules.env_id is not None and env_id.rpartition(":")[2] != rules.env_id:
+    limit = where.max_steps
+    if limit is not None and rules.max_steps is not None and limit < rules.max_steps:
+        notes.append(f"the environment's own limit of {limit} steps is below the protocol's {rules.max_steps}")
+    if rules.env_id is not None and where.name.rpartition(":")[2] != rules.env_id:
         notes.append(f"protocol {rules.name} is defined for {rules.env_id}")
     execute = getattr(agent, "execute", None)
     if rules.executes is not None and execute is not None and execute != rules.executes:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 import multiprocessing as mp
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 
+from uva_agents.causes import cause_of
+from uva_agents.errors import InputError
 from uva_agents.workers import receive
 
 
@@ -34,10 +37,14 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """An environment raised: ``message`` names the error in one line, ``details`` holds the traceback."""
+    """An environment raised: ``message`` names the error in one line, ``details`` holds the traceback.
+
+    ``status`` is what a command ends with for such an error; see :mod:`uva_agents.causes`.
+    """
 
     message: str
     details: str
+    status: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +83,14 @@ class Slot(Protocol):
 class _Host:
     """Owns the environment. After an error it is thrown away and the next reset builds a new one."""
 
-    def __init__(self, env_id: str, kwargs: Mapping[str, Any]) -> None:
-        self._env_id, self._kwargs = env_id, dict(kwargs)
+    def __init__(self, make: Callable[[], gym.Env[Any, Any]]) -> None:
+        self._make = make
         self._env: gym.Env[Any, Any] | None = None
 
     def answer(self, request: Request) -> Moment | EnvFacts | Broken:
         try:
             if self._env is None:
-                self._env = gym.make(self._env_id, disable_env_checker=True, **self._kwargs)
+                self._env = self._make()
             env = self._env
             if request.kind == "facts":
                 return EnvFacts(env.action_space, float(env.metadata.get("render_fps") or 10))
@@ -100,7 +107,8 @@ class _Host:
         except Exception as error:
             details = traceback.format_exc()
             self.close()
-            return Broken(f"{type(error).__name__}: {error}", details)
+            cause = cause_of(error)
+            return Broken(f"{type(error).__name__}: {error}", details, 2 if cause is None else cause.status)
 
     def close(self) -> None:
         env, self._env = self._env, None
@@ -109,11 +117,18 @@ class _Host:
                 env.close()
 
 
+class _BorrowedHost(_Host):
+    """Of an environment that belongs to somebody else: it is used again after an error, and stays open."""
+
+    def close(self) -> None:
+        pass
+
+
 class LocalSlot:
     """Runs in this process."""
 
     def __init__(self, env_id: str, kwargs: Mapping[str, Any]) -> None:
-        self._host = _Host(env_id, kwargs)
+        self._host = _Host(_maker(env_id, kwargs))
         self._reply: Any = None
 
     def send(self, request: Request) -> None:
@@ -126,8 +141,20 @@ class LocalSlot:
         self._host.close()
 
 
+class BorrowedSlot(LocalSlot):
+    """An environment that the caller has made, in this process."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        self._host = _BorrowedHost(lambda: env)
+        self._reply = None
+
+
+def _maker(env_id: str, kwargs: Mapping[str, Any]) -> Callable[[], gym.Env[Any, Any]]:
+    return partial(gym.make, env_id, disable_env_checker=True, **kwargs)
+
+
 def _serve(connection: Any, env_id: str, kwargs: Mapping[str, Any]) -> None:
-    host = _Host(env_id, kwargs)
+    host = _Host(_maker(env_id, kwargs))
     with contextlib.suppress(EOFError, KeyboardInterrupt):  # the evaluation was interrupted: its process reports that
         while (request := receive(connection)) is not None:
             connection.send(host.answer(request))
@@ -175,9 +202,9 @@ def open_slots(n: int, env_id: str, kwargs: Mapping[str, Any], vectorization: st
     """``n`` slots of the same environment; ``vectorization`` is ``"sync"`` (this process) or ``"async"`` (one each).
 
     Raises:
-        ValueError: unknown ``vectorization``.
+        InputError: unknown ``vectorization``.
     """
     kinds: dict[str, type[LocalSlot] | type[ProcessSlot]] = {"sync": LocalSlot, "async": ProcessSlot}
     if vectorization not in kinds:
-        raise ValueError(f'vectorization={vectorization!r}: choose "sync" or "async" (a process per environment)')
+        raise InputError(f'vectorization={vectorization!r}: choose "sync" or "async" (a process per environment)')
     return [kinds[vectorization](env_id, kwargs) for _ in range(n)]

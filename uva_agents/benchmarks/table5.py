@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from uva_agents.benchmarks.journal import Journal
-from uva_agents.benchmarks.machine import hardware, versions
-from uva_agents.benchmarks.report import write_atomic
+from uva_agents.benchmarks.machine import check_targets, hardware, versions
+from uva_agents.benchmarks.report import EvaluationError
 from uva_agents.benchmarks.table5_report import METHODS, Episode, lines, page, share, summarise
+from uva_agents.utils.results import Results
 from uva_agents.workers import run_jobs
 
 COLOURS = {"R": "red", "G": "green"}
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     settings = Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
-    args.out.mkdir(parents=True, exist_ok=True)
+    check_targets(args)
     head = {"settings": dataclasses.asdict(settings), "versions": versions()}
     journal = Journal(args.out / "episodes.jsonl", head, Episode)
     jobs = [
@@ -133,15 +134,16 @@ def run(args: argparse.Namespace) -> int:
     wanted = {(j.method, j.assignment, j.seed) for j in jobs}
     episodes = [e for e in journal.records if (e.method, e.assignment, e.seed) in wanted]
     if not episodes:
-        raise RuntimeError(f"no episode finished; the first error: {failures[0] if failures else 'none'}")
+        raise EvaluationError(f"no episode finished; the first error: {failures[0] if failures else 'none'}")
     table = summarise(episodes)
     text = "\n".join([*lines(table), *(f"failed: {f}" for f in failures)])
     print(text)
     facts = {"settings": dataclasses.asdict(settings), "seeds": [args.seed, args.seed + args.episodes - 1]}
     facts |= {"hardware": hardware(), "versions": versions()}
     result = {**facts, "table": table, "failures": failures, "episodes": [dataclasses.asdict(e) for e in episodes]}
-    write_atomic(args.out / "table5.json", json.dumps(result, indent=1))
-    write_atomic(args.out / "index.html", page(text, facts, sorted((args.out / "pictures").glob("*.png"))))
+    with Results() as results:
+        results.text(args.out / "table5.json", json.dumps(result, indent=1))
+        results.text(args.out / "index.html", page(text, facts, sorted((args.out / "pictures").glob("*.png"))))
     print(f"{args.out / 'table5.json'}, {args.out / 'index.html'}")
     return 1 if failures else 0
 

@@ -10,16 +10,15 @@ gets.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from uva_agents.benchmarks.machine import hardware, parse_arguments, versions
+from uva_agents.benchmarks.machine import parse_arguments, save_json
 from uva_agents.benchmarks.recordings import SUBJECTS, Recording, Subject, held_out_recordings
-from uva_agents.benchmarks.report import write_atomic
+from uva_agents.utils.files import check_folder_target
 
 TITLES = {
     "inverse": "InverseModel",
@@ -57,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
     args = parse_arguments(__doc__, add_arguments, argv)
     subject = SUBJECTS[args.task]
+    out = check_folder_target(args.out or Path("outputs") / f"table6-{args.task}")
     inverse = InverseModel.from_pretrained(args.weights or SHIPPED[args.task][0])
     two = TwoFrameInverse.from_pretrained(args.two_frame or SHIPPED[args.task][1])
     pooled = TwoFrameInverse.from_pretrained(args.pooled or SHIPPED[args.task][2])
@@ -76,11 +76,8 @@ def main(argv: list[str] | None = None) -> int:
         task = bar.add_task("videos", total=len(recordings) * len(labellers))
         errors = measure(labellers, recordings, progress=lambda: bar.update(task, advance=1))
     table = summarise(subject, errors)
-    out = args.out or Path("outputs") / f"table6-{args.task}"
-    out.mkdir(parents=True, exist_ok=True)
     print("\n".join(lines(subject, table)))
-    facts = {"task": args.task, "weights": weights, "hardware": hardware(), "versions": versions()}
-    write_atomic(out / "table6.json", json.dumps(facts | {"table": table}, indent=1))
+    save_json(out / "table6.json", {"task": args.task, "weights": weights, "table": table})
     print(out / "table6.json")
     return 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uva_agents.benchmarks.machine import hardware, parse_arguments, versions
+from uva_agents.benchmarks.machine import parse_arguments, save_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,14 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     print(f"  this machine, now     {peak:7.1f}   GFLOP/s of float32 matrix products")
     if args.json:
-        result = {
-            "cached": cached,
-            "naive": naive,
-            "matmul_gflops": peak,
-            "hardware": hardware(),
-            "versions": versions(),
-        }
-        args.json.write_text(json.dumps(result, indent=1))
+        save_json(args.json, {"cached": cached, "naive": naive, "together": together, "matmul_gflops": peak})
     return 0
 
 
@@ -75,7 +68,7 @@ def _together(args: argparse.Namespace) -> list[float]:
         results = Path(folder) / "rates.json"
         work = (args.processes, args.batch_size // args.processes, args.steps, args.rounds, str(results))
         spawn(_one_of_several, work, nprocs=args.processes)
-        rates: list[float] = json.loads(results.read_text())
+        rates: list[float] = json.loads(results.read_text(encoding="utf-8"))
     return rates
 
 
@@ -91,7 +84,7 @@ def _one_of_several(rank: int, world: int, batch_size: int, steps: int, rounds: 
         dist.barrier()
         rates.append(world * bench.rate(2 if number == 0 else steps, encode=False))
     if rank == 0:
-        Path(results).write_text(json.dumps(rates[1:]))
+        Path(results).write_text(json.dumps(rates[1:]), encoding="utf-8")
     dist.barrier()
     dist.destroy_process_group()
 

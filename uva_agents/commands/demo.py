@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uva_agents.errors import InputError
+from uva_agents.utils.files import check_folder_target
 from uva_agents.utils.pictures import Moment, side_by_side, write_film, write_sheet
+from uva_agents.utils.results import Results
 
 if TYPE_CHECKING:
     from uva_agents.agents import UVA
@@ -30,7 +33,8 @@ def run(args: argparse.Namespace) -> int:
     """Run, print the scores, write ``pusht.mp4`` and ``imagined.png``.
 
     Raises:
-        ValueError: fewer than one episode.
+        InputError: fewer than one episode.
+        MachineError: nothing can be written in ``--out``; known before the first episode.
     """
     import gymnasium as gym
     from rich.console import Console
@@ -39,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     import uva_agents as uva
 
     if args.episodes < 1:
-        raise ValueError(f"--episodes {args.episodes}: at least 1 is needed")
+        raise InputError(f"--episodes {args.episodes}: at least 1 is needed")
+    check_folder_target(args.out)
     console = Console(highlight=False)
     model = uva.UVA.from_pretrained(args.agent, device=args.device)
     console.print(f"{args.agent} on {model.device}, {ENV_ID}, seeds {args.seed} to {args.seed + args.episodes - 1}")
@@ -53,9 +58,11 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"  seed {seed}: score {r.best:.3f}, final coverage {r.final:.3f}, {outcome}, {r.steps} steps")
     best, success, final = np.mean([(r.best, r.success, r.final) for r in records], axis=0)
     console.print(f"mean of {len(records)}: score {best:.3f}, success rate {success:.2f}, final coverage {final:.3f}")
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_film(args.out / "pusht.mp4", [frame for r in records for frame in r.film], fps=10)
-    write_sheet(args.out / "imagined.png", [moment for r in records for moment in r.moments])
+    with Results() as results:
+        frames = [frame for r in records for frame in r.film]
+        results.save(args.out / "pusht.mp4", lambda path: write_film(path, frames, fps=10))
+        moments = [moment for r in records for moment in r.moments]
+        results.save(args.out / "imagined.png", lambda path: write_sheet(path, moments))
     console.print(f"film, real beside imagined:          {args.out / 'pusht.mp4'}")
     console.print(f"futures, real over imagined:         {args.out / 'imagined.png'}")
     console.print(f"the benchmark is 50 episodes:        uva eval {args.agent} {ENV_ID} --episodes 50 --seed 100000")

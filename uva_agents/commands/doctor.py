@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import functools
+import glob
 import importlib.metadata
 import importlib.util
-import os
-import platform
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import gymnasium as gym
+
+from uva_agents.commands.surroundings import Finding, surroundings
 
 _EXTRAS = {
     "tensorboard": ("tensorboard", "training curves: pip install 'uva-agents[train]'"),
@@ -30,37 +29,32 @@ _EXTRAS = {
 _CORE_ENVS = ("uva/PushT-v0",)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report. ``status`` is ``ok``, ``note`` (optional, or only informs) or ``FAIL`` (core)."""
-
-    status: str
-    name: str
-    text: str
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """``uva doctor`` takes none."""
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings; 1 if something that the core needs does not work."""
-    failed = 0
+    failed, broken = 0, []
     for finding in diagnose():
-        print(f"{finding.status:>4}  {finding.name:<22}{finding.text}")
+        print(f"{finding.status:>4}  {finding.name:<22}{finding.text}", flush=True)
         failed += finding.status == "FAIL"
+        if finding.broken:
+            broken.append(finding.name)
     print("everything that the core needs works" if not failed else f"{failed} problems: see the lines marked FAIL")
+    if broken:
+        print(f"not everything else does: {', '.join(dict.fromkeys(broken))}; see the lines marked note")
     return 1 if failed else 0
 
 
 def diagnose() -> Iterator[Finding]:
     """All checks, each reported as soon as it is done."""
-    yield _python()
+    yield from surroundings()
     yield _tried("torch", _torch)
+    yield from _cuda()
+    yield from _numpy()
     yield _torchvision()
     yield _tried("diffusers", _diffusers)
-    yield _threads()
-    yield Finding("ok", "display", f"SDL_VIDEODRIVER={os.environ.get('SDL_VIDEODRIVER', 'unset (PushT sets dummy)')}")
     if importlib.util.find_spec("mujoco") is not None:
         yield _tried("MuJoCo rendering", _mujoco_rendering, core=False)
     yield _tried("ffmpeg", _ffmpeg)
@@ -79,12 +73,40 @@ def _tried(name: str, check: Callable[[], str], *, core: bool = True) -> Finding
     try:
         return Finding("ok", name, check())
     except Exception as error:  # whatever it is, it is the finding
-        return Finding("FAIL" if core else "note", name, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        missing = isinstance(error, ImportError) and "not installed" in text
+        return Finding("FAIL" if core else "note", name, text, broken=not core and not missing)
 
 
-def _python() -> Finding:
-    good = sys.version_info >= (3, 11)
-    return Finding("ok" if good else "FAIL", "python", platform.python_version() + ("" if good else ": 3.11 is needed"))
+def _cuda() -> Iterator[Finding]:
+    """Why there is no CUDA, where one would expect it."""
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    if torch.version.cuda is None and torch.version.hip is None:
+        there = bool(glob.glob("/dev/nvidia[0-9]*"))
+        yield Finding("note", "CUDA", "this torch is built without it: --device cuda does not work", broken=there)
+    else:
+        yield Finding(
+            "note", "CUDA", f"torch is built for {torch.version.cuda} and sees no GPU: --device cuda does not work"
+        )
+
+
+def _numpy() -> Iterator[Finding]:
+    """robosuite asks for one mink, which asks for numpy 1; a newer one works with both."""
+    import numpy as np
+
+    yield Finding("ok", "numpy", np.__version__)
+    if importlib.util.find_spec("mink") is None or np.__version__.startswith("1."):
+        return
+    mink = importlib.metadata.version("mink")
+    if tuple(int(part) for part in mink.split(".")[:3] if part.isdigit()) < (0, 0, 10):
+        yield Finding(
+            "note",
+            "mink",
+            f"{mink} (of robosuite) is for numpy 1: pip install --no-deps 'mink==0.0.13' where ToolHang or LIBERO fail below",
+        )
 
 
 def _torch() -> str:
@@ -111,14 +133,6 @@ def _diffusers() -> str:
     from diffusers import AutoencoderKL, DDIMScheduler  # the imports are the check: they are resolved lazily
 
     return f"{diffusers.__version__} ({AutoencoderKL.__name__}, {DDIMScheduler.__name__})"
-
-
-def _threads() -> Finding:
-    policy, threads = os.environ.get("OMP_WAIT_POLICY"), os.environ.get("OMP_NUM_THREADS", "unset")
-    text = f"OMP_NUM_THREADS={threads}, OMP_WAIT_POLICY={policy or 'unset'}"
-    if (policy or "").lower() != "passive":
-        text += "; with other busy processes on the machine, OMP_WAIT_POLICY=passive is several times faster"
-    return Finding("ok", "threads", text)
 
 
 def _mujoco_rendering() -> str:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import inspect
 import os
 import re
 import sys
+import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from uva_agents.benchmarks import PROTOCOLS, evaluate, get_protocol, protocol_for
+from uva_agents.benchmarks import PROTOCOLS, EvalProtocol, EvalReport, evaluate, get_protocol, protocol_for
+from uva_agents.benchmarks.rows import FAILED_IN_PREDICT
+from uva_agents.errors import InputError, UVAError
+from uva_agents.utils.files import check_file_target, check_folder_target
+from uva_agents.utils.results import UnwrittenError
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -77,11 +85,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the summary."""
+    """Evaluate, print the summary. 1 if an episode failed.
+
+    Raises:
+        UnwrittenError: the report, which was printed, could not be written.
+    """
+    if args.json is not None:
+        check_file_target(args.json)
+    if args.video is not None:
+        check_folder_target(args.video)
     rules = protocol_for(args.env) if args.protocol is None else get_protocol(args.protocol)
     options = {key: value for key in ("steps", "batch_size") if (value := getattr(args, key)) is not None}
-    report = evaluate(
-        load_agent(args.agent, device=args.device, **options),
+    try:
+        report = _evaluate(args, rules, options)
+    except UnwrittenError as error:
+        print(error.result.summary())
+        if error.saved is None:
+            print(error.result.to_json())
+        raise
+    print(report.summary())
+    for name, path in (("report", args.json), ("videos", args.video)):
+        if path is not None:
+            print(f"  {name}: {path}")
+    return 1 if report.failures else 0
+
+
+def _evaluate(args: argparse.Namespace, rules: EvalProtocol, options: dict[str, Any]) -> EvalReport:
+    """Evaluate as the arguments say; what an agent of the user's own raises is named as its."""
+    agent = load_agent(args.agent, device=args.device, **options)
+    evaluation = partial(
+        evaluate,
+        agent,
         args.env,
         args.episodes,
         seed=rules.first_seed if args.seed is None else args.seed,
@@ -98,11 +132,14 @@ def run(args: argparse.Namespace) -> int:
         # The options are part of what is measured, and of what an interrupted evaluation may be continued with.
         label=" ".join([args.agent, *(f"{key}={value}" for key, value in options.items())]),
     )
-    print(report.summary())
-    for name, path in (("report", args.json), ("videos", args.video)):
-        if path is not None:
-            print(f"  {name}: {path}")
-    return 0
+    try:
+        return evaluation()
+    except UVAError:
+        raise
+    except Exception as error:
+        if FAILED_IN_PREDICT not in getattr(error, "__notes__", ()) or not _is_factory(args.agent):
+            raise
+        raise InputError(f"{args.agent} failed in predict(): {_told(error)}; --debug shows where") from error
 
 
 def env_argument(text: str) -> tuple[str, Any]:
@@ -120,27 +157,75 @@ def load_agent(name: str, *, device: str, **options: Any) -> Any:
     """A policy by name or folder, what ``package.module:factory`` returns, or the policy server at ``ws://host:port``.
 
     Raises:
-        FileNotFoundError, ValueError, ConnectionError: there is no such thing; the message says what there is.
+        FileNotFoundError, InputError, ConnectionError: there is no such thing; the message says what there is.
     """
     if name.startswith(("ws://", "wss://")):
         if options:
-            raise ValueError(f"--{next(iter(options)).replace('_', '-')} is for whoever serves {name}")
+            raise InputError(f"--{next(iter(options)).replace('_', '-')} is for whoever serves {name}")
+        _check_address(name)
         try:
             from uva_agents.bridges.openpi import RemotePolicy
         except ModuleNotFoundError as error:
             raise ValueError(str(error)) from error
         return RemotePolicy(name, token=os.environ.get("UVA_TOKEN") or None)
-    if _FACTORY.fullmatch(name) and not Path(name).exists():
+    if _is_factory(name):
         if options:
-            raise ValueError(f"--{next(iter(options)).replace('_', '-')} applies to weights, not to {name}")
-        module_name, attribute = name.split(":")
-        if os.getcwd() not in sys.path:  # a console script does not look in the working directory, `python -m` does
-            sys.path.insert(0, os.getcwd())
-        try:
-            factory = getattr(importlib.import_module(module_name), attribute)
-        except (ModuleNotFoundError, AttributeError) as error:
-            raise ValueError(f"{name} cannot be imported: {error}") from error
-        return factory()
+            raise InputError(f"--{next(iter(options)).replace('_', '-')} applies to weights, not to {name}")
+        return _made_by(name)
     from uva_agents.agents import load_policy
 
     return load_policy(name, device=device, **options)
+
+
+def _is_factory(name: str) -> bool:
+    return _FACTORY.fullmatch(name) is not None and not Path(name).exists()
+
+
+def _made_by(name: str) -> Any:
+    """What the function ``package.module:factory`` returns.
+
+    Raises:
+        InputError: it cannot be imported or called, or raises.
+    """
+    module_name, attribute = name.split(":")
+    if os.getcwd() not in sys.path:  # a console script does not look in the working directory, `python -m` does
+        sys.path.insert(0, os.getcwd())
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:  # the module is the user's, and so is whatever it raises
+        told = str(error) if isinstance(error, ImportError | AttributeError) else _told(error)
+        raise InputError(f"{name} cannot be imported: {told}") from error
+    if not callable(factory):
+        raise InputError(f"{name} is no function that makes an agent but {type(factory).__name__}")
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        raise InputError(
+            f"{name} needs arguments ({error}), and is called without: wrap it in a function of none"
+        ) from error
+    except ValueError:  # one written in C does not say
+        pass
+    try:
+        return factory()
+    except UVAError:
+        raise
+    except Exception as error:
+        raise InputError(f"{name} failed: {_told(error)}; --debug shows where") from error
+
+
+def _told(error: Exception) -> str:
+    """Kind and message of an error, and the line of the user's that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def _check_address(url: str) -> None:
+    """Raises ``InputError`` where a port or host cannot be one."""
+    try:
+        parts = urlsplit(url)
+        good = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError as error:
+        raise InputError(f"{url} is no address of a policy server: {error}") from error
+    if not good:
+        raise InputError(f"{url} is no address of a policy server: ws://HOST:PORT, with a port from 1 to 65535")

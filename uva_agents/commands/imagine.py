@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from uva_agents.utils.files import check_folder_target
 from uva_agents.utils.pictures import Moment, side_by_side, write_film, write_sheet
+from uva_agents.utils.results import Results
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Write ``imagined.png`` and ``imagined.mp4``, and print how near the frames come.
 
     Raises:
+        MachineError: nothing can be written in ``--out``; known before the work.
         ValueError: an environment without ``get_state``, actions of the wrong size, or a number of steps that is no multiple of 16.
     """
     import gymnasium as gym
@@ -50,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     import uva_agents as uva
 
+    check_folder_target(args.out)
     model = uva.UVA.from_pretrained(args.weights, device=args.device)
     env_id = args.env or model.bundle.spec.env_id
     if env_id is None:
@@ -79,9 +83,6 @@ def run(args: argparse.Namespace) -> int:
             shown = rollout.frames[s, np.searchsorted(rollout.frame_steps, step)]
             film.append(side_by_side(frame, shown, f"real: candidate {s}, step {step}", "imagined"))
     env.close()
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_sheet(args.out / "imagined.png", moments)
-    write_film(args.out / "imagined.mp4", film, fps=10)
     print(
         f"{args.weights} in {env_id}, seed {args.seed}, after {len(seen)} steps; {len(plans)} candidates ({args.actions})"
     )
@@ -90,6 +91,9 @@ def run(args: argparse.Namespace) -> int:
         truth = np.stack([m.real[i] for m in moments])
         copied = np.broadcast_to(obs["pixels"], truth.shape)
         print(f"  {step:19d}   {psnr(rollout.frames[:, i], truth):8.2f}   {psnr(copied, truth):11.2f}")
+    with Results() as results:
+        results.save(args.out / "imagined.png", lambda path: write_sheet(path, moments))
+        results.save(args.out / "imagined.mp4", lambda path: write_film(path, film, fps=10))
     print(f"picture: {args.out / 'imagined.png'}\nfilm:    {args.out / 'imagined.mp4'}")
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from uva_agents.errors import DataError, InputError
+from uva_agents.utils.files import check_folder_target
 from uva_agents.utils.plots import curves, path_over
+from uva_agents.utils.results import Results
 
 _MOST = 0.95
 """Of a frame: where less is read, that is said."""
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """Write ``actions.npz``, ``actions.csv`` and ``trajectory.png``.
 
     Raises:
+        MachineError: nothing can be written in ``--out``; known before the work.
         ValueError: the file holds no video, or too short a one, or ``--crop`` is not inside it.
     """
     from rich.progress import Progress
@@ -57,17 +59,14 @@ def run(args: argparse.Namespace) -> int:
     frames, seconds = read_video(args.video, args.fps, hz)
     index = resampled(seconds, hz)
     part = chosen(frames[0].shape[:2], spec.image_shape, args.crop)
+    out = check_folder_target(args.out or Path("outputs/label") / args.video.stem)
     video = np.stack([fit(frames[i][part], spec.image_shape) for i in index])
     inverse = InverseModel(model, draws=args.draws)
     with Progress(disable=args.quiet) as bar:
         task = bar.add_task("labelling", total=None)
         actions = inverse.label(video, progress=lambda done, total: bar.update(task, completed=done, total=total))
-    out = args.out or Path("outputs/label") / args.video.stem
-    out.mkdir(parents=True, exist_ok=True)
     times = np.arange(len(actions)) / hz
     names = [f"action_{i}" for i in range(actions.shape[1])]
-    _write(out / "actions.npz", lambda path: _save_npz(path, actions, times, index[:-1]))
-    _write(out / "actions.csv", lambda path: _save_csv(path, names, times, index[:-1], actions))
     square = spec.action_low == (0.0, 0.0) and spec.action_high[0] == spec.action_high[1] and spec.action_pose is None
     if square and actions.shape[1] == 2:  # image coordinates: the path belongs on the picture
         picture = path_over(video[-1], actions / spec.action_high[0])
@@ -75,7 +74,10 @@ def run(args: argparse.Namespace) -> int:
         picture = curves(actions, names, hz)
     import imageio.v3 as iio
 
-    _write(out / "trajectory.png", lambda path: iio.imwrite(path, picture))
+    with Results() as results:
+        results.save(out / "actions.npz", lambda path: _save_npz(path, actions, times, index[:-1]))
+        results.save(out / "actions.csv", lambda path: _save_csv(path, names, times, index[:-1], actions))
+        results.save(out / "trajectory.png", lambda path: iio.imwrite(path, picture))
     print(f"{len(actions)} actions at {hz:g} Hz from {len(frames)} frames {_spacing(seconds)}")
     for name in ("actions.npz", "actions.csv", "trajectory.png"):
         print(f"  {out / name}")
@@ -201,23 +203,13 @@ def fit(frame: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize((shape[1], shape[0]), smoothly))
 
 
-def _write(path: Path, save: Any) -> None:
-    """Atomically: a killed run leaves no half file under the name."""
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        save(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _save_npz(path: Path, actions: np.ndarray, times: np.ndarray, frames: np.ndarray) -> None:
     with path.open("wb") as file:
         np.savez_compressed(file, actions=actions, times_s=times, frames=frames)
 
 
 def _save_csv(path: Path, names: list[str], times: np.ndarray, frames: np.ndarray, actions: np.ndarray) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["time_s", "frame", *names])
         writer.writerows(_rows(times, frames, actions))

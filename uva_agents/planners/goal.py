@@ -8,7 +8,7 @@ import numpy as np
 
 from uva_agents.agents.observations import keys_of, to_floats
 from uva_agents.agents.rollout import Rollout
-from uva_agents.errors import InputError
+from uva_agents.errors import InputError, MissingKeyError
 from uva_agents.planners.objectives import GoalImage, Term
 from uva_agents.planners.planner import SamplingPlanner
 from uva_agents.planners.protocols import Judgement, Looks
@@ -51,7 +51,7 @@ class ObservedGoal(Term):
             KeyError: it has no goal.
         """
         if self.key not in obs:
-            raise KeyError(f"the observation has no {self.key!r} to plan for; its keys are {keys_of(obs)}")
+            raise MissingKeyError(f"the observation has no {self.key!r} to plan for; its keys are {keys_of(obs)}")
         goal = np.asarray(obs[self.key])
         if not self.nearest:
             return GoalImage(goal, metric=self.metric, world=self.world, frames=self.frames)

@@ -127,7 +127,7 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     path = folder / "meta" / "recording.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(".recording.json.partial")
-    partial.write_text(json.dumps(dict(settings), indent=1, default=str))
+    partial.write_text(json.dumps(dict(settings), indent=1, default=str), encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -136,5 +136,5 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
     path = folder / "meta" / "recording.json"
     if not path.is_file():
         return None
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text(encoding="utf-8"))
     return found if isinstance(found, dict) else None

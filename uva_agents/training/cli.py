@@ -10,6 +10,7 @@ from pathlib import Path
 
 from uva_agents.training.config import RECIPES, STAGES, Recipe
 from uva_agents.training.network_recipes import NETWORK_RECIPES, NetworkRecipe
+from uva_agents.utils.files import check_folder_target
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         fields=_fields(args.field),
         every=args.every,
     )
+    check_folder_target(options.out)
     folder = run_recipe(recipe, options) if isinstance(recipe, Recipe) else run_network_recipe(recipe, options)
     if folder is not None:
         print(f"weights: {folder}")

@@ -155,6 +155,12 @@ def _check_space(folder: Path, target: Path, space: int) -> None:
 
 
 def _reason(error: OSError) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
+        # Of the path that was to be a folder, the part that is something else.
+        path = Path(error.filename)
+        file = next((part for part in (path, *path.parents) if part.exists() and not part.is_dir()), None)
+        if file is not None:
+            return f"{file} is a file, not a folder"
     where = f" ({error.filename})" if error.filename else ""
     return f"{error.strerror or error}{where}"
 

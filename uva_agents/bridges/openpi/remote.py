@@ -19,7 +19,7 @@ from uva_agents.bridges.openpi.connection import Connection
 from uva_agents.bridges.openpi.keys import OPENPI_NAMES
 from uva_agents.bridges.openpi.remote_state import RemoteRow, RemoteState, check_form
 from uva_agents.bridges.openpi.told import RemotePolicyError, Told, said, whole
-from uva_agents.errors import InputError, NotFiniteError
+from uva_agents.errors import InputError, MissingKeyError, NotFiniteError
 
 log = logging.getLogger("uva_agents.remote")
 
@@ -232,7 +232,7 @@ class RemotePolicy(StatefulAgent[RemoteState]):
         keys = {key: key for key in ready} if self._keys is None else self._keys
         named = {theirs: ready[own] for theirs, own in keys.items() if own in ready}
         if not named:
-            raise KeyError(f"the observation has none of {sorted(set(keys.values()))}, only {sorted(ready)}")
+            raise MissingKeyError(f"the observation has none of {sorted(set(keys.values()))}, only {sorted(ready)}")
         return {**{k: v if isinstance(v, str) else np.array(to_numpy(v)) for k, v in named.items()}, **self._extra}
 
     def _decided(self, row: RemoteRow, obs: Mapping[str, Any], sent: dict[str, Any], deterministic: bool) -> RemoteRow:

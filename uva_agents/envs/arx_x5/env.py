@@ -24,7 +24,6 @@ from uva_agents.envs.arx_x5.rig import Latencies, Look
 from uva_agents.envs.arx_x5.safety import Intervention, SafetyConfig
 from uva_agents.envs.arx_x5.safety.simulated import SafetyState
 from uva_agents.envs.arx_x5.stages import TwinStage, open_stage
-from uva_agents.envs.arx_x5.tasks import TASKS
 from uva_agents.envs.arx_x5.twin.camera import LARGEST
 from uva_agents.envs.checks import (
     MOST,

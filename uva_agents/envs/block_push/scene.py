@@ -326,7 +326,13 @@ def _load_pybullet() -> ModuleType:
         return importlib.import_module("pybullet")
     except ImportError as error:
         raise ImportError(
-            "uva/BlockPush-v0 needs PyBullet, which is not installed: pip install 'uva-agents[block-push]'"
+            "uva/BlockPush-v0 needs PyBullet, which is not installed: pip install "
+            # The extra leaves it out where it has no wheel.
+            + (
+                "'uva-agents[block-push]'"
+                if sys.version_info < (3, 12)
+                else "pybullet (it is compiled: minutes, and a C++ compiler)"
+            )
         ) from error
 
 

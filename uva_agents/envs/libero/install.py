@@ -122,7 +122,7 @@ def _configured(root: Path, assets: Path) -> Iterator[None]:
         "assets": assets,
     }
     # Every JSON object is YAML.
-    (folder / "config.yaml").write_text(json.dumps({key: str(path) for key, path in paths.items()}))
+    (folder / "config.yaml").write_text(json.dumps({key: str(path) for key, path in paths.items()}), encoding="utf-8")
     os.environ[_CONFIG] = str(folder)
     try:
         yield
