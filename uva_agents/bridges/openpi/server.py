@@ -292,10 +292,11 @@ class PolicyServer:
                     del message
                     if answer is None:
                         return
+                    answered_at = self._clock()  # before it is sent: the client may have it before this goes on
                     await self._send(connection, answer)
                 finally:
                     self._desk.busy -= 1
-                previous_s, answered_at = time.perf_counter() - began, self._clock()
+                previous_s = time.perf_counter() - began
         except ConnectionClosed as closed:
             log.info("%s left (%s)", who, closed)
         except TimeoutError:

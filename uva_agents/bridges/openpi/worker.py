@@ -57,18 +57,25 @@ class Worker:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._busy = False
                 self._changed.wait_for(lambda: self._jobs or self._stopped)
                 if self._stopped:
                     return
                 future, job = self._jobs.popleft()
                 self._busy = True
-            if future.set_running_or_notify_cancel():
+            error: BaseException | None = None
+            result: Any = None
+            running = future.set_running_or_notify_cancel()
+            if running:
                 try:
                     result = job()
-                except BaseException as error:  # whatever it is, somebody waits for it
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
-                    del result
-            del future, job  # nothing of this request is kept until the next
+                except BaseException as problem:  # whatever it is, somebody waits for it
+                    error = problem
+            with self._changed:
+                self._busy = (
+                    False  # before anybody hears of it: who then asks for more must not be told that it is busy
+                )
+            if error is not None:
+                future.set_exception(error)
+            elif running:
+                future.set_result(result)
+            del future, job, result, error  # nothing of this request is kept until the next
