@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -39,6 +41,29 @@ _DTYPES = {
 }
 
 
+class _Source:
+    """A file that is read piece by piece: mapped into memory, it would be there twice until the last tensor is copied."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("rb")
+
+    def tensor(self, begin: int, end: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        self._file.seek(begin)
+        content = self._file.read(end - begin)
+        if len(content) != end - begin or len(content) != math.prod(shape) * dtype.itemsize:
+            raise WeightsError(f"{self._path} is damaged or truncated (it ends too early); copy it again")
+        if not content:
+            return torch.zeros(shape, dtype=dtype)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the buffer is read only, and so is what is done with it
+            return torch.frombuffer(content, dtype=dtype).reshape(shape)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+
+
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     """Tensors of a safetensors file, none of them read yet.
 
@@ -54,12 +79,16 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
                 raise WeightsError(f"{path} is no safetensors file: {length:,} bytes of names")
             file: Any = safe_open(path, framework="pt")  # which checks that names, sizes and places go together
             header = json.loads(raw.read(length))
-        tensors = {}
+        tensors, source = {}, _Source(path)
         for name in file.keys():  # noqa: SIM118 (it is no mapping)
             dtype = header[name]["dtype"]
             if dtype not in _DTYPES:
                 raise WeightsError(f"{path}: {shown(name)} has numbers of type {dtype}: weights are F16, BF16 or F32")
-            tensors[name] = StoredTensor(tuple(header[name]["shape"]), _DTYPES[dtype], partial(file.get_tensor, name))
+            shape = tuple(header[name]["shape"])
+            begin, end = (8 + length + offset for offset in header[name]["data_offsets"])
+            tensors[name] = StoredTensor(
+                shape, _DTYPES[dtype], partial(source.tensor, begin, end, _DTYPES[dtype], shape)
+            )
     except WeightsError:
         raise
     except (SafetensorError, struct.error, ValueError, LookupError) as error:
@@ -75,7 +104,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError, WeightsError: see :func:`stored_tensors`; or a number is not finite.
     """
-    return {name: finite(tensor.load(), name, str(path)) for name, tensor in stored_tensors(path).items()}
+    return {name: finite(tensor.load(), name, str(path)).clone() for name, tensor in stored_tensors(path).items()}
 
 
 def _check_regular(path: Path) -> None:
