@@ -181,6 +181,9 @@ class VideoFileCamera:
         self._begin_s, self._number = clock.now(), 0  # of this round
         self._frame: Frame | None = None
         self._seen_s = 0.0  # in the film, of the picture that is shown
+        self._first_s = self._last_s = (
+            0.0  # of the first and the last that was decoded; the film's own clock, and since the first
+        )
         self._coming = self._next() if self.fps > 0 else None
         if self._coming is None:
             raise DriverError(f"{path} has no picture in it")
