@@ -336,11 +336,3 @@ def test_pictures_inside_parquet_are_8_bit_colour_or_grey_of_the_size_that_is_sa
         assert mode == "P" or any("observation.images.top: " in note for note in dataset.notes)
     else:
         refused(copy, DATA, "picture observation.images.top of row 0 cannot be read")
-
-
-def test_a_few_bytes_that_stand_for_many_numbers_are_not_unpacked(copy):
-    huge = pa.array(np.zeros(2_000_000, np.float32))
-    offsets = pa.array([0, *range(1_999_946, 2_000_001)], pa.int32())
-    table(copy, DATA, action=pa.ListArray.from_arrays(offsets, huge))
-    assert (copy / DATA).stat().st_size < 2**20
-    refused(copy, DATA, "action", "values in 55 rows")

@@ -201,3 +201,19 @@ def test_a_film_is_labelled_by_time(tmp_path):
         read_video(path, 0.0, 10.0)
     np.save(tmp_path / "a.npy", np.moveaxis(np.asarray(frames[:3]), -1, 1))
     assert read_video(tmp_path / "a.npy", None, 10.0)[0].shape == (3, SIDE, SIDE, 3)
+
+
+def test_a_film_in_place_of_a_camera_is_played_by_time(tmp_path):
+    pytest.importorskip("cv2")
+    from tests.test_arx_cameras import Virtual
+    from uva_agents.envs.arx_x5.cameras import VideoFileCamera
+
+    clock = Virtual()
+    began_s = clock.now()
+    camera = VideoFileCamera(film(tmp_path / "a.mp4", times="if(lt(N,20),N/30,20/30+(N-20)/6)"), clock=clock, loop=True)
+    wanted = np.array([k / 30 if k < 20 else 20 / 30 + (k - 20) / 6 for k in range(40)])
+    for step in range(39):
+        clock.time_s = began_s + step / 10 + 0.01
+        frame = camera.read()
+        assert numbers(frame.image[None])[0] == np.flatnonzero(wanted <= step / 10 + 0.01)[-1]
+    camera.close()
