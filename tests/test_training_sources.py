@@ -220,4 +220,4 @@ def test_frames_without_actions_are_not_drawn_from_placeholders():
 def test_a_state_beside_the_agent_s_position_survives_conversion_to_lerobot(data):
     exact, other = open_dataset(data["zarr"]), open_dataset(data["lerobot"])
     assert other.arrays["agent_pos"].shape[1:] == (2,)
-    np.testing.assert_allclose(other.arrays["state_"], exact.arrays["state"], rtol=1e-6)
+    np.testing.assert_allclose(other.arrays["environment_state"], exact.arrays["state"], rtol=1e-6)

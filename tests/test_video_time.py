@@ -8,6 +8,7 @@ import pytest
 from tests.films import SIDE, ffmpeg, film, numbers
 from uva_agents.commands.label import read_video, resampled
 from uva_agents.data import inspect_dataset, open_dataset
+from uva_agents.data.ffmpeg import FrameTimes
 from uva_agents.data.video import VideoFrames, VideoWriter, decode, probe
 from uva_agents.errors import DataError, InputError
 
@@ -44,6 +45,33 @@ def test_uneven_frames_are_read_at_their_times_and_that_is_said(tmp_path, times,
     problems = inspect_dataset(dataset, every_frame=True).problems
     assert not [problem for problem in problems if "shorter" not in problem and "one colour" not in problem]
     np.testing.assert_array_equal(numbers(dataset.arrays["pixels"][[0, 30, len(found) - 1]]), found[[0, 30, -1]])
+
+
+@pytest.mark.parametrize("kind", ["holes", "random", "two rates", "one hole", "long tails"])
+def test_at_any_times_every_frame_is_seen_and_none_goes_back(tmp_path, monkeypatch, kind):
+    rng = np.random.default_rng(5)
+    known = {}
+    monkeypatch.setattr("uva_agents.data.video.packet_times", lambda path: FrameTimes(known["times"]))
+    monkeypatch.setattr("uva_agents.data.video.first_size", lambda path: (8, 8))
+    for _ in range(100):
+        count, period = int(rng.integers(2, 300)), 1 / rng.choice([10, 15, 24, 25, 29.97, 30, 50, 59.94, 60])
+        gaps = {
+            "holes": period * rng.integers(1, 8, count - 1),
+            "random": rng.uniform(period, 6 * period, count - 1),
+            "two rates": period * np.where(np.arange(count - 1) < count // 2, 1, rng.choice([1.25, 2, 5, 7.3])),
+            "one hole": period * np.where(np.arange(count - 1) == count // 3, 40, 1),
+            "long tails": period * (1 + rng.exponential(1, count - 1)),
+        }[kind]
+        tick = rng.choice([1 / 15360, 1 / 1000, 1 / 90000])
+        times = np.rint((rng.choice([0, 1.5]) + np.concatenate([[0], np.cumsum(gaps)])) / tick) * tick
+        known["times"] = times
+        info = probe(tmp_path / "a.mp4")
+        rows, since = info.rows(), times - times[0]
+        assert set(rows) == set(range(count)) and (np.diff(rows) >= 0).all()
+        if not info.even:  # not a quarter of a step too early, and never after the next one
+            now = np.arange(len(rows)) / info.fps
+            assert ((since[rows] - now) * info.fps <= 0.2501).all()
+            assert (now < np.append(since, np.inf)[rows + 1] + 1e-6).all()
 
 
 @pytest.mark.parametrize(
@@ -173,3 +201,19 @@ def test_a_film_is_labelled_by_time(tmp_path):
         read_video(path, 0.0, 10.0)
     np.save(tmp_path / "a.npy", np.moveaxis(np.asarray(frames[:3]), -1, 1))
     assert read_video(tmp_path / "a.npy", None, 10.0)[0].shape == (3, SIDE, SIDE, 3)
+
+
+def test_a_film_in_place_of_a_camera_is_played_by_time(tmp_path):
+    pytest.importorskip("cv2")
+    from tests.test_arx_cameras import Virtual
+    from uva_agents.envs.arx_x5.cameras import VideoFileCamera
+
+    clock = Virtual()
+    began_s = clock.now()
+    camera = VideoFileCamera(film(tmp_path / "a.mp4", times="if(lt(N,20),N/30,20/30+(N-20)/6)"), clock=clock, loop=True)
+    wanted = np.array([k / 30 if k < 20 else 20 / 30 + (k - 20) / 6 for k in range(40)])
+    for step in range(39):
+        clock.time_s = began_s + step / 10 + 0.01
+        frame = camera.read()
+        assert numbers(frame.image[None])[0] == np.flatnonzero(wanted <= step / 10 + 0.01)[-1]
+    camera.close()

@@ -63,11 +63,7 @@ class VideoInfo:
 
         A frame is seen from its time on until the next one's. Every frame is seen at some step, none after a later one.
         """
-        if self.even:
-            return np.arange(self.frames)
-        since = (self.times - self.times[0]) * self.fps
-        steps = np.arange(math.ceil(float(since[-1]) - _EVEN) + 1)
-        return np.searchsorted(since, steps + _EVEN, side="right") - 1
+        return _rows(self.times - self.times[0], self.fps)
 
     def note(self, name: str) -> str | None:
         """What is done about uneven times, in words."""
@@ -121,7 +117,7 @@ def _rate(path: Path, times: np.ndarray) -> float:
     last = float(since[-1])
     period = float(np.polyfit(np.arange(len(times)), since, 1)[0])
     if _is_even(since, period):
-        return _clean(1 / period, last)
+        return _clean(1 / period, since)
     gaps = np.diff(since)
     shortest = float(gaps.min())
     # Frames that were lost or left out leave holes in an even row: then the usual distance, or the short one, is the period.
@@ -134,13 +130,13 @@ def _rate(path: Path, times: np.ndarray) -> float:
             break
     else:
         period = shortest
-    if shortest < 0.5 * np.quantile(gaps, 0.05) or last / period > _MOST_ROWS * len(times):
+    if shortest < 0.5 * np.quantile(gaps, 0.05, method="lower") or last / period > _MOST_ROWS * len(times):
         where = int(gaps.argmin())
         raise DataError(
             f"{path}: its frames come too unevenly for any one rate: {gaps.max():.4g} s apart at most, frames {where} and "
             f"{where + 1} {shortest:.4g} s; {_REMEDY}"
         )
-    return _clean(1 / period, last)
+    return _clean(1 / period, since)
 
 
 def _lone_rate(path: Path) -> float:
@@ -158,12 +154,22 @@ def _lone_rate(path: Path) -> float:
     return rate
 
 
-def _clean(rate: float, last: float) -> float:
-    """Without the rounding of containers: 29.99998 is 30, if that moves nothing in ``last`` seconds."""
+def _clean(rate: float, since: np.ndarray) -> float:
+    """Without the rounding of containers: 29.99998 is 30, if that moves no frame to another step."""
+    rows = _rows(since, rate)
     for near in (round(rate), round(rate * 1.001) / 1.001):
-        if near and abs(rate - near) * last < 0.1:
+        if near and abs(rate - near) * since[-1] < 0.1 and np.array_equal(_rows(since, near), rows):
             return float(near)
     return rate
+
+
+def _rows(since: np.ndarray, rate: float) -> np.ndarray:
+    """Which frame is seen at each step; see :meth:`VideoInfo.rows`."""
+    if _is_even(since, 1 / rate):
+        return np.arange(len(since))
+    places = since * rate
+    steps = np.arange(math.ceil(float(places[-1]) - _EVEN) + 1)
+    return np.searchsorted(places, steps + _EVEN, side="right") - 1
 
 
 def _is_even(since: np.ndarray, period: float) -> bool:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
-_UNEQUAL = "{path} has {count} rows in data/ that do not match the lengths in meta/episodes: the dataset contradicts itself; copy it again"
+_UNEQUAL = "{path} has {count} rows in data/ that do not match the lengths in meta/episodes: it contradicts itself; copy it again"
 _ON_TIME = 0.2
 """Of a step: how far a time may be from where it belongs. Containers and single precision round by less."""
 

@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uva_agents.data.contained import contained
-from uva_agents.data.readers.dataset import MAX_NUMBERS, MissingExtraError
+from uva_agents.data.readers.dataset import MissingExtraError
 from uva_agents.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-_EXTRA = 1_000_000
-"""Values that a table may have beyond what its rows should: texts of many tasks, for example."""
 
 
 def arrow() -> tuple[Any, Any]:
@@ -66,7 +62,6 @@ def read_table(
         if absent:
             raise DataError(f"{folder / name} lacks the columns {', '.join(absent)}")
         chosen = None if columns is None else [*columns, *(column for column in optional if column in there)]
-        _check_size(file.metadata, set(chosen or there), folder / name)
         return file.read(columns=chosen)
 
     return _with(folder, name, read)
@@ -86,24 +81,6 @@ def _with(folder: Path, name: str | Path, act: Any) -> Any:
     # Arrow raises many types for damage: its own, OSError, UnicodeDecodeError, MemoryError for sizes that no file has.
     except (OSError, ValueError, MemoryError, KeyError, IndexError, OverflowError, pa.ArrowException) as error:
         raise DataError(f"{folder / name} is damaged or cut short: {_short(error)}; copy it again") from error
-
-
-def _check_size(metadata: Any, chosen: set[str], path: Path) -> None:
-    """A few bytes can stand for any number of equal values: what would fill the memory is refused before it is unpacked."""
-    most = MAX_NUMBERS * metadata.num_rows + _EXTRA
-    counts: dict[str, int] = {}
-    for group in range(metadata.num_row_groups):
-        part = metadata.row_group(group)
-        for index in range(part.num_columns):
-            column = part.column(index)
-            key = column.path_in_schema
-            counts[key] = counts.get(key, 0) + column.num_values
-    for key, count in counts.items():
-        # Names have dots of their own: "action.list.element" belongs to "action", "observation.state" to itself.
-        if count > most and any(key == name or key.startswith(f"{name}.") for name in chosen):
-            raise DataError(
-                f"{path}: {key} has {count:,} values in {metadata.num_rows:,} rows, more than such rows can have"
-            )
 
 
 def rectangular(column: Any, shape: Sequence[int] | None, source: str) -> np.ndarray:

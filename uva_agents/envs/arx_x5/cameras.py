@@ -156,6 +156,8 @@ class ThreadedCamera:
 class VideoFileCamera:
     """Plays a video file in the time of a clock, simulated or real: for tests, and for runs without an arm.
 
+    Every picture comes at its own time, as the file says, also where the rate varies or pictures were lost.
+
     Args:
         path: anything that OpenCV reads.
         clock: playing begins now.
@@ -176,25 +178,37 @@ class VideoFileCamera:
         import cv2
 
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self._begin_s, self._number = clock.now(), -1  # of this round
+        self._begin_s, self._number = clock.now(), 0  # of this round
         self._frame: Frame | None = None
-        if not self.fps > 0 or not self._next():
+        self._seen_s = 0.0  # in the film, of the picture that is shown
+        self._coming = self._next() if self.fps > 0 else None
+        if self._coming is None:
             raise DriverError(f"{path} has no picture in it")
 
     def read(self) -> Frame:
         if self._capture is None:
             raise DriverError(f"{self.path} is closed")
-        seen_s = self._clock.now() - self._latency_s
-        while self._begin_s + (self._number + 1) / self.fps <= seen_s + 1e-9:
-            if self._next():
+        now_s = self._clock.now() - self._latency_s
+        while True:
+            coming_s = self._seen_s + 1 / self.fps if self._coming is None else self._coming[0]
+            # The first picture is given at once, whatever the latency.
+            if self._frame is not None and self._begin_s + coming_s > now_s + 1e-9:
+                return self._frame
+            if self._coming is not None:
+                self._seen_s, image = self._coming
+                picture = np.ascontiguousarray(image[..., ::-1])
+                picture = picture if self._size is None else fit(picture, self._size)
+                self._frame = Frame(self._begin_s + self._seen_s, picture)
+                self._coming = self._next()
                 continue
             if not self._loop:
-                raise DriverError(f"{self.path} has ended after {self._number + 1} pictures")
+                raise DriverError(f"{self.path} has ended after {self._number} pictures")
             self._capture.release()
-            self._begin_s += (self._number + 1) / self.fps
-            self._capture, self._number = self._opened(), -1
-        assert self._frame is not None
-        return self._frame
+            self._begin_s += self._seen_s + 1 / self.fps
+            self._capture, self._number, self._seen_s = self._opened(), 0, 0.0
+            self._coming = self._next()
+            if self._coming is None:
+                raise DriverError(f"{self.path} has no picture in it any more")
 
     def close(self) -> None:
         if self._capture is not None:
@@ -210,16 +224,22 @@ class VideoFileCamera:
             raise DriverError(f"{self.path} cannot be played: {reason}")
         return capture
 
-    def _next(self) -> bool:
+    def _next(self) -> tuple[float, np.ndarray] | None:
+        """The picture after the last one and its seconds since the first; ``None`` at the end."""
+        import cv2
+
         good, image = self._capture.read()
         if not good:
-            return False
+            return None
+        at_s = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+        if self._number == 0:
+            self._first_s = at_s
+        since = at_s - self._first_s
+        if self._number and not since > self._last_s:  # a file that does not say
+            since = self._last_s + 1 / self.fps
+        self._last_s = since
         self._number += 1
-        picture = np.ascontiguousarray(image[..., ::-1])
-        if self._size is not None:
-            picture = fit(picture, self._size)
-        self._frame = Frame(self._begin_s + self._number / self.fps, picture)
-        return True
+        return since, image
 
 
 def open_camera(
