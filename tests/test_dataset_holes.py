@@ -228,6 +228,25 @@ def test_what_is_no_file_and_no_folder_is_no_dataset(tmp_path):
             recognise(odd)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [0, 7]}}},
+        {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [2**50, 7]}}},
+        {"codecs": [{"name": "evil"}]},
+        {"codecs": [{"name": "bytes"}]},
+        {"shape": [2**60, 7]},
+        {"node_type": None},
+        {"fill_value": []},
+    ],
+)
+def test_descriptions_of_zarr_3_that_cannot_be_are_refused_by_name(tmp_path, arrays, change):
+    path = buffer(tmp_path / "a.zarr", arrays, zarr_format=3)
+    retold(path, "data/action/zarr.json", lambda value: value | change)
+    with pytest.raises(DataError, match="data/action"):
+        open_dataset(path)
+
+
 # -- hdf5 --------------------------------------------------------------------------------------------------------------
 
 

@@ -95,6 +95,8 @@ def open_array(files: ZarrFiles, key: str) -> StoredArray:
         array = zarr.open_array(files.store, path=key, mode="r", zarr_format=3 if second is None else 2)
         if array.ndim == 0:
             raise DataError(f"{name} cannot be read: it is a single number, not a row per step")
+        if math.prod(map(int, array.shape)) and min(map(int, array.shards or array.chunks)) < 1:
+            raise DataError(f"{name} cannot be read: its chunks are {_short(list(array.chunks))}; copy it again")
         rule = _rule(array, described)
         files.store.rules[key] = rule
         if rule.size > _MOST_CHUNK:
