@@ -224,6 +224,7 @@ def test_what_is_asked_for_and_is_not_there_is_named(argv, status, message, caps
         ["demo", "--agent", "no-such-weights", "--out", "FILE"],
         ["imagine", "--weights", "no-such-weights", "--out", "FILE/deeper"],
         ["train", "pusht-nano", "--data", "no-such-data", "--out", "FILE"],
+        ["data", "sketch", "FILE/pushes.zarr"],
         *(
             ["bench", name, "--json", where]
             for name in ("latency", "throughput", "planning", "env-speed", "data-loading")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from uva_agents.utils.files import check_folder_target
+
 
 def add_sketch_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``uva data sketch OUT``."""
@@ -24,11 +26,13 @@ def run_sketch(args: argparse.Namespace) -> int:
 
     Raises:
         ValueError: OUT exists already, or there is nothing to write.
+        MachineError: OUT cannot be written; known before the work.
     """
     from rich.progress import Progress
 
     from uva_agents.data.sketch import write_sketched
 
+    check_folder_target(args.out.absolute().parent)
     with Progress(disable=args.quiet) as bar:
         task = bar.add_task("demonstrations", total=args.demonstrations)
         rows = write_sketched(

@@ -15,6 +15,7 @@ import itertools
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -176,7 +177,10 @@ def _without_import_messages() -> Iterator[None]:
     quiet.filter = lambda record: record.levelno >= logging.ERROR  # type: ignore[method-assign]
     logger.addFilter(quiet)
     try:
-        yield
+        with warnings.catch_warnings():
+            # Python 3.12 says so of backslashes in its text, where it is compiled.
+            warnings.simplefilter("ignore", SyntaxWarning)
+            yield
     finally:
         logger.removeFilter(quiet)
 
