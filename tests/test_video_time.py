@@ -52,7 +52,7 @@ def test_at_any_times_every_frame_is_seen_and_none_goes_back(tmp_path, monkeypat
     rng = np.random.default_rng(5)
     known = {}
     monkeypatch.setattr("uva_agents.data.video.packet_times", lambda path: FrameTimes(known["times"]))
-    monkeypatch.setattr("uva_agents.data.video.first_size", lambda path: (8, 8))
+    monkeypatch.setattr("uva_agents.data.video.first_size", lambda path, beyond_s: (8, 8))
     for _ in range(100):
         count, period = int(rng.integers(2, 300)), 1 / rng.choice([10, 15, 24, 25, 29.97, 30, 50, 59.94, 60])
         gaps = {
@@ -177,6 +177,19 @@ def test_texts_beside_films_are_utf8_and_inside_the_folder(tmp_path):
     (folder / "a.txt").symlink_to(tmp_path / "secret")
     with pytest.raises(DataError, match=r"a\.txt is a link .* outside"):
         open_dataset(folder)
+
+
+def test_a_film_of_one_frame_has_one_step_and_is_too_short_to_label(tmp_path):
+    film(tmp_path / "a.mp4", 1)
+    with pytest.raises(DataError, match=r"a\.mp4 has one frame, and says a rate of 0"):
+        open_dataset(tmp_path)
+    film(tmp_path / "a.mp4", 1, options=("-fps_mode", "cfr", "-enc_time_base", "1/10"))
+    dataset = open_dataset(tmp_path)
+    assert (
+        dataset.control_hz == 10 and dataset.ends.tolist() == [1] and numbers(dataset.arrays["pixels"]).tolist() == [0]
+    )
+    with pytest.raises(DataError, match="less than two control steps"):
+        resampled(read_video(tmp_path / "a.mp4", None, 10.0)[1], 10.0)
 
 
 def test_films_at_nearly_one_rate_are_one_dataset(tmp_path):

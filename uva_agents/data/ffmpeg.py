@@ -67,10 +67,10 @@ def packet_times(path: Path) -> FrameTimes:
     """
     seconds, hidden = _packets(path, ())
     shown = seconds[~hidden]
-    if hidden.sum() == 1 and len(shown) and np.nanmax(seconds) == seconds[hidden]:
+    if hidden.sum() == 1 and np.nanmax(seconds) == seconds[hidden]:
         whole, still = _packets(path, _PAST_EDITS)
         if len(whole) == len(seconds) and not still.any():
-            beyond = float(whole.min() - shown.min())
+            beyond = float(whole.min() - (shown if len(shown) else seconds).min())
             return FrameTimes(np.sort(whole) - beyond, beyond)
     return FrameTimes(np.sort(shown))
 
@@ -150,13 +150,16 @@ def show(
     return Shown(np.array(times) - ahead, np.array(sizes, int).reshape(-1, 2), pixels, _errors(done))
 
 
-def first_size(path: Path) -> tuple[int, int]:
+def first_size(path: Path, beyond_s: float | None = None) -> tuple[int, int]:
     """Height and width of the first frame, rotation applied.
+
+    Args:
+        beyond_s: see :class:`FrameTimes`.
 
     Raises:
         DataError: it cannot be decoded.
     """
-    shown = show(path, count=1)
+    shown = show(path, count=1, beyond_s=beyond_s)
     if not len(shown.sizes):
         reason = shown.errors[-1] if shown.errors else "no frame comes out of it"
         raise DataError(f"{path} cannot be read as a video; it is damaged or cut short: {reason}")

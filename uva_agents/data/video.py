@@ -86,7 +86,7 @@ def probe(path: Path) -> VideoInfo:
         packets = packet_times(path)
         times = packets.seconds
         if len(times):
-            height, width = first_size(path)
+            height, width = first_size(path, packets.beyond_s)
     except OSError as error:
         raise DataError(f"{path} cannot be read as a video; {error.strerror}") from error
     if not len(times):
