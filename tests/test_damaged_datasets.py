@@ -226,7 +226,8 @@ def faults(kind, found):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_copy_is_refused_or_read_as_it_was(tmp_path, monkeypatch, kind):
-    found = run(kind, range(40), tmp_path, monkeypatch)
+    few = kind in ("ours", "zarr3")  # zarr 3 is slower to read
+    found = run(kind, range(25 if few else 40), tmp_path, monkeypatch)
     assert not faults(kind, found), faults(kind, found)
 
 

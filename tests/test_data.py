@@ -60,13 +60,15 @@ def test_replay_buffers_of_both_zarr_formats_read_back(tmp_path: Path, zarr_form
     assert read.arrays["keypoints"].shape == (30, 18) and len(read) == 2
 
 
-def test_float_pixels_are_accepted_in_0_255_only(tmp_path: Path) -> None:
+def test_float_pixels_are_accepted_in_0_255_and_in_0_1_only(tmp_path: Path) -> None:
     a = arrays()
     write_replay_buffer(tmp_path / "f.zarr", {**a, "img": a["img"].astype(np.float32)}, np.array([30]))
     np.testing.assert_array_equal(read_replay_buffer(tmp_path / "f.zarr").arrays["pixels"], a["img"])
     write_replay_buffer(tmp_path / "g.zarr", {**a, "img": a["img"].astype(np.float32) / 255}, np.array([30]))
+    np.testing.assert_array_equal(read_replay_buffer(tmp_path / "g.zarr").arrays["pixels"], a["img"])
+    write_replay_buffer(tmp_path / "h.zarr", {**a, "img": a["img"].astype(np.float32) * 2}, np.array([30]))
     with pytest.raises(ValueError, match=r"\[0, 255\]"):
-        read_replay_buffer(tmp_path / "g.zarr")
+        read_replay_buffer(tmp_path / "h.zarr")
 
 
 def test_a_dataset_with_nan_names_key_step_and_episode(tmp_path: Path) -> None:
