@@ -19,6 +19,8 @@ Instruction = str | np.ndarray | None
 
 MOST = 1 << 16
 """Observations in one call. More are a mistake in a shape, found before memory is asked for."""
+_LONGEST = 1 << 40
+"""Bytes of a video: more would be worked on for days."""
 _LARGEST = 1 << 33
 """Bytes of one array of an observation, or of a batch. More are a mistake in a shape, too."""
 
@@ -219,6 +221,8 @@ def check_pixels(
         )
     if 0 in pixels.shape:
         raise InputError(f"{what} are an empty batch, shape {pixels.shape}: give at least one observation")
+    if video and pixels.nbytes > _LONGEST:
+        raise InputError(f"{what} of shape {pixels.shape} have {pixels.nbytes / 2**40:.0f} TiB, which is no video")
     if pixels.dtype != np.uint8:
         raise InputError(f"{what} must be uint8 in [0, 255], got {_conversion(pixels, what)}")
     return pixels

@@ -149,10 +149,11 @@ def stream_seeds(seed: int | Sequence[int] | None, batch_size: int, fresh: Itera
     batch_size = whole(batch_size, "batch_size")
     if seed is None:
         return [next(fresh) for _ in range(batch_size)]
-    if isinstance(seed, np.ndarray) and seed.ndim == 1:
-        seed = seed.tolist()
-    if not isinstance(seed, Sequence) or isinstance(seed, str | bytes):
-        return [seed_of(seed) + i for i in range(batch_size)]
-    if len(seed) != batch_size:
-        raise InputError(f"{len(seed)} seeds for {batch_size} environments")
-    return [seed_of(s) for s in seed]
+    given: Any = seed  # numpy's arrays of seeds are welcome too
+    if isinstance(given, np.ndarray) and given.ndim == 1:
+        given = given.tolist()
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+        return [seed_of(given) + i for i in range(batch_size)]
+    if len(given) != batch_size:
+        raise InputError(f"{len(given)} seeds for {batch_size} environments")
+    return [seed_of(s) for s in given]
