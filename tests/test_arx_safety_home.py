@@ -284,3 +284,13 @@ def test_a_measurement_that_is_none_is_nowhere_to_begin(kind):
     with pytest.raises(DriverError):
         arm.home()
     assert len(driver.orders) == orders
+
+
+def test_a_limp_arm_that_sank_beyond_a_limit_comes_home_at_the_limits_speed():
+    arm, driver = made(box_min=(0.245, -0.35, 0.0), joint_margin=0.03)
+    # Home is outside of this box by 5 mm, and so was the arm: no further out, and a millimetre more is no reason to stay.
+    driver.knots[0] = (driver.clock.now(), 0.12, 0.0, 0.0, 0.0, 0.0, 0.0, 0.05)
+    arm.home()
+    assert np.abs(where(driver)).max() < 2e-3
+    found = {name for name, *_ in judged(driver, arm.config)}
+    assert found <= {"box_min"}

@@ -16,8 +16,8 @@ from uva_agents.envs.arx_x5.interface import DriverError, Waypoint
 from uva_agents.envs.arx_x5.limits import X5
 from uva_agents.envs.arx_x5.safety import Kind, Mode, SafeArm, SafetyConfig
 
-FEW, MANY = 100, 10_000
-"""Sequences in the tests that always run, and in the one that takes minutes."""
+FEW, MANY = 60, 10_000
+"""Sequences in each of the tests that always run, and in the one that takes minutes."""
 
 CONFIGS = (
     SafetyConfig(damp_after_s=0.4),
