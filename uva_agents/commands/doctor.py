@@ -56,7 +56,7 @@ def diagnose() -> Iterator[Finding]:
     yield _torchvision()
     yield _tried("diffusers", _diffusers)
     if importlib.util.find_spec("mujoco") is not None:
-        yield _tried("MuJoCo rendering", _mujoco_rendering, core=False)
+        yield _tried("MuJoCo drawing", _mujoco_rendering, core=False)
     yield _tried("ffmpeg", _ffmpeg)
     for env_id in sorted(name for name in gym.registry if name.startswith("uva/")):
         yield _tried(env_id, functools.partial(_step, env_id), core=env_id in _CORE_ENVS)
