@@ -21,7 +21,7 @@ MOST = 1 << 16
 """Observations in one call. More are a mistake in a shape, found before memory is asked for."""
 _LONGEST = 1 << 40
 """Bytes of a video: more would be worked on for days."""
-_LARGEST = 1 << 33
+_LARGEST = 1 << 31
 """Bytes of one array of an observation, or of a batch. More are a mistake in a shape, too."""
 
 
