@@ -54,12 +54,12 @@ def run(args: argparse.Namespace) -> int:
 
     from uva_agents.agents import UVA, InverseModel
 
+    out = check_folder_target(args.out or Path("outputs/label") / args.video.stem)
     model = UVA.from_pretrained(args.weights, device=args.device)
     spec, hz = model.bundle.spec, model.bundle.spec.control_hz
     frames, seconds = read_video(args.video, args.fps, hz)
     index = resampled(seconds, hz)
     part = chosen(frames[0].shape[:2], spec.image_shape, args.crop)
-    out = check_folder_target(args.out or Path("outputs/label") / args.video.stem)
     video = np.stack([fit(frames[i][part], spec.image_shape) for i in index])
     inverse = InverseModel(model, draws=args.draws)
     with Progress(disable=args.quiet) as bar:
