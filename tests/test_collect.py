@@ -23,7 +23,7 @@ def test_a_buffer_written_by_episode_equals_one_written_at_once(tmp_path):
     rng = np.random.default_rng(0)
     lengths = [3, 200, 128, 1, 90]
     whole: dict[str, np.ndarray] = {
-        "img": rng.integers(0, 256, (sum(lengths), 4, 4, 3), dtype=np.uint8),
+        "img": rng.integers(0, 256, (sum(lengths), 8, 8, 3), dtype=np.uint8),
         "action": rng.normal(size=(sum(lengths), 2)).astype(np.float32),
     }
     ends = np.cumsum(lengths)
