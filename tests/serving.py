@@ -184,7 +184,7 @@ def raw_client(url: str, *args: Any, **options: Any) -> Iterator[RawClient]:
 
 def tcp(port: int, *, upgrade: bool = False) -> socket.socket:
     """A connection by hand; with ``upgrade``, past the websocket handshake."""
-    s = socket.create_connection(("127.0.0.1", port), timeout=10)
+    s = socket.create_connection(("127.0.0.1", port), timeout=60)
     if upgrade:
         s.sendall(
             b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -204,7 +204,7 @@ def seconds_until_hung_up(s: socket.socket) -> float:
 def health_s(port: int) -> float:
     """Seconds of one health check; raises if the answer is not 200."""
     began = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/healthz")
     answer = connection.getresponse()
     assert (answer.status, answer.read()) == (200, b"OK\n")
