@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 from uva_agents.data.lerobot_writer import write_lerobot
 from uva_agents.data.readers.dataset import Dataset
 from uva_agents.data.replay_buffer import write_replay_buffer_by_episode
-from uva_agents.errors import InputError
+from uva_agents.errors import InputError, MachineError
+from uva_agents.utils.files import check_folder_target
 
 Progress = Callable[[int, int], None]
 """Called with (episodes done, all)."""
@@ -61,10 +63,10 @@ def convert_dataset(
         raise InputError(f"names of cameras and numbers are LeRobot's, and to={to!r} has none")
     tasks = dataset.tasks if task is None else (task,) * len(dataset)
     episodes = dataset.episodes  # checks everything before anything is written
-    partial = out.with_name(f"{out.name}.partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    if to == "lerobot" and hz is None:
+        raise ValueError(f"{dataset.path} does not say its control rate, which LeRobot needs: pass --hz")
+    hold = _beside(out)
+    partial = hold / "new"
     try:
         if to == "zarr":
             attributes = {
@@ -78,15 +80,28 @@ def convert_dataset(
                 attributes={key: value for key, value in attributes.items() if value is not None},
             )
         else:
-            if hz is None:
-                raise ValueError(f"{dataset.path} does not say its control rate, which LeRobot needs: pass --hz")
+            assert hz is not None
             write_lerobot(
                 partial, episodes, control_hz=hz, tasks=tasks, cameras=cameras, names=names, progress=progress
             )
+        _move_into_place(partial, out, hold / "old")
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(hold, ignore_errors=True)
         raise
-    _move_into_place(partial, out)
+    shutil.rmtree(hold, ignore_errors=True)
+
+
+def _beside(out: Path) -> Path:
+    """A new folder on the disk of ``out``, of a name that nothing has: whatever lies beside ``out`` is somebody's.
+
+    Raises:
+        MachineError: it cannot be made.
+    """
+    parent = check_folder_target(out.parent)
+    try:
+        return Path(tempfile.mkdtemp(dir=parent, prefix=f".{out.name}.", suffix=".partial"))
+    except OSError as error:
+        raise MachineError(f"{out} cannot be written: {error.strerror}") from error
 
 
 def _rows(dataset: Dataset, progress: Progress | None) -> Iterator[dict[str, np.ndarray]]:
@@ -97,13 +112,14 @@ def _rows(dataset: Dataset, progress: Progress | None) -> Iterator[dict[str, np.
             progress(i + 1, len(dataset))
 
 
-def _move_into_place(partial: Path, out: Path) -> None:
-    old = out.with_name(f"{out.name}.old")
-    if out.exists():
-        # Two renames: at no moment is there half of either.
-        out.rename(old)
-    partial.rename(out)
-    if old.is_dir():
-        shutil.rmtree(old)
-    elif old.exists():
-        old.unlink()
+def _move_into_place(partial: Path, out: Path, old: Path) -> None:
+    if not (out.exists() or out.is_symlink()):
+        partial.rename(out)
+        return
+    # Two renames: at no moment is there half of either.
+    out.rename(old)
+    try:
+        partial.rename(out)
+    except BaseException:
+        old.rename(out)
+        raise
