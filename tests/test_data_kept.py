@@ -42,3 +42,35 @@ def test_a_conversion_leaves_what_lies_beside_its_target_alone(tmp_path):
     assert [(tmp_path / name / "mine").read_text() for name in ("out.partial", "out.old")] == ["mine", "mine"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.zarr", "out", "out.old", "out.partial"]
     assert len(open_dataset(out)) == 2
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        1.67e9 + np.arange(N) * 0.1,
+        1e8 + np.arange(N) * 0.1,
+        1000 + np.arange(N) * 1e-6,
+        1 + np.arange(N) * 1e-9,
+        np.repeat([1.6e9, 1.7e9], 4) + np.arange(N) * 0.1,  # a day's pause has a reach that float32 keeps
+        (np.arange(N) + 1) * 1e-46,
+    ],
+)
+def test_floats_whose_steps_float32_would_lose_are_left_out_and_an_error_in_actions(tmp_path, times):
+    dataset = open_dataset(_buffer(tmp_path / "in.zarr", stamp=times))
+    assert "stamp" not in dataset.arrays and "float32 rounds them" in dataset.left_out["stamp"]
+    with pytest.raises(ValueError, match=r"'action' has numbers up to .* subtract an offset"):
+        open_dataset(tmp_path / "in.zarr", fields={"action": "stamp"})
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        np.random.default_rng(0).normal(size=(N, 3)),
+        np.full(N, 1.67e9 + 0.1),  # says nothing, so nothing is lost
+        np.where(np.arange(N) < 4, 0.8, 0.3) + np.random.default_rng(0).normal(size=N) * 1e-10,  # at rest, twice
+        np.array([np.nan, np.inf, 1e300, 0.5, 0.25, 0.1, 0.3, 0.7]),
+        180 * np.random.default_rng(0).normal(size=N),
+    ],
+)
+def test_floats_that_move_as_before_in_float32_are_kept(tmp_path, numbers):
+    assert "more" in open_dataset(_buffer(tmp_path / "in.zarr", more=numbers)).arrays
