@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import zarr
@@ -74,3 +75,24 @@ def test_floats_whose_steps_float32_would_lose_are_left_out_and_an_error_in_acti
 )
 def test_floats_that_move_as_before_in_float32_are_kept(tmp_path, numbers):
     assert "more" in open_dataset(_buffer(tmp_path / "in.zarr", more=numbers)).arrays
+
+
+def _demonstrations(path: Path, *, libero: bool = False) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        if libero:
+            data.attrs["bddl_file_name"] = "x.bddl"
+        demo = data.create_group("demo_0")
+        demo["actions"] = np.random.default_rng(0).normal(size=(4, 7))
+        demo["obs/agentview_rgb"] = np.random.default_rng(1).integers(0, 255, (4, 16, 16, 3)).astype(np.uint8)
+    return path
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_files_of_which_only_some_are_stored_upside_down_are_not_opened_together(tmp_path, first):
+    _demonstrations(tmp_path / "both" / "a.hdf5", libero=first)
+    _demonstrations(tmp_path / "both" / "b.hdf5", libero=not first)
+    libero, other = ("a", "b") if first else ("b", "a")
+    with pytest.raises(ValueError, match=rf"{libero}.hdf5 is LIBERO's.* {other}.hdf5 does not say"):
+        open_dataset(tmp_path / "both")

@@ -58,6 +58,12 @@ def read_demonstrations(path: Path) -> Stored:
             raise DataError(
                 f"{part.path.name} and {first.path.name} do not hold the same arrays; they differ in {', '.join(different)}"
             )
+        if part.libero != first.libero:
+            ours, other = (part, first) if part.libero else (first, part)
+            raise DataError(
+                f"{ours.path.name} is LIBERO's, whose pictures are stored upside down, and {other.path.name} does not say that it is "
+                "(no attribute bddl_file_name of data/): open them one by one, or add the attribute"
+            )
         if part.control_hz != first.control_hz:
             text = f"{part.path.name} was recorded at {part.control_hz} Hz, {first.path.name} at {first.control_hz} Hz"
             holes.append(Hole(text, str(part.path)))
