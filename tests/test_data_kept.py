@@ -96,3 +96,29 @@ def test_files_of_which_only_some_are_stored_upside_down_are_not_opened_together
     libero, other = ("a", "b") if first else ("b", "a")
     with pytest.raises(ValueError, match=rf"{libero}.hdf5 is LIBERO's.* {other}.hdf5 does not say"):
         open_dataset(tmp_path / "both")
+
+
+def test_links_to_demonstrations_outside_of_the_folder_are_not_opened(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.hdf5").symlink_to(_demonstrations(tmp_path / "out" / "a.hdf5"))
+    with pytest.raises(ValueError, match=r"a.hdf5 is a link to .*, outside the dataset's folder"):
+        open_dataset(tmp_path / "in")
+    assert len(open_dataset(tmp_path / "in" / "a.hdf5")) == 1  # named by the user
+
+
+def test_no_wrist_camera_of_lerobot_stands_for_the_scene_while_there_is_another(tmp_path):
+    side = np.random.default_rng(0).integers(0, 255, (N, 16, 16, 3)).astype(np.uint8)
+    convert_dataset(
+        open_dataset(_buffer(tmp_path / "in.zarr", left_wrist=side, right_wrist=side)),
+        tmp_path / "out",
+        "lerobot",
+        control_hz=10,
+        cameras={f"pixels_{s}_wrist": f"observation.images.{s}_wrist" for s in ("left", "right")},
+    )
+    info = tmp_path / "out" / "meta" / "info.json"
+    said = json.loads(info.read_text())
+    said["features"] = dict(sorted(said["features"].items(), key=lambda item: "wrist" not in item[0]))
+    info.write_text(json.dumps(said))
+    found = open_dataset(tmp_path / "out").sources
+    assert [name for name in found if name.startswith("pixels")] == ["pixels", "pixels_left_wrist", "pixels_right_wrist"]
+    assert "wrist" not in found["pixels"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uva_agents.data.contained import contained
 from uva_agents.data.fields import Field
 from uva_agents.data.holes import Hole
 from uva_agents.data.lazy import LazyFrames
@@ -44,11 +45,14 @@ def read_demonstrations(path: Path) -> Stored:
     UVA, and its environments run at the rate that the file says.
 
     Raises:
-        DataError: a file that cannot be opened or has no demonstration; files that do not hold the same. What is wrong with single
+        DataError: a file that cannot be opened, has no demonstration, or is a link out of the folder; files that do not hold the same. What is wrong with single
             demonstrations and arrays is in :attr:`Stored.holes`.
         MissingExtraError: h5py is not installed.
     """
-    parts = [Demonstrations(file) for file in hdf5_files(path)]
+    files = hdf5_files(path)
+    for file in files if path.is_dir() else ():
+        contained(path, file.name)
+    parts = [Demonstrations(file) for file in files]
     first = parts[0]
     holes: list[Hole] = []
     begin = 0
