@@ -122,3 +122,70 @@ def test_no_wrist_camera_of_lerobot_stands_for_the_scene_while_there_is_another(
     found = open_dataset(tmp_path / "out").sources
     assert [name for name in found if name.startswith("pixels")] == ["pixels", "pixels_left_wrist", "pixels_right_wrist"]
     assert "wrist" not in found["pixels"]
+
+
+def _described(path: Path) -> Path:
+    root = zarr.open_group(str(_buffer(path)), mode="r+")
+    root.attrs.update({"control_hz": 10, "tasks": ["a", "b"], "env": "uva/PushT-v0", "camera": {"fx": 3}})
+    meta = root["meta"]
+    meta.create_array("success", data=np.array([1, 0]))
+    meta.create_array("bins", data=np.arange(5.0))
+    return path
+
+
+def test_a_buffer_keeps_its_attributes_and_what_it_says_of_episodes(tmp_path):
+    out = tmp_path / "out.zarr"
+    assert convert_dataset(open_dataset(_described(tmp_path / "in.zarr"), episodes=[1]), out, "zarr") == ()
+    root = zarr.open_group(str(out), mode="r")
+    assert dict(root.attrs) == {
+        "control_hz": 10,
+        "tasks": ["b"],
+        "env": "uva/PushT-v0",
+        "camera": {"fx": 3},
+        "converted_from": "zarr",
+    }
+    assert root["meta/success"][:].tolist() == [0] and root["meta/bins"][:].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_what_a_conversion_has_no_place_for_is_status_1_until_it_is_named(tmp_path, capsys):
+    given = ["data", "convert", str(_described(tmp_path / "in.zarr")), str(tmp_path / "out"), "--to", "lerobot", "--quiet"]
+    assert main(given) == 1
+    said = capsys.readouterr().err
+    for key in ("attributes/env", "attributes/camera", "meta/success", "meta/bins"):
+        assert f"{key} (nothing to hold it in lerobot)" in said
+    assert main([*given, "--force", "--skip", "env", "--skip", "camera", "--skip", "meta/success", "--skip", "bins"]) == 0
+    root = zarr.open_group(str(tmp_path / "in.zarr"), mode="r+")
+    root["data/action"].attrs["unit"] = "m"
+    root.create_group("extra")
+    found = convert_dataset(open_dataset(tmp_path / "in.zarr"), tmp_path / "out.zarr", "zarr")
+    assert sorted(found) == ["data/action/attributes", "extra"]
+
+
+def test_a_converted_recording_opens_with_the_arrays_rate_and_tasks_that_it_was_written_from(tmp_path):
+    rng = np.random.default_rng(1)
+    side = rng.integers(0, 255, (N, 16, 16, 3)).astype(np.uint8)
+    poses = {f"robot0_{name}": rng.normal(size=(N, 3)) for name in ("eef_pos", "eef_rot_axis_angle")}
+    umi = _buffer(tmp_path / "in.zarr", camera0_rgb=side, robot0_gripper_width=rng.random((N, 1)), **poses)
+    source = open_dataset(umi)
+    assert (source.format, source.control_hz, source.control_hz_assumed) == ("umi", 59.94, True)
+    convert_dataset(source, tmp_path / "out.zarr", "zarr", control_hz=20, task="fold")
+    for path, format in ((tmp_path / "out.zarr", None), (umi, "umi")):
+        if format:
+            zarr.open_group(str(umi), mode="r+").attrs.update({"control_hz": 20, "tasks": ["fold", "fold"]})
+        found = open_dataset(path, format=format)
+        assert (found.control_hz, found.tasks, found.control_hz_assumed) == (20, ("fold", "fold"), False)
+        assert set(found.arrays) == set(source.arrays)
+        for name, value in source.arrays.items():
+            np.testing.assert_array_equal(np.asarray(found.arrays[name]), np.asarray(value), name)
+
+
+def test_pictures_and_numbers_of_the_same_name_do_not_replace_each_other(tmp_path):
+    pictures = np.random.default_rng(1).integers(0, 255, (N, 16, 16, 3)).astype(np.uint8)
+    source = _buffer(tmp_path / "in.zarr", pixels=pictures)
+    root = zarr.open_group(str(source), mode="r+")
+    del root["data/img"]
+    root["data"].create_array("img", data=np.arange(5.0 * N, dtype=np.float32).reshape(N, 5))
+    convert_dataset(open_dataset(source), tmp_path / "out.zarr", "zarr")
+    found = open_dataset(tmp_path / "out.zarr").arrays
+    np.testing.assert_array_equal(np.asarray(found["pixels"]), pictures)
+    assert found["img"].shape == (N, 5)

@@ -11,6 +11,7 @@ import numpy as np
 
 from uva_agents.data.lerobot_writer import write_lerobot
 from uva_agents.data.readers.dataset import Dataset
+from uva_agents.data.readers.zarr_buffer import CONVERTED
 from uva_agents.data.replay_buffer import write_replay_buffer_by_episode
 from uva_agents.errors import InputError, MachineError
 from uva_agents.utils.files import check_folder_target
@@ -34,7 +35,7 @@ def convert_dataset(
     cameras: Mapping[str, str] | None = None,
     names: Mapping[str, Sequence[str]] | None = None,
     progress: Progress | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Write ``dataset`` at ``out``. It is written beside ``out`` and moved into place at the end.
 
     Args:
@@ -44,6 +45,9 @@ def convert_dataset(
         task: an instruction for every episode, in place of what the dataset says.
         cameras, names: of LeRobot's features, see :func:`~uva_agents.data.lerobot_writer.write_lerobot`.
         progress: called after each episode.
+
+    Returns:
+        Keys of what the dataset has and ``out`` has not: what could not be read, and what ``to`` has no place for.
 
     Raises:
         ValueError: ``out`` exists; unknown target; no rate (LeRobot needs one); data that :class:`Episodes` refuses.
@@ -65,18 +69,22 @@ def convert_dataset(
     episodes = dataset.episodes  # checks everything before anything is written
     if to == "lerobot" and hz is None:
         raise ValueError(f"{dataset.path} does not say its control rate, which LeRobot needs: pass --hz")
+    # zarr has a place for everything but attributes of single arrays and other groups.
+    kept = {key: value for key, value in dataset.beside.items() if to == "zarr" and value is not None}
     hold = _beside(out)
     partial = hold / "new"
     try:
         if to == "zarr":
             attributes = {
+                **{key.removeprefix("attributes/"): v for key, v in kept.items() if key.startswith("attributes/")},
                 "control_hz": hz,
                 "tasks": list(tasks or ()) or None,
-                "converted_from": dataset.format,
+                CONVERTED: dataset.format,
             }
             write_replay_buffer_by_episode(
                 partial,
                 _rows(dataset, progress),
+                meta={key.removeprefix("meta/"): v for key, v in kept.items() if key.startswith("meta/")},
                 attributes={key: value for key, value in attributes.items() if value is not None},
             )
         else:
@@ -89,6 +97,7 @@ def convert_dataset(
         shutil.rmtree(hold, ignore_errors=True)
         raise
     shutil.rmtree(hold, ignore_errors=True)
+    return (*dataset.left_out, *(key for key in dataset.beside if key not in kept))
 
 
 def _beside(out: Path) -> Path:
@@ -107,9 +116,15 @@ def _beside(out: Path) -> Path:
 def _rows(dataset: Dataset, progress: Progress | None) -> Iterator[dict[str, np.ndarray]]:
     starts = dataset.starts
     for i, (start, end) in enumerate(zip(starts, dataset.ends, strict=True)):
-        yield {ZARR_NAMES.get(name, name): np.asarray(value[start:end]) for name, value in dataset.arrays.items()}
+        yield {_zarr_name(name, dataset): np.asarray(value[start:end]) for name, value in dataset.arrays.items()}
         if progress is not None:
             progress(i + 1, len(dataset))
+
+
+def _zarr_name(name: str, dataset: Dataset) -> str:
+    """Its own where another array has the usual one."""
+    usual = ZARR_NAMES.get(name, name)
+    return name if usual in dataset.arrays else usual
 
 
 def _move_into_place(partial: Path, out: Path, old: Path) -> None:
