@@ -189,3 +189,19 @@ def test_pictures_and_numbers_of_the_same_name_do_not_replace_each_other(tmp_pat
     found = open_dataset(tmp_path / "out.zarr").arrays
     np.testing.assert_array_equal(np.asarray(found["pixels"]), pictures)
     assert found["img"].shape == (N, 5)
+
+
+def test_masks_and_arguments_of_demonstrations_are_kept_or_named(tmp_path):
+    path = _demonstrations(tmp_path / "a.hdf5")
+    with h5py.File(path, "a") as file:
+        file["data"].attrs.update({"env_args": '{"env_name": "Lift"}', "total": 8})
+        file.copy("data/demo_0", "data/demo_1")
+        file["data/demo_1"].attrs.update({"num_samples": 4, "model_file": "<x/>"})
+        file["mask/valid"] = np.array([b"demo_1"])
+    lost = convert_dataset(open_dataset(path), tmp_path / "out.zarr", "zarr")
+    assert lost == ("data/demo_N/attributes",)
+    root = zarr.open_group(str(tmp_path / "out.zarr"), mode="r")
+    assert root.attrs["env_args"] == '{"env_name": "Lift"}' and "total" not in root.attrs
+    assert root["meta/mask_valid"][:].tolist() == [False, True]
+    lost = convert_dataset(open_dataset(path), tmp_path / "out", "lerobot", control_hz=20)
+    assert set(lost) == {"attributes/env_args", "meta/mask_valid", "data/demo_N/attributes"}

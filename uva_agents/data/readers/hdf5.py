@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from uva_agents.data.readers.dataset import Stored
 from uva_agents.data.readers.demonstrations import Demonstrations
 from uva_agents.data.readers.metadata import usual_camera
 from uva_agents.errors import DataError
-
-if TYPE_CHECKING:
-    pass
 
 SUFFIXES = (".hdf5", ".h5")
 _ROBOMIMIC_CAMERAS = ("sideview_image", "agentview_image", "frontview_image", "robot0_eye_in_hand_image")
@@ -105,7 +102,21 @@ def read_demonstrations(path: Path) -> Stored:
         notes=tuple(notes),
         left_out=left_out,
         holes=tuple(holes),
+        beside=_beside(parts),
     )
+
+
+def _beside(parts: list[Demonstrations]) -> dict[str, Any]:
+    """What the files hold beside steps: masks one after another, attributes where all files say the same."""
+    found: dict[str, Any] = {}
+    for key in dict.fromkeys(key for part in parts for key in part.beside):
+        values = [part.beside.get(key) for part in parts]
+        if key.startswith("meta/") and any(isinstance(value, np.ndarray) for value in values):
+            masks = [np.zeros(len(p.lengths), bool) if v is None else v for p, v in zip(parts, values, strict=True)]
+            found[key] = np.concatenate(masks)
+        else:
+            found[key] = values[0] if all(value == values[0] for value in values) else None
+    return found
 
 
 def shifted(hole: Hole, begin: int) -> Hole:
