@@ -1,6 +1,7 @@
 """Conversions keep what is stored, and what lies beside them; what they cannot keep they name."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -10,6 +11,7 @@ import zarr
 
 from uva_agents.cli import main
 from uva_agents.data import convert_dataset, open_dataset
+from uva_agents.errors import InputError
 
 N = 8
 
@@ -205,3 +207,14 @@ def test_masks_and_arguments_of_demonstrations_are_kept_or_named(tmp_path):
     assert root["meta/mask_valid"][:].tolist() == [False, True]
     lost = convert_dataset(open_dataset(path), tmp_path / "out", "lerobot", control_hz=20)
     assert set(lost) == {"attributes/env_args", "meta/mask_valid", "data/demo_N/attributes"}
+
+
+def test_a_rate_that_contradicts_the_data_is_refused(tmp_path):
+    dataset = open_dataset(_described(tmp_path / "in.zarr"))
+    for to in ("zarr", "lerobot"):
+        with pytest.raises(InputError, match=r"says 10 steps per second, and --hz says 20"):
+            convert_dataset(dataset, tmp_path / "out", to, control_hz=20)
+    convert_dataset(dataset, tmp_path / "out", "zarr", control_hz=10)
+    said = replace(dataset, control_hz=10.5)  # of which LeRobot takes a whole number
+    convert_dataset(said, tmp_path / "lerobot", "lerobot", control_hz=11)
+    assert open_dataset(tmp_path / "lerobot").control_hz == 11

@@ -16,6 +16,8 @@ from uva_agents.data.replay_buffer import write_replay_buffer_by_episode
 from uva_agents.errors import InputError, MachineError
 from uva_agents.utils.files import check_folder_target
 
+_SAME_RATE = 0.005
+"""Of a rate: what cameras round (59.94 is 60)."""
 Progress = Callable[[int, int], None]
 """Called with (episodes done, all)."""
 
@@ -40,7 +42,7 @@ def convert_dataset(
 
     Args:
         to: ``"lerobot"`` (v3: parquet and mp4, pictures lose a little) or ``"zarr"`` (replay buffer, exact).
-        control_hz: steps per second, where the dataset does not say.
+        control_hz: steps per second, where the dataset does not say, or as LeRobot's whole number.
         force: replace ``out``.
         task: an instruction for every episode, in place of what the dataset says.
         cameras, names: of LeRobot's features, see :func:`~uva_agents.data.lerobot_writer.write_lerobot`.
@@ -50,6 +52,7 @@ def convert_dataset(
         Keys of what the dataset has and ``out`` has not: what could not be read, and what ``to`` has no place for.
 
     Raises:
+        InputError: ``control_hz`` is not the rate that the dataset says.
         ValueError: ``out`` exists; unknown target; no rate (LeRobot needs one); data that :class:`Episodes` refuses.
     """
     out = Path(out)
@@ -63,6 +66,7 @@ def convert_dataset(
     hz = control_hz if control_hz is not None else dataset.control_hz
     if hz is not None and not 0 < hz < 10_000:
         raise ValueError(f"control_hz={hz}: steps per second, above 0")
+    _check_rate(dataset, control_hz, to)
     if to != "lerobot" and (cameras or names):
         raise InputError(f"names of cameras and numbers are LeRobot's, and to={to!r} has none")
     tasks = dataset.tasks if task is None else (task,) * len(dataset)
@@ -98,6 +102,23 @@ def convert_dataset(
         raise
     shutil.rmtree(hold, ignore_errors=True)
     return (*dataset.left_out, *(key for key in dataset.beside if key not in kept))
+
+
+def _check_rate(dataset: Dataset, given: float | None, to: str) -> None:
+    """That a rate that is given is the one that the data say, but for what LeRobot's whole numbers round.
+
+    Raises:
+        InputError: it is another.
+    """
+    said = dataset.control_hz
+    if given is None or said is None or dataset.control_hz_assumed or abs(given - said) <= _SAME_RATE * said:
+        return
+    if to == "lerobot" and abs(given - said) < 1:
+        return
+    raise InputError(
+        f"{dataset.path} says {said:g} steps per second, and --hz says {given:g}: no steps are left out or added here, so they would "
+        "be of another speed; leave --hz away, or correct the rate in the data"
+    )
 
 
 def _beside(out: Path) -> Path:
