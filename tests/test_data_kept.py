@@ -11,7 +11,9 @@ import zarr
 
 from uva_agents.cli import main
 from uva_agents.data import convert_dataset, open_dataset
-from uva_agents.errors import InputError
+from uva_agents.data.fields import Field
+from uva_agents.data.inspect import inspect_path
+from uva_agents.errors import DataError, InputError
 
 N = 8
 
@@ -122,7 +124,11 @@ def test_no_wrist_camera_of_lerobot_stands_for_the_scene_while_there_is_another(
     said["features"] = dict(sorted(said["features"].items(), key=lambda item: "wrist" not in item[0]))
     info.write_text(json.dumps(said))
     found = open_dataset(tmp_path / "out").sources
-    assert [name for name in found if name.startswith("pixels")] == ["pixels", "pixels_left_wrist", "pixels_right_wrist"]
+    assert [name for name in found if name.startswith("pixels")] == [
+        "pixels",
+        "pixels_left_wrist",
+        "pixels_right_wrist",
+    ]
     assert "wrist" not in found["pixels"]
 
 
@@ -150,12 +156,22 @@ def test_a_buffer_keeps_its_attributes_and_what_it_says_of_episodes(tmp_path):
 
 
 def test_what_a_conversion_has_no_place_for_is_status_1_until_it_is_named(tmp_path, capsys):
-    given = ["data", "convert", str(_described(tmp_path / "in.zarr")), str(tmp_path / "out"), "--to", "lerobot", "--quiet"]
+    given = [
+        "data",
+        "convert",
+        str(_described(tmp_path / "in.zarr")),
+        str(tmp_path / "out"),
+        "--to",
+        "lerobot",
+        "--quiet",
+    ]
     assert main(given) == 1
     said = capsys.readouterr().err
     for key in ("attributes/env", "attributes/camera", "meta/success", "meta/bins"):
         assert f"{key} (nothing to hold it in lerobot)" in said
-    assert main([*given, "--force", "--skip", "env", "--skip", "camera", "--skip", "meta/success", "--skip", "bins"]) == 0
+    assert (
+        main([*given, "--force", "--skip", "env", "--skip", "camera", "--skip", "meta/success", "--skip", "bins"]) == 0
+    )
     root = zarr.open_group(str(tmp_path / "in.zarr"), mode="r+")
     root["data/action"].attrs["unit"] = "m"
     root.create_group("extra")
@@ -218,3 +234,47 @@ def test_a_rate_that_contradicts_the_data_is_refused(tmp_path):
     said = replace(dataset, control_hz=10.5)  # of which LeRobot takes a whole number
     convert_dataset(said, tmp_path / "lerobot", "lerobot", control_hz=11)
     assert open_dataset(tmp_path / "lerobot").control_hz == 11
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"pixels": Field(("img", "img"))}, r"'pixels' is a camera and takes the pictures of one stored key"),
+        ({"pixels": Field("img", columns=(0,))}, r"'pixels' is a camera .* not columns"),
+        (
+            {"action": Field("action", columns=slice(5, 9))},
+            r"columns slice\(5, 9, None\) are not all there: action has 2",
+        ),
+        ({"action": Field("action", columns=slice(1, 9))}, r"are not all there"),
+        ({"action": Field("action", columns=slice(1, 1))}, r"are not all there"),
+        ({"action": Field("action", columns=(0, 2))}, r"columns \(0, 2\) are not all there"),
+        ({"action": Field("action", columns=())}, r"are not all there"),
+        ({"action": ""}, r"lacks a name"),
+        ({"action": Field(())}, r"lacks a name"),
+        ({"": "action"}, r"lacks a name"),
+    ],
+)
+def test_fields_that_mean_nothing_are_refused_by_name(tmp_path, fields, why):
+    with pytest.raises(ValueError, match=why):
+        open_dataset(_buffer(tmp_path / "in.zarr"), fields=fields)
+
+
+def test_columns_from_the_end_are_taken(tmp_path):
+    source = open_dataset(_buffer(tmp_path / "in.zarr"))
+    for columns in (slice(-1, None), (-1,), slice(1, 2)):
+        found = open_dataset(source.path, fields={"action": Field("action", columns=columns)})
+        np.testing.assert_array_equal(found.arrays["action"], source.arrays["action"][:, 1:])
+
+
+@pytest.mark.parametrize(("format", "why"), [("minari", "main_data"), ("hdf5", "no file .hdf5"), ("video", "no video")])
+def test_another_format_than_the_path_holds_is_refused_by_name(tmp_path, format, why):
+    with pytest.raises(DataError, match=why):
+        open_dataset(_buffer(tmp_path / "in.zarr"), format=format)
+
+
+def test_a_file_in_which_every_demonstration_is_bad_is_looked_at(tmp_path):
+    path = _demonstrations(tmp_path / "a.hdf5")
+    with h5py.File(path, "a") as file:
+        file["data/demo_0/rewards"] = np.zeros(3)
+    found = inspect_path(path)
+    assert found.worst == "error" and found.skip == (0,) and found.lengths.tolist() == [0]

@@ -56,14 +56,16 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=A,B,...",
         help="lerobot: names of the numbers of an array, for example action=x,y (default: dim_0, dim_1, ...)",
     )
-    parser.add_argument("--hz", type=float, default=None, help="steps per second, where the data do not say")
+    parser.add_argument(
+        "--hz", type=float, default=None, help="steps per second, where the data do not say, or LeRobot's whole number"
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(action=convert)
 
 
 def convert(args: argparse.Namespace) -> int:
-    """Write a dataset in another format. 1 if an array of it is left out that ``--skip`` does not name.
+    """Write a dataset in another format. 1 if something of it is left out that ``--skip`` does not name.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`uva_agents.data.open_dataset` and :func:`uva_agents.data.convert_dataset`.

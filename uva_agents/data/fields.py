@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uva_agents.errors import DataError
+from uva_agents.errors import DataError, InputError
 
 _EXACT = 2**24
 """Whole numbers up to here are exact in float32."""
@@ -46,16 +46,32 @@ class Field:
         return len(self.keys) == 1 and self.columns is None
 
     def take(self, read: Callable[[str], np.ndarray]) -> np.ndarray:
-        """The array (N, ...) from what ``read(key)`` gives, in its own type."""
+        """The array (N, ...) from what ``read(key)`` gives, in its own type.
+
+        Raises:
+            InputError: columns that are not there.
+        """
         parts = [read(key) for key in self.keys]
         value = parts[0]
         if len(parts) > 1:
             value = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=-1)
         if self.columns is not None:
+            self._check_columns(value.shape)
             value = value[..., list(self.columns) if isinstance(self.columns, tuple) else self.columns]
         if self.flatten:
             value = value.reshape(len(value), math.prod(value.shape[1:]))
         return value
+
+    def _check_columns(self, shape: tuple[int, ...]) -> None:
+        """A slice that reaches beyond is cut by numpy, down to nothing, without a word."""
+        width = shape[-1] if len(shape) > 1 else 0
+        if isinstance(self.columns, slice):
+            ends = [end for end in (self.columns.start, self.columns.stop) if end is not None]
+            good = all(-width <= end <= width for end in ends) and len(range(*self.columns.indices(width))) > 0
+        else:
+            good = bool(self.columns) and all(-width <= column < width for column in self.columns or ())
+        if not good:
+            raise InputError(f"columns {self.columns} are not all there: {' + '.join(self.keys)} has {width} a row")
 
 
 def require_key(key: str, known: Iterable[str], *, name: str, source: str, under: str = "") -> None:

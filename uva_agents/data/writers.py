@@ -116,7 +116,7 @@ def _check_rate(dataset: Dataset, given: float | None, to: str) -> None:
     if to == "lerobot" and abs(given - said) < 1:
         return
     raise InputError(
-        f"{dataset.path} says {said:g} steps per second, and --hz says {given:g}: no steps are left out or added here, so they would "
+        f"{dataset.path} says {said:g} steps per second, and --hz says {given:g}: no steps are left out or added here, they would "
         "be of another speed; leave --hz away, or correct the rate in the data"
     )
 

@@ -182,10 +182,13 @@ def to_dataset(
         lenient: keep what can be read in spite of holes, and say the rest in :attr:`Dataset.holes`.
 
     Raises:
+        InputError: a field without a name, or a camera of several keys or columns.
         DataError: a hole that touches what is kept, a key that does not exist, a camera where numbers are wanted or the other way
             round, no episode, lengths that differ.
     """
     asked = {name: Field(value) if isinstance(value, str) else value for name, value in (fields or {}).items()}
+    for name, origin in asked.items():
+        _check_field(name, origin)
     wanted = {**stored.defaults, **asked}
     holes = [*_replaced(stored.holes, asked)]
     if needed is not None:
@@ -264,6 +267,15 @@ def to_dataset(
         control_hz_assumed=stored.control_hz_assumed,
     )
     return dataset if numbers is None else dataset.select(numbers)
+
+
+def _check_field(name: str, origin: Field) -> None:
+    if not name.strip() or not origin.keys or not all(origin.keys):
+        what = f"fields={{{name!r}: {origin.key!r}}}"
+        raise InputError(f"{what} lacks a name: give that of the array, and the stored key that it is taken from")
+    if name.startswith("pixels") and not origin.whole:
+        what = "columns" if len(origin.keys) == 1 else " + ".join(origin.keys)
+        raise InputError(f"{name!r} is a camera and takes the pictures of one stored key as they are, not {what}")
 
 
 def _replaced(holes: Iterable[Hole], asked: Mapping[str, Field]) -> Iterator[Hole]:

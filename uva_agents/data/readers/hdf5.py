@@ -42,11 +42,13 @@ def read_demonstrations(path: Path) -> Stored:
     UVA, and its environments run at the rate that the file says.
 
     Raises:
-        DataError: a file that cannot be opened, has no demonstration, or is a link out of the folder; files that do not hold the same. What is wrong with single
-            demonstrations and arrays is in :attr:`Stored.holes`.
+        DataError: a file that cannot be opened, has no demonstration, or is a link out of the folder; files that do not
+            hold the same. What is wrong with single demonstrations and arrays is in :attr:`Stored.holes`.
         MissingExtraError: h5py is not installed.
     """
     files = hdf5_files(path)
+    if not files:
+        raise DataError(f"{path} has no file {' or '.join(SUFFIXES)}: it holds no robomimic or LIBERO demonstrations")
     for file in files if path.is_dir() else ():
         contained(path, file.name)
     parts = [Demonstrations(file) for file in files]
@@ -62,7 +64,7 @@ def read_demonstrations(path: Path) -> Stored:
         if part.libero != first.libero:
             ours, other = (part, first) if part.libero else (first, part)
             raise DataError(
-                f"{ours.path.name} is LIBERO's, whose pictures are stored upside down, and {other.path.name} does not say that it is "
+                f"{ours.path.name} is LIBERO's, whose pictures are stored upside down, and {other.path.name} does not say so "
                 "(no attribute bddl_file_name of data/): open them one by one, or add the attribute"
             )
         if part.control_hz != first.control_hz:

@@ -16,7 +16,15 @@ from uva_agents.data.lazy import LazyFrames
 from uva_agents.data.readers.dataset import Stored, too_wide
 from uva_agents.data.readers.metadata import rate_of, tasks_of, usual_camera
 from uva_agents.data.replay_buffer import BLOCK_PUSH_FIELDS, PUSHT_FIELDS, read_ends
-from uva_agents.data.zarr_arrays import StoredArray, ZarrFrames, is_array, open_array, read_all, read_numbers, zarr_layout
+from uva_agents.data.zarr_arrays import (
+    StoredArray,
+    ZarrFrames,
+    is_array,
+    open_array,
+    read_all,
+    read_numbers,
+    zarr_layout,
+)
 from uva_agents.data.zarr_store import ZarrFiles
 from uva_agents.errors import DataError, UVAError
 
