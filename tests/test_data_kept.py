@@ -278,3 +278,10 @@ def test_a_file_in_which_every_demonstration_is_bad_is_looked_at(tmp_path):
         file["data/demo_0/rewards"] = np.zeros(3)
     found = inspect_path(path)
     assert found.worst == "error" and found.skip == (0,) and found.lengths.tolist() == [0]
+
+
+def test_a_buffer_with_cameras_of_no_known_name_takes_one_that_is_on_no_wrist(tmp_path):
+    side = np.random.default_rng(0).integers(0, 255, (N, 16, 16, 3)).astype(np.uint8)
+    path = _buffer(tmp_path / "in.zarr", a_wrist=side, scene=side, z_wrist=side)
+    del zarr.open_group(str(path), mode="r+")["data/img"]
+    assert open_dataset(path).sources["pixels"] == "scene"

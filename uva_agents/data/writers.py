@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,8 +11,8 @@ from uva_agents.data.lerobot_writer import write_lerobot
 from uva_agents.data.readers.dataset import Dataset
 from uva_agents.data.readers.zarr_buffer import CONVERTED
 from uva_agents.data.replay_buffer import write_replay_buffer_by_episode
-from uva_agents.errors import InputError, MachineError
-from uva_agents.utils.files import check_folder_target
+from uva_agents.errors import InputError
+from uva_agents.utils.files import replacing_folder
 
 _SAME_RATE = 0.005
 """Of a rate: what cameras round (59.94 is 60)."""
@@ -75,9 +73,7 @@ def convert_dataset(
         raise ValueError(f"{dataset.path} does not say its control rate, which LeRobot needs: pass --hz")
     # zarr has a place for everything but attributes of single arrays and other groups.
     kept = {key: value for key, value in dataset.beside.items() if to == "zarr" and value is not None}
-    hold = _beside(out)
-    partial = hold / "new"
-    try:
+    with replacing_folder(out) as partial:
         if to == "zarr":
             attributes = {
                 **{key.removeprefix("attributes/"): v for key, v in kept.items() if key.startswith("attributes/")},
@@ -96,11 +92,6 @@ def convert_dataset(
             write_lerobot(
                 partial, episodes, control_hz=hz, tasks=tasks, cameras=cameras, names=names, progress=progress
             )
-        _move_into_place(partial, out, hold / "old")
-    except BaseException:
-        shutil.rmtree(hold, ignore_errors=True)
-        raise
-    shutil.rmtree(hold, ignore_errors=True)
     return (*dataset.left_out, *(key for key in dataset.beside if key not in kept))
 
 
@@ -121,19 +112,6 @@ def _check_rate(dataset: Dataset, given: float | None, to: str) -> None:
     )
 
 
-def _beside(out: Path) -> Path:
-    """A new folder on the disk of ``out``, of a name that nothing has: whatever lies beside ``out`` is somebody's.
-
-    Raises:
-        MachineError: it cannot be made.
-    """
-    parent = check_folder_target(out.parent)
-    try:
-        return Path(tempfile.mkdtemp(dir=parent, prefix=f".{out.name}.", suffix=".partial"))
-    except OSError as error:
-        raise MachineError(f"{out} cannot be written: {error.strerror}") from error
-
-
 def _rows(dataset: Dataset, progress: Progress | None) -> Iterator[dict[str, np.ndarray]]:
     starts = dataset.starts
     for i, (start, end) in enumerate(zip(starts, dataset.ends, strict=True)):
@@ -146,16 +124,3 @@ def _zarr_name(name: str, dataset: Dataset) -> str:
     """Its own where another array has the usual one."""
     usual = ZARR_NAMES.get(name, name)
     return name if usual in dataset.arrays else usual
-
-
-def _move_into_place(partial: Path, out: Path, old: Path) -> None:
-    if not (out.exists() or out.is_symlink()):
-        partial.rename(out)
-        return
-    # Two renames: at no moment is there half of either.
-    out.rename(old)
-    try:
-        partial.rename(out)
-    except BaseException:
-        old.rename(out)
-        raise

@@ -19,6 +19,7 @@ from uva_agents.data.lazy import FrameSource, LazyFrames
 from uva_agents.data.readers.dataset import Stored, too_wide
 from uva_agents.data.readers.lerobot_frames import MissingFrames, PictureFrames
 from uva_agents.data.readers.lerobot_meta import EpisodeTable, Info, read_episodes, read_info, read_tasks
+from uva_agents.data.readers.metadata import on_wrist
 from uva_agents.data.readers.parquet import columns_of, read_table, rectangular
 from uva_agents.data.video import VideoFrames, VideoInfo, probe
 from uva_agents.errors import DataError
@@ -329,7 +330,7 @@ def _several(path: Path, tasks: Mapping[int, tuple[str, ...]], holes: _Holes) ->
 
 def _defaults(frames: dict[str, LazyFrames], numbers: dict[str, np.ndarray]) -> dict[str, Field]:
     found = {}
-    wrists = [key for key in frames if "wrist" in key]
+    wrists = [key for key in frames if on_wrist(key)]
     camera = next((key for key in frames if key not in wrists), next(iter(frames), None))
     if camera is not None:
         found["pixels"] = Field(camera)
