@@ -336,3 +336,21 @@ def test_pictures_inside_parquet_are_8_bit_colour_or_grey_of_the_size_that_is_sa
         assert mode == "P" or any("observation.images.top: " in note for note in dataset.notes)
     else:
         refused(copy, DATA, "picture observation.images.top of row 0 cannot be read")
+
+
+@pytest.mark.parametrize("place", ["rows", "table"])
+def test_a_task_that_changes_within_an_episode_is_said(copy, place):
+    both = [list(datasets.TASKS), [datasets.TASKS[1]]]
+    if place == "rows":
+        index = pq.read_table(str(copy / DATA), partitioning=None)["task_index"].to_numpy().copy()
+        index[:5] = 1
+        table(copy, DATA, task_index=index)
+        both[0].reverse()
+    else:
+        (copy / TASKS).unlink()
+    table(copy, EPISODES, tasks=both)
+    dataset = open_dataset(copy)
+    assert dataset.tasks == (", ".join(both[0]), datasets.TASKS[1])
+    assert any("the task changes within episode 0: " in note for note in dataset.notes)
+    (hole,) = open_dataset(copy, lenient=True).holes
+    assert (hole.level, hole.episodes) == ("warn", (0,))

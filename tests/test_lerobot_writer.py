@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,7 +105,8 @@ def test_words_that_do_not_fit_are_named_before_anything_is_written(tmp_path, bu
 
 
 def test_the_rate_of_cameras_is_taken_for_the_whole_number_that_it_means(tmp_path, buffer):
-    convert_dataset(open_dataset(buffer).select(np.array([0])), tmp_path / "a", "lerobot", control_hz=59.94)
+    dataset = replace(open_dataset(buffer).select(np.array([0])), control_hz=59.94)
+    convert_dataset(dataset, tmp_path / "a", "lerobot")
     assert info(tmp_path / "a")["fps"] == 60 and open_dataset(tmp_path / "a").ends.tolist() == [20]
 
 

@@ -56,14 +56,16 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=A,B,...",
         help="lerobot: names of the numbers of an array, for example action=x,y (default: dim_0, dim_1, ...)",
     )
-    parser.add_argument("--hz", type=float, default=None, help="steps per second, where the data do not say")
+    parser.add_argument(
+        "--hz", type=float, default=None, help="steps per second, where the data do not say, or LeRobot's whole number"
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(action=convert)
 
 
 def convert(args: argparse.Namespace) -> int:
-    """Write a dataset in another format. 1 if an array of it is left out that ``--skip`` does not name.
+    """Write a dataset in another format. 1 if something of it is left out that ``--skip`` does not name.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`uva_agents.data.open_dataset` and :func:`uva_agents.data.convert_dataset`.
@@ -76,12 +78,11 @@ def convert(args: argparse.Namespace) -> int:
     fields = parse_fields(args.field)
     dataset = open_dataset(args.path, format=args.format, fields=fields, episodes=args.episodes, verify=True)
     dataset = dataset.without([name for name in args.skip if name != ALL])
-    lost = {} if ALL in args.skip else dataset.left_out
     for note in dataset.notes:
         print(f"note: {note}")
     with Progress(disable=args.quiet) as bar:
         task = bar.add_task("episodes", total=len(dataset))
-        convert_dataset(
+        lost = convert_dataset(
             dataset,
             args.out,
             args.to,
@@ -96,8 +97,11 @@ def convert(args: argparse.Namespace) -> int:
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     print(f"{len(dataset)} episodes, {dataset.ends[-1]} steps: {args.out}")
+    if ALL in args.skip:
+        return 0
     for key in lost:
-        print(f"not in {args.out}: {key} (see above); --skip {key} says that this is meant", file=sys.stderr)
+        why = "see above" if key in dataset.left_out else f"nothing to hold it in {args.to}"
+        print(f"not in {args.out}: {key} ({why}); --skip {key} says that this is meant", file=sys.stderr)
     return 1 if lost else 0
 
 

@@ -9,10 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uva_agents.errors import DataError
+from uva_agents.errors import DataError, InputError
 
 _EXACT = 2**24
 """Whole numbers up to here are exact in float32."""
+_LOST, _LOST_STEP = 0.01, 0.1
+"""Shares of a column's reach, and of its usual step, that rounding may take."""
+_NOISE = 1e-12
+"""Of a number: what it moves by while it stands still."""
+_LARGE = 256.0
+"""Numbers from here on lose more than 1e-5 in float32: their single steps are looked at, too."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +46,32 @@ class Field:
         return len(self.keys) == 1 and self.columns is None
 
     def take(self, read: Callable[[str], np.ndarray]) -> np.ndarray:
-        """The array (N, ...) from what ``read(key)`` gives, in its own type."""
+        """The array (N, ...) from what ``read(key)`` gives, in its own type.
+
+        Raises:
+            InputError: columns that are not there.
+        """
         parts = [read(key) for key in self.keys]
         value = parts[0]
         if len(parts) > 1:
             value = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=-1)
         if self.columns is not None:
+            self._check_columns(value.shape)
             value = value[..., list(self.columns) if isinstance(self.columns, tuple) else self.columns]
         if self.flatten:
             value = value.reshape(len(value), math.prod(value.shape[1:]))
         return value
+
+    def _check_columns(self, shape: tuple[int, ...]) -> None:
+        """A slice that reaches beyond is cut by numpy, down to nothing, without a word."""
+        width = shape[-1] if len(shape) > 1 else 0
+        if isinstance(self.columns, slice):
+            ends = [end for end in (self.columns.start, self.columns.stop) if end is not None]
+            good = all(-width <= end <= width for end in ends) and len(range(*self.columns.indices(width))) > 0
+        else:
+            good = bool(self.columns) and all(-width <= column < width for column in self.columns or ())
+        if not good:
+            raise InputError(f"columns {self.columns} are not all there: {' + '.join(self.keys)} has {width} a row")
 
 
 def require_key(key: str, known: Iterable[str], *, name: str, source: str, under: str = "") -> None:
@@ -73,7 +95,8 @@ def as_float32(value: np.ndarray, name: str) -> np.ndarray:
     """Numbers as float32; NaN and infinity stay, and what is beyond float32 becomes infinity, which is refused by row later.
 
     Raises:
-        DataError: a whole number so large that float32 would give another.
+        DataError: a whole number so large that float32 would give another; floats whose steps float32 would lose, as those of
+            seconds since 1970.
     """
     value = np.asarray(value)
     if value.dtype.kind in "iu" and value.dtype.itemsize > 2 and value.size:
@@ -83,5 +106,40 @@ def as_float32(value: np.ndarray, name: str) -> np.ndarray:
                 f"{name} has whole numbers up to {max(-low, high)}, and float32 is exact up to {_EXACT} only: "
                 "scale them, or leave the array out"
             )
-    with np.errstate(over="ignore"):
-        return value.astype(np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = value.astype(np.float32)
+    if value.dtype.kind == "f" and value.dtype.itemsize > 4 and len(value) > 1:
+        _check_steps(value.reshape(len(value), -1), narrow.reshape(len(value), -1), name)
+    return narrow
+
+
+def _check_steps(value: np.ndarray, narrow: np.ndarray, name: str) -> None:
+    """That a column (N, D) still moves as it did after it was rounded: a small change of a large number may be gone.
+
+    What hardly moves beside its own noise, as a simulated body at rest does, is no loss.
+
+    Raises:
+        DataError: one does not.
+    """
+    for column in range(value.shape[1]):
+        exact, rounded = value[:, column], narrow[:, column]
+        good = np.isfinite(exact) & np.isfinite(rounded)
+        exact, rounded = exact[good], rounded[good]
+        if not len(exact):
+            continue
+        lost = float(np.abs(exact - rounded).max())
+        most = float(np.abs(exact).max())
+        reach = float(exact.max() - exact.min())
+        if not lost or reach <= _NOISE * most:
+            continue
+        gone = lost > _LOST * reach
+        if gone or most > _LARGE:
+            steps = np.abs(np.diff(exact))
+            step = float(np.median(steps[steps > 0]))
+            gone = gone or lost > _LOST_STEP * step
+        if gone:
+            where = f" in column {column}" if value.shape[1] > 1 else ""
+            raise DataError(
+                f"{name} has numbers up to {most:.6g}{where} that change by {step:.2g}, and float32 rounds them "
+                f"by up to {lost:.2g}: subtract an offset (for times, that of the first step), or leave the array out"
+            )

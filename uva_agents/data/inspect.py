@@ -249,7 +249,7 @@ def _lengths(dataset: Dataset, lengths: np.ndarray, spec: WindowSpec, bad: set[i
 
 
 def _numbers(dataset: Dataset, name: str, value: np.ndarray, bad: set[int]) -> Iterator[Finding]:
-    rows = value.reshape(len(value), -1)
+    rows = value.reshape(len(value), math.prod(value.shape[1:]))
     finite = np.isfinite(rows).all(1)
     episode_of = np.searchsorted(dataset.ends, np.arange(len(rows)), side="right")
     wrong = np.flatnonzero(~finite & ~np.isin(episode_of, sorted(bad)))
@@ -284,7 +284,7 @@ def _numbers(dataset: Dataset, name: str, value: np.ndarray, bad: set[int]) -> I
 
 
 def _pictures(name: str, frames: np.ndarray) -> Iterator[Finding]:
-    flat = frames.reshape(len(frames), -1)
+    flat = frames.reshape(len(frames), math.prod(frames.shape[1:]))
     same = (flat.max(1) == flat.min(1)).mean()
     if same > 0:
         text = f"{name}: {same:.0%} of the pictures looked at are of one colour (a camera that was off?)"

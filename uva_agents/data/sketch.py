@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import zarr
 
 from uva_agents.data.collect import CONTROL_HZ, STATE_NAMES
 from uva_agents.data.replay_buffer import write_replay_buffer
+from uva_agents.utils.files import replacing_folder
 
 _COLUMNS = [STATE_NAMES.index(name) for name in ("red_block_x", "green_block_x", "green_square_x", "red_square_x")]
 
@@ -60,19 +60,16 @@ def write_sketched(
         done += len(seen)
         if progress is not None:
             progress(done, n)
-    partial = out.with_name(f"{out.name}.partial")
     arrays = {"action": action.reshape(-1, 2), "state": state.reshape(-1, len(STATE_NAMES))}
-    write_replay_buffer(partial, arrays, np.arange(1, n + 1) * length)
-    zarr.open_group(str(partial), mode="r+").attrs.update(
-        {
-            "env": "uva/BlockPush-v0",
-            "control_hz": CONTROL_HZ,
-            "state": list(STATE_NAMES),
-            "sketched": True,
-            "seed": seed,
-        }
-    )
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
+    with replacing_folder(out) as partial:
+        write_replay_buffer(partial, arrays, np.arange(1, n + 1) * length)
+        zarr.open_group(str(partial), mode="r+").attrs.update(
+            {
+                "env": "uva/BlockPush-v0",
+                "control_hz": CONTROL_HZ,
+                "state": list(STATE_NAMES),
+                "sketched": True,
+                "seed": seed,
+            }
+        )
     return n * length

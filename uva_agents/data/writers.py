@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,9 +9,13 @@ import numpy as np
 
 from uva_agents.data.lerobot_writer import write_lerobot
 from uva_agents.data.readers.dataset import Dataset
+from uva_agents.data.readers.zarr_buffer import CONVERTED
 from uva_agents.data.replay_buffer import write_replay_buffer_by_episode
 from uva_agents.errors import InputError
+from uva_agents.utils.files import replacing_folder
 
+_SAME_RATE = 0.005
+"""Of a rate: what cameras round (59.94 is 60)."""
 Progress = Callable[[int, int], None]
 """Called with (episodes done, all)."""
 
@@ -32,18 +35,22 @@ def convert_dataset(
     cameras: Mapping[str, str] | None = None,
     names: Mapping[str, Sequence[str]] | None = None,
     progress: Progress | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Write ``dataset`` at ``out``. It is written beside ``out`` and moved into place at the end.
 
     Args:
         to: ``"lerobot"`` (v3: parquet and mp4, pictures lose a little) or ``"zarr"`` (replay buffer, exact).
-        control_hz: steps per second, where the dataset does not say.
+        control_hz: steps per second, where the dataset does not say, or as LeRobot's whole number.
         force: replace ``out``.
         task: an instruction for every episode, in place of what the dataset says.
         cameras, names: of LeRobot's features, see :func:`~uva_agents.data.lerobot_writer.write_lerobot`.
         progress: called after each episode.
 
+    Returns:
+        Keys of what the dataset has and ``out`` has not: what could not be read, and what ``to`` has no place for.
+
     Raises:
+        InputError: ``control_hz`` is not the rate that the dataset says.
         ValueError: ``out`` exists; unknown target; no rate (LeRobot needs one); data that :class:`Episodes` refuses.
     """
     out = Path(out)
@@ -57,53 +64,63 @@ def convert_dataset(
     hz = control_hz if control_hz is not None else dataset.control_hz
     if hz is not None and not 0 < hz < 10_000:
         raise ValueError(f"control_hz={hz}: steps per second, above 0")
+    _check_rate(dataset, control_hz, to)
     if to != "lerobot" and (cameras or names):
         raise InputError(f"names of cameras and numbers are LeRobot's, and to={to!r} has none")
     tasks = dataset.tasks if task is None else (task,) * len(dataset)
     episodes = dataset.episodes  # checks everything before anything is written
-    partial = out.with_name(f"{out.name}.partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    if to == "lerobot" and hz is None:
+        raise ValueError(f"{dataset.path} does not say its control rate, which LeRobot needs: pass --hz")
+    # zarr has a place for everything but attributes of single arrays and other groups.
+    kept = {key: value for key, value in dataset.beside.items() if to == "zarr" and value is not None}
+    with replacing_folder(out) as partial:
         if to == "zarr":
             attributes = {
+                **{key.removeprefix("attributes/"): v for key, v in kept.items() if key.startswith("attributes/")},
                 "control_hz": hz,
                 "tasks": list(tasks or ()) or None,
-                "converted_from": dataset.format,
+                CONVERTED: dataset.format,
             }
             write_replay_buffer_by_episode(
                 partial,
                 _rows(dataset, progress),
+                meta={key.removeprefix("meta/"): v for key, v in kept.items() if key.startswith("meta/")},
                 attributes={key: value for key, value in attributes.items() if value is not None},
             )
         else:
-            if hz is None:
-                raise ValueError(f"{dataset.path} does not say its control rate, which LeRobot needs: pass --hz")
+            assert hz is not None
             write_lerobot(
                 partial, episodes, control_hz=hz, tasks=tasks, cameras=cameras, names=names, progress=progress
             )
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    _move_into_place(partial, out)
+    return (*dataset.left_out, *(key for key in dataset.beside if key not in kept))
+
+
+def _check_rate(dataset: Dataset, given: float | None, to: str) -> None:
+    """That a rate that is given is the one that the data say, but for what LeRobot's whole numbers round.
+
+    Raises:
+        InputError: it is another.
+    """
+    said = dataset.control_hz
+    if given is None or said is None or dataset.control_hz_assumed or abs(given - said) <= _SAME_RATE * said:
+        return
+    if to == "lerobot" and abs(given - said) < 1:
+        return
+    raise InputError(
+        f"{dataset.path} says {said:g} steps per second, and --hz says {given:g}: no steps are left out or added here, they would "
+        "be of another speed; leave --hz away, or correct the rate in the data"
+    )
 
 
 def _rows(dataset: Dataset, progress: Progress | None) -> Iterator[dict[str, np.ndarray]]:
     starts = dataset.starts
     for i, (start, end) in enumerate(zip(starts, dataset.ends, strict=True)):
-        yield {ZARR_NAMES.get(name, name): np.asarray(value[start:end]) for name, value in dataset.arrays.items()}
+        yield {_zarr_name(name, dataset): np.asarray(value[start:end]) for name, value in dataset.arrays.items()}
         if progress is not None:
             progress(i + 1, len(dataset))
 
 
-def _move_into_place(partial: Path, out: Path) -> None:
-    old = out.with_name(f"{out.name}.old")
-    if out.exists():
-        # Two renames: at no moment is there half of either.
-        out.rename(old)
-    partial.rename(out)
-    if old.is_dir():
-        shutil.rmtree(old)
-    elif old.exists():
-        old.unlink()
+def _zarr_name(name: str, dataset: Dataset) -> str:
+    """Its own where another array has the usual one."""
+    usual = ZARR_NAMES.get(name, name)
+    return name if usual in dataset.arrays else usual

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -39,6 +40,38 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """A path to write a folder at, on the disk of ``path``; it takes the place of what is at ``path`` when the block ends well,
+    and is gone when it does not. Nothing else beside ``path`` is touched: whatever lies there is somebody's.
+
+    Raises:
+        MachineError: the folder above cannot be made or written, or the disk is full.
+    """
+    path = Path(path)
+    check_folder_target(path.parent)
+    try:
+        hold = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    except OSError as error:
+        raise MachineError(f"{path} cannot be written: {_reason(error)}") from error
+    partial, old = hold / "new", hold / "old"
+    try:
+        yield partial
+        # Two renames: at no moment is there half of either.
+        there = path.exists() or path.is_symlink()
+        if there:
+            path.rename(old)
+        try:
+            partial.rename(path)
+        except BaseException:
+            if there:
+                old.rename(path)
+            raise
+    finally:
+        if not old.exists() or path.exists():  # else what was there could not be put back
+            shutil.rmtree(hold, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,9 @@ class Stored:
         notes: what the reader decided.
         left_out: stored key -> why it is not read. It is said wherever the dataset is looked at, and a conversion that would lose
             it does not succeed without being told.
+        beside: what is stored beside the steps: key -> an array (one entry per episode, where it has as many), a value for JSON, or
+            ``None`` for what nothing else can hold. Nothing here uses it; conversions keep it or say that they do not.
+        control_hz_assumed: whether the rate is the format's usual one, and not said.
         holes: what is missing or wrong. An episode that cannot be read may have no row; what cannot be read of others is NaN.
     """
 
@@ -51,6 +55,8 @@ class Stored:
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     holes: tuple[Hole, ...] = ()
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    control_hz_assumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class Dataset:
         left_out: stored key -> why it is not among the arrays.
         holes: what is missing or wrong and did not keep it from being opened.
         numbers: of the episodes in the files, where only some were chosen.
+        beside, control_hz_assumed: see :class:`Stored`.
     """
 
     path: Path
@@ -82,6 +89,8 @@ class Dataset:
     left_out: Mapping[str, str] = field(default_factory=dict)
     holes: tuple[Hole, ...] = ()
     numbers: tuple[int, ...] | None = None
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    control_hz_assumed: bool = False
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -118,6 +127,10 @@ class Dataset:
             arrays=arrays,
             ends=np.cumsum([self.ends[e] - starts[e] for e in episodes]),
             tasks=None if self.tasks is None else tuple(self.tasks[e] for e in episodes),
+            beside={
+                key: value[episodes] if isinstance(value, np.ndarray) and len(value) == len(self) else value
+                for key, value in self.beside.items()
+            },
             numbers=tuple(int(e) if self.numbers is None else self.numbers[e] for e in episodes),
         )
 
@@ -128,7 +141,7 @@ class Dataset:
             InputError: there is no such array.
         """
         wanted = set(names)
-        known = {*self.arrays, *self.sources.values(), *self.left_out}
+        known = {*self.arrays, *self.sources.values(), *self.left_out, *self.beside}
         for name in sorted(wanted):
             if any(_is_key(name, key) for key in known):
                 continue
@@ -146,6 +159,7 @@ class Dataset:
             arrays={name: self.arrays[name] for name in kept},
             sources={name: self.sources[name] for name in kept},
             left_out={key: why for key, why in self.left_out.items() if not goes(key)},
+            beside={key: value for key, value in self.beside.items() if not goes(key)},
         )
 
 
@@ -168,10 +182,13 @@ def to_dataset(
         lenient: keep what can be read in spite of holes, and say the rest in :attr:`Dataset.holes`.
 
     Raises:
+        InputError: a field without a name, or a camera of several keys or columns.
         DataError: a hole that touches what is kept, a key that does not exist, a camera where numbers are wanted or the other way
             round, no episode, lengths that differ.
     """
     asked = {name: Field(value) if isinstance(value, str) else value for name, value in (fields or {}).items()}
+    for name, origin in asked.items():
+        _check_field(name, origin)
     wanted = {**stored.defaults, **asked}
     holes = [*_replaced(stored.holes, asked)]
     if needed is not None:
@@ -246,8 +263,19 @@ def to_dataset(
         ),
         left_out=left_out,
         holes=tuple(holes),
+        beside=stored.beside,
+        control_hz_assumed=stored.control_hz_assumed,
     )
     return dataset if numbers is None else dataset.select(numbers)
+
+
+def _check_field(name: str, origin: Field) -> None:
+    if not name.strip() or not origin.keys or not all(origin.keys):
+        what = f"fields={{{name!r}: {origin.key!r}}}"
+        raise InputError(f"{what} lacks a name: give that of the array, and the stored key that it is taken from")
+    if name.startswith("pixels") and not origin.whole:
+        what = "columns" if len(origin.keys) == 1 else " + ".join(origin.keys)
+        raise InputError(f"{name!r} is a camera and takes the pictures of one stored key as they are, not {what}")
 
 
 def _replaced(holes: Iterable[Hole], asked: Mapping[str, Field]) -> Iterator[Hole]:

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     import h5py
 
 
+_COUNTS = ("total", "num_samples", "num_demos")
+"""Attributes that say how much there is."""
+_MOST_MASKED = 1 << 20
+"""Names in a mask."""
+
+
 class Hdf5Frames:
     """Frames of one dataset of pictures in an hdf5 file.
 
@@ -93,6 +99,7 @@ class Demonstrations:
         self.names = sorted((name for name in data if re.fullmatch(r"demo_?[0-9]+", name)), key=_number)
         if not self.names:
             raise DataError(f"{self.path}: the dataset is empty (no data/demo_N in it)")
+        self.beside = self._beside(file, data)
         self.libero = "bddl_file_name" in data.attrs or "problem_info" in data.attrs
         self.control_hz = _control_hz(data.attrs, str(self.path), self.holes)
         # The name carries the scene, which the instruction lacks, and is what the released model was trained with.
@@ -123,6 +130,38 @@ class Demonstrations:
         empty = {key: np.zeros((0, *self.shapes[key]), np.float32) for key in parts}
         self.numbers = {key: np.concatenate(part) if part else empty[key] for key, part in parts.items()}
 
+    def _beside(self, file: h5py.File, data: h5py.Group) -> dict[str, Any]:
+        """Groups of demonstrations in ``mask/`` (E,) and attributes of ``data/``, see ``Stored.beside``."""
+        found: dict[str, Any] = {}
+        for name in data.attrs:
+            if name not in _COUNTS:
+                key = f"attributes/{name}"
+                try:
+                    value = data.attrs[name]
+                    found[key] = value.decode() if isinstance(value, bytes) else value
+                except DAMAGE:
+                    found[key] = None
+                if isinstance(found[key], np.generic):
+                    found[key] = found[key].item()
+                if not isinstance(found[key], str | int | float):
+                    found[key] = None
+        try:
+            masks = member(file, "mask", self.home)
+            listed_masks = list(masks) if masks is not None and hasattr(masks, "keys") else []
+        except (DataError, *DAMAGE):
+            return {**found, "mask": None}
+        for name in listed_masks:
+            try:
+                masked = member(masks, name, self.home)
+                if masked is None or masked.size > _MOST_MASKED:
+                    found[f"meta/mask_{name}"] = None
+                    continue
+                chosen = {n.decode() if isinstance(n, bytes) else str(n) for n in np.asarray(masked).ravel().tolist()}
+                found[f"meta/mask_{name}"] = np.array([n in chosen for n in self.names])
+            except (DataError, *DAMAGE):
+                found[f"meta/mask_{name}"] = None
+        return found
+
     def _arrays(self, data: h5py.Group, number: int, name: str) -> dict[str, h5py.Dataset]:
         """Arrays of a demonstration by their keys; what is no array is left out, what cannot be read spoils it."""
         found: dict[str, h5py.Dataset] = {}
@@ -130,6 +169,8 @@ class Demonstrations:
             demo = member(data, name, self.home)
             if demo is None or not hasattr(demo, "keys"):
                 raise DataError(f"{self.path}: {name} is no group: copy it again")
+            if set(demo.attrs) - set(_COUNTS):
+                self.beside["data/demo_N/attributes"] = None
             keys = [key for key in demo if key not in ("obs", "next_obs")]
             if "obs" in demo:
                 obs = member(demo, "obs", self.home)

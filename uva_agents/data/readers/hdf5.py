@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
+from uva_agents.data.contained import contained
 from uva_agents.data.fields import Field
 from uva_agents.data.holes import Hole
 from uva_agents.data.lazy import LazyFrames
@@ -16,9 +17,6 @@ from uva_agents.data.readers.dataset import Stored
 from uva_agents.data.readers.demonstrations import Demonstrations
 from uva_agents.data.readers.metadata import usual_camera
 from uva_agents.errors import DataError
-
-if TYPE_CHECKING:
-    pass
 
 SUFFIXES = (".hdf5", ".h5")
 _ROBOMIMIC_CAMERAS = ("sideview_image", "agentview_image", "frontview_image", "robot0_eye_in_hand_image")
@@ -44,11 +42,16 @@ def read_demonstrations(path: Path) -> Stored:
     UVA, and its environments run at the rate that the file says.
 
     Raises:
-        DataError: a file that cannot be opened or has no demonstration; files that do not hold the same. What is wrong with single
-            demonstrations and arrays is in :attr:`Stored.holes`.
+        DataError: a file that cannot be opened, has no demonstration, or is a link out of the folder; files that do not
+            hold the same. What is wrong with single demonstrations and arrays is in :attr:`Stored.holes`.
         MissingExtraError: h5py is not installed.
     """
-    parts = [Demonstrations(file) for file in hdf5_files(path)]
+    files = hdf5_files(path)
+    if not files:
+        raise DataError(f"{path} has no file {' or '.join(SUFFIXES)}: it holds no robomimic or LIBERO demonstrations")
+    for file in files if path.is_dir() else ():
+        contained(path, file.name)
+    parts = [Demonstrations(file) for file in files]
     first = parts[0]
     holes: list[Hole] = []
     begin = 0
@@ -57,6 +60,12 @@ def read_demonstrations(path: Path) -> Stored:
             different = sorted(k for k in {*part.shapes, *first.shapes} if part.shapes.get(k) != first.shapes.get(k))
             raise DataError(
                 f"{part.path.name} and {first.path.name} do not hold the same arrays; they differ in {', '.join(different)}"
+            )
+        if part.libero != first.libero:
+            ours, other = (part, first) if part.libero else (first, part)
+            raise DataError(
+                f"{ours.path.name} is LIBERO's, whose pictures are stored upside down, and {other.path.name} does not say so "
+                "(no attribute bddl_file_name of data/): open them one by one, or add the attribute"
             )
         if part.control_hz != first.control_hz:
             text = f"{part.path.name} was recorded at {part.control_hz} Hz, {first.path.name} at {first.control_hz} Hz"
@@ -95,7 +104,21 @@ def read_demonstrations(path: Path) -> Stored:
         notes=tuple(notes),
         left_out=left_out,
         holes=tuple(holes),
+        beside=_beside(parts),
     )
+
+
+def _beside(parts: list[Demonstrations]) -> dict[str, Any]:
+    """What the files hold beside steps: masks one after another, attributes where all files say the same."""
+    found: dict[str, Any] = {}
+    for key in dict.fromkeys(key for part in parts for key in part.beside):
+        values = [part.beside.get(key) for part in parts]
+        if key.startswith("meta/") and any(isinstance(value, np.ndarray) for value in values):
+            masks = [np.zeros(len(p.lengths), bool) if v is None else v for p, v in zip(parts, values, strict=True)]
+            found[key] = np.concatenate(masks)
+        else:
+            found[key] = values[0] if all(value == values[0] for value in values) else None
+    return found
 
 
 def shifted(hole: Hole, begin: int) -> Hole:

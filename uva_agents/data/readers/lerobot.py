@@ -6,6 +6,7 @@ the videos have. A row whose picture is another row's would train as well as any
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,12 @@ import numpy as np
 
 from uva_agents.data.contained import contained
 from uva_agents.data.fields import Field
-from uva_agents.data.holes import Hole
+from uva_agents.data.holes import Hole, Level, listed
 from uva_agents.data.lazy import FrameSource, LazyFrames
 from uva_agents.data.readers.dataset import Stored, too_wide
 from uva_agents.data.readers.lerobot_frames import MissingFrames, PictureFrames
 from uva_agents.data.readers.lerobot_meta import EpisodeTable, Info, read_episodes, read_info, read_tasks
+from uva_agents.data.readers.metadata import on_wrist
 from uva_agents.data.readers.parquet import columns_of, read_table, rectangular
 from uva_agents.data.video import VideoFrames, VideoInfo, probe
 from uva_agents.errors import DataError
@@ -104,16 +106,16 @@ class _Holes:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._found: dict[tuple[str, str], list[int]] = {}
+        self._found: dict[tuple[str, str, Level], list[int]] = {}
 
-    def add(self, message: str, where: str, episode: int) -> None:
-        self._found.setdefault((message, where), []).append(episode)
+    def add(self, message: str, where: str, episode: int, level: Level = "error") -> None:
+        self._found.setdefault((message, where, level), []).append(episode)
 
     def all(self) -> tuple[Hole, ...]:
         """One per message, of all the episodes that it is true of."""
         return tuple(
-            Hole(message, where, episodes=None if len(numbers) == self._count else tuple(numbers))
-            for (message, where), numbers in self._found.items()
+            Hole(message, where, level, None if len(numbers) == self._count else tuple(numbers))
+            for (message, where, level), numbers in self._found.items()
         )
 
 
@@ -283,9 +285,13 @@ def _tasks(
     """An instruction per episode, from the two places that have them."""
     known = read_tasks(path)
     if known is None or "task_index" not in parts[0].column_names:
-        return None if episodes.tasks is None else tuple(", ".join(texts) for texts in episodes.tasks)
+        if episodes.tasks is None:
+            return None
+        _several(path, dict(enumerate(episodes.tasks)), holes)
+        return tuple(", ".join(texts) for texts in episodes.tasks)
     numbers = _joined(path, files, parts, "task_index", None).reshape(-1)
     found = []
+    several: dict[int, tuple[str, ...]] = {}
     for number, (end, length) in enumerate(zip(np.cumsum(episodes.lengths), episodes.lengths, strict=True)):
         used = list(dict.fromkeys(numbers[end - length : end].tolist()))
         texts = tuple(known.get(index, "") for index in used)
@@ -303,18 +309,33 @@ def _tasks(
                 "tasks",
                 number,
             )
+        several[number] = tuple(said)
         found.append(", ".join(said))
+    _several(path, several, holes)
     return tuple(found)
+
+
+def _several(path: Path, tasks: Mapping[int, tuple[str, ...]], holes: _Holes) -> None:
+    """Say which episodes have more than one task: an episode has one instruction here."""
+    changing = [number for number, texts in tasks.items() if len(texts) > 1]
+    if not changing:
+        return
+    text = (
+        f"{path}: the task changes within episode{'s' if len(changing) > 1 else ''} {listed(changing)}: each gets its tasks joined "
+        f"as one instruction for all its steps ({', '.join(tasks[changing[0]])!r}); split episodes where the task changes"
+    )
+    for number in changing:
+        holes.add(text, "tasks", number, "warn")
 
 
 def _defaults(frames: dict[str, LazyFrames], numbers: dict[str, np.ndarray]) -> dict[str, Field]:
     found = {}
-    wrist = next((key for key in frames if "wrist" in key), None)
-    camera = next((key for key in frames if key != wrist), wrist)
+    wrists = [key for key in frames if on_wrist(key)]
+    camera = next((key for key in frames if key not in wrists), next(iter(frames), None))
     if camera is not None:
         found["pixels"] = Field(camera)
-    if wrist is not None and wrist != camera:
-        found["pixels_wrist"] = Field(wrist)
+    if len(wrists) == 1 and wrists[0] != camera:  # of two, each keeps its name
+        found["pixels_wrist"] = Field(wrists[0])
     if "action" in numbers:
         found["action"] = Field("action")
     if "observation.state" in numbers:

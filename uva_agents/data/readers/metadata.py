@@ -46,7 +46,8 @@ def tasks_of(value: Any, where: str, episodes: int, holes: list[Hole]) -> tuple[
 
 
 def usual_camera(names: Iterable[str], frames: Iterable[str], left_out: Container[str]) -> str | None:
-    """The camera that ``pixels`` are taken from: the first of ``names`` that there is, else the first of all.
+    """The camera that ``pixels`` are taken from: the first of ``names`` that there is, else the first that is on
+    no wrist, else the first of all.
 
     None where a usual one is there and cannot be read: another in its place would look like it.
     """
@@ -56,7 +57,12 @@ def usual_camera(names: Iterable[str], frames: Iterable[str], left_out: Containe
             return name
         if name in left_out:
             return None
-    return next(iter(frames), None)
+    return next((name for name in frames if not on_wrist(name)), next(iter(frames), None))
+
+
+def on_wrist(name: str) -> bool:
+    """Whether a camera moves with the hand, by its name."""
+    return any(word in name.lower() for word in ("wrist", "eye_in_hand"))
 
 
 def _short(value: object) -> str:

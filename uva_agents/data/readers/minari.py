@@ -62,14 +62,17 @@ def read_minari(path: Path) -> Stored:
     """All episodes. Of the observations, which are one more than the actions, those that an action follows.
 
     Raises:
-        ValueError: damaged, stored as arrow, observations that are not arrays or dictionaries of them.
+        ValueError: none, damaged, stored as arrow, observations that are not arrays or dictionaries of them.
         MissingExtraError: h5py is not installed.
     """
     if path.is_dir() and _is_arrow(path):
         raise DataError(
             f'{path} is a Minari dataset stored as arrow: only Minari\'s default, data_format="hdf5", is read'
         )
-    main = path if path.name == _MAIN else next(f / _MAIN for f in (path, path / "data") if (f / _MAIN).exists())
+    folders = (path, path / "data")
+    main = path if path.name == _MAIN else next((f / _MAIN for f in folders if (f / _MAIN).exists()), None)
+    if main is None:
+        raise DataError(f"{path} has no data/{_MAIN}: it is no Minari dataset")
     holes: list[Hole] = []
     described = _described(main.parent / "metadata.json", holes)
     with open_hdf5(main) as file:

@@ -11,7 +11,14 @@ from uva_agents.data.fields import Field
 from uva_agents.data.holes import raise_first
 from uva_agents.data.poses import pose9_from_matrix, pose_matrix
 from uva_agents.data.readers.dataset import MissingExtraError, Stored
-from uva_agents.data.readers.zarr_buffer import is_zarr, read_arrays
+from uva_agents.data.readers.zarr_buffer import (
+    is_converted,
+    is_zarr,
+    read_arrays,
+    read_beside,
+    root_attributes,
+    said_by,
+)
 from uva_agents.data.zarr_store import ZarrFiles
 from uva_agents.errors import DataError
 
@@ -21,8 +28,10 @@ UMI_HZ = 59.94
 
 def is_umi(path: Path) -> bool:
     """A zarr group whose arrays are UMI's: seen from folder names, or from the names in a zip."""
-    if not is_zarr(path):
-        return False
+    return is_zarr(path) and _has_poses(path) and not is_converted(path)
+
+
+def _has_poses(path: Path) -> bool:
     if path.is_dir():
         names = {child.name for child in (path / "data").iterdir()}
     else:
@@ -53,6 +62,8 @@ def read_umi(path: Path) -> Stored:
     try:
         found = read_arrays(files)
         names = files.children("data")
+        attributes = root_attributes(files, found.holes)
+        beside = read_beside(files, attributes, found.left_out)
     finally:
         files.close()
     if "robot1_eef_pos" in names:
@@ -76,15 +87,20 @@ def read_umi(path: Path) -> Stored:
     defaults = {"action": Field("tool_pose"), "agent_pos": Field("tool_pose")}
     if "camera0_rgb" in frames:
         defaults["pixels"] = Field("camera0_rgb")
+    hz, tasks = said_by(path, attributes, found)
+    assumed = f"rows are {UMI_HZ} Hz, the rate of UMI's cameras; the file does not say it"
     return Stored(
         frames=frames,
         numbers=numbers,
         ends=found.ends,
         defaults=defaults,
-        control_hz=UMI_HZ,
-        notes=(*found.notes, f"rows are {UMI_HZ} Hz, the rate of UMI's cameras; the file does not say it"),
+        control_hz=UMI_HZ if hz is None else hz,
+        control_hz_assumed=hz is None,
+        tasks=tasks,
+        notes=(*found.notes, *([assumed] if hz is None else [])),
         left_out=found.left_out,
         holes=tuple(found.holes),
+        beside=beside,
     )
 
 

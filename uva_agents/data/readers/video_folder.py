@@ -38,9 +38,12 @@ def read_video_folder(path: Path) -> Stored:
     (``a.txt`` beside ``a.mp4``) is its instruction.
 
     Raises:
-        DataError: damaged; different sizes or rates; times that allow no rate; a text that is not UTF-8; links that lead outside.
+        DataError: there is none; damaged; different sizes or rates; times that allow no rate; a text that is not UTF-8; links that
+            lead outside.
     """
     files = video_files(path)
+    if not files:
+        raise DataError(f"{path} has no video in it ({', '.join(SUFFIXES)})")
     folder = path if path.is_dir() else path.parent
     for file in files:
         contained(folder, file.relative_to(folder))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,23 @@ from uva_agents.data.lazy import LazyFrames
 from uva_agents.data.readers.dataset import Stored, too_wide
 from uva_agents.data.readers.metadata import rate_of, tasks_of, usual_camera
 from uva_agents.data.replay_buffer import BLOCK_PUSH_FIELDS, PUSHT_FIELDS, read_ends
-from uva_agents.data.zarr_arrays import StoredArray, ZarrFrames, is_array, open_array, read_numbers, zarr_layout
+from uva_agents.data.zarr_arrays import (
+    StoredArray,
+    ZarrFrames,
+    is_array,
+    open_array,
+    read_all,
+    read_numbers,
+    zarr_layout,
+)
 from uva_agents.data.zarr_store import ZarrFiles
-from uva_agents.errors import DataError
+from uva_agents.errors import DataError, UVAError
 
 _CAMERAS = ("pixels", "img", "image", "camera0_rgb", "agentview_image", "agentview_rgb", "sideview_image", "camera_0")
 
+CONVERTED = "converted_from"
+"""Attribute of what ``uva data convert`` wrote: the format that it was."""
+_UNDERSTOOD = ("control_hz", "tasks", CONVERTED)
 _ESSENTIAL = ("action", "actions", "agent_pos", "state")
 """Never left out when they are incomplete."""
 
@@ -42,25 +53,78 @@ def read_zarr_buffer(path: Path) -> Stored:
     files = ZarrFiles(path)
     try:
         found = read_arrays(files)
-        attributes = _attributes(files, found)
-        ends = found.ends
-        environment = attributes.get("env")
-        where = f"{path}: the attribute"
-        hz = rate_of(attributes.get("control_hz"), f"{where} control_hz", found.holes)
-        tasks = tasks_of(attributes.get("tasks"), f"{where} tasks", len(ends), found.holes)
+        attributes = root_attributes(files, found.holes)
+        beside = read_beside(files, attributes, found.left_out)
     finally:
         files.close()
+    hz, tasks = said_by(path, attributes, found)
     return Stored(
         frames=found.frames,
         numbers=found.numbers,
-        ends=ends,
-        defaults=_defaults(found, environment),
+        ends=found.ends,
+        defaults=_defaults(found, attributes.get("env")),
         control_hz=hz,
         tasks=tasks,
         notes=tuple(found.notes),
         left_out=found.left_out,
         holes=tuple(found.holes),
+        beside=beside,
     )
+
+
+def said_by(path: Path, attributes: Mapping[str, Any], found: Arrays) -> tuple[float | None, tuple[str, ...] | None]:
+    """Rate and tasks of the root's attributes; what is wrong with them goes into ``found``."""
+    where = f"{path}: the attribute"
+    return (
+        rate_of(attributes.get("control_hz"), f"{where} control_hz", found.holes),
+        tasks_of(attributes.get("tasks"), f"{where} tasks", len(found.ends), found.holes),
+    )
+
+
+def is_converted(path: Path) -> bool:
+    """Whether ``uva data convert`` wrote it: then its arrays have the names and the meaning that they have here."""
+    try:
+        files = ZarrFiles(path)
+        try:
+            return CONVERTED in root_attributes(files, [])
+        finally:
+            files.close()
+    except (UVAError, OSError):
+        return False
+
+
+def read_beside(files: ZarrFiles, attributes: Mapping[str, Any], left_out: dict[str, str]) -> dict[str, Any]:
+    """What a buffer holds beside arrays of steps, see :attr:`Stored.beside`; what cannot be read is added to ``left_out``."""
+    found: dict[str, Any] = {
+        f"attributes/{name}": value
+        for name, value in attributes.items()
+        if name not in _UNDERSTOOD and value is not None  # null says nothing
+    }
+    for name in files.children("meta"):
+        key = f"meta/{name}"
+        if name == "episode_ends":
+            continue
+        try:
+            if is_array(files, key) is False:
+                left_out[key] = "a group, only arrays are read"
+                continue
+            stored = open_array(files, key)
+            if stored.dtype.kind not in "fiub":
+                left_out[key] = f"its type is {stored.dtype}"
+                continue
+            found[key] = read_all(stored)
+        except DataError as error:
+            left_out[key] = str(error)
+    for name in files.children("data"):
+        try:
+            described = files.metadata(f"data/{name}/.zattrs") or files.metadata(f"data/{name}/zarr.json") or {}
+        except DataError:
+            continue  # the array's own reading says it
+        inner = described.get("attributes", {}) if "zarr_format" in described else described
+        if inner and isinstance(inner, dict):
+            found[f"data/{name}/attributes"] = None
+    found.update({name: None for name in files.children("") if name not in ("data", "meta")})
+    return found
 
 
 @dataclass
@@ -169,8 +233,8 @@ def _looks_essential(files: ZarrFiles, name: str) -> bool:
     return any(len(chunk.replace("/", ".").removeprefix("c.").split(".")) == 4 for chunk in chunks)
 
 
-def _attributes(files: ZarrFiles, found: Arrays) -> dict[str, Any]:
-    """Of the root, whichever zarr it is."""
+def root_attributes(files: ZarrFiles, holes: list[Hole]) -> dict[str, Any]:
+    """Of the root, whichever zarr it is; what is wrong with them goes into ``holes``."""
     read: tuple[tuple[str, Callable[[Any], Any]], ...] = (
         (".zattrs", lambda value: value),
         ("zarr.json", lambda value: value.get("attributes", {}) if isinstance(value, dict) else value),
@@ -181,14 +245,14 @@ def _attributes(files: ZarrFiles, found: Arrays) -> dict[str, Any]:
             if value is None and not (files.path / key).is_symlink():
                 if key == "zarr.json" and files.metadata(".zgroup") is None and _is_third(files):
                     text = f"{files.path} has no zarr.json: the rate and the tasks that it may have said are lost"
-                    found.holes.append(Hole(text, key, "warn"))
+                    holes.append(Hole(text, key, "warn"))
                 continue
             value = attributes(value)
             if not isinstance(value, dict):
                 raise DataError(f"{files.path}/{key} holds no attributes but {value!r:.40}: repair it or copy it again")
             return value
         except DataError as error:
-            found.holes.append(Hole(str(error), key))
+            holes.append(Hole(str(error), key))
             return {}
     return {}
 
