@@ -16,7 +16,7 @@ from uva_agents.envs.arx_x5.interface import DriverError, Order, TooLateError
 METHODS = ("connect", "state", "send", "hold", "damp", "close")
 KINDS = {
     "connect": ("raises", "raises_os", "stalls", "stops"),
-    "state": ("raises", "raises_os", "stalls", "stops", "nan", "old", "garbage"),
+    "state": ("raises", "raises_os", "stalls", "stops", "nan", "old", "garbage", "future"),
     "send": ("raises", "raises_os", "raises_late", "stalls", "stalls_late", "stops"),
     "hold": ("raises", "raises_os", "raises_late", "stalls", "stalls_late", "stops"),
     "damp": ("raises", "raises_os", "raises_late", "stalls", "stops"),
@@ -139,7 +139,7 @@ class FaultyArm(WritingArm):
         if self._wall is not None:
             self.torque = 400.0 * (self.commanded(self.clock.now())[:6] - where[:6])
         state = super().state()
-        old = self._fault.seconds if kind == "old" else 0.0
+        old = {"old": 1.0, "future": -1.0}.get(kind, 0.0) * (self._fault.seconds if self._fault else 0.0)
         joints = np.full(6, np.nan) if kind == "nan" else where[:6]
         if kind == "garbage":
             joints = joints[:3]

@@ -320,6 +320,7 @@ class SafeArm:
                 return
             now = self._motion.look_at_clock()
             self._fresh_s = min(self._fresh_s, now)  # a clock that was set back
+            self._problem_since = min(self._problem_since, now)
             if self.stop.pressed and not self._stopped:
                 self._stopped = True
                 why = f"the stop is pressed: {self.stop.reason}"
@@ -454,7 +455,10 @@ class SafeArm:
 
     def _way_home_is_free(self) -> np.ndarray:
         """(19,) the room that a limp arm has where it hangs."""
-        here = self._guarded.state().joint_pos
+        try:
+            here = self._motion.measured_joints()
+        except Refused as refused:
+            raise DriverError(f"the arm does not go home while this is so: {refused.note[1]}") from None
         what = in_the_way(self._fence, here, self.limits.home_joint_pos)
         if what is not None:
             why = f"the straight way of the joints home leads {what}"
