@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.arx_arm import NEAR, go, kinds, moving, safe_arm, sleep
-from tests.arx_faults import FaultyArm, judged
+from tests.arx_faults import GARBAGE, FaultyArm, judged
 from uva_agents.envs.arx_x5.history import StateHistory
 from uva_agents.envs.arx_x5.interface import DriverError, Frame
 from uva_agents.envs.arx_x5.safety import Kind, Mode
@@ -103,3 +103,60 @@ def test_a_measurement_from_the_future_is_not_the_newest_for_ever():
     history.add(replace(state, time_s=state.time_s + 1000))
     history.add(state)
     assert history.newest() is state
+
+
+GARBLED = pytest.mark.parametrize("garbage", range(len(GARBAGE)))
+
+
+def garbled(driver, index):
+    real, (name, value) = driver.state, GARBAGE[index]
+    driver.state = lambda: replace(real(), **{name: value}) if name else value
+    return real
+
+
+@GARBLED
+def test_a_measurement_of_a_wrong_type_stops_the_arm_and_does_not_stop_the_watchdog(garbage):
+    arm, driver = faulty()
+    garbled(driver, garbage)
+    sent = go(arm, [0.65, 0.65, 0.65, 0, 0, 0])
+    assert kinds(sent)[-1] is Kind.DRIVER and not sent.waypoints and arm.mode is Mode.HOLDING
+    with pytest.raises(DriverError, match="no measurement"):
+        arm.home()
+    with pytest.raises(DriverError, match="no measurement"):
+        arm.state()
+    sleep(arm, arm.config.watchdog_s + arm.config.damp_after_s + 0.1)
+    assert arm.mode is Mode.LIMP and driver.limp
+    assert not judged(driver, arm.config)
+
+
+@GARBLED
+@pytest.mark.parametrize("way", ["hold", "damp", "close"])
+def test_an_arm_that_measures_garbage_can_be_held_damped_and_closed(garbage, way):
+    arm, driver = faulty()
+    garbled(driver, garbage)
+    getattr(arm, way)()
+    assert driver.limp == (way != "hold")
+    arm.close()
+    assert arm.mode is Mode.CLOSED and driver.limp
+    assert not judged(driver, arm.config)
+
+
+def test_whole_numbers_and_lists_of_numbers_are_a_measurement():
+    arm, driver = safe_arm()
+    state = replace(driver.state(), joint_vel=np.zeros(6, int), joint_torque=[0.0] * 6, gripper_vel=np.float32(0))
+    driver.state = lambda: state
+    assert arm.state().joint_vel.dtype == np.float64 and type(arm.state().gripper_vel) is float
+
+
+def test_the_watchdog_runs_whatever_looking_at_the_arm_raises():
+    arm, driver = moving()
+
+    def fails(*_):
+        raise KeyboardInterrupt
+
+    looks, arm._health.problem = arm._health.problem, fails
+    driver.clock.sleep_until(driver.clock.now() + arm.config.watchdog_s)
+    with pytest.raises(KeyboardInterrupt):
+        arm.tick()
+    arm._health.problem = looks
+    assert arm.mode is Mode.HOLDING
