@@ -53,6 +53,7 @@ class WritingArm:
         self.blocked = None  # joints (6,), once something holds the arm
         self.refuses = False
         self._measured = (self.clock.now(), np.zeros(7))
+        self.wrong = []  # orders that no arm may get: the safety layer survives what is raised here, so courses() tells
 
     def commanded(self, time_s):
         """(7,) where it was sent to at a time."""
@@ -99,14 +100,16 @@ class WritingArm:
             raise DriverError("limp")
         now = self.clock.now()
         times = [w.time_s for w in waypoints]
-        assert times and times[0] > now and (np.diff(times) > 0).all(), times
+        sound = all(w.joint_pos.shape == (6,) and np.isfinite([*w.joint_pos, w.gripper_pos]).all() for w in waypoints)
+        if not (times and times[0] > now and (np.diff(times) > 0).all() and sound):
+            self.wrong.append((now, waypoints))
+            raise AssertionError(f"at {now}: {waypoints}")
         here = self.commanded(now)
         while self.knots and self.knots[-1][0] >= now and len(self.knots) > self.breaks[-1] + 1:
             self.knots.pop()
         if self.knots[-1][0] < now:
             self.knots.append((now, *here))
         for w in waypoints:
-            assert w.joint_pos.shape == (6,) and np.isfinite(w.joint_pos).all() and math.isfinite(w.gripper_pos)
             self.knots.append((w.time_s, *w.joint_pos, w.gripper_pos))
 
     def _anew(self, value):
@@ -141,6 +144,7 @@ class WritingArm:
 
     def courses(self):
         """Every unbroken course as (M, 8): time, joints, gripper."""
+        assert not self.wrong, self.wrong
         ends = [*self.breaks[1:], len(self.knots)]
         return [np.array(self.knots[a:b]) for a, b in zip(self.breaks, ends, strict=True)]
 

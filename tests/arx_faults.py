@@ -5,8 +5,9 @@ And a judge of every order that it took: where the arm was when it came, and whe
 
 from __future__ import annotations
 
+import asyncio
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,13 +17,32 @@ from uva_agents.envs.arx_x5.interface import DriverError, Order, TooLateError
 METHODS = ("connect", "state", "send", "hold", "damp", "close")
 KINDS = {
     "connect": ("raises", "raises_os", "stalls", "stops"),
-    "state": ("raises", "raises_os", "stalls", "stops", "nan", "old", "garbage"),
-    "send": ("raises", "raises_os", "raises_late", "stalls", "stalls_late", "stops"),
-    "hold": ("raises", "raises_os", "raises_late", "stalls", "stalls_late", "stops"),
-    "damp": ("raises", "raises_os", "raises_late", "stalls", "stops"),
+    "state": ("raises", "raises_os", "cancels", "stalls", "stops", "nan", "old", "garbage", "future"),
+    "send": ("raises", "raises_os", "cancels", "raises_late", "stalls", "stalls_late", "stops"),
+    "hold": ("raises", "raises_os", "cancels", "raises_late", "stalls", "stalls_late", "stops"),
+    "damp": ("raises", "raises_os", "cancels", "raises_late", "stalls", "stops"),
     "close": ("raises", "raises_late", "stalls"),
 }
 """What may go wrong in a call; ``_late``: after it has obeyed. ``stops``: somebody presses the emergency stop meanwhile."""
+GARBAGE = (
+    ("joint_pos", np.zeros(3)),
+    ("gripper_pos", None),
+    ("time_s", None),
+    ("joint_pos", None),
+    ("joint_pos", np.array([None] * 6)),
+    ("joint_vel", np.array(["a"] * 6)),
+    ("joint_torque", np.zeros(6) + 1j),
+    ("joint_pos", [0, [1], 2, 3, 4, 5]),
+    ("joint_pos", np.ma.masked_array(np.zeros(6), True)),
+    ("joint_pos", np.zeros(6, bool)),
+    ("eef_pose", None),
+    ("time_s", "1"),
+    ("gripper_torque", np.zeros(1)),
+    ("gripper_vel", "fast"),
+    ("", None),
+    ("", "state"),
+)
+"""(field, value): what a measurement cannot hold; no field: instead of one."""
 COAST_S = 0.04
 """An arm that is told to stay where it is swings for a few times this long."""
 
@@ -91,6 +111,8 @@ class FaultyArm(WritingArm):
         self.happened += 1
         if fault.kind == "raises":
             raise DriverError(f"{method} is refused")
+        if fault.kind == "cancels":
+            raise asyncio.CancelledError
         if fault.kind == "raises_os":
             raise OSError(f"the bus is gone in {method}")
         if fault.kind == "stalls":
@@ -139,13 +161,15 @@ class FaultyArm(WritingArm):
         if self._wall is not None:
             self.torque = 400.0 * (self.commanded(self.clock.now())[:6] - where[:6])
         state = super().state()
-        old = self._fault.seconds if kind == "old" else 0.0
+        old = {"old": 1.0, "future": -1.0}.get(kind, 0.0) * (self._fault.seconds if self._fault else 0.0)
         joints = np.full(6, np.nan) if kind == "nan" else where[:6]
-        if kind == "garbage":
-            joints = joints[:3]
-        return type(state)(
+        found = type(state)(
             state.time_s - old, joints, self.velocity(), state.joint_torque, np.zeros(6), float(where[6]), 0.0, 0.0
         )
+        if kind == "garbage":
+            name, value = GARBAGE[self._count % len(GARBAGE)]
+            return replace(found, **{name: value}) if name else value
+        return found
 
     def send(self, waypoints):
         kind = self._trouble("send")

@@ -320,6 +320,7 @@ class SafeArm:
                 return
             now = self._motion.look_at_clock()
             self._fresh_s = min(self._fresh_s, now)  # a clock that was set back
+            self._problem_since = min(self._problem_since, now)
             if self.stop.pressed and not self._stopped:
                 self._stopped = True
                 why = f"the stop is pressed: {self.stop.reason}"
@@ -330,23 +331,33 @@ class SafeArm:
                 if self._undamped:
                     self._limp()
                 return
-            self._look(now)
-            if self._mode is Mode.MOVING and now >= self._fresh_s + self.config.watchdog_s:
-                why = f"no fresh action for {self.config.watchdog_s} s; the arm holds"
-                self._note(Kind.WATCHDOG, why)
-                self._halt(why, Kind.WATCHDOG)
-            silent = now >= self._fresh_s + self.config.watchdog_s + self.config.damp_after_s
-            strong = self._problem is not None and self._problem.kind is Kind.OVER_CURRENT
-            pressed = strong and now >= self._problem_since + _PRESSED_S
-            stopped = self._stopped and self.config.on_stop == "damp" and self._motion.ended
-            if self._mode is Mode.HOLDING and (silent or pressed or stopped):
-                why = "no fresh action for long" if silent else "over-current goes on" if pressed else "stopped"
-                self._note(Kind.WATCHDOG_DAMP, f"{why}; the arm goes limp and sinks, home() makes it stiff again")
-                self._limp()
+            try:
+                self._look(now)
+            finally:
+                self._watchdog(now)  # whatever comes of looking
+
+    def _watchdog(self, now: float) -> None:
+        if self._mode is Mode.MOVING and now >= self._fresh_s + self.config.watchdog_s:
+            why = f"no fresh action for {self.config.watchdog_s} s; the arm holds"
+            self._note(Kind.WATCHDOG, why)
+            self._halt(why, Kind.WATCHDOG)
+        silent = now >= self._fresh_s + self.config.watchdog_s + self.config.damp_after_s
+        strong = self._problem is not None and self._problem.kind is Kind.OVER_CURRENT
+        pressed = strong and now >= self._problem_since + _PRESSED_S
+        stopped = self._stopped and self.config.on_stop == "damp" and self._motion.ended
+        if self._mode is Mode.HOLDING and (silent or pressed or stopped):
+            why = "no fresh action for long" if silent else "over-current goes on" if pressed else "stopped"
+            self._note(Kind.WATCHDOG_DAMP, f"{why}; the arm goes limp and sinks, home() makes it stiff again")
+            self._limp()
 
     def _look(self, now: float) -> None:
         follows = self._mode is not Mode.LIMP and self._motion.known and not self.config.dry_run
-        problem = self._health.problem(now, self._motion.where() if follows else None)
+        try:
+            problem = self._health.problem(now, self._motion.where() if follows else None)
+        except Exception as error:  # a bug, and no reason to let the arm go on unseen
+            problem = Problem(Kind.DRIVER, f"looking at the arm failed: {type(error).__name__}: {error}")
+        if self._watch is not None and not self._watch.alive:
+            problem = Problem(Kind.WATCHDOG, "nobody watches the arm any more: its thread has ended; close() and begin anew")
         if problem is not None and (self._problem is None or problem.kind is not self._problem.kind):
             self._note(problem.kind, problem.detail)
             self._problem_since = now
@@ -454,7 +465,10 @@ class SafeArm:
 
     def _way_home_is_free(self) -> np.ndarray:
         """(19,) the room that a limp arm has where it hangs."""
-        here = self._guarded.state().joint_pos
+        try:
+            here = self._motion.measured_joints()
+        except Refused as refused:
+            raise DriverError(f"the arm does not go home while this is so: {refused.note[1]}") from None
         what = in_the_way(self._fence, here, self.limits.home_joint_pos)
         if what is not None:
             why = f"the straight way of the joints home leads {what}"

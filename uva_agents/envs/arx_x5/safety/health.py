@@ -34,6 +34,11 @@ def not_measured(state: ArmState, now: float, config: SafetyConfig) -> str | Non
     if not np.isfinite(np.concatenate([state.joint_pos, state.joint_vel, state.joint_torque, grip])).all():
         return "the arm reports NaN or infinity; check power and CAN"
     age = now - state.time_s
+    if age < -config.period_s:
+        # It would count as fresh for ever, whatever the arm does meanwhile.
+        return (
+            f"the arm's last measurement is {-age:.4g} s ahead of the clock; check whether a clock was set, and power and CAN"
+        )
     if age > config.state_age_s:
         return f"the arm's last measurement is {age:.2f} s old; check power and CAN"
     return None
@@ -78,7 +83,8 @@ class Health:
             state = self._driver.state()
         except DriverError as error:
             return Problem(Kind.DRIVER, f"the arm's state cannot be read: {error}")
-        return self._measured(now, state, sent_to) or self._seen(now)
+        # By the clock after the look, which may have taken its time: a measurement made meanwhile is none from the future.
+        return self._measured(self._driver.clock.now(), state, sent_to) or self._seen()
 
     def _measured(self, now: float, state: ArmState, sent_to: np.ndarray | None) -> Problem | None:
         c, limits = self._config, self._limits
@@ -105,17 +111,22 @@ class Health:
                 return Problem(Kind.TRACKING, detail, pushes=True)
         return None
 
-    def _seen(self, now: float) -> Problem | None:
-        # Reading a picture may cost a copy: only as often as an old one could matter.
-        if self._camera is None or now < self._camera_ok_until:
+    def _seen(self) -> Problem | None:
+        # Reading a picture may cost a copy: only as often as an old one could matter. A clock that was set back makes none fresh.
+        now, most = self._driver.clock.now(), self._config.camera_age_s / 4
+        if self._camera is None or self._camera_ok_until - most - 1e-6 <= now < self._camera_ok_until:
             return None
         try:
-            age = now - self._camera.read().time_s
+            seen_s = float(self._camera.read().time_s)
+            age = self._driver.clock.now() - seen_s
         except DriverError as error:
             return Problem(Kind.STALE_CAMERA, f"the camera gives no picture: {error}")
         except Exception as error:  # somebody else's code, and no reason to stop watching the arm
             return Problem(Kind.STALE_CAMERA, f"the camera gives no picture: {type(error).__name__}: {error}")
+        if not age >= -self._config.period_s:
+            detail = f"the camera's last picture is {-age:.4g} s ahead of the clock; check whether a clock was set"
+            return Problem(Kind.STALE_CAMERA, detail)
         if age > self._config.camera_age_s:
             return Problem(Kind.STALE_CAMERA, f"the camera's last picture is {age:.2f} s old; check its cable")
-        self._camera_ok_until = now + min(self._config.camera_age_s - age, self._config.camera_age_s / 4)
+        self._camera_ok_until = now + min(self._config.camera_age_s - age, most)
         return None

@@ -48,7 +48,7 @@ class WatchThread:
     """Looks at the arm a hundred times a second until it is stopped.
 
     Args:
-        look: what to call. If it fails, that is logged, and it is called again: a watch that ends with an error watches nothing.
+        look: what to call. Whatever it raises is logged, and it is called again: a watch that ends with an error watches nothing.
     """
 
     def __init__(self, look: Callable[[], None]) -> None:
@@ -57,6 +57,11 @@ class WatchThread:
         self._thread = threading.Thread(target=self._run, name="arm watch", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether anybody looks: not in a forked process, for example."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """End it."""
         self._end.set()
@@ -64,8 +69,13 @@ class WatchThread:
             self._thread.join(timeout=1.0)
 
     def _run(self) -> None:
+        said = ""
         while not self._end.wait(PERIOD_S):
             try:
                 self._look()
-            except Exception:
-                log.exception("the watch over the arm failed once")
+                said = ""
+            except BaseException as error:  # also SystemExit and asyncio.CancelledError: nobody ends this thread with one
+                what = f"{type(error).__name__}: {error}"
+                if what != said:
+                    said = what
+                    log.exception("the watch over the arm failed, and goes on")
