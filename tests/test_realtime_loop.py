@@ -9,6 +9,7 @@ from uva_agents.realtime import Loop, LoopSettings
 from uva_agents.realtime.controls import Command, Controls
 from uva_agents.realtime.schedule import ChunkSchedule, ScheduleSettings
 from uva_agents.realtime.trajectory import ActionLayout
+from uva_agents.realtime.worker import Reply
 
 LAYOUT = ActionLayout(((3, "vector"),))
 
@@ -248,3 +249,12 @@ def test_actions_that_mean_nothing_to_the_arm_are_a_hold():
     episode = loop.run()
     assert episode.end == "length" and episode.interventions == 1 and len(arm.holds) == 2
     assert any("the rotation of the action is none; holding" in text for text in said)
+
+
+def test_a_worker_that_has_ended_ends_every_episode_and_the_warm_up():
+    loop, _, worker, said = make()
+    worker.poll = lambda: Reply(None, None, "the thread of the agent has ended")
+    with pytest.raises(RuntimeError, match="has ended"):
+        loop.warm_up()
+    assert [loop.run().end, loop.run().end] == ["error", "error"]
+    assert said == ["the thread of the agent has ended"] * 2

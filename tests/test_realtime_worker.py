@@ -47,7 +47,7 @@ class Echo:
         wish = float(job.obs["agent_pos"][0])
         if wish == -1:
             raise ValueError("no such picture")
-        if wish == -3:
+        if wish == -4:
             raise NotFiniteError("head 'action'")
         if wish == -2:
             time.sleep(600)
@@ -85,7 +85,7 @@ def test_asking_and_looking_for_an_answer_never_wait(kind, tmp_path):
         free(worker)
         worker.submit(job(3, 5.0))
         assert answer_of(worker).chunk[0, 0] == 5.0
-        for number, wish in ((4, np.nan), (5, -3.0)):
+        for number, wish in ((4, np.nan), (5, -4.0)):
             free(worker)
             worker.submit(job(number, wish))
             reply = answer_of(worker)
@@ -191,3 +191,52 @@ def test_actions_relative_to_the_observed_pose_become_absolute():
     np.testing.assert_allclose(found, network_pose_actions(wanted, None), atol=1e-6)
     with pytest.raises(ValueError, match=r"\(T, 10\)"):
         absolute(lambda job: wanted)(Job(0, {"agent_pos": here}))
+
+
+class Leaves(Echo):
+    """An agent that ends its thread, or its process, instead of answering."""
+
+    def __call__(self, job):
+        if job.number == 0:
+            raise SystemExit(3)
+        return super().__call__(job)
+
+
+def leaves_at_once():
+    raise SystemExit("no licence")
+
+
+@pytest.mark.parametrize("kind", [ThreadWorker, ProcessWorker])
+def test_an_agent_that_leaves_has_failed_and_is_asked_again(kind):
+    worker = kind(Leaves)
+    try:
+        free(worker)
+        worker.submit(job(0))
+        reply = answer_of(worker)
+        assert reply.job.number == 0 and reply.chunk is None and reply.error == "SystemExit: 3"
+        free(worker)
+        worker.submit(job(1, 2.0))
+        assert answer_of(worker).chunk[0, 0] == 2.0
+    finally:
+        worker.close()
+
+
+def test_a_worker_that_can_do_no_more_says_so_whenever_it_is_asked():
+    worker = ThreadWorker(leaves_at_once)
+    for _ in range(3):
+        reply = answer_of(worker)
+        assert reply.job is None and reply.error == "the agent could not be set up: SystemExit: no licence"
+    assert worker.busy
+    worker.close()
+    assert worker.poll() is None
+
+    class Gone(ThreadWorker):
+        def _work(self):
+            self._free.set()
+
+    worker = Gone(echo)
+    reply = answer_of(worker)
+    assert reply.job is None and "has ended" in reply.error and worker.busy
+    with pytest.raises(RuntimeError, match="busy"):
+        worker.submit(job(0))
+    worker.close()

@@ -122,6 +122,8 @@ class Loop:
             return bool(replies)
 
         self._wait(answered, timeout_s, "the agent has not answered")
+        if replies[0].job is None:
+            raise RuntimeError(str(replies[0].error))
         if replies[0].error is not None:
             raise RuntimeError(f"the agent failed at its first chunk: {replies[0].error}")
         return body.now() - asked
@@ -185,6 +187,7 @@ class Loop:
             if reply.job is None:
                 self._say(str(reply.error))
                 now.end = "error"
+                return  # it says so for ever
             elif reply.job.episode != self._episode:
                 continue
             elif reply.chunk is None and reply.not_finite:

@@ -30,7 +30,7 @@ class Reply:
     """The answer to a job.
 
     Attributes:
-        job: ``None`` where the worker could not even begin to work.
+        job: ``None`` where the worker could not even begin to work, or has ended: it will answer nothing more.
         chunk: (T, A), or ``None`` after an error.
         error: what went wrong, for people.
         seconds: of inference.
@@ -61,7 +61,7 @@ class Worker(Protocol):
         ...
 
     def poll(self) -> Reply | None:
-        """An answer that has arrived since the last call."""
+        """An answer that has arrived since the last call; once the worker can do no more, each time one without a job."""
         ...
 
     def close(self) -> None:
@@ -83,12 +83,13 @@ class ThreadWorker:
         self._outbox: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         self._free = threading.Event()
         self._closed = False
+        self._ended = Reply(None, None, "the thread of the agent has ended")
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
 
     @property
     def busy(self) -> bool:
-        return not self._free.is_set()
+        return not (self._free.is_set() and self._thread.is_alive())
 
     def submit(self, job: Job) -> None:
         if self._closed or self.busy:
@@ -97,10 +98,11 @@ class ThreadWorker:
         self._inbox.put(job)
 
     def poll(self) -> Reply | None:
+        alive = self._thread.is_alive()  # before the look: its last answer comes before its end
         try:
             return self._outbox.get_nowait()
         except queue.Empty:
-            return None
+            return None if alive or self._closed else self._ended
 
     def close(self) -> None:
         if not self._closed:
@@ -109,31 +111,39 @@ class ThreadWorker:
             self._thread.join(timeout=2.0)  # a thread that hangs in a network read ends with the process
 
     def _work(self) -> None:
+        # An agent that calls sys.exit(), or is ended in another way, is no reason to leave whoever waits for it alone: everything
+        # that it raises is its error, and only the main thread's own signals end this process.
         try:
             answer = self._setup()
-        except Exception as error:
-            _LOG.exception("the agent could not be set up")
-            self._outbox.put(Reply(None, None, f"the agent could not be set up: {_said(error)}"))
+        except BaseException as error:
+            self._end("the agent could not be set up", error)
             return
         self._free.set()
         while (job := self._inbox.get()) is not None:
-            began = time.perf_counter()
-            try:
-                chunk = np.asarray(answer(job), np.float64)
-                _check_finite(chunk)
-                reply = Reply(job, chunk, None, time.perf_counter() - began)
-            except Exception as error:
-                _LOG.warning("inference failed", exc_info=True)
-                reply = Reply(job, None, _said(error), time.perf_counter() - began, _is_not_finite(error))
+            reply = self._answer(answer, job)
             self._outbox.put(reply)
             if reply.error is not None and self._restart is not None and not self._closed:
                 try:
                     self._restart()
-                except Exception as error:
-                    _LOG.exception("the agent could not be set up again")
-                    self._outbox.put(Reply(None, None, f"the agent could not be set up again: {_said(error)}"))
+                except BaseException as error:
+                    self._end("the agent could not be set up again", error)
                     return
             self._free.set()
+
+    def _answer(self, answer: Chunker, job: Job) -> Reply:
+        began = time.perf_counter()
+        try:
+            chunk = np.asarray(answer(job), np.float64)
+            _check_finite(chunk)
+            return Reply(job, chunk, None, time.perf_counter() - began)
+        except BaseException as error:
+            _LOG.warning("inference failed", exc_info=True)
+            return Reply(job, None, _said(error), time.perf_counter() - began, _is_not_finite(error))
+
+    def _end(self, what: str, error: BaseException) -> None:
+        if not self._closed:
+            _LOG.error("%s", what, exc_info=error)
+        self._ended = Reply(None, None, f"{what}: {_said(error)}")
 
 
 class ProcessWorker(ThreadWorker):
@@ -244,13 +254,13 @@ def _serve(connection: Connection, setup: Callable[[], Chunker]) -> None:
         try:
             answer = setup()
             connection.send((None, None, False))
-        except Exception as error:
+        except BaseException as error:
             connection.send((None, _said(error), False))
             return
         while (job := receive(connection)) is not None:
             try:
                 connection.send((np.asarray(answer(job)), None, False))
-            except Exception as error:
+            except BaseException as error:
                 connection.send((None, _said(error), _is_not_finite(error)))
 
 
