@@ -258,3 +258,21 @@ def test_a_worker_that_has_ended_ends_every_episode_and_the_warm_up():
         loop.warm_up()
     assert [loop.run().end, loop.run().end] == ["error", "error"]
     assert said == ["the thread of the agent has ended"] * 2
+
+
+def test_an_episode_says_why_it_did_not_go_as_it_should():
+    def answer(job):
+        if job.number in (2, 5):
+            raise KeyError(f"oops {job.number}")
+        return chunk(job)
+
+    assert make()[0].run().failure is None
+    episode = make(answer=answer)[0].run()
+    assert episode.end == "length" and episode.failure == "the agent failed 2 times, the last time: KeyError: 'oops 5'"
+    assert make(answer=answer, on_error="stop")[0].run().failure == "the agent failed: KeyError: 'oops 2'"
+    assert "none came in 10.0 s" in make(seconds=60.0)[0].run().failure
+    late = make(seconds=2.0)[0].run()
+    assert late.counts.chunks == 0 and f"all {late.counts.too_late} came too late" in late.failure
+    loop = make()[0]
+    loop.controls.give(Command.EMERGENCY)
+    assert "emergency stop" in loop.run().failure
