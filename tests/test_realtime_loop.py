@@ -5,8 +5,9 @@ import pytest
 
 from tests.ideal_arm import IdealArm, Timed, Virtual, chunk, path
 from uva_agents.errors import NotFiniteError
-from uva_agents.realtime import Loop, LoopSettings
+from uva_agents.realtime import AgentError, Loop, LoopSettings
 from uva_agents.realtime.controls import Command, Controls
+from uva_agents.realtime.numbers import as_numbers
 from uva_agents.realtime.schedule import ChunkSchedule, ScheduleSettings
 from uva_agents.realtime.trajectory import ActionLayout
 from uva_agents.realtime.worker import Reply
@@ -276,3 +277,26 @@ def test_an_episode_says_why_it_did_not_go_as_it_should():
     loop = make()[0]
     loop.controls.give(Command.EMERGENCY)
     assert "emergency stop" in loop.run().failure
+
+
+@pytest.mark.parametrize("shape", [(7, 4), (16, 6), (16, 8), (7,), (1, 16, 7), (16, 0), ()])
+@pytest.mark.parametrize("fill", [0.0, 0.1])
+def test_a_chunk_of_another_shape_is_named_before_anything_moves_and_later_held(shape, fill):
+    loop, arm, _, _ = make(answer=lambda job: np.full(shape, fill))
+    with pytest.raises(AgentError) as raised:
+        loop.warm_up()
+    assert f"a chunk of shape {shape}, but this arm takes (T, 7)" in str(raised.value) and arm.commands == []
+    loop, arm, _, said = make(answer=lambda job: np.full(shape, fill) if job.number == 2 else chunk(job), length_s=3.0)
+    episode = loop.run()
+    assert episode.end == "length" and episode.counts.errors == 1 and episode.counts.chunks > 2
+    assert any(f"shape {shape}" in text and text.endswith("holding") for text in said)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(0.0, "no place for a tool"), (np.nan, "NaN or infinity"), (None, "gave None")]
+)
+def test_a_first_chunk_that_could_not_be_followed_ends_the_warm_up(value, message):
+    loop, *_ = make(answer=lambda job: as_numbers(None, "it") if value is None else np.full((16, 7), value))
+    with pytest.raises(AgentError, match=message):
+        loop.warm_up()
+    assert make()[0].warm_up() == pytest.approx(0.2, abs=0.06)

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from uva_agents.errors import NotFiniteError
+from uva_agents.errors import InputError, NotFiniteError
 from uva_agents.realtime.chunker import AgentChunker, Job, absolute, lookback
 from uva_agents.realtime.worker import ProcessWorker, ThreadWorker
 
@@ -240,3 +240,81 @@ def test_a_worker_that_can_do_no_more_says_so_whenever_it_is_asked():
     with pytest.raises(RuntimeError, match="busy"):
         worker.submit(job(0))
     worker.close()
+
+
+ACTION = np.array([0.3, 0.0, 0.2, 0.0, 0.0, 0.0, 0.04])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "gave None"),
+        (np.ma.masked_array(ACTION, mask=[True] * 7), "masked array"),
+        ([np.ma.masked] * 7, "masked array"),
+        (ACTION + 1j, "complex numbers"),
+        ([str(number) for number in ACTION], "gave text"),
+        (np.array([b"1"] * 7), "gave text"),
+        ("go", "gave text"),
+        (ACTION > 0, "truth values"),
+        ({"action": ACTION}, "dict of object"),
+        ([ACTION, ACTION[:3]], "cannot be made one"),
+        (np.ones((2, 3, 7)), r"shape \(2, 3, 7\)"),
+        (np.ones((2, 7)), r"shape \(2, 7\)"),
+        (np.zeros((0,)), r"shape \(0,\)"),
+        (1.0, r"shape \(\)"),
+    ],
+)
+def test_what_is_no_action_is_named_and_not_made_one(value, message):
+    class Says:
+        def predict(self, observation, state=None):
+            return value, state
+
+    with pytest.raises(InputError, match=rf"Says\.predict.*{message}"):
+        AgentChunker(Says())(job(0))
+
+
+def test_actions_may_be_of_any_kind_of_number_and_container():
+    import torch
+
+    class Says:
+        def predict(self, observation, state=None):
+            return self.value, state
+
+    agent = Says()
+    for agent.value in (
+        *(ACTION, ACTION.astype(np.float16), ACTION[None], list(ACTION), np.ones(7, np.int8)),
+        torch.tensor(ACTION, requires_grad=True),
+    ):
+        found = AgentChunker(agent)(job(0))
+        assert found.shape == (1, 7) and found.dtype == np.float64
+
+
+def test_chunks_that_are_no_numbers_are_refused_from_any_agent():
+    class Samples:
+        def sample(self, obs, n=1):
+            return self.value
+
+    agent = Samples()
+    for agent.value, message in (
+        (None, "Samples.sample gave None"),
+        (np.ones((2, 16, 7)), r"shape \(2, 16, 7\)"),
+        (np.ones((1, 0, 7)), r"shape \(0, 7\)"),
+        (np.ma.masked_array(np.ones((1, 16, 7)), mask=True), "masked"),
+    ):
+        with pytest.raises(InputError, match=message):
+            AgentChunker(agent)(job(0))
+
+    class Plans:
+        def plan(self, obs):
+            return None
+
+    with pytest.raises(InputError, match=r"Plans.plan gave NoneType"):
+        AgentChunker(Plans())(job(0))
+    worker = ThreadWorker(lambda: lambda job: np.ones((16, 7)) * 1j)
+    try:
+        free(worker)
+        worker.submit(job(0))
+        reply = answer_of(worker)
+        assert reply.chunk is None and "the agent gave complex numbers" in reply.error
+    finally:
+        worker.close()

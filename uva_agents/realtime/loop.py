@@ -106,12 +106,13 @@ class Loop:
             Seconds that it took.
 
         Raises:
-            AgentError: the agent failed, or did not answer in time.
+            AgentError: the agent failed, did not answer in time, or with a chunk that could not be followed.
         """
         body = self.body
         self._wait(lambda: not self.worker.busy, timeout_s, _NOT_READY)
         self._seen.clear()
         self._seen.append(body.observe())
+        self.schedule.restart(body.stay(self._seen[-1].obs))
         self.worker.submit(self._job(0, seed))
         asked = body.now()
         replies: list[Reply] = []
@@ -127,7 +128,13 @@ class Loop:
             raise AgentError(str(replies[0].error))
         if replies[0].error is not None:
             raise AgentError(f"the agent failed at its first chunk: {replies[0].error}")
-        return body.now() - asked
+        seconds = body.now() - asked
+        assert replies[0].chunk is not None
+        try:
+            self.schedule.check(replies[0].chunk)
+        except ValueError as error:
+            raise AgentError(f"the agent's first chunk cannot be followed: {error}") from error
+        return seconds
 
     def run(self, seed: int = 0, recorder: Recorder | None = None) -> Episode:
         """One episode. However it ends, the arm is brought to rest.
@@ -201,7 +208,7 @@ class Loop:
                 hold = self.settings.on_error == "hold"
                 self._say(f"{reply.error}; {'holding' if hold else 'stopping'}")
                 now.end = now.end if hold else "error"
-            elif reply.chunk.size == 0:
+            elif reply.chunk.ndim and not len(reply.chunk):
                 now.finished = True
             elif (message := self._received(now, reply, reach)) is not None:
                 self._say(message)

@@ -18,6 +18,7 @@ import numpy as np
 
 from uva_agents.errors import NotFiniteError
 from uva_agents.realtime.chunker import Chunker, Job
+from uva_agents.realtime.numbers import as_numbers
 from uva_agents.workers import receive
 
 _LOG = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ class ThreadWorker:
     def _answer(self, answer: Chunker, job: Job) -> Reply:
         began = time.perf_counter()
         try:
-            chunk = np.asarray(answer(job), np.float64)
+            chunk = as_numbers(answer(job), "the agent")
             _check_finite(chunk)
             return Reply(job, chunk, None, time.perf_counter() - began)
         except BaseException as error:
@@ -259,7 +260,7 @@ def _serve(connection: Connection, setup: Callable[[], Chunker]) -> None:
             return
         while (job := receive(connection)) is not None:
             try:
-                connection.send((np.asarray(answer(job)), None, False))
+                connection.send((as_numbers(answer(job), "the agent"), None, False))
             except BaseException as error:
                 connection.send((None, _said(error), _is_not_finite(error)))
 
