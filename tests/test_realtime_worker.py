@@ -318,3 +318,15 @@ def test_chunks_that_are_no_numbers_are_refused_from_any_agent():
         assert reply.chunk is None and "the agent gave complex numbers" in reply.error
     finally:
         worker.close()
+
+
+def test_a_process_that_could_not_be_started_is_reported_with_its_cause_and_closed_without_another_error():
+    worker = ProcessWorker(lambda: echo())  # a process of its own cannot get it
+    reply = answer_of(worker)
+    assert reply.job is None and "could not be set up" in reply.error and "pickle" in reply.error.lower()
+    assert worker.pid is None
+    worker.close()
+    worker.close()
+    worker = ProcessWorker(partial(os._exit, 5))
+    assert answer_of(worker).error == "the agent could not be set up: the process of the agent ended with status 5"
+    worker.close()

@@ -181,6 +181,7 @@ class _Child:
         self._target, self._timeout_s, self._start_s = setup, timeout_s, start_s
         self._process: Any = None
         self._connection: Connection | None = None
+        self._ready = False
         self.unwanted = False
 
     @property
@@ -192,11 +193,21 @@ class _Child:
         """With a new process that is ready."""
         # Spawned: a fork would copy locks that threads of this process hold.
         context = mp.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._target), name="inference", daemon=True)
-        self._process.start()
-        theirs.close()
-        self._received(self._start_s)
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self._target), name="inference", daemon=True)
+        with theirs:
+            try:
+                process.start()
+            except BaseException:  # it cannot be sent there, or there is no room for it: there is no process to stop
+                ours.close()
+                raise
+        self._process, self._connection, self._ready = process, ours, False
+        try:
+            self._received(self._start_s)
+            self._ready = True
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def replaced(self) -> None:
@@ -205,24 +216,26 @@ class _Child:
             self.started()
 
     def __call__(self, job: Job) -> np.ndarray:
-        assert self._connection is not None
+        connection = self._connection
+        if connection is None:
+            raise _Told("closed")
         try:
-            self._connection.send(job)
+            connection.send(job)
         except OSError:
             raise self._died() from None
         return np.asarray(self._received(self._timeout_s))
 
     def _received(self, timeout_s: float | None) -> Any:
-        assert self._connection is not None
+        connection = self._connection
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
-            while not self._connection.poll(_LOOK_S):
-                if self.unwanted:
+            while connection is None or not connection.poll(_LOOK_S):
+                if self.unwanted or connection is None:  # somebody closes it beside this thread
                     raise _Told("closed")
                 if deadline is not None and time.monotonic() > deadline:
                     self.stop()
                     raise TimeoutError(f"no answer within {timeout_s:g} s: its process was stopped")
-            value, error, not_finite = self._connection.recv()
+            value, error, not_finite = connection.recv()
         except (EOFError, ConnectionError):
             raise self._died() from None
         if error is not None:
@@ -231,12 +244,14 @@ class _Child:
 
     def _died(self) -> _Told:
         process = self._process
+        if process is None:
+            return _Told("closed")
         process.join(timeout=5)
         code = process.exitcode
         self.stop()
         killed = isinstance(code, int) and code < 0
         how = f"was killed by {signal.Signals(-code).name}" if killed else f"ended with status {code}"
-        return _Told(f"the process of the agent {how}; a new one begins")
+        return _Told(f"the process of the agent {how}{'; a new one begins' if self._ready else ''}")
 
     def stop(self) -> None:
         process, connection = self._process, self._connection
