@@ -89,29 +89,27 @@ def test_a_crop_that_is_not_inside_the_frames_is_named(crop: tuple[int, int, int
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "match"),
+    ("name", "content", "match", "status"),
     [
-        ("gone.mp4", None, "no file"),
-        ("text.mp4", b"not a film", "not a video"),
-        ("broken.npz", b"PK not an archive", "cannot be read as an array"),
-        ("flat.npy", np.zeros((4, 4)), "uint8 frames"),
-        ("short.npy", np.zeros((1, 96, 96, 3), np.uint8), "less than two control steps"),
+        ("gone.mp4", None, "no file", 2),
+        ("text.mp4", b"not a film", "not a video", 3),
+        ("broken.npz", b"PK not an archive", "cannot be read as an array", 3),
+        ("flat.npy", np.zeros((4, 4)), "uint8 frames", 3),
+        ("short.npy", np.zeros((1, 96, 96, 3), np.uint8), "less than two control steps", 3),
     ],
 )
 def test_what_is_no_video_is_named(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: Any, match: str
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: Any, match: str, status: int
 ) -> None:
     path = tmp_path / name
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content is not None:
         np.save(path, content)
-    assert cli.main(["label", str(path), "--weights", str(weights), "--out", str(tmp_path / "out"), "--quiet"]) in (
-        2,
-        3,
-    )
+    out = tmp_path / "made" / "out"
+    assert cli.main(["label", str(path), "--weights", str(weights), "--out", str(out), "--quiet"]) == status
     assert match in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not out.parent.exists()
 
 
 @pytest.mark.parametrize(("actions", "steps"), [("policy", 16), ("random", 32), ("file", 16)])

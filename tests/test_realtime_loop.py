@@ -5,10 +5,12 @@ import pytest
 
 from tests.ideal_arm import IdealArm, Timed, Virtual, chunk, path
 from uva_agents.errors import NotFiniteError
-from uva_agents.realtime import Loop, LoopSettings
+from uva_agents.realtime import AgentError, Loop, LoopSettings
 from uva_agents.realtime.controls import Command, Controls
+from uva_agents.realtime.numbers import as_numbers
 from uva_agents.realtime.schedule import ChunkSchedule, ScheduleSettings
 from uva_agents.realtime.trajectory import ActionLayout
+from uva_agents.realtime.worker import Reply
 
 LAYOUT = ActionLayout(((3, "vector"),))
 
@@ -248,3 +250,53 @@ def test_actions_that_mean_nothing_to_the_arm_are_a_hold():
     episode = loop.run()
     assert episode.end == "length" and episode.interventions == 1 and len(arm.holds) == 2
     assert any("the rotation of the action is none; holding" in text for text in said)
+
+
+def test_a_worker_that_has_ended_ends_every_episode_and_the_warm_up():
+    loop, _, worker, said = make()
+    worker.poll = lambda: Reply(None, None, "the thread of the agent has ended")
+    with pytest.raises(RuntimeError, match="has ended"):
+        loop.warm_up()
+    assert [loop.run().end, loop.run().end] == ["error", "error"]
+    assert said == ["the thread of the agent has ended"] * 2
+
+
+def test_an_episode_says_why_it_did_not_go_as_it_should():
+    def answer(job):
+        if job.number in (2, 5):
+            raise KeyError(f"oops {job.number}")
+        return chunk(job)
+
+    assert make()[0].run().failure is None
+    episode = make(answer=answer)[0].run()
+    assert episode.end == "length" and episode.failure == "the agent failed 2 times, the last time: KeyError: 'oops 5'"
+    assert make(answer=answer, on_error="stop")[0].run().failure == "the agent failed: KeyError: 'oops 2'"
+    assert "none came in 10.0 s" in make(seconds=60.0)[0].run().failure
+    late = make(seconds=2.0)[0].run()
+    assert late.counts.chunks == 0 and f"all {late.counts.too_late} came too late" in late.failure
+    loop = make()[0]
+    loop.controls.give(Command.EMERGENCY)
+    assert "emergency stop" in loop.run().failure
+
+
+@pytest.mark.parametrize("shape", [(7, 4), (16, 6), (16, 8), (7,), (1, 16, 7), (16, 0), ()])
+@pytest.mark.parametrize("fill", [0.0, 0.1])
+def test_a_chunk_of_another_shape_is_named_before_anything_moves_and_later_held(shape, fill):
+    loop, arm, _, _ = make(answer=lambda job: np.full(shape, fill))
+    with pytest.raises(AgentError) as raised:
+        loop.warm_up()
+    assert f"a chunk of shape {shape}, but this arm takes (T, 7)" in str(raised.value) and arm.commands == []
+    loop, arm, _, said = make(answer=lambda job: np.full(shape, fill) if job.number == 2 else chunk(job), length_s=3.0)
+    episode = loop.run()
+    assert episode.end == "length" and episode.counts.errors == 1 and episode.counts.chunks > 2
+    assert any(f"shape {shape}" in text and text.endswith("holding") for text in said)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(0.0, "no place for a tool"), (np.nan, "NaN or infinity"), (None, "gave None")]
+)
+def test_a_first_chunk_that_could_not_be_followed_ends_the_warm_up(value, message):
+    loop, *_ = make(answer=lambda job: as_numbers(None, "it") if value is None else np.full((16, 7), value))
+    with pytest.raises(AgentError, match=message):
+        loop.warm_up()
+    assert make()[0].warm_up() == pytest.approx(0.2, abs=0.06)

@@ -297,3 +297,39 @@ class Swinging:
 
 def swinging():
     return Swinging()
+
+
+class Late(Swinging):
+    """Fails once, after its first chunks."""
+
+    def sample(self, obs, n=1, *, seed=None):
+        self.asked = getattr(self, "asked", 0) + 1
+        if self.asked == 3:
+            raise KeyError("oops")
+        return super().sample(obs, n, seed=seed)
+
+
+def late():
+    return Late()
+
+
+class Leaving(Swinging):
+    def sample(self, obs, n=1, *, seed=None):
+        raise SystemExit(0)
+
+
+def leaving():
+    return Leaving()
+
+
+@pytest.mark.parametrize(
+    ("agent", "why"),
+    [
+        ("late", "uva run: failed: episode 1: the agent failed once, the last time: KeyError: 'oops'"),
+        ("leaving", "uva run: error: the agent failed at its first chunk: SystemExit: 0"),
+    ],
+)
+def test_a_run_in_which_the_agent_failed_ends_with_status_1_and_the_reason(mujoco, agent, why, capsys):
+    words = ["--now", "--env-arg", "image_size=32", "--env-arg", "render_observations=False", "--rate", "10"]
+    assert main(["run", f"tests.test_realtime_run:{agent}", *words, "--length", "1.5"]) == 1
+    assert capsys.readouterr().err.strip().splitlines()[-1] == why

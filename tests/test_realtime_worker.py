@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from uva_agents.errors import NotFiniteError
+from uva_agents.errors import InputError, NotFiniteError
 from uva_agents.realtime.chunker import AgentChunker, Job, absolute, lookback
 from uva_agents.realtime.worker import ProcessWorker, ThreadWorker
 
@@ -47,7 +47,7 @@ class Echo:
         wish = float(job.obs["agent_pos"][0])
         if wish == -1:
             raise ValueError("no such picture")
-        if wish == -3:
+        if wish == -4:
             raise NotFiniteError("head 'action'")
         if wish == -2:
             time.sleep(600)
@@ -85,7 +85,7 @@ def test_asking_and_looking_for_an_answer_never_wait(kind, tmp_path):
         free(worker)
         worker.submit(job(3, 5.0))
         assert answer_of(worker).chunk[0, 0] == 5.0
-        for number, wish in ((4, np.nan), (5, -3.0)):
+        for number, wish in ((4, np.nan), (5, -4.0)):
             free(worker)
             worker.submit(job(number, wish))
             reply = answer_of(worker)
@@ -191,3 +191,142 @@ def test_actions_relative_to_the_observed_pose_become_absolute():
     np.testing.assert_allclose(found, network_pose_actions(wanted, None), atol=1e-6)
     with pytest.raises(ValueError, match=r"\(T, 10\)"):
         absolute(lambda job: wanted)(Job(0, {"agent_pos": here}))
+
+
+class Leaves(Echo):
+    """An agent that ends its thread, or its process, instead of answering."""
+
+    def __call__(self, job):
+        if job.number == 0:
+            raise SystemExit(3)
+        return super().__call__(job)
+
+
+def leaves_at_once():
+    raise SystemExit("no licence")
+
+
+@pytest.mark.parametrize("kind", [ThreadWorker, ProcessWorker])
+def test_an_agent_that_leaves_has_failed_and_is_asked_again(kind):
+    worker = kind(Leaves)
+    try:
+        free(worker)
+        worker.submit(job(0))
+        reply = answer_of(worker)
+        assert reply.job.number == 0 and reply.chunk is None and reply.error == "SystemExit: 3"
+        free(worker)
+        worker.submit(job(1, 2.0))
+        assert answer_of(worker).chunk[0, 0] == 2.0
+    finally:
+        worker.close()
+
+
+def test_a_worker_that_can_do_no_more_says_so_whenever_it_is_asked():
+    worker = ThreadWorker(leaves_at_once)
+    for _ in range(3):
+        reply = answer_of(worker)
+        assert reply.job is None and reply.error == "the agent could not be set up: SystemExit: no licence"
+    assert worker.busy
+    worker.close()
+    assert worker.poll() is None
+
+    class Gone(ThreadWorker):
+        def _work(self):
+            self._free.set()
+
+    worker = Gone(echo)
+    reply = answer_of(worker)
+    assert reply.job is None and "has ended" in reply.error and worker.busy
+    with pytest.raises(RuntimeError, match="busy"):
+        worker.submit(job(0))
+    worker.close()
+
+
+ACTION = np.array([0.3, 0.0, 0.2, 0.0, 0.0, 0.0, 0.04])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "gave None"),
+        (np.ma.masked_array(ACTION, mask=[True] * 7), "masked array"),
+        ([np.ma.masked] * 7, "masked array"),
+        (ACTION + 1j, "complex numbers"),
+        ([str(number) for number in ACTION], "gave text"),
+        (np.array([b"1"] * 7), "gave text"),
+        ("go", "gave text"),
+        (ACTION > 0, "truth values"),
+        ({"action": ACTION}, "dict of object"),
+        ([ACTION, ACTION[:3]], "cannot be made one"),
+        (np.ones((2, 3, 7)), r"shape \(2, 3, 7\)"),
+        (np.ones((2, 7)), r"shape \(2, 7\)"),
+        (np.zeros((0,)), r"shape \(0,\)"),
+        (1.0, r"shape \(\)"),
+    ],
+)
+def test_what_is_no_action_is_named_and_not_made_one(value, message):
+    class Says:
+        def predict(self, observation, state=None):
+            return value, state
+
+    with pytest.raises(InputError, match=rf"Says\.predict.*{message}"):
+        AgentChunker(Says())(job(0))
+
+
+def test_actions_may_be_of_any_kind_of_number_and_container():
+    import torch
+
+    class Says:
+        def predict(self, observation, state=None):
+            return self.value, state
+
+    agent = Says()
+    for agent.value in (
+        *(ACTION, ACTION.astype(np.float16), ACTION[None], list(ACTION), np.ones(7, np.int8)),
+        torch.tensor(ACTION, requires_grad=True),
+    ):
+        found = AgentChunker(agent)(job(0))
+        assert found.shape == (1, 7) and found.dtype == np.float64
+
+
+def test_chunks_that_are_no_numbers_are_refused_from_any_agent():
+    class Samples:
+        def sample(self, obs, n=1):
+            return self.value
+
+    agent = Samples()
+    for agent.value, message in (
+        (None, "Samples.sample gave None"),
+        (np.ones((2, 16, 7)), r"shape \(2, 16, 7\)"),
+        (np.ones((1, 0, 7)), r"shape \(0, 7\)"),
+        (np.ma.masked_array(np.ones((1, 16, 7)), mask=True), "masked"),
+    ):
+        with pytest.raises(InputError, match=message):
+            AgentChunker(agent)(job(0))
+
+    class Plans:
+        def plan(self, obs):
+            return None
+
+    with pytest.raises(InputError, match=r"Plans.plan gave NoneType"):
+        AgentChunker(Plans())(job(0))
+    worker = ThreadWorker(lambda: lambda job: np.ones((16, 7)) * 1j)
+    try:
+        free(worker)
+        worker.submit(job(0))
+        reply = answer_of(worker)
+        assert reply.chunk is None and "the agent gave complex numbers" in reply.error
+    finally:
+        worker.close()
+
+
+def test_a_process_that_could_not_be_started_is_reported_with_its_cause_and_closed_without_another_error():
+    worker = ProcessWorker(lambda: echo())  # a process of its own cannot get it
+    reply = answer_of(worker)
+    assert reply.job is None and "could not be set up" in reply.error and "pickle" in reply.error.lower()
+    assert worker.pid is None
+    worker.close()
+    worker.close()
+    worker = ProcessWorker(partial(os._exit, 5))
+    assert answer_of(worker).error == "the agent could not be set up: the process of the agent ended with status 5"
+    worker.close()

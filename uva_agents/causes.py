@@ -2,7 +2,7 @@
 
 | status | cause | errors |
 |---|---|---|
-| 1 | the command found a problem, or an episode failed | none, or ``EvaluationError`` |
+| 1 | the command found a problem, or an episode failed | none, ``EvaluationError``, or ``AgentError`` |
 | 2 | what was asked for | ``InputError``, other ``ValueError``, ``FileNotFoundError``, unknown environments, ``DriverError`` |
 | 3 | data or weights | ``DataError``, ``WeightsError``, ``NotFiniteError``, text that is not UTF-8 |
 | 4 | the machine | ``MachineError``, other ``OSError``, ``ConnectionError``, ``MemoryError``, a library that is not installed |

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from uva_agents.errors import DataError, InputError
-from uva_agents.utils.files import check_folder_target
+from uva_agents.utils.files import folder_target
 from uva_agents.utils.plots import curves, path_over
 from uva_agents.utils.results import Results
 
@@ -47,14 +47,21 @@ def run(args: argparse.Namespace) -> int:
     """Write ``actions.npz``, ``actions.csv`` and ``trajectory.png``.
 
     Raises:
+        FileNotFoundError: there is no such video.
         MachineError: nothing can be written in ``--out``; known before the work.
-        ValueError: the file holds no video, or too short a one, or ``--crop`` is not inside it.
+        DataError: the file holds no video, or too short a one.
+        ValueError: ``--crop`` is not inside it.
     """
+    _check_file(args.video)
+    with folder_target(args.out or Path("outputs/label") / args.video.stem) as out:
+        return _label(args, out)
+
+
+def _label(args: argparse.Namespace, out: Path) -> int:
     from rich.progress import Progress
 
     from uva_agents.agents import UVA, InverseModel
 
-    out = check_folder_target(args.out or Path("outputs/label") / args.video.stem)
     model = UVA.from_pretrained(args.weights, device=args.device)
     spec, hz = model.bundle.spec, model.bundle.spec.control_hz
     frames, seconds = read_video(args.video, args.fps, hz)
@@ -98,8 +105,7 @@ def read_video(path: Path, fps: float | None, hz: float) -> tuple[Any, np.ndarra
     from uva_agents.data.lazy import LazyFrames
     from uva_agents.data.video import VideoFrames, probe
 
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+    _check_file(path)
     if fps is not None and not (np.isfinite(fps) and fps > 0):
         raise InputError(f"--fps {fps:g}: frames per second, above 0")
     if path.suffix in (".npy", ".npz"):
@@ -112,6 +118,11 @@ def read_video(path: Path, fps: float | None, hz: float) -> tuple[Any, np.ndarra
     every = np.arange(info.frames)
     seconds = info.times - info.times[0] if fps is None else every / fps
     return LazyFrames([VideoFrames(path, info, every)], info.shape), seconds
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
 
 
 def _array(path: Path) -> np.ndarray:

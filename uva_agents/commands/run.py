@@ -6,7 +6,8 @@ import argparse
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from uva_agents.errors import InputError
 from uva_agents.utils.files import check_file_target, check_folder_target
 
 if TYPE_CHECKING:
-    from uva_agents.realtime import ArxBody, Chunker, LoopSettings, Recording, Worker
+    from uva_agents.realtime import ArxBody, Chunker, Episode, LoopSettings, Recording, Worker
 
 ENV_ID = "uva/ArxX5-v0"
 
@@ -93,10 +94,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run episodes. 0 if all ended as they should; 1 after an emergency stop or an error.
+    """Run episodes. 0 if all went as they should; 1, with the reason as the last line, after an emergency stop, an error of the
+    agent (one that was held over, too), an episode without a chunk that was followed, or one that could not be recorded.
 
     Raises:
         ValueError, FileNotFoundError: wrong arguments.
+        AgentError: the agent failed before anything moved.
         DriverError: the arm or a camera does not answer.
     """
     from uva_agents.realtime import EpisodeRecorder, View, is_replay, open_recording
@@ -128,7 +131,25 @@ def run(args: argparse.Namespace) -> int:
         episodes = _session(args, env, rate, agent, recording, recorder, view, stack)
     if recorder is not None:
         print(f"{len(recorder)} episodes in {args.record}")
-    return 1 if not episodes or episodes[-1].end in ("emergency", "error") else 0
+    problems = _problems(episodes)
+    if recorder is not None and not recorder.complete:
+        problems.append("not every episode could be recorded")
+    if problems:
+        sys.stdout.flush()
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        print(f"uva run: failed: {problems[0]}{more}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _problems(episodes: Sequence[Episode]) -> list[str]:
+    """What went wrong in which episode, in words."""
+    if not episodes:
+        return ["no episode was run"]
+    return [
+        f"episode {number}: {episode.failure}"
+        for number, episode in enumerate(episodes, 1)
+        if episode.failure is not None
+    ]
 
 
 def _session(
@@ -159,10 +180,7 @@ def _session(
     with view.shown():
         if recording is None:
             view.phase("first inference")
-            try:
-                view.say(f"first inference took {loop.warm_up(args.seed):.2f} s")
-            except RuntimeError as error:
-                raise ValueError(str(error)) from error
+            view.say(f"first inference took {loop.warm_up(args.seed):.2f} s")
         episodes = session.run(args.episodes, seed=args.seed)
         view.phase("done")
         if recorder is not None:
@@ -182,7 +200,6 @@ def _load(args: argparse.Namespace) -> Any:
 def _leave_a_core(threads: int | None) -> None:
     """Inference on every core would make control late."""
     import os
-    import sys
 
     torch = sys.modules.get("torch")
     if torch is not None:

@@ -1,6 +1,6 @@
 """Agents on a moving arm: inference beside the control loop, chunks joined in time, recording and replay."""
 
-from uva_agents.realtime.account import Episode, LoopSettings, Status
+from uva_agents.realtime.account import AgentError, Episode, LoopSettings, Status
 from uva_agents.realtime.arx import ArxBody
 from uva_agents.realtime.body import Body, Observed, Scheduled
 from uva_agents.realtime.chunker import AgentChunker, Chunker, Job, absolute, lookback
@@ -18,6 +18,7 @@ from uva_agents.realtime.worker import ProcessWorker, Reply, ThreadWorker, Worke
 __all__ = [
     "ActionLayout",
     "AgentChunker",
+    "AgentError",
     "ArxBody",
     "Body",
     "ChunkCounts",

@@ -8,10 +8,17 @@ from typing import Literal
 import numpy as np
 
 from uva_agents.envs.arx_x5.pacing import Timing
+from uva_agents.errors import UVAError
 from uva_agents.realtime.schedule import ChunkCounts
 
 End = Literal["length", "done", "stopped", "dropped", "emergency", "quit", "error", "finished"]
 """Why an episode ended; ``"finished"``: the worker has nothing more to say (a replay)."""
+
+
+class AgentError(UVAError, RuntimeError):
+    """The agent failed before anything moved: it did not answer, or with what cannot be followed."""
+
+    exit_status = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,7 @@ class Episode:
         interventions: of the safety layer.
         gap_times: when the trajectory ended too early, seconds since the beginning.
         idle_steps: steps, after the first chunk, in which there was nothing to follow.
+        error: the newest one of the agent, if it had any.
     """
 
     end: End
@@ -107,3 +115,25 @@ class Episode:
     interventions: int
     gap_times: tuple[float, ...] = ()
     idle_steps: int = 0
+    error: str = ""
+
+    @property
+    def failure(self) -> str | None:
+        """Why it did not go as it should, in words; ``None`` where it did, whether the task was solved or not."""
+        if self.end == "emergency":
+            return "it ended in an emergency stop"
+        if self.end == "error":
+            return f"the agent failed: {self.error}"
+        if self.counts.errors:
+            return f"the agent failed {_times(self.counts.errors)}, the last time: {self.error}"
+        if not self.counts.chunks:
+            return "no chunk of the agent was followed: " + (
+                f"all {self.counts.too_late} came too late"
+                if self.counts.too_late
+                else f"none came in {self.seconds:.1f} s"
+            )
+        return None
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from uva_agents.agents.base import Observation
+from uva_agents.errors import InputError
+from uva_agents.realtime.numbers import as_numbers
 
 _LOOKBACK = 15
 """Earlier observations for an agent that takes a history and does not say how many: those of a 16-frame window."""
@@ -72,7 +74,7 @@ class AgentChunker:
         """(T, A).
 
         Raises:
-            ValueError: what the agent gave is no chunk.
+            InputError: what the agent gave is no chunk of numbers.
         """
         if self.way == "predict":
             chunk = self._predicted(job)
@@ -83,13 +85,20 @@ class AgentChunker:
             if "seed" in self._takes:
                 options["seed"] = _seed(job)
             if self.way == "sample":
-                sampled = np.asarray(self.agent.sample(job.obs, 1, **options))
-                chunk = sampled[0] if sampled.ndim == 3 else sampled
+                chunk = as_numbers(self.agent.sample(job.obs, 1, **options), self._name)
+                chunk = chunk[0] if chunk.ndim == 3 and len(chunk) == 1 else chunk
             else:
-                chunk = np.asarray(self.agent.plan(job.obs, **options).actions)
-        if chunk.ndim != 2 or not len(chunk):
-            raise ValueError(f"{type(self.agent).__name__}.{self.way} gave {chunk.shape}, not a chunk (T, A)")
+                plan = self.agent.plan(job.obs, **options)
+                if not hasattr(plan, "actions"):
+                    raise InputError(f"{self._name} gave {type(plan).__name__}, not a plan with actions (T, A)")
+                chunk = as_numbers(plan.actions, self._name)
+        if chunk.ndim != 2 or not chunk.size:
+            raise InputError(f"{self._name} gave an array of shape {chunk.shape}, not one chunk (T, A)")
         return chunk
+
+    @property
+    def _name(self) -> str:
+        return f"{type(self.agent).__name__}.{self.way}"
 
     def _predicted(self, job: Job) -> np.ndarray:
         """One action (1, A)."""
@@ -99,8 +108,13 @@ class AgentChunker:
         options = {"episode_start": np.array([job.number == 0])} if "episode_start" in self._takes else {}
         if self._state is not None and callable(getattr(self._state, "restarted", None)):
             options = {}  # a state of its own begins an episode already
-        action, self._state = self.agent.predict(job.obs, self._state, **options)
-        return np.asarray(action).reshape(1, -1)
+        answer = self.agent.predict(job.obs, self._state, **options)
+        if not (isinstance(answer, tuple) and len(answer) == 2):
+            raise InputError(f"{self._name} gave {type(answer).__name__}, not the pair (action, state)")
+        action, self._state = as_numbers(answer[0], self._name), answer[1]
+        if not action.size or action.shape[:-1] not in ((), (1,)) or not action.ndim:
+            raise InputError(f"{self._name} gave an array of shape {action.shape}, not one action (A,)")
+        return action.reshape(1, -1)
 
 
 def lookback(agent: Any) -> int:

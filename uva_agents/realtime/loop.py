@@ -15,7 +15,7 @@ import numpy as np
 
 from uva_agents.agents.base import Observation
 from uva_agents.envs.arx_x5.pacing import Pacer
-from uva_agents.realtime.account import End, Episode, LoopSettings, Status
+from uva_agents.realtime.account import AgentError, End, Episode, LoopSettings, Status
 from uva_agents.realtime.body import Body, Observed, Scheduled
 from uva_agents.realtime.chunker import Job
 from uva_agents.realtime.controls import Command, Controls
@@ -55,6 +55,7 @@ class _Now:
     held: bool = False  # because of what the agent said: nothing is followed before its next chunk
     finished: bool = False  # the worker has nothing more to say
     success: bool = False
+    error: str = ""  # the newest one of the agent
     end: End | None = None
 
 
@@ -105,12 +106,13 @@ class Loop:
             Seconds that it took.
 
         Raises:
-            RuntimeError: the agent failed, or did not answer in time.
+            AgentError: the agent failed, did not answer in time, or with a chunk that could not be followed.
         """
         body = self.body
         self._wait(lambda: not self.worker.busy, timeout_s, _NOT_READY)
         self._seen.clear()
         self._seen.append(body.observe())
+        self.schedule.restart(body.stay(self._seen[-1].obs))
         self.worker.submit(self._job(0, seed))
         asked = body.now()
         replies: list[Reply] = []
@@ -122,9 +124,17 @@ class Loop:
             return bool(replies)
 
         self._wait(answered, timeout_s, "the agent has not answered")
+        if replies[0].job is None:
+            raise AgentError(str(replies[0].error))
         if replies[0].error is not None:
-            raise RuntimeError(f"the agent failed at its first chunk: {replies[0].error}")
-        return body.now() - asked
+            raise AgentError(f"the agent failed at its first chunk: {replies[0].error}")
+        seconds = body.now() - asked
+        assert replies[0].chunk is not None
+        try:
+            self.schedule.check(replies[0].chunk)
+        except ValueError as error:
+            raise AgentError(f"the agent's first chunk cannot be followed: {error}") from error
+        return seconds
 
     def run(self, seed: int = 0, recorder: Recorder | None = None) -> Episode:
         """One episode. However it ends, the arm is brought to rest.
@@ -177,25 +187,28 @@ class Loop:
             *(now.end, now.success, status.elapsed_s, status.timing, status.latency_s, counts, now.interventions),
             tuple(now.gaps),
             now.idle,
+            now.error,
         )
 
     def _take_replies(self, now: _Now, reach: float) -> None:
         """Follow what the worker has decided since the last step."""
         while (reply := self.worker.poll()) is not None:
             if reply.job is None:
-                self._say(str(reply.error))
-                now.end = "error"
-            elif reply.job.episode != self._episode:
+                now.error, now.end = str(reply.error), "error"
+                self._say(now.error)
+                return  # it says so for ever
+            if reply.job.episode != self._episode:
                 continue
-            elif reply.chunk is None and reply.not_finite:
+            if reply.chunk is None and reply.not_finite:
                 self._refuse(now, str(reply.error))
             elif reply.chunk is None:
                 self.schedule.failed()
+                now.error = str(reply.error)
                 now.ask_after_s = self.body.now() + self.settings.retry_s
                 hold = self.settings.on_error == "hold"
                 self._say(f"{reply.error}; {'holding' if hold else 'stopping'}")
                 now.end = now.end if hold else "error"
-            elif reply.chunk.size == 0:
+            elif reply.chunk.ndim and not len(reply.chunk):
                 now.finished = True
             elif (message := self._received(now, reply, reach)) is not None:
                 self._say(message)
@@ -204,6 +217,7 @@ class Loop:
         """The arm holds because of what the agent said. The safety layer has that as an intervention of its own."""
         self.schedule.failed()
         self.schedule.stand(None)
+        now.error = reason
         now.held, now.ask_after_s = True, self.body.now() + self.settings.retry_s
         refuse = getattr(self.body, "refuse", None)
         if refuse is None:
@@ -314,8 +328,8 @@ class Loop:
         while not ready():
             reply = self.worker.poll() if problem == _NOT_READY else None
             if reply is not None and reply.job is None:
-                raise RuntimeError(str(reply.error))
+                raise AgentError(str(reply.error))
             if self.body.now() > until_s:
-                raise RuntimeError(f"{problem} after {seconds:g} s")
+                raise AgentError(f"{problem} after {seconds:g} s")
             self.body.observe()  # a safety layer that watches the cameras wants to see that somebody looks
             self.body.sleep_until(self.body.now() + 0.05)

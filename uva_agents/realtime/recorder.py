@@ -53,6 +53,8 @@ class EpisodeRecorder:
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._draft: EpisodeDraft | None = None
         self._failed: str | None = None
+        self.complete = True
+        """Whether all that was to be kept has been."""
         self._lock, self._waiting = threading.Lock(), 0
         self._first_s: float | None = None
         self._last: tuple[np.ndarray, np.ndarray] | None = None
@@ -115,7 +117,7 @@ class EpisodeRecorder:
             self._thread.join(timeout=120.0)
 
     def _fail(self, problem: str) -> None:
-        self._failed = problem
+        self._failed, self.complete = problem, False
         self._say(f"{problem}: this episode is not recorded")
 
     def _write(self) -> None:

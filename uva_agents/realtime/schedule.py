@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uva_agents.errors import InputError
 from uva_agents.realtime.latency import LatencyMeter, next_inference_s
 from uva_agents.realtime.trajectory import ActionLayout, Trajectory, merge, stamped
 
@@ -118,6 +119,25 @@ class ChunkSchedule:
         )
         return now_s >= wanted - _SAME_S
 
+    def check(self, chunk: np.ndarray) -> None:
+        """That a chunk can be followed from where the arm stands.
+
+        Raises:
+            InputError: another shape than (T, A).
+            ValueError: NaN or infinity in the chunk, or a rotation or place that is none.
+        """
+        width = None if self.trajectory is None else self.trajectory.actions.shape[1]
+        fits = chunk.ndim == 2 and len(chunk) > 0
+        if not fits or chunk.shape[1] < self.layout.least or width not in (None, chunk.shape[1]):
+            wanted = "(T, A)" if width is None else f"(T, {width})"
+            numbers = f"at least {self.layout.least}" if width is None else f"{width}"
+            raise InputError(
+                f"a chunk of shape {chunk.shape}, but this arm takes {wanted}: a row of {numbers} numbers for every action"
+            )
+        if not np.isfinite(chunk).all():
+            raise ValueError(f"action {int(np.argwhere(~np.isfinite(chunk))[0, 0])} has NaN or infinity")
+        self.layout.check(chunk)
+
     def received(self, chunk: np.ndarray, observed_s: float, now_s: float) -> str | None:
         """Follow a new chunk (T, A) that was decided from an observation at ``observed_s``.
 
@@ -128,9 +148,9 @@ class ChunkSchedule:
             What an operator should know, if anything.
 
         Raises:
-            ValueError: NaN or infinity in the chunk, or a rotation that is none.
+            InputError, ValueError: see :meth:`check`.
         """
-        self.layout.check(chunk)
+        self.check(chunk)
         self.latency.add(now_s - observed_s)
         dt, count = self.settings.dt, len(chunk)
         if count == 1:

@@ -26,6 +26,11 @@ class ActionLayout:
 
     rotations: tuple[tuple[int, RotationKind], ...] = ()
 
+    @property
+    def least(self) -> int:
+        """Numbers that an action has at least."""
+        return max((column + _WIDTH[kind] for column, kind in self.rotations), default=1)
+
     def check(self, actions: np.ndarray) -> None:
         """That actions (n, A) are poses, where they turn: mixed with others, those that are none would become some nobody meant.
 

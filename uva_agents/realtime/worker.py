@@ -18,6 +18,7 @@ import numpy as np
 
 from uva_agents.errors import NotFiniteError
 from uva_agents.realtime.chunker import Chunker, Job
+from uva_agents.realtime.numbers import as_numbers
 from uva_agents.workers import receive
 
 _LOG = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class Reply:
     """The answer to a job.
 
     Attributes:
-        job: ``None`` where the worker could not even begin to work.
+        job: ``None`` where the worker could not even begin to work, or has ended: it will answer nothing more.
         chunk: (T, A), or ``None`` after an error.
         error: what went wrong, for people.
         seconds: of inference.
@@ -61,7 +62,7 @@ class Worker(Protocol):
         ...
 
     def poll(self) -> Reply | None:
-        """An answer that has arrived since the last call."""
+        """An answer that has arrived since the last call; once the worker can do no more, each time one without a job."""
         ...
 
     def close(self) -> None:
@@ -83,12 +84,13 @@ class ThreadWorker:
         self._outbox: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         self._free = threading.Event()
         self._closed = False
+        self._ended = Reply(None, None, "the thread of the agent has ended")
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
 
     @property
     def busy(self) -> bool:
-        return not self._free.is_set()
+        return not (self._free.is_set() and self._thread.is_alive())
 
     def submit(self, job: Job) -> None:
         if self._closed or self.busy:
@@ -97,10 +99,11 @@ class ThreadWorker:
         self._inbox.put(job)
 
     def poll(self) -> Reply | None:
+        alive = self._thread.is_alive()  # before the look: its last answer comes before its end
         try:
             return self._outbox.get_nowait()
         except queue.Empty:
-            return None
+            return None if alive or self._closed else self._ended
 
     def close(self) -> None:
         if not self._closed:
@@ -109,31 +112,39 @@ class ThreadWorker:
             self._thread.join(timeout=2.0)  # a thread that hangs in a network read ends with the process
 
     def _work(self) -> None:
+        # An agent that calls sys.exit(), or is ended in another way, is no reason to leave whoever waits for it alone: everything
+        # that it raises is its error, and only the main thread's own signals end this process.
         try:
             answer = self._setup()
-        except Exception as error:
-            _LOG.exception("the agent could not be set up")
-            self._outbox.put(Reply(None, None, f"the agent could not be set up: {_said(error)}"))
+        except BaseException as error:
+            self._end("the agent could not be set up", error)
             return
         self._free.set()
         while (job := self._inbox.get()) is not None:
-            began = time.perf_counter()
-            try:
-                chunk = np.asarray(answer(job), np.float64)
-                _check_finite(chunk)
-                reply = Reply(job, chunk, None, time.perf_counter() - began)
-            except Exception as error:
-                _LOG.warning("inference failed", exc_info=True)
-                reply = Reply(job, None, _said(error), time.perf_counter() - began, _is_not_finite(error))
+            reply = self._answer(answer, job)
             self._outbox.put(reply)
             if reply.error is not None and self._restart is not None and not self._closed:
                 try:
                     self._restart()
-                except Exception as error:
-                    _LOG.exception("the agent could not be set up again")
-                    self._outbox.put(Reply(None, None, f"the agent could not be set up again: {_said(error)}"))
+                except BaseException as error:
+                    self._end("the agent could not be set up again", error)
                     return
             self._free.set()
+
+    def _answer(self, answer: Chunker, job: Job) -> Reply:
+        began = time.perf_counter()
+        try:
+            chunk = as_numbers(answer(job), "the agent")
+            _check_finite(chunk)
+            return Reply(job, chunk, None, time.perf_counter() - began)
+        except BaseException as error:
+            _LOG.warning("inference failed", exc_info=True)
+            return Reply(job, None, _said(error), time.perf_counter() - began, _is_not_finite(error))
+
+    def _end(self, what: str, error: BaseException) -> None:
+        if not self._closed:
+            _LOG.error("%s", what, exc_info=error)
+        self._ended = Reply(None, None, f"{what}: {_said(error)}")
 
 
 class ProcessWorker(ThreadWorker):
@@ -170,6 +181,7 @@ class _Child:
         self._target, self._timeout_s, self._start_s = setup, timeout_s, start_s
         self._process: Any = None
         self._connection: Connection | None = None
+        self._ready = False
         self.unwanted = False
 
     @property
@@ -181,11 +193,21 @@ class _Child:
         """With a new process that is ready."""
         # Spawned: a fork would copy locks that threads of this process hold.
         context = mp.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._target), name="inference", daemon=True)
-        self._process.start()
-        theirs.close()
-        self._received(self._start_s)
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self._target), name="inference", daemon=True)
+        with theirs:
+            try:
+                process.start()
+            except BaseException:  # it cannot be sent there, or there is no room for it: there is no process to stop
+                ours.close()
+                raise
+        self._process, self._connection, self._ready = process, ours, False
+        try:
+            self._received(self._start_s)
+            self._ready = True
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def replaced(self) -> None:
@@ -194,24 +216,26 @@ class _Child:
             self.started()
 
     def __call__(self, job: Job) -> np.ndarray:
-        assert self._connection is not None
+        connection = self._connection
+        if connection is None:
+            raise _Told("closed")
         try:
-            self._connection.send(job)
+            connection.send(job)
         except OSError:
             raise self._died() from None
         return np.asarray(self._received(self._timeout_s))
 
     def _received(self, timeout_s: float | None) -> Any:
-        assert self._connection is not None
+        connection = self._connection
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
-            while not self._connection.poll(_LOOK_S):
-                if self.unwanted:
+            while connection is None or not connection.poll(_LOOK_S):
+                if self.unwanted or connection is None:  # somebody closes it beside this thread
                     raise _Told("closed")
                 if deadline is not None and time.monotonic() > deadline:
                     self.stop()
                     raise TimeoutError(f"no answer within {timeout_s:g} s: its process was stopped")
-            value, error, not_finite = self._connection.recv()
+            value, error, not_finite = connection.recv()
         except (EOFError, ConnectionError):
             raise self._died() from None
         if error is not None:
@@ -220,12 +244,14 @@ class _Child:
 
     def _died(self) -> _Told:
         process = self._process
+        if process is None:
+            return _Told("closed")
         process.join(timeout=5)
         code = process.exitcode
         self.stop()
         killed = isinstance(code, int) and code < 0
         how = f"was killed by {signal.Signals(-code).name}" if killed else f"ended with status {code}"
-        return _Told(f"the process of the agent {how}; a new one begins")
+        return _Told(f"the process of the agent {how}{'; a new one begins' if self._ready else ''}")
 
     def stop(self) -> None:
         process, connection = self._process, self._connection
@@ -244,13 +270,13 @@ def _serve(connection: Connection, setup: Callable[[], Chunker]) -> None:
         try:
             answer = setup()
             connection.send((None, None, False))
-        except Exception as error:
+        except BaseException as error:
             connection.send((None, _said(error), False))
             return
         while (job := receive(connection)) is not None:
             try:
-                connection.send((np.asarray(answer(job)), None, False))
-            except Exception as error:
+                connection.send((as_numbers(answer(job), "the agent"), None, False))
+            except BaseException as error:
                 connection.send((None, _said(error), _is_not_finite(error)))
 
 

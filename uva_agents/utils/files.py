@@ -125,6 +125,24 @@ def check_folder_target(path: str | Path, *, space: int = 1 << 20) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def folder_target(path: str | Path, *, space: int = 1 << 20) -> Iterator[Path]:
+    """As :func:`check_folder_target`; where the work then fails before it has written anything, what was made is gone again.
+
+    Raises:
+        MachineError: see :func:`check_folder_target`.
+    """
+    path = Path(path)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield check_folder_target(path, space=space)
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # one that holds something stays
+                folder.rmdir()
+        raise
+
+
 def read_regular(path: str | Path, *, limit: int) -> bytes:
     """Content of a regular file of at most ``limit`` bytes: no pipe that never ends, no device, no file that fills the memory.
 
