@@ -121,12 +121,13 @@ class Imagination:
         told = []
         for i, row in enumerate(rows):
             told.append(
+                # Copies: what an objective writes into them does not change what is seen, or what comes next.
                 Rollout(
-                    frames=frames[i : i + 1],
-                    latents=newest[i : i + 1],
+                    frames=frames[i : i + 1].copy(),
+                    latents=newest[i : i + 1].clone(),
                     frame_steps=np.array([c.frame_stride]),
-                    actions=np.asarray(actions[i : i + 1], np.float32),
-                    now=self._frames[row],
+                    actions=np.array(actions[i : i + 1], np.float32),
+                    now=self.frame(row).copy(),
                 )
             )
             self._frames[row] = frames[i, 0]
