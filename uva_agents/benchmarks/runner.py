@@ -159,6 +159,7 @@ def evaluate(
                 films=films,
                 on_episode=finished,
                 on_failure=failed,
+                env_id=env_id,
             )
             timing = driver.run(pending)
         report = EvalReport.of(
