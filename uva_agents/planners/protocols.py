@@ -123,6 +123,8 @@ def judge(objective: Any, rollout: Rollout) -> Judgement:
     if isinstance(told, Judgement):
         costs, seen = checked_costs(told.costs, n, name), to_numpy(told.seen, f"Judgement.seen of {name}")
         if seen.shape != (n,) or seen.dtype.kind != "b":
-            raise InputError(f"{name} must say of each candidate whether it was seen, ({n},) bool, but gave {seen!r:.60}")
+            raise InputError(
+                f"{name} must say of each candidate whether it was seen, ({n},) bool, but gave {seen!r:.60}"
+            )
         return Judgement(costs, seen)
     return Judgement(checked_costs(told, n, name), np.ones(n, bool))
