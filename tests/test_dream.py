@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -13,7 +14,10 @@ import uva_agents as uva
 from tests.tiny import observation, tiny_bundle
 from uva_agents.agents import Rollout
 from uva_agents.agents.core import UVA
+from uva_agents.envs.lifecycle import ClosedError
+from uva_agents.errors import InputError
 from uva_agents.model import SamplerConfig
+from uva_agents.planners import SamplingPlanner
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +147,90 @@ def test_mistakes_are_named(world: uva.WorldModel) -> None:
     broken.reset(options={"obs": observation(0)})
     with pytest.raises(ValueError, match="not finite"):
         broken.step(np.zeros(2, np.float32))
+
+
+NO_COSTS: dict[str, Any] = {
+    "nothing": None,
+    "text": ["a"],
+    "digits": ["1"],
+    "several": np.zeros(5),
+    "a table": np.zeros((1, 3)),
+    "none": np.zeros(0),
+    "bool": np.array([True]),
+    "complex": np.array([1 + 2j]),
+    "masked": np.ma.masked_all(1),
+    "objects": np.array([10**400], object),
+    "infinity": np.array([-np.inf]),
+    "NaN": torch.tensor([float("nan")]),
+}
+
+
+@pytest.mark.parametrize("told", NO_COSTS.values(), ids=NO_COSTS)
+def test_what_is_no_cost_is_refused_in_dreams_as_in_plans(world: uva.WorldModel, told: Any) -> None:
+    def goal(rollout: Rollout) -> Any:
+        return told
+
+    env = world.as_env(goal, starts=[observation(0)])
+    env.reset(seed=0)
+    planner = SamplingPlanner(dynamics=world, objective=goal, n_samples=1)
+    for call in (lambda: env.step(np.zeros(2, np.float32)), lambda: planner.plan(observation(0))):
+        with pytest.raises(InputError, match="goal"):
+            call()
+
+
+def test_a_cost_is_a_number_or_an_array_or_tensor_of_one(world: uva.WorldModel) -> None:
+    for told in (3, 3.0, [3.0], np.array([3]), np.float32(3), torch.tensor([3.0], requires_grad=True)):
+        env = world.as_env(lambda rollout, told=told: told, starts=[observation(0)])
+        env.reset(seed=0)
+        assert env.step(np.zeros(2, np.float32))[1] == -3.0
+
+
+def test_what_an_objective_writes_changes_nothing(world: uva.WorldModel) -> None:
+    def scribbling(rollout: Rollout) -> np.ndarray:
+        assert rollout.now is not None and rollout.actions is not None
+        for value in (rollout.frames, rollout.now, rollout.actions, rollout.latents):
+            value[...] = 0
+        return np.zeros(1)
+
+    seen = []
+    for objective in (scribbling, lambda rollout: np.zeros(1)):
+        env = world.as_env(objective, starts=[observation(0)])
+        first, _ = env.reset(seed=0)
+        seen.append([first, *(env.step(np.full(2, 300, np.float32))[0] for _ in range(5))])
+    for one, other in zip(*seen, strict=True):
+        np.testing.assert_array_equal(one["pixels"], other["pixels"])
+
+
+@pytest.mark.parametrize("limit", [float("nan"), float("inf"), "x", True, np.zeros(2)])
+def test_a_cost_of_success_is_a_finite_number(world: uva.WorldModel, limit: Any) -> None:
+    with pytest.raises(InputError, match="success_cost"):
+        world.as_env(darkness, success_cost=limit)
+
+
+def test_closed_is_closed_and_an_ended_episode_has_ended(world: uva.WorldModel) -> None:
+    action = np.zeros(2, np.float32)
+    env = world.as_env(darkness, starts=[observation(0)], horizon=4)
+    env.reset(seed=0)
+    assert env.step(action)[3]
+    with pytest.raises(RuntimeError, match=r"has ended: call reset\(\)"):
+        env.step(action)
+    vector = world.as_vector_env(2, darkness, starts=[observation(0)])
+    for dream in (env, vector):
+        dream.reset(seed=0)
+        dream.close()
+        for call in (dream.reset, dream.render, lambda dream=dream: dream.step(action)):
+            with pytest.raises(ClosedError, match=r"after close\(\): this dream is closed"):
+                call()
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, "ab", [1.5, 2], [True, 1], [1]])
+def test_seeds_that_are_none_are_named(world: uva.WorldModel, seed: Any) -> None:
+    for env in (
+        world.as_env(darkness, starts=[observation(0)]),
+        world.as_vector_env(2, darkness, starts=[observation(0)]),
+    ):
+        with pytest.raises(InputError, match="seed"):
+            env.reset(seed=seed)
 
 
 @pytest.mark.long

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import time
-import warnings
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -109,6 +108,67 @@ def test_an_environment_whose_numbers_are_not_finite_costs_the_episode(what):
     gym.registry.pop("uvatest/Broken-v0")
     assert [(f.seed, f.step) for f in report.failures] == [(41, 1)]
     assert ("nan as info['coverage']" if what == "coverage" else "inf as the reward") in report.failures[0].error
+
+
+WRONG = [
+    ("reward", "1"),
+    ("reward", None),
+    ("reward", 1 + 2j),
+    ("reward", np.ones(2)),
+    ("reward", np.ma.masked),
+    ("terminated", None),
+    ("terminated", "no"),
+    ("truncated", float("nan")),
+    ("truncated", 2),
+    ("info", None),
+    ("coverage", "1"),
+    ("coverage", None),
+    ("coverage", np.zeros(3)),
+    ("coverage", 1j),
+    ("is_success", "no"),
+    ("is_success", float("nan")),
+    ("is_success", {"task": False}),
+    ("agent_pos", np.ma.masked_all(1, np.float32)),
+]
+
+
+def test_an_environment_whose_values_mean_nothing_costs_the_episode_and_is_named_with_the_key():
+    class Odd(toys.Walk):
+        def step(self, action):
+            observation, reward, terminated, truncated, info = super().step(action)
+            told = {"reward": reward, "terminated": terminated, "truncated": truncated, "info": info}
+            if self._seed - 40 < len(WRONG):
+                key, value = WRONG[self._seed - 40]
+                {"coverage": info, "is_success": info, "agent_pos": observation}.get(key, told)[key] = value
+            return observation, *told.values()
+
+    gym.register("uvatest/Odd-v0", entry_point=Odd)
+    report = uva_agents.evaluate(NoisyAgent(), "uvatest/Odd-v0", len(WRONG) + 1, seed=40, progress=False)
+    gym.registry.pop("uvatest/Odd-v0")
+    failures = {f.seed - 40: f.error for f in report.failures}
+    assert [e.seed for e in report.episodes] == [40 + len(WRONG)]
+    for i, (key, _) in enumerate(WRONG):
+        assert "uvatest/Odd-v0: it gave" in failures[i] and key in failures[i], (key, failures[i])
+
+
+def test_numbers_and_flags_of_other_kinds_count_as_what_they_are():
+    class Arrays(toys.Walk):
+        def step(self, action):
+            observation, reward, terminated, truncated, info = super().step(action)
+            info = {"coverage": np.array([info["coverage"]]), "is_success": np.float32(info["is_success"])}
+            return observation, np.array(reward), np.array(terminated), int(truncated), info
+
+    assert essentials(run_in(Arrays())) == by_hand(11)
+
+
+@pytest.mark.parametrize("value", [np.ma.masked_all((1, 1)), np.full((1, 1), 1j), np.full((1, 1), None)])
+def test_actions_that_are_masked_or_no_real_numbers_end_the_evaluation(value):
+    class Agent:
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):
+            return value, state
+
+    with pytest.raises(InputError, match="predict"):
+        run(Agent(), n=1)
 
 
 def test_what_an_environment_was_made_with_does_not_keep_a_report_from_being_written(tmp_path):
@@ -232,8 +292,8 @@ def test_a_journal_that_cannot_be_written_any_more_costs_no_episode(tmp_path, mo
 
     opened = Journal.__init__
 
-    def full(self, *args):
-        opened(self, *args)
+    def full(self, *args, **options):
+        opened(self, *args, **options)
         self._file = Full(self._file)
 
     monkeypatch.setattr(Journal, "__init__", full)
@@ -292,13 +352,12 @@ def test_a_video_that_cannot_be_written_is_noted_and_costs_no_episode(tmp_path, 
     assert Films(None, 3, 10.0).open(0, 1) is None
 
 
-def test_a_line_that_is_no_record_ends_what_is_taken_from_a_journal(tmp_path):
+def test_a_line_that_is_no_record_is_dropped_from_a_journal(tmp_path):
     path = tmp_path / "j.jsonl"
     record = EpisodeRecord(0, 40, 3, 0.5, False, False, 0.5, 0.5, 1.0)
     for bad in ("3", "[]", '{"index": 1}', '{"unknown": 2}', "null"):
         path.write_text('{"a": 1}\n' + json.dumps(dataclasses.asdict(record)) + f"\n{bad}\n", encoding="utf-8")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+        with pytest.warns(UserWarning, match="1 of 2 lines is damaged"):
             journal = Journal(path, {"a": 1}, EpisodeRecord)
         journal.close()
         assert journal.records == [record]

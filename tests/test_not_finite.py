@@ -337,3 +337,53 @@ def test_every_kind_of_network_reports_what_it_samples() -> None:
     world = uva.WorldModel(model, sampler=SamplerConfig(iterations=2, video_steps=2))
     with damaged(model.bundle.model.video_head.net.final_layer.linear.bias), pytest.raises(NotFiniteError):
         world.rollout(obs, ACTIONS)
+
+
+def test_what_is_divided_by_infinity_is_no_answer() -> None:
+    """It would be a finite one: the middle of the action space, whatever is seen."""
+    bundle = tiny_bundle(frame_sketch=True)
+    model = UVA(bundle)
+    std = bundle.model.token_std
+    for value in (float("inf"), 0.0):
+        with damaged(std, value, at=0), pytest.raises(NotFiniteError, match=r"'tiny': 'model\.token_std'"):
+            model.policy().sample(observation(0), seed=0)
+    scales: Any = bundle.normalizer.scale
+    for key, value, call in (
+        ("action", np.inf, lambda: model.policy().sample(observation(0), seed=0)),
+        ("action", 0.0, lambda: model.world_model().rollout(observation(0), ACTIONS)),
+        ("agent_pos", 0.0, lambda: model.policy().sample(observation(0), seed=0)),
+    ):
+        before = scales[key]
+        scales[key] = np.array([1.0, value])
+        with pytest.raises(NotFiniteError, match=f"scale of '{key}'"):
+            call()
+        scales[key] = before
+    assert np.isfinite(model.policy().sample(observation(0), seed=0)).all()
+
+
+def test_networks_in_training_mode_or_cast_are_refused_by_name() -> None:
+    model, dp = UVA(tiny_bundle(frame_sketch=True)), uva.DiffusionPolicy(tiny_dp_bundle(), steps=2)
+    pair = uva.TwoFrameInverse(tiny_two_frame_bundle())
+    start = model.world_model().prepare(observation(0))
+    dream = model.world_model().as_env(brightness, starts=[observation(0)])
+    dream.reset(seed=0)
+    calls: list[tuple[torch.nn.Module, Callable[[], Any]]] = [
+        (model.bundle.model, lambda: model.policy().act(observation(0))),
+        (model.bundle.vae, lambda: model.policy().act(observation(0))),
+        (model.bundle.model, lambda: model.world_model().rollout(start, ACTIONS)),
+        (model.bundle.model, lambda: dream.step(np.zeros(2, np.float32))),
+        (model.bundle.model, lambda: model.inverse_model().infer(FRAMES)),
+        (dp.bundle.model, lambda: dp.act(observation(0))),
+        (pair.bundle.model, lambda: pair.infer(FRAMES)),
+    ]
+    for network, call in calls:
+        network.train()
+        with pytest.raises(InputError, match=r"weights 'tiny.*': bundle\.(model|vae) is in training mode"):
+            call()
+        network.eval()
+        for cast in (network.half, network.double, network.bfloat16):
+            cast()
+            with pytest.raises(InputError, match=r"bundle\.(model|vae) has been cast to torch\.(b?float16|float64)"):
+                call()
+        network.float()
+        call()

@@ -11,6 +11,7 @@ import pytest
 from tests import toys
 from tests.planner_toys import Point, T, at, quadratic, toy
 from uva_agents.agents import Rollout
+from uva_agents.errors import InputError
 from uva_agents.planners import (
     CEM,
     ActionPenalty,
@@ -40,6 +41,9 @@ class Returns:
         (lambda n: np.zeros((n - 1, T, 2)), r"must return \(5, T, 2\)"),
         (lambda n: np.zeros((n, 2)), r"must return \(5, T, 2\)"),
         (lambda n: np.full((n, T, 2), np.nan), "NaN"),
+        (lambda n: np.full((n, T, 2), 1j), "complex"),
+        (lambda n: np.full((n, T, 2), "0"), "real numbers"),
+        (lambda n: np.ma.masked_all((n, T, 2)), "masked"),
         (lambda n: np.full((n, T, 2), 300.0), "undo their normalisation"),
         (lambda n: np.zeros((n, 2, 2)), "execute=3, but the proposals have 2"),
     ],
@@ -54,6 +58,11 @@ def test_wrong_proposals_are_named(value: Any, match: str) -> None:
     [
         (lambda r: np.zeros(len(r) + 1), "one cost per candidate"),
         (lambda r: np.full(len(r), np.nan), "not finite"),
+        (lambda r: np.full(len(r), 1j), "complex"),
+        (lambda r: ["1"] * len(r), "real numbers"),
+        (lambda r: np.zeros(len(r)) < 1, "bool"),
+        (lambda r: np.ma.masked_all(len(r)), "masked"),
+        (lambda r: None, "None"),
         (lambda r: np.where(np.arange(len(r)) == 2, np.inf, 0), "not finite .inf. for 1 of 5"),
     ],
 )
@@ -79,6 +88,39 @@ def test_wrong_costs_are_named(objective: Any, match: str) -> None:
 def test_wrong_arguments_are_named(options: dict[str, Any], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         toy(**options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        *(
+            ("sampling", {name: value})
+            for name in ("n_samples", "execute", "horizon")
+            for value in (1.5, True, "1", None)
+        ),
+        *(("sampling", {"duplicates": value}) for value in (float("nan"), float("inf"), -1e-3, 1.0, "0", None)),
+        *(("sampling", {"budget_s": value}) for value in ("1", float("inf"), float("nan"), True, -1.0)),
+        ("sampling", {"warm_start": "no"}),
+        ("sampling", {"steps": 1.5}),
+        *((kind, {"iterations": value}) for kind in ("cem", "mppi") for value in (1.5, True, 0, "1")),
+        *((kind, {"min_std": value}) for kind in ("cem", "mppi") for value in (float("nan"), -1, "0")),
+        *(("cem", {"elites": value}) for value in (float("nan"), float("inf"), 0, -1, 2.5, "2", True)),
+        *(("cem", {"smoothing": value}) for value in (float("nan"), 1, -0.1, "0")),
+        *(("mppi", {"temperature": value}) for value in (float("nan"), float("inf"), 0, "1")),
+    ],
+    ids=str,
+)
+def test_options_that_mean_nothing_are_named(kind: str, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        toy(kind, **options)
+
+
+@pytest.mark.parametrize("duplicates", [1e-12, 1e-30, 1e-320])
+def test_a_fine_tolerance_calls_no_different_candidates_the_same(duplicates: float) -> None:
+    plans = np.random.default_rng(0).uniform(-1, 1, (20, T, 2)).astype(np.float32)
+    returns = Returns(lambda n: np.concatenate([plans, plans]))
+    plan = toy(proposals=returns, n_samples=40, duplicates=duplicates).plan(at())
+    assert plan.duplicates == 20 and len(plan.candidates) == 20
 
 
 def test_wrong_settings_of_the_parts_are_named() -> None:

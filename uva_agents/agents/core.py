@@ -14,10 +14,11 @@ from torch import Tensor
 from uva_agents.agents.finite import Inputs, InputsOf, all_finite, not_finite, rows_not_finite
 from uva_agents.agents.observations import Instruction, to_floats, to_numpy
 from uva_agents.agents.pose_actions import environment_pose_actions, network_pose_actions, relative_proprio
+from uva_agents.agents.ready import Divisor, check_networks
 from uva_agents.checkpoints.store import Bundle, load_bundle
 from uva_agents.data.latents import weights_fingerprint
 from uva_agents.errors import InputError
-from uva_agents.utils.forks import check_process, keep_forks_safe
+from uva_agents.utils.forks import keep_forks_safe
 
 if TYPE_CHECKING:
     from uva_agents.agents.inverse_model import InverseModel
@@ -55,6 +56,7 @@ class UVA:
         if bundle.vae.config.kind == "kl-f16":
             bundle.vae.streamline()
         self._texts: dict[str, Tensor] = {}
+        self._spread = Divisor()
         keep_forks_safe()
 
     @classmethod
@@ -123,6 +125,18 @@ class UVA:
     def device(self) -> torch.device:
         return self.bundle.device
 
+    def check(self) -> None:
+        """Refuse to compute with networks that would give something else than what was trained, or hang.
+
+        Raises:
+            InputError, MachineError: see :func:`~uva_agents.agents.ready.check_networks`.
+            NotFiniteError: latents would be divided by infinity or 0.
+        """
+        bundle = self.bundle
+        check_networks(bundle.name, {"model": bundle.model, "vae": bundle.vae}, self.device)
+        if bundle.model.config.standardize:
+            self._spread.check(bundle.name, "model.token_std", bundle.model.token_std)
+
     @property
     def history_offsets(self) -> np.ndarray:
         """(T,) control steps of the history frames relative to now, ending in 0."""
@@ -136,7 +150,7 @@ class UVA:
         Raises:
             NotFiniteError: they are not finite.
         """
-        check_process(self.device)
+        self.check()
         model = self.bundle.model
         images = self.images(frames)
         code = FrameCode(
@@ -193,7 +207,7 @@ class UVA:
         Raises:
             NotFiniteError: tokens or images are not finite; a black frame would say nothing of it.
         """
-        check_process(self.device)
+        self.check()
         lead = tokens.shape[:-2]
         maps = self.bundle.model.to_latents(tokens.flatten(0, -3))
         height, width = self.bundle.spec.image_shape

@@ -18,12 +18,13 @@ from uva_agents.agents.chunks import ChunkAgent, noise_generator
 from uva_agents.agents.finite import Inputs, all_finite, not_finite, rows_not_finite
 from uva_agents.agents.memory import Memory, inputs_of, remember, row_name
 from uva_agents.agents.observations import Frames, read_observation
+from uva_agents.agents.ready import check_networks
 from uva_agents.checkpoints.networks import NetBundle, load_diffusion_policy
 from uva_agents.data.images import resize_frames
 from uva_agents.data.latents import weights_fingerprint
 from uva_agents.errors import InputError
 from uva_agents.model import ActionSampler, DiffusionPolicyNet, sample_chunks
-from uva_agents.utils.forks import check_process, keep_forks_safe
+from uva_agents.utils.forks import keep_forks_safe
 
 
 class DiffusionPolicy(ChunkAgent):
@@ -168,7 +169,7 @@ class DiffusionPolicy(ChunkAgent):
 
     def observed(self, memories: Sequence[Memory]) -> Tensor:
         """Features (B, To, F) of the newest observations; before the second one, the first stands for what preceded it."""
-        check_process(self.device)
+        check_networks(self.name, {"model": self.bundle.model}, self.device)
         c, spec = self.bundle.model.config, self.spec
         offsets = np.arange(1 - c.obs_steps, 1)
         index = [np.maximum(len(m.frames) - 1 + offsets, 0) for m in memories]

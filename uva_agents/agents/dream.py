@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from uva_agents.agents.arguments import whole
+from uva_agents.agents.costs import checked_costs, name_of
 from uva_agents.agents.imagination import Imagination
 from uva_agents.agents.observations import to_floats
 from uva_agents.checkpoints.folder import shipped_names
@@ -67,6 +68,11 @@ class _Dream:
             )
         if not callable(rules.objective):
             raise TypeError(f"objective must be callable, rollout -> cost, got {type(rules.objective).__name__}")
+        limit = rules.success_cost
+        if limit is not None and (
+            isinstance(limit, bool) or not isinstance(limit, int | float | np.number) or not np.isfinite(limit)
+        ):
+            raise InputError(f"success_cost must be a finite number, or None to end no episode, got {limit!r:.60}")
         self.imagination = Imagination(world, n)
         self.elapsed = np.zeros(n, np.int64)
         self.starts = starts
@@ -134,9 +140,8 @@ class _Dream:
         actions = np.clip(actions, self.action_space.low, self.action_space.high)
         chunks = np.repeat(actions[:, None], self.stride, axis=1) if self.rules.hold else actions
         told = self.imagination.advance(rows, chunks)
-        costs = np.array([float(np.asarray(self.rules.objective(rollout)).reshape(-1)[0]) for rollout in told])
-        if not np.isfinite(costs).all():
-            raise InputError(f"the objective gave a cost that is not finite: {costs[~np.isfinite(costs)][0]}")
+        objective = self.rules.objective
+        costs = np.concatenate([checked_costs(objective(rollout), 1, name_of(objective)) for rollout in told])
         self.elapsed[rows] += self.stride
         limit = self.rules.success_cost
         success = np.zeros(len(rows), bool) if limit is None else costs <= limit
@@ -163,6 +168,18 @@ class _Dream:
         return new
 
 
+def require_open(closed: bool, what: str) -> None:
+    """Refuse ``what`` of a dream that was closed.
+
+    Raises:
+        ClosedError: as other environments.
+    """
+    if closed:
+        from uva_agents.envs.lifecycle import ClosedError
+
+        raise ClosedError(f"{what} after close(): this dream is closed for good; make another one")
+
+
 class DreamEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
     """One imagined environment. Made by :meth:`WorldModel.as_env <uva_agents.agents.WorldModel.as_env>`.
 
@@ -179,21 +196,25 @@ class DreamEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         self.action_space = self._dream.action_space
         self.observation_space = cast("gym.Space[dict[str, np.ndarray]]", self._dream.observation_space)
         self.render_mode = "rgb_array"
-        self._running = False
+        self._running = self._closed = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Begin an episode; ``options={"obs": ..., "history": ...}`` says where."""
-        super().reset(seed=seed)
+        from uva_agents.envs.checks import checked_seed
+
+        require_open(self._closed, "reset()")
+        super().reset(seed=checked_seed(seed, "dream"))
         self._dream.begin(0, self.np_random, options)
         self._running = True
         return self._observation(), dict(_BEGUN)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """One frame further."""
+        require_open(self._closed, "step()")
         if not self._running:
-            raise RuntimeError("call reset() before step()")
+            raise RuntimeError("no episode is running, or it has ended: call reset() before step()")
         rewards, terminated, truncated, infos = self._dream.step([0], to_floats(action, "actions")[None])
         self._running = not (terminated[0] or truncated[0])
         info = {key: value[0].item() for key, value in infos.items()}
@@ -201,11 +222,14 @@ class DreamEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
 
     def render(self) -> np.ndarray:
         """The newest frame."""
+        require_open(self._closed, "render()")
         if not self._dream.imagination.begun:
             raise RuntimeError("call reset() before render()")
         return self._dream.imagination.frame(0).copy()
 
     def close(self) -> None:
+        """Closed for good, as other environments."""
+        self._closed = True
         self._dream.close()
 
     def _observation(self) -> dict[str, np.ndarray]:

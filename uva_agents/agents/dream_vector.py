@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from uva_agents.agents.dream import _BEGUN, DreamRules, Starts, _Dream, spec_of
+from uva_agents.agents.dream import _BEGUN, DreamRules, Starts, _Dream, require_open, spec_of
 from uva_agents.agents.observations import to_floats
 from uva_agents.errors import InputError
 
@@ -76,10 +76,9 @@ class DreamVectorEnv(gym.vector.VectorEnv[dict[str, np.ndarray], np.ndarray, np.
         Args:
             options: ``obs`` and ``history`` as for one environment; ``reset_mask``, bool (n,): only these begin anew.
         """
+        require_open(self.closed, "reset()")
         n = self.num_envs
-        seeds = [int(seed) + i for i in range(n)] if isinstance(seed, int | np.integer) else list(seed or [None] * n)
-        if len(seeds) != n:
-            raise InputError(f"{len(seeds)} seeds for {n} environments")
+        seeds = _checked_seeds(seed, n)
         # The caller's dict is left as it is.
         rest = dict(options) if isinstance(options, dict) else options
         mask = np.ones(n, bool)
@@ -100,6 +99,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[dict[str, np.ndarray], np.ndarray, np.
         self, actions: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One frame further in all of them, but for those that begin anew instead."""
+        require_open(self.closed, "step()")
         if self._finished is None:
             raise RuntimeError("call reset() before step()")
         actions = to_floats(actions, "actions")
@@ -138,6 +138,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[dict[str, np.ndarray], np.ndarray, np.
 
     def render(self) -> tuple[np.ndarray, ...]:
         """The newest frame of each."""
+        require_open(self.closed, "render()")
         if self._finished is None:
             raise RuntimeError("call reset() before render()")
         return tuple(self._dream.imagination.frame(i).copy() for i in range(self.num_envs))
@@ -152,6 +153,20 @@ def _mode(value: AutoresetMode | str) -> AutoresetMode:
             return mode
     names = ", ".join(mode.name for mode in AutoresetMode)
     raise InputError(f"autoreset_mode={value!r}: choose one of {names}")
+
+
+def _checked_seeds(seed: Any, n: int) -> list[int | None]:
+    """One for each; those after a single one."""
+    from uva_agents.envs.checks import checked_seed
+
+    if isinstance(seed, np.ndarray) and seed.ndim == 1:
+        seed = seed.tolist()
+    if isinstance(seed, Sequence) and not isinstance(seed, str | bytes):
+        if len(seed) != n:
+            raise InputError(f"{len(seed)} seeds for {n} environments")
+        return [checked_seed(one, "dream") for one in seed]
+    first = checked_seed(seed, "dream")
+    return [None if first is None else first + i for i in range(n)]
 
 
 def _checked_mask(mask: Any, n: int) -> np.ndarray:

@@ -13,7 +13,6 @@ from uva_agents.agents.finite import Inputs
 from uva_agents.agents.rollout import Rollout
 from uva_agents.errors import InputError
 from uva_agents.model import Context, Task, sample_video
-from uva_agents.utils.forks import check_process
 
 if TYPE_CHECKING:
     from uva_agents.agents.world_model import Start, WorldModel
@@ -90,7 +89,7 @@ class Imagination:
 
     def _advanced(self, rows: list[int], actions: np.ndarray) -> list[Rollout]:
         uva = self.world.uva
-        check_process(uva.device)
+        uva.check()
         model, c = uva.bundle.model, uva.bundle.model.config
         # Nothing is remembered of a step that fails.
         done = [[*self._actions[row], chunk] for row, chunk in zip(rows, actions, strict=True)]
@@ -122,12 +121,13 @@ class Imagination:
         told = []
         for i, row in enumerate(rows):
             told.append(
+                # Copies: what an objective writes into them does not change what is seen, or what comes next.
                 Rollout(
-                    frames=frames[i : i + 1],
-                    latents=newest[i : i + 1],
+                    frames=frames[i : i + 1].copy(),
+                    latents=newest[i : i + 1].clone(),
                     frame_steps=np.array([c.frame_stride]),
-                    actions=np.asarray(actions[i : i + 1], np.float32),
-                    now=self._frames[row],
+                    actions=np.array(actions[i : i + 1], np.float32),
+                    now=self.frame(row).copy(),
                 )
             )
             self._frames[row] = frames[i, 0]

@@ -51,8 +51,11 @@ def to_numpy(value: Any, name: str = "the value") -> np.ndarray:
     """numpy view of an array, a torch tensor on any device, or nested lists.
 
     Raises:
-        InputError: it is none of them, or a ragged one; the message has ``name``.
+        InputError: it is none of them, a ragged one, or one with masked values; the message has ``name``.
     """
+    parts = value if isinstance(value, list | tuple) else (value,)
+    if any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts):
+        raise InputError(f"{name} has masked values, which are not known: fill or drop them (numpy.ma.filled)")
     try:
         if hasattr(value, "detach"):
             value = value.detach().cpu()
@@ -72,7 +75,7 @@ def to_floats(value: Any, name: str) -> np.ndarray:
         InputError: it holds something else; the message has ``name``.
     """
     array = to_numpy(value, name)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "iuf":
         raise InputError(
             f"{name} must be numbers, got {_kind(value)}{'' if hasattr(value, 'dtype') else f' of {array.dtype}'}"
         )

@@ -13,12 +13,13 @@ import torch
 from uva_agents.agents.arguments import whole
 from uva_agents.agents.finite import Inputs, all_finite, not_finite, rows_not_finite
 from uva_agents.agents.observations import check_pixels
+from uva_agents.agents.ready import check_networks
 from uva_agents.checkpoints.networks import NetBundle, load_two_frame
 from uva_agents.data.images import resize_frames
 from uva_agents.data.latents import weights_fingerprint
 from uva_agents.errors import InputError
 from uva_agents.model import TwoFrameNet
-from uva_agents.utils.forks import check_process, keep_forks_safe
+from uva_agents.utils.forks import keep_forks_safe
 
 
 class TwoFrameInverse:
@@ -92,7 +93,7 @@ class TwoFrameInverse:
             raise InputError(
                 f"the two-frame baseline takes at least 2 frames, {self.stride} control steps apart, got 1"
             )
-        check_process(self.device)
+        check_networks(self.bundle.name, {"model": self.bundle.model}, self.device)
         side = self.bundle.model.config.encoder.image_size
         small = resize_frames(pixels.reshape(-1, *pixels.shape[2:]), side)
         first = (np.arange(videos)[:, None] * length + np.arange(length - 1)).reshape(-1)

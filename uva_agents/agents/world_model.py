@@ -23,7 +23,6 @@ from uva_agents.agents.observations import to_floats
 from uva_agents.agents.rollout import Rollout, frame_indices
 from uva_agents.errors import InputError
 from uva_agents.model import Context, SamplerConfig, Task, frame_sampler, sample_video
-from uva_agents.utils.forks import check_process
 
 if TYPE_CHECKING:
     from uva_agents.agents.dream import DreamEnv, Starts
@@ -239,7 +238,7 @@ class WorldModel:
         decode: bool = True,
         sampler: SamplerConfig | None = None,
     ) -> Rollout:
-        check_process(self.uva.device)
+        self.uva.check()
         c = self.uva.bundle.model.config
         n, seed = whole(n, "n"), self.seed if seed is None else seed_of(seed)
         if isinstance(obs, Start) and history is not None:

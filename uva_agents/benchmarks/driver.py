@@ -16,6 +16,7 @@ from uva_agents.benchmarks.protocols import Case, EvalProtocol
 from uva_agents.benchmarks.report import EpisodeFailure, EpisodeRecord
 from uva_agents.benchmarks.rows import Refused, Rows, Timing
 from uva_agents.benchmarks.slots import Broken, Moment, Request, Slot
+from uva_agents.benchmarks.values import flag, number
 from uva_agents.benchmarks.video import VideoFile
 from uva_agents.errors import InputError
 
@@ -87,6 +88,7 @@ class Driver:
         deterministic: passed to ``predict``.
         films: what to record.
         on_episode, on_failure: called as soon as an episode has ended.
+        env_id: for the reasons of failures.
     """
 
     def __init__(
@@ -100,8 +102,10 @@ class Driver:
         films: Films,
         on_episode: Callable[[EpisodeRecord], None],
         on_failure: Callable[[EpisodeFailure], None],
+        env_id: str = "",
     ) -> None:
         self._slots, self._rules, self._seed, self._films = slots, rules, seed, films
+        self._env_id = f" {env_id}" if env_id else ""
         self._on_episode, self._on_failure = on_episode, on_failure
         self._agent = Rows(agent, len(slots), deterministic)
         self._episodes: list[_Episode | None] = [None] * len(slots)
@@ -141,9 +145,13 @@ class Driver:
                 if isinstance(reply, Broken):
                     self._on_failure(EpisodeFailure(index, seed, 0, reply.message, case.name))
                     continue
-                episode = _Episode(
-                    index, seed, case, self._films.open(index, seed), bool(reply.info.get("is_success", False))
-                )
+                try:
+                    solved = _success(reply)
+                except InputError as error:
+                    reason = f"the environment{self._env_id}: {error}"
+                    self._on_failure(EpisodeFailure(index, seed, 0, reason, case.name))
+                    continue
+                episode = _Episode(index, seed, case, self._films.open(index, seed), solved)
                 self._episodes[i], self._seeds[i], started[i] = episode, seed, True
                 self._observe(i, episode, reply)
         return started
@@ -207,14 +215,18 @@ class Driver:
                 f"protocol {self._rules.name!r} scores info[{key!r}], which this environment does not report; "
                 "choose a protocol that fits it (\"success\" needs info['is_success'] only)"
             )
-        found = {f"info[{key!r}]": float(moment.info[key]), "the reward": moment.reward}
-        for name, value in found.items():
+        try:
+            progress = number(moment.info[key], f"info[{key!r}]")
+            success = _success(moment)
+        except InputError as error:
+            return f"the environment{self._env_id}: {error}"
+        for name, value in {f"info[{key!r}]": progress, "the reward": moment.reward}.items():
             if not math.isfinite(value):  # max() would let NaN pass as the lowest score
-                return f"the environment gave {value} as {name}"
-        episode.last = float(moment.info[key])
+                return f"the environment{self._env_id} gave {value} as {name}"
+        episode.last = progress
         episode.best = max(episode.best, episode.last)
         episode.total_reward += moment.reward
-        episode.success = episode.success or bool(moment.info.get("is_success", False))
+        episode.success = episode.success or success
         return None
 
     def _record(self, e: _Episode) -> EpisodeRecord:
@@ -238,3 +250,7 @@ class Driver:
         if isinstance(known, dict):
             return {key: np.stack([np.asarray(row[key]) for row in rows]) for key in known}
         return np.stack([np.asarray(row) for row in rows])
+
+
+def _success(moment: Moment) -> bool:
+    return flag(moment.info.get("is_success", False), "info['is_success']")

@@ -18,7 +18,7 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.benchmarks.driver import Driver, Films
-from uva_agents.benchmarks.journal import Journal
+from uva_agents.benchmarks.journal import Journal, check_journal
 from uva_agents.benchmarks.machine import hardware, versions
 from uva_agents.benchmarks.protocols import EvalProtocol, get_protocol
 from uva_agents.benchmarks.report import EpisodeFailure, EpisodeRecord, EvalReport, EvaluationError, Latency
@@ -96,8 +96,11 @@ def evaluate(
     where = find_environment(env_id, rules)
     env_id, kwargs = where.name, dict(env_kwargs or {})
     where.check(n_envs=n_envs, vectorization=vectorization, env_kwargs=kwargs, filmed=n_videos > 0)
+    beside = None
     if json_path is not None:
         check_file_target(json_path)
+        beside = Path(json_path).with_suffix(".partial.jsonl")
+        check_journal(beside)
     if n_videos and video_dir is not None:
         check_folder_target(video_dir)
     label = label or str(getattr(agent, "name", None) or type(agent).__name__)
@@ -128,8 +131,9 @@ def evaluate(
         _check_action_space(agent, facts.action_space, env_id)
         if not hasattr(agent, "initial_state") and hasattr(agent, "set_random_seed"):
             agent.set_random_seed(seed)  # stable-baselines3 draws from one global stream
-        beside = None if json_path is None else Path(json_path).with_suffix(".partial.jsonl")
-        journal = Journal(beside, settings, EpisodeRecord)
+        journal = Journal(
+            beside, settings, EpisodeRecord, fits=lambda r: _is_episode(r, rules, seed), key=lambda r: r.index
+        )
         done = [r for r in journal.records if r.index < total]
         resumed = len(done)
         failures: list[EpisodeFailure] = []
@@ -155,6 +159,7 @@ def evaluate(
                 films=films,
                 on_episode=finished,
                 on_failure=failed,
+                env_id=env_id,
             )
             timing = driver.run(pending)
         report = EvalReport.of(
@@ -211,6 +216,15 @@ def _check_workers(workers: int, n_envs: int) -> int:
     if n_envs not in (1, workers):
         raise InputError(f"workers={workers} and n_envs={n_envs}: each worker runs one environment, leave n_envs out")
     return workers
+
+
+def _is_episode(record: EpisodeRecord, rules: EvalProtocol, seed: int) -> bool:
+    """Whether a record that was read from a file can be an episode of an evaluation from ``seed``."""
+    if record.index < 0 or record.length < 1:
+        return False
+    own, case = rules.episode(record.index, seed)
+    score = rules.score(record.best_progress)
+    return (record.seed, record.case) == (own, case.name) and abs(record.score - score) < 1e-9
 
 
 def _facts(slot: Slot, env_id: str) -> EnvFacts:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from uva_agents.benchmarks.values import flag, number, require_known
 from uva_agents.causes import cause_of
 from uva_agents.errors import InputError
 from uva_agents.workers import receive
@@ -98,13 +99,18 @@ class _Host:
                 observation, info = env.reset(
                     seed=request.value, options=dict(request.options) if request.options else None
                 )
-                result = (observation, 0.0, False, False, info)
+                ended = (0.0, False, False)
             else:
                 observation, reward, terminated, truncated, info = env.step(request.value)
-                result = (observation, float(reward), bool(terminated), bool(truncated), info)
+                ended = (number(reward, "the reward"), flag(terminated, "terminated"), flag(truncated, "truncated"))
+            require_known(observation)
+            if not isinstance(info, Mapping):
+                raise InputError(f"it gave {info!r:.60} as info, which is no dict")
             frame = np.asarray(env.render()) if request.draw else None
-            return Moment(*result, frame)
+            return Moment(observation, *ended, dict(info), frame)
         except Exception as error:
+            if isinstance(error, InputError) and str(error).startswith("it gave "):
+                error = InputError(f"{_name(self._env)}: {error}")
             details = traceback.format_exc()
             self.close()
             cause = cause_of(error)
@@ -115,6 +121,10 @@ class _Host:
         if env is not None:
             with contextlib.suppress(Exception):  # it is thrown away, often because it is broken already
                 env.close()
+
+
+def _name(env: gym.Env[Any, Any] | None) -> str:
+    return "the environment" if env is None else f"the environment {env.spec.id if env.spec else env.unwrapped}"
 
 
 class _BorrowedHost(_Host):

@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
     check_targets(args)
     head = {"settings": dataclasses.asdict(settings), "versions": versions()}
-    journal = Journal(args.out / "episodes.jsonl", head, Episode)
+    journal = Journal(args.out / "episodes.jsonl", head, Episode, key=lambda e: (e.method, e.assignment, e.seed))
     jobs = [
         Job(method, assignment, seed, str(args.out / "pictures") if index < args.pictures and method == "uva" else None)
         for index, seed in enumerate(range(args.seed, args.seed + args.episodes))

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uva_agents.errors import NotFiniteError
+
 
 @dataclass(frozen=True)
 class LinearNormalizer:
@@ -41,13 +43,25 @@ class LinearNormalizer:
         return cls(scale, offset)
 
     def normalize(self, key: str, value: Tensor) -> Tensor:
-        """(..., D) in the data's units -> (..., D) in [-1, 1]."""
+        """(..., D) in the data's units -> (..., D) in [-1, 1].
+
+        Raises:
+            NotFiniteError: a scale of 0 would make all values the same.
+        """
         scale, offset = self._parameters(key, value)
+        if not np.all(self.scale[key]):
+            raise NotFiniteError(f"the normaliser's scale of {key!r} is 0 somewhere: {self.scale[key]}")
         return value * scale + offset
 
     def unnormalize(self, key: str, value: Tensor) -> Tensor:
-        """Inverse of :meth:`normalize`."""
+        """Inverse of :meth:`normalize`.
+
+        Raises:
+            NotFiniteError: an infinite scale would make all values the same.
+        """
         scale, offset = self._parameters(key, value)
+        if np.isinf(self.scale[key]).any():
+            raise NotFiniteError(f"the normaliser's scale of {key!r} is infinite somewhere: {self.scale[key]}")
         return (value - offset) / scale
 
     def _parameters(self, key: str, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from typing import Unpack
 
 import numpy as np
 
+from uva_agents.agents.arguments import real, whole
 from uva_agents.errors import InputError
 from uva_agents.planners.planner import Planner, PlannerOptions
 from uva_agents.planners.search import Search
@@ -35,11 +36,13 @@ class CEM(Planner):
         **options: Unpack[PlannerOptions],
     ) -> None:
         super().__init__(**options)
-        count = int(np.ceil(elites * self.n_samples)) if elites < 1 else int(elites)
-        if iterations < 1 or not 0 <= smoothing < 1 or min_std < 0:
-            raise InputError(
-                f"iterations must be 1 or more, smoothing in [0, 1), min_std 0 or more; got {iterations}, {smoothing}, {min_std}"
-            )
+        iterations, smoothing = whole(iterations, "iterations"), real(smoothing, "smoothing", 0, 1, below=True)
+        min_std, part = real(min_std, "min_std", 0), real(elites, "elites", 0, above=True)
+        count = (
+            int(np.ceil(part * self.n_samples))
+            if part < 1
+            else whole(int(part) if part.is_integer() else elites, "elites")
+        )
         if not 2 <= count <= self.n_samples:
             raise InputError(f"elites={elites} of {self.n_samples} candidates are {count}: at least 2 are needed")
         self.iterations, self.elites, self.smoothing, self.min_std = iterations, count, smoothing, min_std
@@ -90,10 +93,8 @@ class MPPI(Planner):
         **options: Unpack[PlannerOptions],
     ) -> None:
         super().__init__(**options)
-        if iterations < 1 or not temperature > 0 or min_std < 0:
-            raise InputError(
-                f"iterations must be 1 or more, temperature positive, min_std 0 or more; got {iterations}, {temperature}, {min_std}"
-            )
+        iterations, min_std = whole(iterations, "iterations"), real(min_std, "min_std", 0)
+        temperature = real(temperature, "temperature", 0, above=True)
         self.iterations, self.temperature, self.min_std = iterations, temperature, min_std
 
     @property

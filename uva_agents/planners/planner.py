@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict
 import gymnasium as gym
 import numpy as np
 
+from uva_agents.agents.arguments import flag, real, whole
 from uva_agents.agents.observations import split
 from uva_agents.agents.stateful import StatefulAgent
 from uva_agents.errors import InputError
@@ -84,14 +85,17 @@ class Planner(StatefulAgent[PlannerState]):
         horizon: int = 16,
     ) -> None:
         _check(dynamics, objective, proposals)
-        if n_samples < 1 or execute < 1:
-            raise InputError(f"n_samples and execute must be at least 1, got {n_samples} and {execute}")
-        if budget_s is not None and not budget_s > 0:
-            raise InputError(f"budget_s must be positive seconds, or None for no limit; got {budget_s}")
+        n_samples, execute, horizon = (
+            whole(n_samples, "n_samples"),
+            whole(execute, "execute"),
+            whole(horizon, "horizon"),
+        )
+        steps = None if steps is None else whole(steps, "steps", least=0)
+        budget_s = None if budget_s is None else real(budget_s, "budget_s (seconds, or None)", 0, above=True)
+        warm_start = flag(warm_start, "warm_start")
         if tail not in ("hold", "zero"):
             raise InputError(f'tail={tail!r}: choose "hold" or "zero"')
-        if duplicates < 0:
-            raise InputError(f"duplicates must not be negative, got {duplicates}")
+        duplicates = real(duplicates, "duplicates", 0, 1, below=True)
         wanted_steps = [s for s in (steps, screen.steps if screen else None) if s is not None]
         if wanted_steps and not takes(dynamics.rollout, "steps"):
             raise InputError(f"{type(dynamics).__name__} has no denoising steps to choose: leave steps= out")

@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from uva_agents.agents.costs import checked_costs, name_of
+from uva_agents.agents.observations import to_numpy
 from uva_agents.agents.rollout import Rollout
 from uva_agents.errors import InputError
 
@@ -114,22 +116,15 @@ def judge(objective: Any, rollout: Rollout) -> Judgement:
     """The objective's judgement, checked.
 
     Raises:
-        ValueError: costs of the wrong shape, or that are not finite.
+        InputError: what it gave is no cost per candidate, see :func:`~uva_agents.agents.costs.checked_costs`.
     """
+    n, name = len(rollout), name_of(objective)
     told = objective.judge(rollout) if hasattr(objective, "judge") else objective(rollout)
     if isinstance(told, Judgement):
-        costs, seen = np.asarray(told.costs, np.float64), np.asarray(told.seen, bool)
-    else:
-        told = told.detach().cpu().numpy() if hasattr(told, "detach") else told
-        costs = np.asarray(told, np.float64)
-        seen = np.ones(costs.shape, bool)
-    name = type(objective).__name__
-    if costs.shape != (len(rollout),) or seen.shape != costs.shape:
-        raise InputError(f"{name} must give one cost per candidate, ({len(rollout)},), but gave {costs.shape}")
-    bad = ~np.isfinite(costs)
-    if bad.any():
-        raise InputError(
-            f"{name} gave a cost that is not finite ({costs[bad][0]}) for {int(bad.sum())} of {len(costs)} candidates: "
-            "a candidate that must not win gets a large number"
-        )
-    return Judgement(costs, seen)
+        costs, seen = checked_costs(told.costs, n, name), to_numpy(told.seen, f"Judgement.seen of {name}")
+        if seen.shape != (n,) or seen.dtype.kind != "b":
+            raise InputError(
+                f"{name} must say of each candidate whether it was seen, ({n},) bool, but gave {seen!r:.60}"
+            )
+        return Judgement(costs, seen)
+    return Judgement(checked_costs(told, n, name), np.ones(n, bool))

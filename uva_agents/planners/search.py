@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import gymnasium as gym
 import numpy as np
 
+from uva_agents.agents.arguments import real, whole
+from uva_agents.agents.observations import to_numpy
 from uva_agents.agents.rollout import Rollout
 from uva_agents.errors import InputError
 from uva_agents.planners.clock import Clock
@@ -36,8 +38,9 @@ class Screen:
     objective: Any = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep <= 1:
-            raise InputError(f"keep must be in (0, 1], got {self.keep}")
+        real(self.keep, "keep", 0, 1, above=True)
+        if self.steps is not None:
+            whole(self.steps, "steps", least=0)
         if self.steps is None and self.objective is None:
             raise InputError("a screen needs fewer steps= or another objective=: otherwise the first look is the last")
 
@@ -214,8 +217,10 @@ class Search:
 
     def _checked(self, actions: Any, n: int) -> np.ndarray:
         """Proposals (n, T, A), finite and inside the action space."""
-        value = actions.detach().cpu().numpy() if hasattr(actions, "detach") else np.asarray(actions)
         name, size = type(self._proposals).__name__, self.space.shape[0]
+        value = to_numpy(actions, f"what {name}.sample() gave")
+        if value.dtype.kind not in "iuf":
+            raise InputError(f"{name}.sample() must return actions as real numbers, got {value.dtype}")
         if value.ndim != 3 or len(value) != n or value.shape[2] != size or not value.shape[1]:
             raise InputError(f"{name}.sample() must return ({n}, T, {size}) actions, got {value.shape}")
         if not np.isfinite(value).all():
@@ -238,7 +243,11 @@ class Search:
         width = self.space.high.astype(np.float64) - self.space.low
         cell = self._tolerance * np.where(np.isfinite(width), width, 0.0)
         if (cell > 0).all():
-            candidates = np.round(candidates / cell).astype(np.int32)
+            with np.errstate(over="ignore"):
+                cells = np.round(candidates / cell)
+            # Cells beyond what float64 counts are finer than float32 candidates are apart: those that differ are different.
+            if np.abs(cells).max() < 2**53:
+                candidates = cells.astype(np.int64)
         return [row.tobytes() for row in np.ascontiguousarray(candidates)]
 
     def _timed(self, what: str, work: Callable[[], _T]) -> _T:
