@@ -16,6 +16,7 @@ from uva_agents.data.holes import Hole, listed
 from uva_agents.data.layouts import PictureLayout, picture_layout
 from uva_agents.data.lazy import FrameSource, file_identity
 from uva_agents.data.readers.dataset import too_wide
+from uva_agents.data.readers.hdf5_names import essential_keys
 from uva_agents.data.readers.metadata import rate_of
 from uva_agents.errors import DataError, UVAError
 from uva_agents.utils.memory import check_fits
@@ -173,6 +174,41 @@ class Demonstrations:
                 raise DataError(f"{self.path}: {self.left_out.get('actions', 'its actions cannot be read')}")
             listing = ", ".join(demos[without]) or "nothing"
             raise DataError(f"{self.path}: {self.names[without]} has no actions; found {listing}")
+        essential = essential_keys([key for key in found if key in self.layouts], self.left_out)
+        for key, why in self._misfits(found, demos, good, essential).items():
+            self.left_out[key] = why
+            self.layouts.pop(key, None)
+            del found[key]
+        return found
+
+    def _misfits(
+        self,
+        keys: Mapping[str, h5py.Dataset],
+        demos: Sequence[Mapping[str, h5py.Dataset]],
+        good: Sequence[int],
+        essential: set[str],
+    ) -> dict[str, str]:
+        """Arrays that are not one row per step, or whose rows differ between demonstrations: key -> why it is not read.
+
+        Where most arrays of a demonstration do not fit its actions, it is the demonstration that is wrong.
+        """
+        found: dict[str, str] = {}
+        for number in good:
+            demo = demos[number]
+            if number in self.bad or any(key not in demo for key in keys):
+                continue
+            steps = len(demo["actions"])
+            long = {key: len(demo[key]) if demo[key].ndim else -1 for key in keys}
+            other = [key for key, rows in long.items() if rows != steps]
+            wide = [key for key in keys if demo[key].shape[1:] != keys[key].shape[1:]]
+            if 2 * len(other) > len(keys) or essential & {*other, *wide}:
+                continue
+            for key in other:
+                rows = "a single number" if long[key] < 0 else f"{long[key]} rows"
+                found.setdefault(key, f"{self.path}: {self.names[number]}/{key} has {rows} for {steps} actions")
+            for key in wide:
+                text = f"rows of {demo[key].shape[1:]}, other demonstrations of {keys[key].shape[1:]}"
+                found.setdefault(key, f"{self.path}: {self.names[number]}/{key} has {text}")
         return found
 
     def _unusable(self, key: str, demos: Sequence[Mapping[str, h5py.Dataset]], have: Sequence[int]) -> str | None:
@@ -282,6 +318,12 @@ class Demonstrations:
         if said is not None and said != there and not self.bad:
             text = f"{self.path} says it has {said} steps, and has {there}: are demonstrations missing?"
             yield Hole(text, "data", "warn")
+
+    def leave_out(self, key: str) -> None:
+        """Forget an array."""
+        self.cameras = [camera for camera in self.cameras if camera != key]
+        for known in (self.shapes, self.layouts, self.numbers):
+            known.pop(key, None)  # type: ignore[attr-defined]
 
     def sources(self, key: str) -> list[FrameSource]:
         return [

@@ -92,6 +92,7 @@ def open_dataset(
     fields: Mapping[str, str | Field] | None = None,
     episodes: str | Sequence[int] | np.ndarray | None = None,
     needed: Sequence[str] | None = None,
+    skip: Sequence[str] = (),
     verify: bool = False,
     lenient: bool = False,
 ) -> Dataset:
@@ -105,6 +106,7 @@ def open_dataset(
         episodes: only these, as numbers or in words (``"0-4,7"``, ``"!3,8"`` for all but those). What is wrong with the others does
             not matter then.
         needed: canonical names of all that will be used; what is wrong with other arrays does not matter then.
+        skip: arrays to do without, by canonical name or stored key; what is wrong with them does not matter then.
         verify: hold all files against ``PATH.sha256`` first, if there is one (:mod:`uva_agents.data.checksums`).
         lenient: open what can be read in spite of what is wrong; :attr:`Dataset.holes` says it. For looking at, not for training.
 
@@ -112,7 +114,7 @@ def open_dataset(
         FileNotFoundError: nothing there.
         MissingExtraError: a package is not installed; it names the extra.
         DataError: no known format, damaged or contradictory data, a key that does not exist.
-        InputError: ``format`` or ``episodes`` mean nothing here.
+        InputError: ``format``, ``episodes`` or ``skip`` mean nothing here.
         MachineError: it may not be read, or does not fit into memory.
     """
     path = _as_path(path)
@@ -124,7 +126,8 @@ def open_dataset(
     if verify:
         check_sums(path)
     chosen = None if episodes is None else _chooser(episodes)
-    return to_dataset(path, found.name, _read(found, path), fields, chosen=chosen, needed=needed, lenient=lenient)
+    stored = _read(found, path)
+    return to_dataset(path, found.name, stored, fields, chosen=chosen, needed=needed, skip=skip, lenient=lenient)
 
 
 def _read(found: Format, path: Path) -> Stored:

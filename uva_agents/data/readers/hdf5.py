@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,14 @@ from uva_agents.data.holes import Hole
 from uva_agents.data.lazy import LazyFrames
 from uva_agents.data.readers.dataset import Stored
 from uva_agents.data.readers.demonstrations import Demonstrations
+from uva_agents.data.readers.hdf5_names import (
+    LIBERO_CAMERAS,
+    LIBERO_PROPRIO,
+    LIBERO_WRIST,
+    ROBOMIMIC_CAMERAS,
+    ROBOMIMIC_PROPRIO,
+    essential_keys,
+)
 from uva_agents.data.readers.metadata import usual_camera
 from uva_agents.errors import DataError
 
@@ -21,8 +29,6 @@ if TYPE_CHECKING:
     pass
 
 SUFFIXES = (".hdf5", ".h5")
-_ROBOMIMIC_CAMERAS = ("sideview_image", "agentview_image", "frontview_image", "robot0_eye_in_hand_image")
-_ROBOMIMIC_PROPRIO = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
 
 
 def hdf5_files(path: Path) -> list[Path]:
@@ -52,6 +58,7 @@ def read_demonstrations(path: Path) -> Stored:
     first = parts[0]
     holes: list[Hole] = []
     begin = 0
+    left_out = _leave_out_misfits(parts)
     for part in parts:
         if part.shapes != first.shapes:
             different = sorted(k for k in {*part.shapes, *first.shapes} if part.shapes.get(k) != first.shapes.get(k))
@@ -82,7 +89,6 @@ def read_demonstrations(path: Path) -> Stored:
         )
         for key in first.cameras
     }
-    left_out = {key: why for part in parts for key, why in part.left_out.items()}
     numbers = {key: np.concatenate([part.numbers[key] for part in parts]) for key in first.numbers}
     named = any(part.task for part in parts)
     return Stored(
@@ -98,6 +104,26 @@ def read_demonstrations(path: Path) -> Stored:
     )
 
 
+def _leave_out_misfits(parts: Sequence[Demonstrations]) -> dict[str, str]:
+    """Take out of all files what one lacks or stores otherwise, but for what is essential: key -> why it is not read."""
+    first = parts[0]
+    left_out = {key: why for part in parts for key, why in part.left_out.items()}
+    essential = essential_keys([key for part in parts for key in part.cameras], left_out)
+    for key in sorted({key for part in parts for key in part.shapes} - essential):
+        for part in parts:
+            if (part.shapes.get(key), part.layouts.get(key)) == (first.shapes.get(key), first.layouts.get(key)):
+                continue
+            said = [
+                f"in {p.path.name} " + (f"{p.shapes[key]} per row" if key in p.shapes else "none")
+                for p in (first, part)
+            ]
+            left_out.setdefault(key, f"it differs between files: {', '.join(said)}")
+            for each in parts:
+                each.leave_out(key)
+            break
+    return left_out
+
+
 def shifted(hole: Hole, begin: int) -> Hole:
     """The same hole where this file's first episode has the number ``begin``."""
     return hole if hole.episodes is None else replace(hole, episodes=tuple(e + begin for e in hole.episodes))
@@ -108,9 +134,9 @@ def _defaults(
 ) -> dict[str, Field]:
     found = {"action": Field("actions")}
     if libero:
-        cameras, wrist, proprio = ("agentview_rgb",), "eye_in_hand_rgb", ("ee_states", "gripper_states")
+        cameras, wrist, proprio = LIBERO_CAMERAS, LIBERO_WRIST, LIBERO_PROPRIO
     else:
-        cameras, wrist, proprio = _ROBOMIMIC_CAMERAS, "robot0_eye_in_hand_image", _ROBOMIMIC_PROPRIO  # type: ignore[assignment]
+        cameras, wrist, proprio = ROBOMIMIC_CAMERAS, "robot0_eye_in_hand_image", ROBOMIMIC_PROPRIO  # type: ignore[assignment]
     camera = usual_camera([f"obs/{name}" for name in cameras], frames, left_out)
     if camera is not None:
         found["pixels"] = Field(camera)

@@ -1,0 +1,88 @@
+"""Datasets as people have them: what does not fit is left out by name, and nothing becomes something else on the way."""
+
+import numpy as np
+import pytest
+
+from tests import datasets
+from uva_agents.cli import main
+from uva_agents.data import open_dataset
+from uva_agents.errors import DataError
+
+h5py = pytest.importorskip("h5py", reason="hdf5 needs h5py: pip install 'uva-agents[data]'")
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    return datasets.recording()
+
+
+def changed(path, change):
+    with h5py.File(path, "r+") as file:
+        for demo in file["data"].values():
+            change(demo, len(demo["actions"]))
+    return path
+
+
+def test_tasks_of_different_scenes_are_one_folder(tmp_path, arrays):
+    for name, width in (("KITCHEN_SCENE3_a_demo", 20), ("LIVING_ROOM_SCENE2_b_demo", 33)):
+        path = datasets.robomimic(tmp_path / f"{name}.hdf5", arrays, libero=True)
+        changed(path, lambda demo, n, width=width: demo.__setitem__("states", np.ones((n, width))))
+    dataset = open_dataset(tmp_path)
+    assert len(dataset) == 4 and {"pixels", "action", "agent_pos"} <= set(dataset.arrays)
+    assert set(dataset.left_out) == {"states"} and "(20,)" in dataset.left_out["states"]
+
+
+def replaced(key, value):
+    def change(demo, n):
+        content = value(n) if callable(value) else demo[key][:value]
+        if key in demo:
+            del demo[key]
+        demo[key] = content
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("src_demo_inds", lambda n: np.zeros(3, int)),
+        ("states", lambda n: np.ones((n + 1, 9))),
+        ("states", lambda n: np.ones((n, n))),
+        ("obs/robot0_eye_in_hand_image", lambda n: np.zeros((n // 2, 32, 32, 3), np.uint8)),
+    ],
+    ids=["few", "one more", "widths", "a second camera"],
+)
+def test_an_extra_array_of_demonstrations_that_does_not_fit_is_left_out_by_name(tmp_path, arrays, key, value, capsys):
+    path = changed(datasets.robomimic(tmp_path / "a.hdf5", arrays), replaced(key, value))
+    dataset = open_dataset(path)
+    assert set(dataset.left_out) == {key} and {"pixels", "action", "agent_pos"} <= set(dataset.arrays)
+    np.testing.assert_array_equal(np.asarray(dataset.arrays["pixels"]), arrays["pixels"])
+    command = ["data", "convert", str(path), str(tmp_path / "out"), "--to", "zarr", "--quiet", "--force"]
+    assert main(command) == 1 and main([*command, "--skip", key]) == 0
+
+
+@pytest.mark.parametrize("key", ["obs/sideview_image", "obs/robot0_eef_pos"])
+def test_a_main_camera_or_position_that_does_not_fit_is_an_error(tmp_path, arrays, key):
+    path = changed(datasets.robomimic(tmp_path / "a.hdf5", arrays), replaced(key, -1))
+    with pytest.raises(DataError, match="unequal lengths"):
+        open_dataset(path)
+
+
+def test_an_extra_array_of_a_buffer_that_does_not_fit_is_left_out_by_name(tmp_path, arrays):
+    contents = {"img": arrays["pixels"], "action": arrays["action"], "success": np.ones(2)}
+    path = datasets.zarr_buffer(tmp_path / "a.zarr", contents)
+    dataset = open_dataset(path)
+    assert dataset.left_out.keys() == {"data/success"} and dataset.ends.tolist() == datasets.ENDS.tolist()
+    with pytest.raises(DataError, match="unequal lengths"):
+        open_dataset(datasets.zarr_buffer(tmp_path / "b.zarr", contents | {"img": arrays["pixels"][:50]}))
+
+
+def test_a_second_camera_with_a_lost_chunk_can_be_skipped(tmp_path, arrays, capsys):
+    contents = {"img": arrays["pixels"], "img2": arrays["pixels"], "action": arrays["action"]}
+    path = datasets.zarr_buffer(tmp_path / "a.zarr", contents)
+    (path / "data" / "img2" / "1.0.0.0").unlink()
+    command = ["data", "convert", str(path), str(tmp_path / "out"), "--to", "zarr", "--quiet", "--force"]
+    assert main(command) == 3 and "--episodes" in capsys.readouterr().err
+    for name in ("img2", "data/img2", "pixels_img2"):
+        assert main([*command, "--skip", name]) == 0
+    assert set(open_dataset(tmp_path / "out").arrays) == {"pixels", "action"}
