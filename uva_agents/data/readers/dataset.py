@@ -276,7 +276,7 @@ def _skipped(
 
 def _means(name: str, key: str) -> bool:
     """Whether ``--skip`` of this name leaves a stored key out."""
-    return _is_key(name, key) or name in (short_name(key), f"pixels_{short_name(key)}")
+    return _is_key(name, key) or name in (short_name(key), f"pixels_{short_name(key)}", f"data/{key}")
 
 
 def _replaced(holes: Iterable[Hole], asked: Mapping[str, Field]) -> Iterator[Hole]:

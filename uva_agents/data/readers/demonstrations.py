@@ -16,7 +16,7 @@ from uva_agents.data.holes import Hole, listed
 from uva_agents.data.layouts import PictureLayout, picture_layout
 from uva_agents.data.lazy import FrameSource, file_identity
 from uva_agents.data.readers.dataset import too_wide
-from uva_agents.data.readers.hdf5_names import essential_keys
+from uva_agents.data.readers.hdf5_names import CAMERA_KEYS, essential_keys
 from uva_agents.data.readers.metadata import rate_of
 from uva_agents.errors import DataError, UVAError
 from uva_agents.utils.memory import check_fits
@@ -238,6 +238,8 @@ class Demonstrations:
             except DAMAGE as error:
                 self._spoil(number, f"{where} is damaged: {one_line(error)}; copy it again")
                 continue
+            if layout is None and key in CAMERA_KEYS and key not in self.layouts:
+                return f"{where}: {array.dtype} {array.shape} is no array of pictures (N, H, W, 3), as its name says"
             if layout is None and key not in self.layouts:
                 if array.ndim > 0 and array.dtype.kind in "fiub" and not too_wide(array.shape):
                     plain += 1

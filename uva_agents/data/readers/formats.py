@@ -11,6 +11,7 @@ import numpy as np
 
 from uva_agents.data.checksums import check_sums
 from uva_agents.data.fields import Field
+from uva_agents.data.layouts import asked_for_pictures
 from uva_agents.data.readers.dataset import Dataset, MissingExtraError, Stored, to_dataset
 from uva_agents.data.readers.hdf5 import SUFFIXES, has_demonstrations, read_demonstrations
 from uva_agents.data.readers.lerobot import is_lerobot, read_lerobot
@@ -126,7 +127,10 @@ def open_dataset(
     if verify:
         check_sums(path)
     chosen = None if episodes is None else _chooser(episodes)
-    stored = _read(found, path)
+    asked = {name: value for name, value in (fields or {}).items() if name.startswith("pixels")}
+    keys = [key for value in asked.values() for key in ([value] if isinstance(value, str) else value.keys)]
+    with asked_for_pictures(keys):
+        stored = _read(found, path)
     return to_dataset(path, found.name, stored, fields, chosen=chosen, needed=needed, skip=skip, lenient=lenient)
 
 

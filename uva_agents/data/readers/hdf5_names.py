@@ -11,11 +11,11 @@ ROBOMIMIC_PROPRIO = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
 LIBERO_CAMERAS = ("agentview_rgb",)
 LIBERO_WRIST = "eye_in_hand_rgb"
 LIBERO_PROPRIO = ("ee_states", "gripper_states")
+CAMERA_KEYS = tuple(f"obs/{name}" for name in (*LIBERO_CAMERAS, *ROBOMIMIC_CAMERAS, LIBERO_WRIST))
 
 
 def essential_keys(cameras: Iterable[str], left_out: Container[str]) -> set[str]:
     """Keys that are never left out because they do not fit the others: actions, positions and the main camera."""
-    usual = [f"obs/{name}" for name in (*LIBERO_CAMERAS, *ROBOMIMIC_CAMERAS)]
-    main = usual_camera(usual, cameras, left_out)
+    main = usual_camera(CAMERA_KEYS, cameras, left_out)
     found = {"actions", *(f"obs/{name}" for name in (*ROBOMIMIC_PROPRIO, *LIBERO_PROPRIO))}
     return found if main is None else {*found, main}

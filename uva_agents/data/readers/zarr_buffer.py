@@ -154,6 +154,9 @@ def _take(found: Arrays, path: Path, name: str, stored: StoredArray) -> list[tup
         if layout.note:
             found.notes.append(f"{key}: {layout.note}")
         return [(key, stored.bad, stored.problem)] if len(stored.bad) else []
+    if name in _CAMERAS:
+        found.left_out[key] = f"{stored.dtype} {stored.shape} is no array of pictures (N, H, W, 3), as its name says"
+        return []
     if stored.dtype.kind not in "fiub":
         if essential:
             what = f"{stored.name} is {stored.dtype}, real numbers were expected: write it again as float32"
