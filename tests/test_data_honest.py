@@ -5,7 +5,7 @@ import pytest
 
 from tests import datasets
 from uva_agents.cli import main
-from uva_agents.data import open_dataset
+from uva_agents.data import inspect_path, open_dataset
 from uva_agents.errors import DataError
 
 h5py = pytest.importorskip("h5py", reason="hdf5 needs h5py: pip install 'uva-agents[data]'")
@@ -86,3 +86,29 @@ def test_a_second_camera_with_a_lost_chunk_can_be_skipped(tmp_path, arrays, caps
     for name in ("img2", "data/img2", "pixels_img2"):
         assert main([*command, "--skip", name]) == 0
     assert set(open_dataset(tmp_path / "out").arrays) == {"pixels", "action"}
+
+
+def test_libero_files_without_their_attributes_are_known_by_their_arrays(tmp_path, arrays):
+    path = datasets.robomimic(tmp_path / "a.hdf5", arrays, libero=True)
+    with h5py.File(path, "r+") as file:
+        for name in ("bddl_file_name", "problem_info"):
+            del file["data"].attrs[name]
+    dataset = open_dataset(path)
+    assert dataset.arrays["agent_pos"].shape[1] == 9 and "pixels_wrist" in dataset.arrays
+    found = inspect_path(path)
+    assert found.worst == "warn" and "macros_image_convention" in " ".join(found.problems)
+    for said, pixels in {"opencv": arrays["pixels"][:, ::-1], "opengl": arrays["pixels"]}.items():
+        with h5py.File(path, "r+") as file:
+            file["data"].attrs["macros_image_convention"] = said
+        found = inspect_path(path)
+        np.testing.assert_array_equal(np.asarray(found.dataset.arrays["pixels"]), pixels)
+        assert "macros_image_convention" not in " ".join(found.problems)
+
+
+def test_a_number_that_is_left_out_of_the_demonstrations_names_is_a_note(tmp_path, arrays):
+    path = datasets.robomimic(tmp_path / "a.hdf5", arrays)
+    with h5py.File(path, "r+") as file:
+        file["data"].move("demo_10", "demo_4")
+        file["data"].copy("demo_4", "demo_5")
+    found = inspect_path(path)
+    assert any("there is no demo_3" in f.message and f.level == "note" for f in found.findings)

@@ -16,7 +16,15 @@ from uva_agents.data.holes import Hole, listed
 from uva_agents.data.layouts import PictureLayout, picture_layout
 from uva_agents.data.lazy import FrameSource, file_identity
 from uva_agents.data.readers.dataset import too_wide
-from uva_agents.data.readers.hdf5_names import CAMERA_KEYS, essential_keys
+from uva_agents.data.readers.hdf5_names import (
+    CAMERA_KEYS,
+    CONVENTION,
+    CONVENTIONS,
+    LIBERO_CAMERAS,
+    LIBERO_PROPRIO,
+    ORIENTATION,
+    essential_keys,
+)
 from uva_agents.data.readers.metadata import rate_of
 from uva_agents.errors import DataError, UVAError
 from uva_agents.utils.memory import check_fits
@@ -95,6 +103,11 @@ class Demonstrations:
         if not self.names:
             raise DataError(f"{self.path}: the dataset is empty (no data/demo_N in it)")
         self.libero = "bddl_file_name" in data.attrs or "problem_info" in data.attrs
+        if not self.libero and self._has_libero_arrays(data):
+            said = str(data.attrs.get(CONVENTION, ""))
+            self.libero = said == "opengl"
+            if said not in CONVENTIONS:
+                self.holes.append(Hole(f"{self.path} {ORIENTATION}", "data", "warn"))
         self.control_hz = _control_hz(data.attrs, str(self.path), self.holes)
         # The name carries the scene, which the instruction lacks, and is what the released model was trained with.
         self.task = re.sub(r"_demo$", "", self.path.stem).replace("_", " ") if self.libero else None
@@ -123,6 +136,13 @@ class Demonstrations:
         self.holes += self._counts(data)
         empty = {key: np.zeros((0, *self.shapes[key]), np.float32) for key in parts}
         self.numbers = {key: np.concatenate(part) if part else empty[key] for key, part in parts.items()}
+
+    def _has_libero_arrays(self, data: h5py.Group) -> bool:
+        """Whether it has LIBERO's arrays: tools that rewrite its files drop the attributes that name it."""
+        try:
+            return all(f"{self.names[0]}/obs/{name}" in data for name in (*LIBERO_CAMERAS, *LIBERO_PROPRIO))
+        except DAMAGE:
+            return False
 
     def _arrays(self, data: h5py.Group, number: int, name: str) -> dict[str, h5py.Dataset]:
         """Arrays of a demonstration by their keys; what is no array is left out, what cannot be read spoils it."""
@@ -315,7 +335,7 @@ class Demonstrations:
         gaps = sorted(set(range(counted[0], counted[-1])) - set(counted)) if counted[-1] - counted[0] < 10**6 else []
         if gaps and len(gaps) < len(counted):
             text = f"{self.path}: there is no demo_{listed(gaps, 3)} between demo_{counted[0]} and demo_{counted[-1]}: was it lost?"
-            yield Hole(text, "data", "warn")
+            self.notes.append(text)
         said, there = _count(data.attrs, "total"), int(self.lengths.sum())
         if said is not None and said != there and not self.bad:
             text = f"{self.path} says it has {said} steps, and has {there}: are demonstrations missing?"

@@ -74,7 +74,7 @@ def read_demonstrations(path: Path) -> Stored:
         holes += [shifted(hole, begin) for hole in part.holes]
         begin += len(part.lengths)
     lengths = np.concatenate([part.lengths for part in parts])
-    notes = [*first.notes]
+    notes = [*dict.fromkeys(note for part in parts for note in part.notes)]
     if first.libero:
         notes.append("LIBERO: pictures are stored upside down, turned upright here")
         notes.append(
@@ -133,7 +133,8 @@ def _defaults(
     frames: dict[str, LazyFrames], numbers: dict[str, np.ndarray], left_out: Container[str], *, libero: bool
 ) -> dict[str, Field]:
     found = {"action": Field("actions")}
-    if libero:
+    named = all(f"obs/{name}" in frames for name in LIBERO_CAMERAS)
+    if libero or (named and all(f"obs/{name}" in numbers for name in LIBERO_PROPRIO)):
         cameras, wrist, proprio = LIBERO_CAMERAS, LIBERO_WRIST, LIBERO_PROPRIO
     else:
         cameras, wrist, proprio = ROBOMIMIC_CAMERAS, "robot0_eye_in_hand_image", ROBOMIMIC_PROPRIO  # type: ignore[assignment]

@@ -12,6 +12,13 @@ LIBERO_CAMERAS = ("agentview_rgb",)
 LIBERO_WRIST = "eye_in_hand_rgb"
 LIBERO_PROPRIO = ("ee_states", "gripper_states")
 CAMERA_KEYS = tuple(f"obs/{name}" for name in (*LIBERO_CAMERAS, *ROBOMIMIC_CAMERAS, LIBERO_WRIST))
+CONVENTION = "macros_image_convention"
+"""Attribute by which LIBERO's files say which row of a picture comes first."""
+CONVENTIONS = ("opengl", "opencv")
+ORIENTATION = (
+    "has LIBERO's arrays and does not say whether its pictures are upside down, as LIBERO's are: they are shown as stored; look at "
+    f"the sheet, and set the attribute {CONVENTION} of data to 'opengl' (upside down) or 'opencv' (upright)"
+)
 
 
 def essential_keys(cameras: Iterable[str], left_out: Container[str]) -> set[str]:
