@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,8 @@ def write_sketched(
         done += len(seen)
         if progress is not None:
             progress(done, n)
-    partial = out.with_name(f"{out.name}.partial")
+    absolute = Path(os.path.abspath(out))  # "." has no name
+    partial = absolute.with_name(f"{absolute.name}.partial")
     arrays = {"action": action.reshape(-1, 2), "state": state.reshape(-1, len(STATE_NAMES))}
     write_replay_buffer(partial, arrays, np.arange(1, n + 1) * length)
     zarr.open_group(str(partial), mode="r+").attrs.update(

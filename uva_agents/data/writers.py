@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,6 +62,7 @@ def convert_dataset(
         raise InputError(f"names of cameras and numbers are LeRobot's, and to={to!r} has none")
     tasks = dataset.tasks if task is None else (task,) * len(dataset)
     episodes = dataset.episodes  # checks everything before anything is written
+    out = Path(os.path.abspath(out))  # "." has no name
     partial = out.with_name(f"{out.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)

@@ -17,10 +17,14 @@ from uva_agents.data.readers.hdf5 import SUFFIXES, has_demonstrations, read_demo
 from uva_agents.data.readers.lerobot import is_lerobot, read_lerobot
 from uva_agents.data.readers.minari import is_minari, read_minari
 from uva_agents.data.readers.umi import is_umi, read_umi
-from uva_agents.data.readers.video_folder import is_video_folder, read_video_folder
+from uva_agents.data.readers.video_folder import beside_films, is_video_folder, read_video_folder, video_files
 from uva_agents.data.readers.zarr_buffer import is_zarr, read_zarr_buffer
 from uva_agents.data.selection import parse_episodes
 from uva_agents.errors import DataError, InputError, MachineError, UVAError
+
+
+_PARTS = ("data", "meta", "videos")
+"""Folders inside of a dataset."""
 
 
 @dataclass(frozen=True)
@@ -181,8 +185,12 @@ def _advice(path: Path) -> str:
                 return f"But {child} is {found.title}: pass that"
     if (path / "meta" / "episodes.jsonl").exists():
         return "It looks like LeRobot v2: convert it with lerobot's own convert_dataset_v21_to_v30"
-    if any(found.recognises(path.parent) for found in FORMATS.values()):
-        return f"But the folder above is one: pass {path.parent}"
+    if video_files(path):
+        other = ", ".join(file.name for file in beside_films(path)[:3])
+        return f"There are films in it, and {other} beside them, which says that they are part of another dataset: if they are all that there is, pass --format video (format='video')"
+    above = path.resolve().parent
+    if path.resolve().name in _PARTS and any(FORMATS[name].recognises(above) for name in ("lerobot", "zarr", "minari")):
+        return f"But the folder above is one: pass {above if path.name in ('', '..') else path.parent}"
     names = _names(path)
     listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     return f"Found: {listed or 'an empty folder'}. Known: {_known()}"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uva_agents.data.contained import is_hidden
 from uva_agents.data.fields import Field
-from uva_agents.data.holes import Hole
+from uva_agents.data.holes import Hole, listed
 from uva_agents.data.lazy import LazyFrames
 from uva_agents.data.readers.dataset import Stored
 from uva_agents.data.readers.demonstrations import Demonstrations
@@ -34,8 +35,9 @@ SUFFIXES = (".hdf5", ".h5")
 def hdf5_files(path: Path) -> list[Path]:
     """The file itself, or those directly in a folder, sorted by name."""
     if path.is_file():
-        return [path] if path.suffix in SUFFIXES else []
-    return sorted(child for child in path.iterdir() if child.suffix in SUFFIXES) if path.is_dir() else []
+        return [path] if path.suffix.lower() in SUFFIXES else []
+    children = path.iterdir() if path.is_dir() else ()
+    return sorted(child for child in children if child.suffix.lower() in SUFFIXES and not is_hidden(child, path))
 
 
 def has_demonstrations(path: Path) -> bool:
@@ -75,6 +77,9 @@ def read_demonstrations(path: Path) -> Stored:
         begin += len(part.lengths)
     lengths = np.concatenate([part.lengths for part in parts])
     notes = [*dict.fromkeys(note for part in parts for note in part.notes)]
+    deeper = [file for folder in _subfolders(path) for file in hdf5_files(folder)]
+    if deeper:
+        notes.append(f"hdf5 files in subfolders are not read, open each folder by itself: {listed(deeper, 3)}")
     if first.libero:
         notes.append("LIBERO: pictures are stored upside down, turned upright here")
         notes.append(
@@ -102,6 +107,12 @@ def read_demonstrations(path: Path) -> Stored:
         left_out=left_out,
         holes=tuple(holes),
     )
+
+
+def _subfolders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    return sorted(child for child in path.rglob("*") if child.is_dir() and not is_hidden(child, path))
 
 
 def _leave_out_misfits(parts: Sequence[Demonstrations]) -> dict[str, str]:

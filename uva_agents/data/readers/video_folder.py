@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.data.contained import contained
+from uva_agents.data.contained import contained, is_hidden
 from uva_agents.data.fields import Field
 from uva_agents.data.lazy import LazyFrames
 from uva_agents.data.readers.dataset import Stored
@@ -25,12 +25,19 @@ def video_files(path: Path) -> list[Path]:
     """Videos in a folder and its subfolders, sorted; or the file itself."""
     if path.is_file():
         return [path] if path.suffix.lower() in SUFFIXES else []
-    return sorted(child for child in path.rglob("*") if child.suffix.lower() in SUFFIXES and child.is_file())
+    found = (child for child in path.rglob("*") if child.suffix.lower() in SUFFIXES and not is_hidden(child, path))
+    return sorted(child for child in found if child.is_file())
 
 
 def is_video_folder(path: Path) -> bool:
     """A video, or a folder with some and without data of another format, whose pictures they may be."""
-    return bool(video_files(path)) and not any(next(path.rglob(name), None) for name in _OTHERS)
+    return bool(video_files(path)) and not beside_films(path)
+
+
+def beside_films(path: Path) -> list[Path]:
+    """Files that may be a dataset's whose pictures the films are: one of each kind."""
+    found = [next((file for file in path.rglob(name) if not is_hidden(file, path)), None) for name in _OTHERS]
+    return [file for file in found if file is not None]
 
 
 def read_video_folder(path: Path) -> Stored:
@@ -67,7 +74,7 @@ def read_video_folder(path: Path) -> Stored:
 def _task(folder: Path, file: Path) -> str:
     try:
         text = contained(folder, file.with_suffix(".txt").relative_to(folder))
-        return read_regular_text(text, limit=_LONGEST_TEXT).strip()
+        return read_regular_text(text, limit=_LONGEST_TEXT).removeprefix("\ufeff").strip()
     except FileNotFoundError:
         return ""
 
