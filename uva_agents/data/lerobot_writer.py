@@ -68,8 +68,8 @@ def write_lerobot(
     for name, shape in shapes.items():
         if name.startswith("pixels") and (shape[0] % 2 or shape[1] % 2):
             raise InputError(
-                f"the pictures of {name} are {shape[0]} x {shape[1]}, and LeRobot's films need even sides (H.264 in yuv420p): resize or "
-                f"crop them first, leave the camera out (--skip {name}), or write another format (--to zarr)"
+                f"the pictures of {name} are {shape[0]} x {shape[1]}, and LeRobot's films need even sides (H.264 in "
+                f"yuv420p): resize or crop them first, leave the camera out (--skip {name}), or write another format (--to zarr)"
             )
     described = features(shapes, fps, cameras=cameras, names=names)
     named = list(tasks) if tasks is not None else [""] * len(episodes)

@@ -22,7 +22,6 @@ from uva_agents.data.readers.zarr_buffer import is_zarr, read_zarr_buffer
 from uva_agents.data.selection import parse_episodes
 from uva_agents.errors import DataError, InputError, MachineError, UVAError
 
-
 _PARTS = ("data", "meta", "videos")
 """Folders inside of a dataset."""
 
@@ -187,7 +186,10 @@ def _advice(path: Path) -> str:
         return "It looks like LeRobot v2: convert it with lerobot's own convert_dataset_v21_to_v30"
     if video_files(path):
         other = ", ".join(file.name for file in beside_films(path)[:3])
-        return f"There are films in it, and {other} beside them, which says that they are part of another dataset: if they are all that there is, pass --format video (format='video')"
+        return (
+            f"There are films in it, and {other} beside them, which says that they are part of another dataset: if they are "
+            "all that there is, pass --format video (format='video')"
+        )
     above = path.resolve().parent
     if path.resolve().name in _PARTS and any(FORMATS[name].recognises(above) for name in ("lerobot", "zarr", "minari")):
         return f"But the folder above is one: pass {above if path.name in ('', '..') else path.parent}"
