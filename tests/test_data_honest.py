@@ -12,7 +12,9 @@ from tests import datasets
 from uva_agents.cli import main
 from uva_agents.data import inspect_path, open_dataset
 from uva_agents.data.checksums import check_sums, write_sums
+from uva_agents.data.ffmpeg import FrameTimes
 from uva_agents.data.readers.dataset import MissingExtraError
+from uva_agents.data.video import probe
 from uva_agents.errors import DataError
 
 h5py = pytest.importorskip("h5py", reason="hdf5 needs h5py: pip install 'uva-agents[data]'")
@@ -210,3 +212,23 @@ def test_odd_sides_of_a_camera_are_named_with_a_remedy(tmp_path, arrays, capsys)
     assert main(command) == 2
     assert "pixels_side are 31 x 32" in (said := capsys.readouterr().err) and "--skip pixels_side" in said
     assert main([*command, "--skip", "pixels_side"]) == 0
+
+
+@pytest.mark.parametrize("kind", ["to and fro", "slowly", "both, and some lost", "a long gap in milliseconds"])
+def test_jitter_and_gaps_do_not_change_the_rate_of_a_camera(monkeypatch, tmp_path, kind):
+    rng, rates = np.random.default_rng(3), []
+    monkeypatch.setattr("uva_agents.data.video.first_size", lambda path, beyond_s: (8, 8))
+    for _ in range(10):
+        ticks = np.arange(150)
+        off = rng.uniform(-0.4, 0.4, 150) if kind == "to and fro" else 0.4 * np.sin(ticks / rng.uniform(3, 20))
+        if kind == "both, and some lost":
+            off = off / 2 + rng.uniform(-0.2, 0.2, 150)
+            ticks = ticks + np.cumsum(rng.random(150) < 0.04)
+        if kind == "a long gap in milliseconds":
+            ticks, off = ticks + 90 * (ticks > 60), np.zeros(150)
+        times = np.round((ticks + off) / 30, 3)
+        monkeypatch.setattr("uva_agents.data.video.packet_times", lambda path, times=times: FrameTimes(times))
+        info = probe(tmp_path / "a.mkv")
+        rates.append(info.fps)
+        assert (np.unique(info.rows()) == np.arange(150)).all() and abs(len(info.rows()) - ticks[-1] - 1) <= 1
+    assert np.abs(np.array(rates) / 30 - 1).max() < 0.005

@@ -17,6 +17,8 @@ from uva_agents.utils.files import read_regular_text
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
 _SAME_RATE = 0.005
+_SAME_JITTERED_RATE = 0.02
+"""Cameras whose frames come at uneven times do not keep their rate better than this."""
 _LONGEST_TEXT = 1 << 20
 _OTHERS = ("info.json", "*.parquet", "*.hdf5", "*.zarr", "*.zarr.zip")
 
@@ -55,7 +57,8 @@ def read_video_folder(path: Path) -> Stored:
     sizes = [info.shape[:2] for info in infos]
     _check_same(path, files, "sizes", sizes, [size != sizes[0] for size in sizes])
     rates = [info.fps for info in infos]
-    different = [abs(rate - rates[0]) > _SAME_RATE * rates[0] for rate in rates]
+    same = _SAME_RATE if all(info.even for info in infos) else _SAME_JITTERED_RATE
+    different = [abs(rate - rates[0]) > same * rates[0] for rate in rates]
     _check_same(path, files, "rates", [round(rate, 3) for rate in rates], different)
     tasks = tuple(_task(folder, file) for file in files)
     sources = [VideoFrames(file, info) for file, info in zip(files, infos, strict=True)]
