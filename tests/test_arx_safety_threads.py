@@ -6,10 +6,9 @@ import asyncio
 import threading
 import time
 
-import numpy as np
 import pytest
 
-from tests.arx_arm import KINEMATICS, NEAR, WritingArm, go, kinds, safe_arm
+from tests.arx_arm import KINEMATICS, NEAR, WritingArm, go, kinds
 from uva_agents.envs.arx_x5.clock import MonotonicClock
 from uva_agents.envs.arx_x5.interface import DriverError
 from uva_agents.envs.arx_x5.limits import X5

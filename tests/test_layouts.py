@@ -96,6 +96,32 @@ def test_numbers_are_no_pictures():
     for shape in ((9, 4, 4), (9, 3, 3), (9, 21, 2), (9, 2, 3, 3), (9, 7), (9,), (9, 5, 5, 4), (9, 50, 50)):
         assert picture_layout(shape, np.dtype(np.float32), never, "x") is None
     assert picture_layout((9, 8, 8), np.dtype(np.uint8), never, "x") is None
+    for shape in ((9, 16, 16, 3), (9, 10, 21, 3), (9, 3, 47, 47), (9, 16, 16, 1)):
+        assert picture_layout(shape, np.dtype(np.float32), never, "a.zarr/data/tactile") is None
+
+
+def test_small_numbers_are_pictures_where_somebody_says_so(tmp_path, arrays):
+    small = arrays["pixels"].astype(np.float32) / 255
+    contents = {"img": arrays["pixels"], "action": arrays["action"], "touch": small}
+    path = datasets.zarr_buffer(tmp_path / "a.zarr", contents)
+    np.testing.assert_array_equal(open_dataset(path).arrays["touch"], small)
+    dataset = open_dataset(path, fields={"pixels_touch": "touch"})
+    np.testing.assert_array_equal(np.asarray(dataset.arrays["pixels_touch"]), arrays["pixels"])
+
+
+@pytest.mark.parametrize("kind", ["zarr", "hdf5"])
+def test_cameras_that_are_no_pictures_are_named(tmp_path, arrays, kind):
+    for number, pixels in enumerate((arrays["pixels"][:, None], arrays["pixels"].reshape(55, -1))):
+        (tmp_path / str(number)).mkdir()
+        path = stored(kind, tmp_path / str(number), arrays, pixels)
+        if kind == "hdf5" and number:
+            import h5py
+
+            with h5py.File(path, "r+") as file:
+                for demo in file["data"].values():
+                    demo["obs"].move("image", "agentview_image")
+        dataset = open_dataset(path)
+        assert set(dataset.arrays) == {"action"} and len(dataset.left_out) == 1
 
 
 def test_rows_that_break_the_promise_of_those_before_are_errors_when_they_are_read(tmp_path, arrays):

@@ -76,8 +76,8 @@ def convert(args: argparse.Namespace) -> int:
     from uva_agents.data.writers import convert_dataset
 
     fields = parse_fields(args.field)
-    dataset = open_dataset(args.path, format=args.format, fields=fields, episodes=args.episodes, verify=True)
-    dataset = dataset.without([name for name in args.skip if name != ALL])
+    skip = [name for name in args.skip if name != ALL]
+    dataset = open_dataset(args.path, format=args.format, fields=fields, episodes=args.episodes, skip=skip, verify=True)
     for note in dataset.notes:
         print(f"note: {note}")
     with Progress(disable=args.quiet) as bar:

@@ -145,7 +145,9 @@ def _array(path: Path) -> np.ndarray:
         raise DataError(f"{path} cannot be read as an array: {error}") from error
     wanted = f"{path} must hold uint8 frames (N, H, W, 3), got {loaded.dtype} {loaded.shape}"
     layout = (
-        picture_layout(loaded.shape, loaded.dtype, lambda rows: loaded[rows], str(path)) if loaded.ndim > 2 else None
+        picture_layout(loaded.shape, loaded.dtype, lambda rows: loaded[rows], str(path), asked=True)
+        if loaded.ndim > 2
+        else None
     )
     if layout is None or not len(loaded):
         raise DataError(wanted)

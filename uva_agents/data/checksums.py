@@ -16,12 +16,14 @@ from uva_agents.data.holes import listed
 from uva_agents.errors import DataError
 from uva_agents.utils.files import read_regular_text, write_text
 
-_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+_LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *](.+)")
+_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+"""As ``sha256sum`` writes names that its lines cannot hold; such a line begins with a backslash."""
 
 
 def sums_path(path: Path) -> Path:
     """Where the checksums of a dataset are."""
-    return path.with_name(f"{path.resolve().name}.sha256")
+    return Path(os.path.abspath(path)).with_name(f"{path.resolve().name}.sha256")  # "." has no name of its own
 
 
 def write_sums(path: Path) -> Path:
@@ -34,7 +36,7 @@ def write_sums(path: Path) -> Path:
     """
     if not path.exists():
         raise FileNotFoundError(f"no dataset at {path}")
-    lines = [f"{_digest(file)}  {name}" for name, file in _files(path)]
+    lines = [_line(_digest(file), name) for name, file in _files(path)]
     target = sums_path(path)
     write_text(target, "\n".join(lines) + "\n")
     return target
@@ -51,11 +53,11 @@ def check_sums(path: Path) -> bool:
     except FileNotFoundError:
         return False
     expected: dict[str, str] = {}
-    for line in text.splitlines():
-        match = _LINE.fullmatch(line)
+    for line in text.removesuffix("\n").split("\n"):  # other ends of lines are parts of names
+        match = _LINE.fullmatch(line.removesuffix("\r"))
         if match is None:
             raise DataError(f"{sums_path(path)} is damaged: {line[:60]!r} is no line of sha256sum; write it again")
-        expected[match[2]] = match[1]
+        expected[_unescaped(match[3]) if match[1] else match[3]] = match[2]
     files = dict(_files(path))
     missing = sorted(set(expected) - set(files))
     new = sorted(set(files) - set(expected))
@@ -88,6 +90,16 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
             check_contained(file, home)
             found.append((f"{name}/{file.relative_to(path).as_posix()}", file))
     yield from sorted(found)
+
+
+def _line(digest: str, name: str) -> str:
+    escaped = "".join(_ESCAPES.get(letter, letter) for letter in name)
+    return f"{digest}  {name}" if escaped == name else f"\\{digest}  {escaped}"
+
+
+def _unescaped(name: str) -> str:
+    meant = {escape: letter for letter, escape in _ESCAPES.items()}
+    return re.sub(r"\\[\\nr]", lambda found: meant[found[0]], name)
 
 
 def _digest(file: Path) -> str:

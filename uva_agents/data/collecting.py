@@ -107,7 +107,8 @@ def collect_episodes(
 
 def _working_folder(out: Path, plan: Plan) -> Path:
     """``OUT.partial``, new or of the same plan; files that a killed job did not finish are removed."""
-    partial = out.with_name(f"{out.name}.partial")
+    absolute = Path(os.path.abspath(out))  # "." has no name
+    partial = absolute.with_name(f"{absolute.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     settings, wanted = partial / "plan.json", json.dumps(dataclasses.asdict(plan), indent=1)
     if settings.exists() and settings.read_text(encoding="utf-8") != wanted:

@@ -22,6 +22,11 @@ def home_of(path: Path) -> Path:
     return real if real.is_dir() else real.parent
 
 
+def is_hidden(file: Path, folder: Path) -> bool:
+    """Whether a name on the way from ``folder`` begins with a dot, as what systems and editors leave behind does."""
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
 def check_contained(file: Path, home: Path) -> os.stat_result:
     """Facts of a regular file, link or not, that lies below ``home``.
 

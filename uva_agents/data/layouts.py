@@ -8,7 +8,10 @@ is read rightly.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
 _CHANNELS = (1, 3, 4)
 _LEAST_SIDE, _LEAST_GREY_SIDE = 8, 16
 """Smaller arrays are taken for tables of numbers: poses, key points, touch sensors."""
+_LEAST_PLAIN_SIDE = 48
+"""From this side on, numbers that are not uint8 are taken for pictures whatever their name is."""
+_NAMES = re.compile("image|img|rgb|cam|pixel|frame|view|video|colou?r|depth", re.IGNORECASE)
+"""In names of what is pictures, in any type."""
+_ASKED: ContextVar[frozenset[str]] = ContextVar("asked_pictures", default=frozenset())
 _SAMPLED = 16
 """Rows that are looked at before a layout is settled; the others are held against it when they are read."""
 _LEAST_WHITE = 16.0
@@ -86,8 +94,23 @@ class PictureLayout:
 _TRANSPARENT = "some pictures are transparent in places, and what is behind them is not stored: flatten them first"
 
 
+@contextmanager
+def asked_for_pictures(keys: Iterable[str]) -> Iterator[None]:
+    """While this is open, arrays of these stored keys are taken for pictures, whatever their names and types are."""
+    token = _ASKED.set(frozenset(keys))
+    try:
+        yield
+    finally:
+        _ASKED.reset(token)
+
+
 def picture_layout(
-    shape: tuple[int, ...], dtype: np.dtype[Any], sample: Callable[[np.ndarray], np.ndarray], source: str
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    sample: Callable[[np.ndarray], np.ndarray],
+    source: str,
+    *,
+    asked: bool = False,
 ) -> PictureLayout | None:
     """The layout of a stored array, or ``None`` if it holds no pictures but numbers.
 
@@ -95,13 +118,22 @@ def picture_layout(
         shape: (N, ...) of all of it.
         dtype: as stored.
         sample: reads some rows, given their increasing numbers.
-        source: file and key, for messages.
+        source: file and key, for messages; small arrays that are not uint8 are pictures only if the key's name says so.
+        asked: somebody says that it holds pictures.
 
     Raises:
         DataError: pictures that could be read in two ways, or in none.
     """
+    if dtype == np.uint8 and len(shape) > 4 and shape[-1] in (3, 4) and min(shape[-3:-1]) >= _LEAST_SIDE:
+        raise DataError(
+            f"{source}: its rows are {_by(shape[1:])} uint8, which looks like several pictures each: store each camera by itself"
+        )
     if not _may_be_pictures(shape, dtype):
         return None
+    if dtype != np.uint8 and not (asked or _is_named(source)):
+        sides = shape[2:] if _channels_first(shape) and shape[3] not in _CHANNELS else shape[1:3]
+        if 0 < min(sides) < _LEAST_PLAIN_SIDE:  # touch sensors, key points, maps of forces
+            return None
     if 0 in shape[1:]:
         raise DataError(f"{source}: its pictures have no pixel, they are {_by(shape[1:])}")
     size, channels, first = _order(shape, dtype, source)
@@ -150,6 +182,13 @@ def _may_be_pictures(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
     return _channels_first(shape) or (
         dtype == np.uint8 and min(sorted(shape[1:])[1:]) >= _LEAST_GREY_SIDE and first > 0
     )
+
+
+def _is_named(source: str) -> bool:
+    """Whether the name of a stored array, the last part of ``source``, or somebody, says that it is pictures."""
+    if _NAMES.search(re.split(r"[/.:]", source)[-1]):
+        return True
+    return any(source.endswith((f"/{key}", f" {key}")) or source == key for key in _ASKED.get())
 
 
 def _channels_first(shape: tuple[int, ...]) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.data.contained import contained
+from uva_agents.data.contained import contained, is_hidden
 from uva_agents.data.lerobot_names import feature_names
 from uva_agents.data.lerobot_tables import (
     EPISODES_PATH,
@@ -115,7 +115,9 @@ class LeRobotAppender:
         self._info = json.loads(read_regular_text(file))
         read_episodes(self.folder, known)  # that they are what is counted
         files = sorted(
-            path.relative_to(self.folder) for path in (self.folder / "meta" / "episodes").glob("*/*.parquet")
+            path.relative_to(self.folder)
+            for path in (self.folder / "meta" / "episodes").glob("*/*.parquet")
+            if not is_hidden(path, self.folder)
         )
         for name in files:
             table = read_table(self.folder, name)

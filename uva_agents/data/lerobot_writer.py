@@ -55,8 +55,7 @@ def write_lerobot(
         names: canonical name -> a name for each of its numbers; ``dim_0`` and so on by default.
 
     Raises:
-        InputError: a rate that is no whole number; ``cameras`` or ``names`` that do not fit.
-        ValueError: pictures with odd sides.
+        InputError: a rate that is no whole number; ``cameras`` or ``names`` that do not fit; pictures with odd sides.
         MissingExtraError: pyarrow is not installed.
     """
     fps = max(1, round(control_hz))
@@ -66,6 +65,12 @@ def write_lerobot(
             f"--hz {fps} says that this is meant"
         )
     shapes = {name: value.shape[1:] for name, value in episodes.arrays.items()}
+    for name, shape in shapes.items():
+        if name.startswith("pixels") and (shape[0] % 2 or shape[1] % 2):
+            raise InputError(
+                f"the pictures of {name} are {shape[0]} x {shape[1]}, and LeRobot's films need even sides (H.264 in "
+                f"yuv420p): resize or crop them first, leave the camera out (--skip {name}), or write another format (--to zarr)"
+            )
     described = features(shapes, fps, cameras=cameras, names=names)
     named = list(tasks) if tasks is not None else [""] * len(episodes)
     distinct = list(dict.fromkeys(named))

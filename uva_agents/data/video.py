@@ -26,6 +26,14 @@ _KEPT_BYTES = 256 * 2**20
 _EVEN = 0.25
 """Of a period: frames no further than this from equal distances, early or late, are evenly spaced. Cameras and containers that
 count in milliseconds are off by less."""
+_JITTER = 0.45
+"""Of a period: where frames come no further than this from a clock's ticks, each at its own, the clock's rate is theirs. Phones and
+busy computers are off by as much."""
+_LEAST_JITTERED, _MOSTLY = 60, 0.9
+_FOLLOWED = 0.1
+"""Of a frame's distance from its tick, by how much the ticks after it move."""
+_NEAR = 3
+"""Periods: frames no further apart than this tell the period in spite of rounding."""
 _MOST_ROWS = 64
 """Rows per frame, on average, to which uneven times may be filled up."""
 _SAME_TIME_S = 1e-3
@@ -121,7 +129,8 @@ def _rate(path: Path, times: np.ndarray) -> float:
     gaps = np.diff(since)
     shortest = float(gaps.min())
     # Frames that were lost or left out leave holes in an even row: then the usual distance, or the short one, is the period.
-    for guess in (float(np.median(gaps)), float(np.median(gaps[gaps < 1.5 * shortest]))):
+    guesses = [_refined(gaps, float(np.median(some))) for some in (gaps, gaps[gaps < 1.5 * shortest])]
+    for guess in guesses:
         steps = np.rint(gaps / guess)
         if steps.min() < 1:
             continue
@@ -129,6 +138,12 @@ def _rate(path: Path, times: np.ndarray) -> float:
         if np.abs(since[1:] - np.cumsum(steps) * period).max() <= _EVEN * period:
             break
     else:
+        jittered = next(
+            (found for guess in (*guesses, last / len(gaps)) if (found := _jittered_period(since, guess)) is not None),
+            None,
+        )
+        if jittered is not None:
+            return _clean(1 / jittered, since)
         period = shortest
     if shortest < 0.5 * np.quantile(gaps, 0.05, method="lower") or last / period > _MOST_ROWS * len(times):
         where = int(gaps.argmin())
@@ -137,6 +152,56 @@ def _rate(path: Path, times: np.ndarray) -> float:
             f"{where + 1} {shortest:.4g} s; {_REMEDY}"
         )
     return _clean(1 / period, since)
+
+
+def _refined(gaps: np.ndarray, guess: float) -> float:
+    """A better guess, from all frames near each other: a clock in milliseconds is far off after a long gap."""
+    steps = np.maximum(np.rint(gaps / guess), 1)
+    near = steps <= _NEAR
+    return float(gaps[near].sum() / steps[near].sum()) if near.any() else guess
+
+
+def _jittered_period(since: np.ndarray, guess: float) -> float | None:
+    """The period of a clock that frames keep to by and large, each early or late by less than half of it."""
+    if len(since) < _LEAST_JITTERED:
+        return None
+    for _ in range(3):
+        numbers, at = np.zeros(len(since)), 0.0
+        for i, time in enumerate(since[1:].tolist(), 1):
+            ahead = max(1.0, float(np.rint((time - at) / guess)))
+            numbers[i] = numbers[i - 1] + ahead
+            at += ahead * guess
+            at += _FOLLOWED * (time - at)
+        fitted = float(np.polyfit(numbers, since, 1)[0])
+        for period in (fitted, guess):
+            for rate in (1 / period, round(1 / period)) if period > 0 else ():
+                if rate and _ticks(since * rate) is not None:
+                    return 1 / rate
+        if (guess := fitted) <= 0:
+            break
+    return None
+
+
+def _ticks(places: np.ndarray) -> np.ndarray | None:
+    """The tick of each frame (N,), from 0, of a clock that they keep to by and large; ``None`` if they do not.
+
+    They do if each is near a tick of its own, most follow each other tick by tick, and they are many: a few keep to any clock.
+    """
+    if len(places) < _LEAST_JITTERED:
+        return None
+    # In which part of a step no frame comes: half of it before a tick and half of it after the one before.
+    within = np.sort(places % 1)
+    free = np.diff(within, append=within[0] + 1)
+    widest = int(free.argmax())
+    found = np.floor(places - (within[widest] + free[widest] / 2))
+    ahead = np.diff(found)
+    if free[widest] < 1 - 2 * _JITTER or ahead.min() < 1 or (ahead == 1).mean() < _MOSTLY:
+        return None
+    return np.asarray(found - found[0])
+
+
+def _near_ticks(places: np.ndarray, ticks: np.ndarray) -> bool:
+    return bool(np.abs(places - ticks).max() <= _EVEN)
 
 
 def _lone_rate(path: Path) -> float:
@@ -168,6 +233,9 @@ def _rows(since: np.ndarray, rate: float) -> np.ndarray:
     if _is_even(since, 1 / rate):
         return np.arange(len(since))
     places = since * rate
+    ticks = _ticks(places)
+    if ticks is not None and not _near_ticks(places, ticks):
+        return np.searchsorted(ticks, np.arange(int(ticks[-1]) + 1), side="right") - 1
     steps = np.arange(math.ceil(float(places[-1]) - _EVEN) + 1)
     return np.searchsorted(places, steps + _EVEN, side="right") - 1
 

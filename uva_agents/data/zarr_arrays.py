@@ -103,7 +103,7 @@ def open_array(files: ZarrFiles, key: str) -> StoredArray:
             raise DataError(
                 f"{name} cannot be read: its chunks have {rule.size:,} bytes, at most {_MOST_CHUNK:,} are read"
             )
-    except DataError:
+    except (DataError, ImportError):
         raise
     except Exception as error:  # zarr raises its own and many others for what it does not understand
         raise DataError(f"{name} cannot be read: {_first_line(error)}") from error
@@ -238,6 +238,8 @@ def _check_description(described: dict[str, Any], name: str, second: bool) -> No
         codecs = [codec.get("id") if isinstance(codec, dict) else codec for codec in found if codec is not None]
     else:
         codecs = list(_names(described.get("codecs")))
+    if any(isinstance(codec, str) and codec.startswith("imagecodecs_") for codec in codecs):
+        _register_picture_codecs(name)
     for codec in codecs:
         known = isinstance(codec, str) and (
             codec.removeprefix("numcodecs.") in _CODECS or codec.startswith("imagecodecs_")
@@ -247,6 +249,20 @@ def _check_description(described: dict[str, Any], name: str, second: bool) -> No
                 f"{name} cannot be read: it is packed with {_short(codec)}, which is not among the codecs that are read: "
                 f"{', '.join(sorted(_CODECS)[:6])}, ..."
             )
+
+
+def _register_picture_codecs(name: str) -> None:
+    """JPEG 2000 and JPEG XL, unknown to zarr until a package adds them."""
+    try:
+        from imagecodecs.numcodecs import register_codecs
+    except ImportError as error:
+        from uva_agents.data.readers.dataset import MissingExtraError
+
+        raise MissingExtraError(
+            f"{name} is packed with codecs for pictures, which need imagecodecs: "
+            "pip install 'uva-agents[data]' (or pip install imagecodecs)"
+        ) from error
+    register_codecs(verbose=False)
 
 
 def _names(codecs: Any, depth: int = 0) -> Iterator[Any]:

@@ -199,7 +199,9 @@ class ZarrFiles:
             return sorted({rest.split("/", 1)[0] for rest in rests if "/" in rest} - {""})
         self._check_folder(folder)
         try:
-            return sorted(entry.name for entry in os.scandir(self.path / folder) if entry.is_dir())
+            return sorted(
+                entry.name for entry in os.scandir(self.path / folder) if entry.is_dir() and entry.name[0] != "."
+            )
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:

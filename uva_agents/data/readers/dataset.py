@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -171,6 +171,7 @@ def to_dataset(
     *,
     chosen: Callable[[int], np.ndarray] | None = None,
     needed: Iterable[str] | None = None,
+    skip: Sequence[str] = (),
     lenient: bool = False,
 ) -> Dataset:
     """Put stored arrays under canonical names; what nothing asked for keeps its own name.
@@ -179,6 +180,7 @@ def to_dataset(
         fields: canonical name -> stored key or :class:`Field`, before the format's defaults.
         chosen: number of episodes -> numbers of those to keep; all by default.
         needed: canonical names of what will be used; holes in other arrays do not matter then.
+        skip: see :meth:`Dataset.without`; holes in those do not matter, and they are not read.
         lenient: keep what can be read in spite of holes, and say the rest in :attr:`Dataset.holes`.
 
     Raises:
@@ -196,6 +198,10 @@ def to_dataset(
         unused = {key for key in (*stored.frames, *stored.numbers) if key not in used and short_name(key) not in needed}
         idle = {where for where in (hole.where for hole in holes) if any(_is_key(key, where) for key in unused)}
         holes = [replace(hole, level="warn") if hole.where in idle else hole for hole in holes]
+    if skip:
+        stored, wanted, gone, skip = _skipped(stored, wanted, skip)
+        # What is not used cannot harm.
+        holes = [hole for hole in holes if not any(_is_key(key, hole.where) for key in gone)]
     numbers = chosen(len(stored.ends)) if chosen is not None and len(stored.ends) else None
     if not lenient:
         raise_first(holes, path, numbers)
@@ -266,6 +272,7 @@ def to_dataset(
         beside=stored.beside,
         control_hz_assumed=stored.control_hz_assumed,
     )
+    dataset = dataset.without(skip) if skip else dataset
     return dataset if numbers is None else dataset.select(numbers)
 
 
@@ -276,6 +283,28 @@ def _check_field(name: str, origin: Field) -> None:
     if name.startswith("pixels") and not origin.whole:
         what = "columns" if len(origin.keys) == 1 else " + ".join(origin.keys)
         raise InputError(f"{name!r} is a camera and takes the pictures of one stored key as they are, not {what}")
+
+
+def _skipped(
+    stored: Stored, wanted: Mapping[str, Field], names: Sequence[str]
+) -> tuple[Stored, dict[str, Field], set[str], list[str]]:
+    """What is stored and wanted without these arrays, their keys, and those of the names that mean no stored array."""
+    whole = {name: wanted[name].keys[0] for name in names if name in wanted and wanted[name].whole}
+    known = {*stored.frames, *stored.numbers, *stored.left_out}
+    gone = {key for name in names for key in known if _means(name, key)} | {*whole.values()}
+    unknown = [name for name in names if name not in whole and not any(_means(name, key) for key in known)]
+    frames = {key: value for key, value in stored.frames.items() if key not in gone}
+    numbers = {key: value for key, value in stored.numbers.items() if key not in gone}
+    if not frames and not numbers:
+        raise InputError("nothing would be left of it: skip less")
+    left_out = {key: value for key, value in stored.left_out.items() if key not in gone}
+    kept = {name: origin for name, origin in wanted.items() if not gone & set(origin.keys)}
+    return replace(stored, frames=frames, numbers=numbers, left_out=left_out), kept, gone, unknown
+
+
+def _means(name: str, key: str) -> bool:
+    """Whether ``--skip`` of this name leaves a stored key out."""
+    return _is_key(name, key) or name in (short_name(key), f"pixels_{short_name(key)}", f"data/{key}")
 
 
 def _replaced(holes: Iterable[Hole], asked: Mapping[str, Field]) -> Iterator[Hole]:

@@ -16,6 +16,15 @@ from uva_agents.data.holes import Hole, listed
 from uva_agents.data.layouts import PictureLayout, picture_layout
 from uva_agents.data.lazy import FrameSource, file_identity
 from uva_agents.data.readers.dataset import too_wide
+from uva_agents.data.readers.hdf5_names import (
+    CAMERA_KEYS,
+    CONVENTION,
+    CONVENTIONS,
+    LIBERO_CAMERAS,
+    LIBERO_PROPRIO,
+    ORIENTATION,
+    essential_keys,
+)
 from uva_agents.data.readers.metadata import rate_of
 from uva_agents.errors import DataError, UVAError
 from uva_agents.utils.memory import check_fits
@@ -101,6 +110,11 @@ class Demonstrations:
             raise DataError(f"{self.path}: the dataset is empty (no data/demo_N in it)")
         self.beside = self._beside(file, data)
         self.libero = "bddl_file_name" in data.attrs or "problem_info" in data.attrs
+        if not self.libero and self._has_libero_arrays(data):
+            said = str(data.attrs.get(CONVENTION, ""))
+            self.libero = said == "opengl"
+            if said not in CONVENTIONS:
+                self.holes.append(Hole(f"{self.path} {ORIENTATION}", "data", "warn"))
         self.control_hz = _control_hz(data.attrs, str(self.path), self.holes)
         # The name carries the scene, which the instruction lacks, and is what the released model was trained with.
         self.task = re.sub(r"_demo$", "", self.path.stem).replace("_", " ") if self.libero else None
@@ -162,6 +176,13 @@ class Demonstrations:
                 found[f"meta/mask_{name}"] = None
         return found
 
+    def _has_libero_arrays(self, data: h5py.Group) -> bool:
+        """Whether it has LIBERO's arrays: tools that rewrite its files drop the attributes that name it."""
+        try:
+            return all(f"{self.names[0]}/obs/{name}" in data for name in (*LIBERO_CAMERAS, *LIBERO_PROPRIO))
+        except DAMAGE:
+            return False
+
     def _arrays(self, data: h5py.Group, number: int, name: str) -> dict[str, h5py.Dataset]:
         """Arrays of a demonstration by their keys; what is no array is left out, what cannot be read spoils it."""
         found: dict[str, h5py.Dataset] = {}
@@ -214,6 +235,41 @@ class Demonstrations:
                 raise DataError(f"{self.path}: {self.left_out.get('actions', 'its actions cannot be read')}")
             listing = ", ".join(demos[without]) or "nothing"
             raise DataError(f"{self.path}: {self.names[without]} has no actions; found {listing}")
+        essential = essential_keys([key for key in found if key in self.layouts], self.left_out)
+        for key, why in self._misfits(found, demos, good, essential).items():
+            self.left_out[key] = why
+            self.layouts.pop(key, None)
+            del found[key]
+        return found
+
+    def _misfits(
+        self,
+        keys: Mapping[str, h5py.Dataset],
+        demos: Sequence[Mapping[str, h5py.Dataset]],
+        good: Sequence[int],
+        essential: set[str],
+    ) -> dict[str, str]:
+        """Arrays that are not one row per step, or whose rows differ between demonstrations: key -> why it is not read.
+
+        Where most arrays of a demonstration do not fit its actions, it is the demonstration that is wrong.
+        """
+        found: dict[str, str] = {}
+        for number in good:
+            demo = demos[number]
+            if number in self.bad or any(key not in demo for key in keys):
+                continue
+            steps = len(demo["actions"])
+            long = {key: len(demo[key]) if demo[key].ndim else -1 for key in keys}
+            other = [key for key, rows in long.items() if rows != steps]
+            wide = [key for key in keys if demo[key].shape[1:] != keys[key].shape[1:]]
+            if 2 * len(other) > len(keys) or essential & {*other, *wide}:
+                continue
+            for key in other:
+                rows = "a single number" if long[key] < 0 else f"{long[key]} rows"
+                found.setdefault(key, f"{self.path}: {self.names[number]}/{key} has {rows} for {steps} actions")
+            for key in wide:
+                text = f"rows of {demo[key].shape[1:]}, other demonstrations of {keys[key].shape[1:]}"
+                found.setdefault(key, f"{self.path}: {self.names[number]}/{key} has {text}")
         return found
 
     def _unusable(self, key: str, demos: Sequence[Mapping[str, h5py.Dataset]], have: Sequence[int]) -> str | None:
@@ -243,6 +299,8 @@ class Demonstrations:
             except DAMAGE as error:
                 self._spoil(number, f"{where} is damaged: {one_line(error)}; copy it again")
                 continue
+            if layout is None and key in CAMERA_KEYS and key not in self.layouts:
+                return f"{where}: {array.dtype} {array.shape} is no array of pictures (N, H, W, 3), as its name says"
             if layout is None and key not in self.layouts:
                 if array.ndim > 0 and array.dtype.kind in "fiub" and not too_wide(array.shape):
                     plain += 1
@@ -318,11 +376,17 @@ class Demonstrations:
         gaps = sorted(set(range(counted[0], counted[-1])) - set(counted)) if counted[-1] - counted[0] < 10**6 else []
         if gaps and len(gaps) < len(counted):
             text = f"{self.path}: there is no demo_{listed(gaps, 3)} between demo_{counted[0]} and demo_{counted[-1]}: was it lost?"
-            yield Hole(text, "data", "warn")
+            self.notes.append(text)
         said, there = _count(data.attrs, "total"), int(self.lengths.sum())
         if said is not None and said != there and not self.bad:
             text = f"{self.path} says it has {said} steps, and has {there}: are demonstrations missing?"
             yield Hole(text, "data", "warn")
+
+    def leave_out(self, key: str) -> None:
+        """Forget an array."""
+        self.cameras = [camera for camera in self.cameras if camera != key]
+        for known in (self.shapes, self.layouts, self.numbers):
+            known.pop(key, None)  # type: ignore[attr-defined]
 
     def sources(self, key: str) -> list[FrameSource]:
         return [

@@ -11,15 +11,19 @@ import numpy as np
 
 from uva_agents.data.checksums import check_sums
 from uva_agents.data.fields import Field
+from uva_agents.data.layouts import asked_for_pictures
 from uva_agents.data.readers.dataset import Dataset, MissingExtraError, Stored, to_dataset
 from uva_agents.data.readers.hdf5 import SUFFIXES, has_demonstrations, read_demonstrations
 from uva_agents.data.readers.lerobot import is_lerobot, read_lerobot
 from uva_agents.data.readers.minari import is_minari, read_minari
 from uva_agents.data.readers.umi import is_umi, read_umi
-from uva_agents.data.readers.video_folder import is_video_folder, read_video_folder
+from uva_agents.data.readers.video_folder import beside_films, is_video_folder, read_video_folder, video_files
 from uva_agents.data.readers.zarr_buffer import is_zarr, read_zarr_buffer
 from uva_agents.data.selection import parse_episodes
 from uva_agents.errors import DataError, InputError, MachineError, UVAError
+
+_PARTS = ("data", "meta", "videos")
+"""Folders inside of a dataset."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def open_dataset(
     fields: Mapping[str, str | Field] | None = None,
     episodes: str | Sequence[int] | np.ndarray | None = None,
     needed: Sequence[str] | None = None,
+    skip: Sequence[str] = (),
     verify: bool = False,
     lenient: bool = False,
 ) -> Dataset:
@@ -105,6 +110,7 @@ def open_dataset(
         episodes: only these, as numbers or in words (``"0-4,7"``, ``"!3,8"`` for all but those). What is wrong with the others does
             not matter then.
         needed: canonical names of all that will be used; what is wrong with other arrays does not matter then.
+        skip: arrays to do without, by canonical name or stored key; what is wrong with them does not matter then.
         verify: hold all files against ``PATH.sha256`` first, if there is one (:mod:`uva_agents.data.checksums`).
         lenient: open what can be read in spite of what is wrong; :attr:`Dataset.holes` says it. For looking at, not for training.
 
@@ -112,7 +118,7 @@ def open_dataset(
         FileNotFoundError: nothing there.
         MissingExtraError: a package is not installed; it names the extra.
         DataError: no known format, damaged or contradictory data, a key that does not exist.
-        InputError: ``format`` or ``episodes`` mean nothing here.
+        InputError: ``format``, ``episodes`` or ``skip`` mean nothing here.
         MachineError: it may not be read, or does not fit into memory.
     """
     path = _as_path(path)
@@ -124,7 +130,11 @@ def open_dataset(
     if verify:
         check_sums(path)
     chosen = None if episodes is None else _chooser(episodes)
-    return to_dataset(path, found.name, _read(found, path), fields, chosen=chosen, needed=needed, lenient=lenient)
+    asked = {name: value for name, value in (fields or {}).items() if name.startswith("pixels")}
+    keys = [key for value in asked.values() for key in ([value] if isinstance(value, str) else value.keys)]
+    with asked_for_pictures(keys):
+        stored = _read(found, path)
+    return to_dataset(path, found.name, stored, fields, chosen=chosen, needed=needed, skip=skip, lenient=lenient)
 
 
 def _read(found: Format, path: Path) -> Stored:
@@ -174,8 +184,15 @@ def _advice(path: Path) -> str:
                 return f"But {child} is {found.title}: pass that"
     if (path / "meta" / "episodes.jsonl").exists():
         return "It looks like LeRobot v2: convert it with lerobot's own convert_dataset_v21_to_v30"
-    if any(found.recognises(path.parent) for found in FORMATS.values()):
-        return f"But the folder above is one: pass {path.parent}"
+    if video_files(path):
+        other = ", ".join(file.name for file in beside_films(path)[:3])
+        return (
+            f"There are films in it, and {other} beside them, which says that they are part of another dataset: if they are "
+            "all that there is, pass --format video (format='video')"
+        )
+    above = path.resolve().parent
+    if path.resolve().name in _PARTS and any(FORMATS[name].recognises(above) for name in ("lerobot", "zarr", "minari")):
+        return f"But the folder above is one: pass {above if path.name in ('', '..') else path.parent}"
     names = _names(path)
     listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     return f"Found: {listed or 'an empty folder'}. Known: {_known()}"

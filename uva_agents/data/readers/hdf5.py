@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from uva_agents.data.contained import contained
+from uva_agents.data.contained import contained, is_hidden
 from uva_agents.data.fields import Field
-from uva_agents.data.holes import Hole
+from uva_agents.data.holes import Hole, listed
 from uva_agents.data.lazy import LazyFrames
 from uva_agents.data.readers.dataset import Stored
 from uva_agents.data.readers.demonstrations import Demonstrations
+from uva_agents.data.readers.hdf5_names import (
+    LIBERO_CAMERAS,
+    LIBERO_PROPRIO,
+    LIBERO_WRIST,
+    ROBOMIMIC_CAMERAS,
+    ROBOMIMIC_PROPRIO,
+    essential_keys,
+)
 from uva_agents.data.readers.metadata import usual_camera
 from uva_agents.errors import DataError
 
 SUFFIXES = (".hdf5", ".h5")
-_ROBOMIMIC_CAMERAS = ("sideview_image", "agentview_image", "frontview_image", "robot0_eye_in_hand_image")
-_ROBOMIMIC_PROPRIO = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
 
 
 def hdf5_files(path: Path) -> list[Path]:
     """The file itself, or those directly in a folder, sorted by name."""
     if path.is_file():
-        return [path] if path.suffix in SUFFIXES else []
-    return sorted(child for child in path.iterdir() if child.suffix in SUFFIXES) if path.is_dir() else []
+        return [path] if path.suffix.lower() in SUFFIXES else []
+    children = path.iterdir() if path.is_dir() else ()
+    return sorted(child for child in children if child.suffix.lower() in SUFFIXES and not is_hidden(child, path))
 
 
 def has_demonstrations(path: Path) -> bool:
@@ -55,6 +62,7 @@ def read_demonstrations(path: Path) -> Stored:
     first = parts[0]
     holes: list[Hole] = []
     begin = 0
+    left_out = _leave_out_misfits(parts)
     for part in parts:
         if part.shapes != first.shapes:
             different = sorted(k for k in {*part.shapes, *first.shapes} if part.shapes.get(k) != first.shapes.get(k))
@@ -76,7 +84,10 @@ def read_demonstrations(path: Path) -> Stored:
         holes += [shifted(hole, begin) for hole in part.holes]
         begin += len(part.lengths)
     lengths = np.concatenate([part.lengths for part in parts])
-    notes = [*first.notes]
+    notes = [*dict.fromkeys(note for part in parts for note in part.notes)]
+    deeper = [file for folder in _subfolders(path) for file in hdf5_files(folder)]
+    if deeper:
+        notes.append(f"hdf5 files in subfolders are not read, open each folder by itself: {listed(deeper, 3)}")
     if first.libero:
         notes.append("LIBERO: pictures are stored upside down, turned upright here")
         notes.append(
@@ -91,7 +102,6 @@ def read_demonstrations(path: Path) -> Stored:
         )
         for key in first.cameras
     }
-    left_out = {key: why for part in parts for key, why in part.left_out.items()}
     numbers = {key: np.concatenate([part.numbers[key] for part in parts]) for key in first.numbers}
     named = any(part.task for part in parts)
     return Stored(
@@ -121,6 +131,32 @@ def _beside(parts: list[Demonstrations]) -> dict[str, Any]:
     return found
 
 
+def _subfolders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    return sorted(child for child in path.rglob("*") if child.is_dir() and not is_hidden(child, path))
+
+
+def _leave_out_misfits(parts: Sequence[Demonstrations]) -> dict[str, str]:
+    """Take out of all files what one lacks or stores otherwise, but for what is essential: key -> why it is not read."""
+    first = parts[0]
+    left_out = {key: why for part in parts for key, why in part.left_out.items()}
+    essential = essential_keys([key for part in parts for key in part.cameras], left_out)
+    for key in sorted({key for part in parts for key in part.shapes} - essential):
+        for part in parts:
+            if (part.shapes.get(key), part.layouts.get(key)) == (first.shapes.get(key), first.layouts.get(key)):
+                continue
+            said = [
+                f"in {p.path.name} " + (f"{p.shapes[key]} per row" if key in p.shapes else "none")
+                for p in (first, part)
+            ]
+            left_out.setdefault(key, f"it differs between files: {', '.join(said)}")
+            for each in parts:
+                each.leave_out(key)
+            break
+    return left_out
+
+
 def shifted(hole: Hole, begin: int) -> Hole:
     """The same hole where this file's first episode has the number ``begin``."""
     return hole if hole.episodes is None else replace(hole, episodes=tuple(e + begin for e in hole.episodes))
@@ -130,10 +166,11 @@ def _defaults(
     frames: dict[str, LazyFrames], numbers: dict[str, np.ndarray], left_out: Container[str], *, libero: bool
 ) -> dict[str, Field]:
     found = {"action": Field("actions")}
-    if libero:
-        cameras, wrist, proprio = ("agentview_rgb",), "eye_in_hand_rgb", ("ee_states", "gripper_states")
+    named = all(f"obs/{name}" in frames for name in LIBERO_CAMERAS)
+    if libero or (named and all(f"obs/{name}" in numbers for name in LIBERO_PROPRIO)):
+        cameras, wrist, proprio = LIBERO_CAMERAS, LIBERO_WRIST, LIBERO_PROPRIO
     else:
-        cameras, wrist, proprio = _ROBOMIMIC_CAMERAS, "robot0_eye_in_hand_image", _ROBOMIMIC_PROPRIO  # type: ignore[assignment]
+        cameras, wrist, proprio = ROBOMIMIC_CAMERAS, "robot0_eye_in_hand_image", ROBOMIMIC_PROPRIO  # type: ignore[assignment]
     camera = usual_camera([f"obs/{name}" for name in cameras], frames, left_out)
     if camera is not None:
         found["pixels"] = Field(camera)

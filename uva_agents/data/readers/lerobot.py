@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uva_agents.data.contained import contained
+from uva_agents.data.contained import contained, is_hidden
 from uva_agents.data.fields import Field
 from uva_agents.data.holes import Hole, Level, listed
 from uva_agents.data.lazy import FrameSource, LazyFrames
@@ -35,7 +35,9 @@ _ON_TIME = 0.2
 
 def is_lerobot(path: Path) -> bool:
     """A folder with ``meta/info.json``; or with the rows of a dataset that has lost it: its films alone are no dataset."""
-    return (path / "meta" / "info.json").exists() or any(path.glob("data/chunk-*/*.parquet"))
+    return (path / "meta" / "info.json").exists() or any(
+        not is_hidden(file, path) for file in path.glob("data/chunk-*/*.parquet")
+    )
 
 
 def read_lerobot(path: Path) -> Stored:

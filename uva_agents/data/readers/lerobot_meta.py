@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.data.contained import contained
+from uva_agents.data.contained import contained, is_hidden
 from uva_agents.data.readers.parquet import columns_of, read_table, rectangular
 from uva_agents.errors import DataError
 from uva_agents.utils.files import read_regular_text
@@ -135,7 +135,7 @@ def read_episodes(path: Path, info: Info) -> EpisodeTable:
         DataError: files or columns that are missing or damaged; episodes that are missing, come twice, or contradict the totals.
     """
     where = path / "meta" / "episodes"
-    files = sorted(file.relative_to(path) for file in where.glob("*/*.parquet"))
+    files = sorted(file.relative_to(path) for file in where.glob("*/*.parquet") if not is_hidden(file, where))
     if not files:
         raise DataError(f"{path} has no parquet file in meta/episodes: copy the dataset again")
     cameras = [key for key, feature in info.features.items() if feature.dtype == "video"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.data.contained import contained
+from uva_agents.data.contained import contained, is_hidden
 from uva_agents.data.fields import Field
 from uva_agents.data.lazy import LazyFrames
 from uva_agents.data.readers.dataset import Stored
@@ -17,6 +17,8 @@ from uva_agents.utils.files import read_regular_text
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
 _SAME_RATE = 0.005
+_SAME_JITTERED_RATE = 0.02
+"""Cameras whose frames come at uneven times do not keep their rate better than this."""
 _LONGEST_TEXT = 1 << 20
 _OTHERS = ("info.json", "*.parquet", "*.hdf5", "*.zarr", "*.zarr.zip")
 
@@ -25,12 +27,19 @@ def video_files(path: Path) -> list[Path]:
     """Videos in a folder and its subfolders, sorted; or the file itself."""
     if path.is_file():
         return [path] if path.suffix.lower() in SUFFIXES else []
-    return sorted(child for child in path.rglob("*") if child.suffix.lower() in SUFFIXES and child.is_file())
+    found = (child for child in path.rglob("*") if child.suffix.lower() in SUFFIXES and not is_hidden(child, path))
+    return sorted(child for child in found if child.is_file())
 
 
 def is_video_folder(path: Path) -> bool:
     """A video, or a folder with some and without data of another format, whose pictures they may be."""
-    return bool(video_files(path)) and not any(next(path.rglob(name), None) for name in _OTHERS)
+    return bool(video_files(path)) and not beside_films(path)
+
+
+def beside_films(path: Path) -> list[Path]:
+    """Files that may be a dataset's whose pictures the films are: one of each kind."""
+    found = [next((file for file in path.rglob(name) if not is_hidden(file, path)), None) for name in _OTHERS]
+    return [file for file in found if file is not None]
 
 
 def read_video_folder(path: Path) -> Stored:
@@ -51,7 +60,8 @@ def read_video_folder(path: Path) -> Stored:
     sizes = [info.shape[:2] for info in infos]
     _check_same(path, files, "sizes", sizes, [size != sizes[0] for size in sizes])
     rates = [info.fps for info in infos]
-    different = [abs(rate - rates[0]) > _SAME_RATE * rates[0] for rate in rates]
+    same = _SAME_RATE if all(info.even for info in infos) else _SAME_JITTERED_RATE
+    different = [abs(rate - rates[0]) > same * rates[0] for rate in rates]
     _check_same(path, files, "rates", [round(rate, 3) for rate in rates], different)
     tasks = tuple(_task(folder, file) for file in files)
     sources = [VideoFrames(file, info) for file, info in zip(files, infos, strict=True)]
@@ -70,7 +80,7 @@ def read_video_folder(path: Path) -> Stored:
 def _task(folder: Path, file: Path) -> str:
     try:
         text = contained(folder, file.with_suffix(".txt").relative_to(folder))
-        return read_regular_text(text, limit=_LONGEST_TEXT).strip()
+        return read_regular_text(text, limit=_LONGEST_TEXT).removeprefix("\ufeff").strip()
     except FileNotFoundError:
         return ""
 

@@ -170,12 +170,35 @@ def read_arrays(files: ZarrFiles) -> Arrays:
             continue
         partly += _take(found, path, name, stored)
     rows = [len(numbers) for numbers in found.numbers.values()] + [len(frames) for frames in found.frames.values()]
-    found.ends, holes = read_ends(files, max(set(rows), key=rows.count) if rows else 0)
+    acts = [len(found.numbers[name]) for name in ("action", "actions") if name in found.numbers]
+    steps = max(set(rows), key=lambda count: (rows.count(count), count in acts)) if rows else 0
+    found.ends, holes = read_ends(files, steps)
     found.holes += holes
+    _leave_out_misfits(found, path)
     for key, bad, problem in partly:
+        if key in found.left_out:
+            continue
         episodes = episodes_of(bad, found.ends) if not holes else None
         found.holes.append(Hole(problem, key, episodes=episodes))
     return found
+
+
+def _leave_out_misfits(found: Arrays, path: Path) -> None:
+    """Leave out by name what is not one row per step, unless it is actions, positions or the main camera."""
+    action = next((name for name in ("action", "actions") if name in found.numbers), None)
+    rows = {name: len(value) for name, value in (*found.numbers.items(), *found.frames.items())}
+    if not rows:
+        return
+    main = usual_camera(_CAMERAS, found.frames, {key.removeprefix("data/") for key in found.left_out})
+    steps = rows[action] if action is not None else max(rows.values(), key=[*rows.values()].count)
+    other = [name for name, count in rows.items() if count != steps]
+    if 2 * len(other) > len(rows):  # then it is the actions that do not fit
+        return
+    for name in other:
+        if name not in _ESSENTIAL and name != main and not name.startswith("robot0_"):
+            found.left_out[f"data/{name}"] = f"{path}/data/{name} has {rows[name]} rows for {steps} steps"
+            found.frames.pop(name, None)
+            found.numbers.pop(name, None)
 
 
 def _take(found: Arrays, path: Path, name: str, stored: StoredArray) -> list[tuple[str, np.ndarray, str]]:
@@ -195,6 +218,9 @@ def _take(found: Arrays, path: Path, name: str, stored: StoredArray) -> list[tup
         if layout.note:
             found.notes.append(f"{key}: {layout.note}")
         return [(key, stored.bad, stored.problem)] if len(stored.bad) else []
+    if name in _CAMERAS:
+        found.left_out[key] = f"{stored.dtype} {stored.shape} is no array of pictures (N, H, W, 3), as its name says"
+        return []
     if stored.dtype.kind not in "fiub":
         if essential:
             what = f"{stored.name} is {stored.dtype}, real numbers were expected: write it again as float32"

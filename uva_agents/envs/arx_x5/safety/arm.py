@@ -357,7 +357,9 @@ class SafeArm:
         except Exception as error:  # a bug, and no reason to let the arm go on unseen
             problem = Problem(Kind.DRIVER, f"looking at the arm failed: {type(error).__name__}: {error}")
         if self._watch is not None and not self._watch.alive:
-            problem = Problem(Kind.WATCHDOG, "nobody watches the arm any more: its thread has ended; close() and begin anew")
+            problem = Problem(
+                Kind.WATCHDOG, "nobody watches the arm any more: its thread has ended; close() and begin anew"
+            )
         if problem is not None and (self._problem is None or problem.kind is not self._problem.kind):
             self._note(problem.kind, problem.detail)
             self._problem_since = now

@@ -36,9 +36,7 @@ def not_measured(state: ArmState, now: float, config: SafetyConfig) -> str | Non
     age = now - state.time_s
     if age < -config.period_s:
         # It would count as fresh for ever, whatever the arm does meanwhile.
-        return (
-            f"the arm's last measurement is {-age:.4g} s ahead of the clock; check whether a clock was set, and power and CAN"
-        )
+        return f"the arm's last measurement is {-age:.4g} s ahead of the clock; check whether a clock was set, and power and CAN"
     if age > config.state_age_s:
         return f"the arm's last measurement is {age:.2f} s old; check power and CAN"
     return None
