@@ -25,7 +25,7 @@ from uva_agents.benchmarks.report import EpisodeFailure, EpisodeRecord, EvalRepo
 from uva_agents.benchmarks.slots import Broken, EnvFacts, Request, Slot
 from uva_agents.benchmarks.where import Environment, find_environment
 from uva_agents.errors import InputError
-from uva_agents.utils.files import check_file_target, check_folder_target
+from uva_agents.utils.files import check_file_target, check_folder_target, is_stream
 from uva_agents.utils.results import UnwrittenError
 
 
@@ -128,7 +128,8 @@ def evaluate(
         _check_action_space(agent, facts.action_space, env_id)
         if not hasattr(agent, "initial_state") and hasattr(agent, "set_random_seed"):
             agent.set_random_seed(seed)  # stable-baselines3 draws from one global stream
-        beside = None if json_path is None else Path(json_path).with_suffix(".partial.jsonl")
+        journalled = json_path is not None and not is_stream(json_path)
+        beside = Path(json_path).with_suffix(".partial.jsonl") if journalled and json_path is not None else None
         journal = Journal(beside, settings, EpisodeRecord)
         done = [r for r in journal.records if r.index < total]
         resumed = len(done)
