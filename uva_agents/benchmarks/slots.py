@@ -20,7 +20,7 @@ import numpy as np
 
 from uva_agents.causes import cause_of
 from uva_agents.errors import InputError
-from uva_agents.workers import receive
+from uva_agents.workers import end_with_parent, receive
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class _Host:
                 result = (observation, float(reward), bool(terminated), bool(truncated), info)
             frame = np.asarray(env.render()) if request.draw else None
             return Moment(*result, frame)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             details = traceback.format_exc()
             self.close()
             cause = cause_of(error)
@@ -154,6 +154,7 @@ def _maker(env_id: str, kwargs: Mapping[str, Any]) -> Callable[[], gym.Env[Any, 
 
 
 def _serve(connection: Any, env_id: str, kwargs: Mapping[str, Any]) -> None:
+    end_with_parent()
     host = _Host(_maker(env_id, kwargs))
     with contextlib.suppress(EOFError, KeyboardInterrupt):  # the evaluation was interrupted: its process reports that
         while (request := receive(connection)) is not None:
