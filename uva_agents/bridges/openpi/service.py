@@ -16,7 +16,7 @@ from uva_agents.bridges.openpi.fitting import Fitting, Resize
 from uva_agents.bridges.openpi.interface import interface_of
 from uva_agents.bridges.openpi.keys import KeyMap
 from uva_agents.bridges.openpi.limits import Limits
-from uva_agents.errors import InputError, NotFiniteError
+from uva_agents.errors import InputError, NotFiniteError, UVAError
 
 PROTOCOL = 1
 """Of what is under the key ``"uva"``: the part of the wire that is ours and that openpi's clients know nothing of."""
@@ -193,6 +193,8 @@ class Service:
             action, state = self.agent.predict(obs, state, episode_start=start, deterministic=deterministic)
         except KeyError as error:
             raise self._explained(error, obs) from error
+        if np.ma.is_masked(action):
+            raise UnfitAnswerError("the agent returned masked actions: nobody knows what stands in their place")
         action = np.asarray(action)
         if action.ndim > 1:
             raise InputError(f"one observation at a time, without a leading axis: the actions are {action.shape}")
@@ -236,12 +238,29 @@ class Episode:
         return sum(v.nbytes for v in (self.last or {}).values() if isinstance(v, np.ndarray))
 
 
+class UnfitAnswerError(UVAError, TypeError):
+    """The agent's actions are no numbers."""
+
+
+def told(actions: np.ndarray) -> str:
+    """What actions that are no numbers are, for messages."""
+    if actions.dtype == object:
+        found = type(actions.item() if actions.ndim == 0 else next(iter(actions.flat), None)).__name__
+        return f"{found}" if actions.ndim == 0 else f"an array of {found}"
+    return f"an array of dtype {actions.dtype}"
+
+
 def finite(actions: np.ndarray) -> np.ndarray:
     """``actions``, which nobody may carry out unless they are numbers.
 
     Raises:
+        UnfitAnswerError: no real numbers, or some of them masked.
         NotFiniteError: NaN or infinity.
     """
+    if actions.dtype.kind not in "biuf":
+        raise UnfitAnswerError(f"the agent returned {told(actions)}: actions must be an array of real numbers")
+    if actions.dtype.kind == "f" and actions.dtype.itemsize > 8:  # the wire has no form for it
+        actions = actions.astype(np.float64)
     if actions.dtype.kind == "f" and not np.isfinite(actions).all():
         raise NotFiniteError("the agent returned NaN or infinity: its weights or its normaliser are damaged")
     return actions
