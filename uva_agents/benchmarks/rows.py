@@ -86,9 +86,11 @@ class Rows:
             )
         except NotFiniteError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             error.add_note(FAILED_IN_PREDICT)
             raise
+        if np.ma.is_masked(actions):
+            raise InputError("predict() returned masked actions: nobody knows what stands in their place")
         return np.asarray(actions), state
 
     def _without_the_bad(
@@ -131,7 +133,9 @@ class Rows:
     def _checked(self, actions: np.ndarray, running: np.ndarray) -> Answer:
         if actions.shape[:1] != (self._n,):
             raise InputError(f"predict() got {self._n} observations and returned actions of shape {actions.shape}")
-        if actions.dtype.kind not in "fc":
+        if actions.dtype.kind in "cSU":  # environments would take a part of it, or read it
+            raise InputError(f"predict() returned actions of dtype {actions.dtype}: they must be real numbers")
+        if actions.dtype.kind != "f":
             return Answer(actions)
         bad = running & ~np.isfinite(actions.reshape(self._n, -1)).all(axis=1)
         return Answer(actions, tuple(Refused(int(i), _NOT_FINITE) for i in np.flatnonzero(bad)))
