@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.serving import raw_client
-from uva_agents.bridges.openpi import PolicyServer
+from tests.tiny import tiny_bundle
+from uva_agents.agents import UVA
+from uva_agents.benchmarks.report import plain
+from uva_agents.bridges.openpi import KeyMap, PolicyServer
+from uva_agents.bridges.openpi.service import Episode, Service
+from uva_agents.cli import main
+from uva_agents.errors import InputError
 
 GOOD = np.array([1.0, 2.0], np.float32)
 ANSWERS: dict[str, Any] = {
@@ -65,3 +73,54 @@ def test_what_the_wire_has_no_form_for_is_an_error_of_the_answer(server, monkeyp
             patch.setattr(Session, "answer", lambda self, request: {"actions": object()})
             assert client.ask({}) == "WireError: the agent's answer cannot be sent: the wire has no form for object"
         np.testing.assert_array_equal(client.ask({})["actions"], GOOD[None])
+
+
+def test_a_name_of_a_part_that_the_agent_does_not_take_is_refused():
+    agent = UVA(tiny_bundle()).policy()
+    assert Service(agent, keys=KeyMap().with_names({"agent_pos": "where"})).keys.names["agent_pos"][0] == "where"
+    with pytest.raises(InputError, match="no part 'nope' of an observation"):
+        Service(agent, keys=KeyMap().with_names({"nope": "x"}))
+
+
+@pytest.mark.parametrize("megabytes", ["inf", "nan", "-1", "0", "1e9"])
+def test_a_size_of_messages_that_is_none_is_refused(megabytes, capsys):
+    assert main(["serve", "pusht-nano", f"--max-message-mb={megabytes}"]) == 2
+    assert "--max-message-mb" in capsys.readouterr().err
+
+
+def test_an_identity_that_contains_itself_is_refused(tmp_path):
+    ours: dict[str, Any] = {}
+    ours["ours"] = ours
+    agent = Told()
+    agent.identity = ours  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="identity"):
+        Service(agent)
+    with pytest.raises(InputError, match="contains itself"):
+        plain(ours)
+    assert plain({"a": [1, 1], "b": (ours.keys().__len__(), float("inf"))}) == {"a": [1, 1], "b": [1, "inf"]}
+
+
+def test_what_clients_say_fills_no_memory():
+    """Instructions are bounded, and what is kept of an observation is counted whatever it is."""
+    with pytest.raises(InputError, match="letters"):
+        KeyMap().observation({"prompt": "x" * 10_000})
+    seen = {"note": "x" * 1000, "more": [b"y" * 1000, {"deep": np.zeros(1000, np.uint8)}]}
+    assert Episode(None, last=seen).size >= 3000
+
+
+def test_encoded_instructions_are_kept_in_bounds():
+    class Encoder(torch.nn.Module):
+        calls = 0
+
+        def embed(self, task: str) -> torch.Tensor:
+            self.calls += 1
+            return torch.full((8,), float(len(task)))
+
+    encoder = Encoder()
+    model = UVA(dataclasses.replace(tiny_bundle(text_dim=8), text=encoder))  # type: ignore[arg-type]
+    for i in range(600):
+        model.embed_task(f"task {i}")
+        model.embed_task("task 0")
+    assert encoder.calls == 600 and len(model._texts) < 300
+    with pytest.raises(InputError, match="letters"):
+        model.embed_task("x" * 10_000)
