@@ -92,6 +92,23 @@ def test_a_bug_shows_its_traceback_and_how_to_report_it(error, monkeypatch, caps
         eval_walk("--debug")
 
 
+def test_only_a_reader_of_standard_output_that_has_left_ends_a_command_well(monkeypatch, capsys):
+    def broken(*args, **options):
+        raise BrokenPipeError(32, "Broken pipe", "a camera")
+
+    monkeypatch.setattr(evaluate, "evaluate", broken)
+    assert eval_walk() == 4
+    assert "error: a camera: Broken pipe" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+@pytest.mark.parametrize(("where", "status"), [(">&-", 0), ("2>&- >&-", 0), ("| head -c 1 > /dev/null", 0)])
+def test_a_standard_output_that_is_closed_ends_no_command(where, status):
+    command = f"set -o pipefail; {sys.executable} -c 'from uva_agents.cli import main; exit(main([\"info\"]))' {where}"
+    done = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
 def test_a_token_on_the_command_line_does_not_go_into_a_report(monkeypatch, capsys):
     monkeypatch.setattr(serve, "run", lambda args: 1 / 0)
     assert main(["serve", "pusht-nano", "--token", "swordfish"]) == 70
@@ -150,6 +167,10 @@ def test_a_module_of_this_package_that_is_missing_is_no_fault_of_the_machine(mon
         ("needs_arguments", "needs arguments (missing a required argument: 'weights')"),
         ("NUMBER", "is no function that makes an agent but int"),
         ("not_an_agent", "object cannot be evaluated: it has no predict"),
+        ("leaves", "tests.test_cli:leaves failed: SystemExit: 0 (test_cli.py, line"),
+        ("leaves_in_predict", "leaves_in_predict failed in predict(): SystemExit: 0 (test_cli.py, line"),
+        ("pipe_broke", "tests.test_cli:pipe_broke failed: BrokenPipeError: another pipe (test_cli.py, line"),
+        ("pipe_broke_in_predict", "pipe_broke_in_predict failed in predict(): BrokenPipeError: another pipe"),
         ("wrong_in_predict", "wrong_in_predict failed in predict(): KeyError: 'pixels' (test_cli.py, line"),
     ],
 )
@@ -161,6 +182,26 @@ def test_an_entry_point_that_is_no_agent_is_named(name, message, capsys):
 
 def raises():
     return 1 / 0
+
+
+def leaves():
+    sys.exit(0)
+
+
+def pipe_broke():
+    raise BrokenPipeError("another pipe")
+
+
+def leaves_in_predict():
+    agent = toys.NoisyAgent()
+    agent.predict = lambda *_, **__: leaves()
+    return agent
+
+
+def pipe_broke_in_predict():
+    agent = toys.NoisyAgent()
+    agent.predict = lambda *_, **__: pipe_broke()
+    return agent
 
 
 def needs_arguments(weights):

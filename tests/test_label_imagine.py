@@ -1,5 +1,6 @@
 """``uva label`` and ``uva imagine``: files in, files out, and mistakes named."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import pytest
 
 from tests.tiny import observation, tiny_weights
 from uva_agents import cli
-from uva_agents.agents import InverseModel
+from uva_agents.agents import UVA, InverseModel
 from uva_agents.benchmarks.video import VideoFile
-from uva_agents.commands.imagine import read_actions
-from uva_agents.commands.label import chosen, fit, resampled
+from uva_agents.commands.action_files import read_actions
+from uva_agents.commands.label import chosen, fit, read_video, resampled
+from uva_agents.errors import DataError, InputError, MachineError
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,8 @@ def test_imagination_is_shown_beside_the_truth(
         (["--actions", "nowhere.npy"], "no file nowhere.npy"),
         (["--env", "CartPole-v1"], "set_state"),
         (["--candidates", "0"], "at least 1"),
+        (["--after", "-4"], "--after -4"),
+        (["--seed", "-4"], "--seed -4"),
     ],
 )
 def test_what_cannot_be_imagined_is_named(
@@ -144,3 +148,71 @@ def test_what_cannot_be_imagined_is_named(
     base = ["imagine", "--weights", str(weights), "--env", "uva/PushT-v0", "--after", "0", "--out", str(tmp_path / "o")]
     assert cli.main([*base, *words]) == 2
     assert match in capsys.readouterr().err
+
+
+def test_more_candidates_than_the_memory_holds_are_refused(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["imagine", "--weights", str(weights), "--env", "uva/PushT-v0", "--after", "0", "--out", str(tmp_path / "o")]
+    assert cli.main([*base, "--candidates", "100000000"]) == 4
+    err = capsys.readouterr().err
+    assert "--candidates 100000000" in err and "take fewer" in err
+
+
+def test_a_rate_of_frames_that_makes_years_of_a_film_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "film.npy", np.zeros((3, 8, 8, 3), np.uint8))
+    with pytest.raises(InputError, match="--fps"):
+        resampled(read_video(tmp_path / "film.npy", 1e-9, 10.0)[1], 10.0)
+
+
+def test_columns_of_actions_are_read_by_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = [[10 * t, *(t + i for i in (11, 2, 10, 0, 1, 3, 4, 5, 6, 7, 8, 9))] for t in range(4)]
+    names = ["time", *(f"action_{i}" for i in (11, 2, 10, 0, 1, 3, 4, 5, 6, 7, 8, 9))]
+    lines = [",".join(map(str, row)) for row in [names, *rows]]
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    np.testing.assert_array_equal(read_actions(path, 12, 4)[0], np.arange(12) + np.arange(4)[:, None])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is empty"),
+        ("1,2\n3,4\n", "has no header"),
+        ("x,y\n1,2\n", "has columns x, y: call those of actions action_0 to action_1"),
+        ("action_0;action_1\n1;2\n", "semicolons"),
+        ("action_0,action_2\n1,2\n", "each once"),
+        ("action_0,action_0\n1,2\n", "each once"),
+        ("action_0,action_1\n1,\n", "'' in row 1, column action_1"),
+        ("action_0,action_1\n1,2,3\n", "3 values in row 1"),
+        ("action_0,action_1\n1,nan\n", "NaN"),
+        ("action_0,action_1\n", "at least 1 actions"),
+    ],
+)
+def test_a_table_that_is_not_plainly_actions_is_refused_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=re.escape(reason)):
+        read_actions(tmp_path / "a.csv", 2, 1)
+
+
+def test_an_array_that_is_not_plainly_actions_is_refused_with_the_reason(tmp_path: Path) -> None:
+    good = np.arange(8.0).reshape(4, 2)
+    np.save(tmp_path / "good.npy", good)
+    np.savez(tmp_path / "good.npz", actions=good)
+    whole = {name: (tmp_path / name).read_bytes() for name in ("good.npy", "good.npz")}
+    assert all(read_actions(tmp_path / name, 2, 4).shape == (1, 4, 2) for name in whole)
+    for name, content in whole.items():
+        for end in (0, 5, 60, len(content) // 2, len(content) - 1):
+            (tmp_path / f"cut{name}").write_bytes(content[:end])
+            with pytest.raises(DataError):
+                read_actions(tmp_path / f"cut{name}", 2, 4)
+    for wrong in (good + 1j, good > 2, good.astype(str), good.astype(object), good[:, :1], np.full((4, 2), np.inf)):
+        np.save(tmp_path / "wrong.npy", wrong, allow_pickle=True)
+        with pytest.raises(DataError):
+            read_actions(tmp_path / "wrong.npy", 2, 4)
+
+
+def test_more_samples_than_the_memory_holds_are_refused(weights: Path) -> None:
+    policy = UVA.from_pretrained(weights, device="cpu").policy()
+    with pytest.raises(MachineError, match="n=1000000000"):
+        policy.sample(observation(0), n=10**9)

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import io
 import os
+import select
 import shlex
 import signal
 import sys
@@ -62,10 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _terminated_cleanly():
             status: int = args.run(args)
             sys.stdout.flush()
-    except BrokenPipeError:
-        # `uva info NAME | head`: the reader has enough. Python would complain once more while it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         print(f"uva {command}: interrupted", file=sys.stderr)
         return 130
@@ -73,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"uva {command}: terminated", file=sys.stderr)
         return 143
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_left():
+            return 0
         cause = cause_of(error)
         if debug:
             raise
@@ -83,6 +82,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"uva {command}: error: {cause.line}", file=sys.stderr)
         return cause.status
     return status
+
+
+def _reader_has_left() -> bool:
+    """Whether it is standard output that nobody reads any more, as in ``uva info NAME | head``; other pipes break, too."""
+    try:
+        number = sys.stdout.fileno()
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            left = True
+        else:
+            looked = select.poll()
+            looked.register(number, select.POLLOUT)
+            left = any(events & (select.POLLERR | select.POLLHUP) for _, events in looked.poll(0))
+    except (OSError, ValueError, AttributeError):  # it is no file, or this system has no poll
+        return False
+    if left:  # Python would complain once more while it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return left
 
 
 def _how_to_report(command: str | None, words: Sequence[str]) -> str:
@@ -129,7 +147,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def _say_what_can_be_said() -> None:
-    """Names and symbols that the terminal's encoding lacks are shown escaped; they end no command."""
+    """Names and symbols that the terminal's encoding lacks are shown escaped, and what is closed swallows; neither ends a command."""
+    for name in ("stdout", "stderr"):
+        if (
+            getattr(sys, name) is None
+        ):  # `>&-`; where there is nothing open, the next file that is opened takes its number
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")

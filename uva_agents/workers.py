@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing as mp
+import os
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-_LOOK_S = 5.0
+_LOOK_S = 2.0
 """Seconds between looks whether the parent is still there."""
+
+_direct: set[int] = set()
+"""This process's id, once it has been seen that the parent started it itself."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -84,11 +90,41 @@ def receive(connection: Connection) -> Any:
 
     Forked siblings hold copies of each other's pipes, so a parent that was killed does not end them: each has to look.
     """
-    parent = mp.parent_process()
     while not connection.poll(_LOOK_S):
-        if parent is not None and not parent.is_alive():
+        if _parent_is_gone():
             return None
     return connection.recv()
+
+
+def end_with_parent() -> None:
+    """In a child: end this process soon after its parent, whatever it is doing then. What is idle ends by itself: :func:`receive`.
+
+    A child that is sending when its parent is killed would wait for ever: it holds a copy of the parent's end of the pipe.
+    """
+
+    _parent_is_gone()  # to know it
+
+    def watch() -> None:
+        while not _parent_is_gone():
+            time.sleep(_LOOK_S)
+        time.sleep(2 * _LOOK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="uva-parent", daemon=True).start()
+
+
+def _parent_is_gone() -> bool:
+    parent = mp.parent_process()
+    if parent is None:
+        return False
+    if not parent.is_alive():
+        return True
+    # Siblings that were forked later hold copies of what tells of the parent's life, but its number is gone at once. Children of
+    # a fork server never had it.
+    found = os.getppid()
+    if found == parent.pid:
+        _direct.add(os.getpid())
+    return found != parent.pid and os.getpid() in _direct
 
 
 def _start(context: Any, setup: Callable[[], Callable[[Job], Result]], job: Job) -> _Worker[Job]:
@@ -110,6 +146,7 @@ def _stop(worker: _Worker[Job]) -> None:
 
 
 def _serve(connection: Connection, setup: Callable[[], Callable[[Job], Result]]) -> None:
+    end_with_parent()
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # the job was interrupted: its process reports that
         work: Callable[[Job], Result] | None = None
         while (message := receive(connection)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from uva_agents.agents.inverse_model import InverseModel
     from uva_agents.agents.policy import Policy
     from uva_agents.agents.world_model import WorldModel
+
+
+LONGEST_TASK = 4096
+"""Letters of an instruction. Text encoders read less than 100 words."""
+_KEPT_TEXTS = 256
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class UVA:
         bundle.model.streamline()
         if bundle.vae.config.kind == "kl-f16":
             bundle.vae.streamline()
-        self._texts: dict[str, Tensor] = {}
+        self._texts: OrderedDict[str, Tensor] = OrderedDict()
         self._spread = Divisor()
         keep_forks_safe()
 
@@ -296,15 +302,18 @@ class UVA:
         return self._normalized(key, torch.from_numpy(np.asarray(rows, np.float32)))
 
     def embed_task(self, task: Instruction) -> Tensor | None:
-        """Text vector (D,) of an instruction; each is encoded once. ``None`` without an instruction.
+        """Text vector (D,) of an instruction; those used last are not encoded again. ``None`` without an instruction.
 
         Raises:
+            InputError: it is too long, is no vector of the right size, or there is no text encoder.
             NotFiniteError: the text encoder gave NaN or infinity.
         """
         if task is None:
             return None
         wanted = self.bundle.model.config.text_dim
         if isinstance(task, str):
+            if len(task) > LONGEST_TASK:
+                raise InputError(f"obs['task'] has {len(task):,} letters; at most {LONGEST_TASK:,} are read")
             if task not in self._texts:
                 if self.bundle.text is None:
                     raise InputError(
@@ -314,6 +323,9 @@ class UVA:
                 vector = self.bundle.text.embed(task).to(self.device)
                 self.require_finite(vector[None], "text encoder", lambda _: Inputs(f"the instruction {task!r}"))
                 self._texts[task] = vector
+                while len(self._texts) > _KEPT_TEXTS:  # whoever serves these weights is asked with any number of them
+                    self._texts.popitem(last=False)
+            self._texts.move_to_end(task)
             return self._texts[task]
         task = to_floats(task, "'task_embedding'")
         if task.shape != (wanted,):

@@ -18,8 +18,12 @@ from uva_agents.agents.core import UVA
 from uva_agents.agents.memory import Memory, inputs_of, remember, row_name
 from uva_agents.agents.observations import Frames
 from uva_agents.agents.pose_actions import smooth_actions
-from uva_agents.errors import InputError
+from uva_agents.errors import InputError, MachineError
 from uva_agents.model import Context, SamplerConfig, sample_actions
+from uva_agents.utils.memory import available_memory, in_words
+
+_MUCH = 1 << 28
+"""Bytes below which nobody asks how much memory is free."""
 
 
 class Policy(ChunkAgent):
@@ -158,9 +162,13 @@ class Policy(ChunkAgent):
 
         Returns:
             (n, 16, A) for one observation, (B, n, 16, A) for a batch.
+
+        Raises:
+            MachineError: the memory cannot hold that many.
         """
         n = whole(n, "n")
         memories, batched = remember(self._read, self._observe, obs, history)
+        self._check_memory(len(memories), n)
         inputs, memories = context(self.uva, memories)
         seed = next(self._seeds) if seed is None else seed_of(seed)
         chunks = self._chunks(inputs, [(seed, 0)], n)
@@ -168,6 +176,15 @@ class Policy(ChunkAgent):
         names = [row_name(i, len(memories), batched) for i in range(len(memories))]
         actions: np.ndarray = np.stack([self._actions(*each) for each in zip(memories, chunks, names, strict=True)])
         return actions if batched else actions[0]
+
+    def _check_memory(self, rows: int, n: int) -> None:
+        c = self.uva.bundle.model.config
+        # At the least, noise, actions and one hidden layer, in single precision.
+        need = 4 * rows * n * c.action_steps * (3 * c.action_dim + c.width)
+        if need > _MUCH and (free := available_memory()) is not None and need > free:
+            raise MachineError(
+                f"n={n} samples need {in_words(need)} of memory, {in_words(free)} are free: ask for fewer"
+            )
 
 
 def _noise(key: tuple[int, int], shape: tuple[int, ...]) -> torch.Tensor:

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from uva_agents.benchmarks.intervals import Interval, bootstrap_interval, wilson_interval
-from uva_agents.errors import UVAError
+from uva_agents.errors import InputError, UVAError
 from uva_agents.utils.results import save_text
+
+_DEEPEST = 50
 
 
 class EvaluationError(UVAError, RuntimeError):
@@ -305,12 +307,22 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.1f} ms"
 
 
-def plain(value: Any) -> Any:
-    """What JSON can hold of keyword arguments: names as text, infinity and NaN as text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+def plain(value: Any, _around: tuple[int, ...] = ()) -> Any:
+    """What JSON can hold of keyword arguments: names as text, infinity and NaN as text, and no value inside itself.
+
+    Raises:
+        InputError: maps and lists inside each other without end.
+    """
+    if isinstance(value, Mapping | list | tuple):
+        if id(value) in _around or len(_around) >= _DEEPEST:
+            raise InputError(
+                f"a {type(value).__name__} that contains itself, or more than {_DEEPEST} inside each other: an agent's identity "
+                "and an environment's arguments must be values that JSON can hold"
+            )
+        around = (*_around, id(value))
+        if isinstance(value, Mapping):
+            return {str(key): plain(item, around) for key, item in value.items()}
+        return [plain(item, around) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

@@ -86,7 +86,7 @@ class Rows:
             )
         except NotFiniteError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             error.add_note(FAILED_IN_PREDICT)
             raise
         if isinstance(actions, np.ma.MaskedArray) and np.ma.is_masked(actions):
@@ -133,8 +133,8 @@ class Rows:
     def _checked(self, actions: np.ndarray, running: np.ndarray) -> Answer:
         if actions.shape[:1] != (self._n,):
             raise InputError(f"predict() got {self._n} observations and returned actions of shape {actions.shape}")
-        if actions.dtype.kind in "cO":
-            raise InputError(f"predict() returned actions of {actions.dtype}: give real numbers")
+        if actions.dtype.kind in "cOSU":  # environments would take a part of it, or read it
+            raise InputError(f"predict() returned actions of dtype {actions.dtype}: they must be real numbers")
         if actions.dtype.kind != "f":
             return Answer(actions)
         bad = running & ~np.isfinite(actions.reshape(self._n, -1)).all(axis=1)

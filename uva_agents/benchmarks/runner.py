@@ -25,7 +25,7 @@ from uva_agents.benchmarks.report import EpisodeFailure, EpisodeRecord, EvalRepo
 from uva_agents.benchmarks.slots import Broken, EnvFacts, Request, Slot
 from uva_agents.benchmarks.where import Environment, find_environment
 from uva_agents.errors import InputError
-from uva_agents.utils.files import check_file_target, check_folder_target
+from uva_agents.utils.files import check_file_target, check_folder_target, is_stream
 from uva_agents.utils.results import UnwrittenError
 
 
@@ -99,8 +99,9 @@ def evaluate(
     beside = None
     if json_path is not None:
         check_file_target(json_path)
-        beside = Path(json_path).with_suffix(".partial.jsonl")
-        check_journal(beside)
+        if not is_stream(json_path):
+            beside = Path(json_path).with_suffix(".partial.jsonl")
+            check_journal(beside)
     if n_videos and video_dir is not None:
         check_folder_target(video_dir)
     label = label or str(getattr(agent, "name", None) or type(agent).__name__)

@@ -21,7 +21,7 @@ import numpy as np
 from uva_agents.benchmarks.values import flag, number, require_known
 from uva_agents.causes import cause_of
 from uva_agents.errors import InputError
-from uva_agents.workers import receive
+from uva_agents.workers import end_with_parent, receive
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class _Host:
                 raise InputError(f"it gave {info!r:.60} as info, which is no dict")
             frame = np.asarray(env.render()) if request.draw else None
             return Moment(observation, *ended, dict(info), frame)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if isinstance(error, InputError) and str(error).startswith("it gave "):
                 error = InputError(f"{_name(self._env)}: {error}")
             details = traceback.format_exc()
@@ -164,6 +164,7 @@ def _maker(env_id: str, kwargs: Mapping[str, Any]) -> Callable[[], gym.Env[Any, 
 
 
 def _serve(connection: Any, env_id: str, kwargs: Mapping[str, Any]) -> None:
+    end_with_parent()
     host = _Host(_maker(env_id, kwargs))
     with contextlib.suppress(EOFError, KeyboardInterrupt):  # the evaluation was interrupted: its process reports that
         while (request := receive(connection)) is not None:

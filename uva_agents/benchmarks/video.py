@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from uva_agents.utils.films import check_film, ffmpeg_writing
+
 
 class VideoFile:
     """An H.264 file that appears under its name only when it is complete.
@@ -20,20 +22,33 @@ class VideoFile:
         import imageio.v2 as imageio  # slow to import, and most evaluations write no video
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
+        self.path, self._frames = path, 0
         self._partial = path.with_name(f".{path.stem}.partial.mp4")
         self._writer: Any = imageio.get_writer(self._partial, fps=fps, codec="libx264", quality=8, macro_block_size=2)
 
     def add(self, frame: np.ndarray) -> None:
-        """Append a uint8 (H, W, 3) picture."""
+        """Append a uint8 (H, W, 3) picture.
+
+        Raises:
+            OSError: the disk is full, or ffmpeg has ended.
+        """
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
             raise ValueError(f"a video takes uint8 (H, W, 3) frames, render() gave {frame.dtype} {frame.shape}")
-        self._writer.append_data(frame)
+        with ffmpeg_writing(self._partial):
+            self._writer.append_data(frame)
+        self._frames += 1
 
     def close(self, *, keep: bool = True) -> None:
-        """Finish the file, or drop it."""
-        self._writer.close()
-        if keep:
-            self._partial.replace(self.path)
-        else:
+        """Finish the file, or drop it.
+
+        Raises:
+            OSError: the film is not whole, and has been dropped.
+        """
+        try:
+            with ffmpeg_writing(self._partial):
+                self._writer.close()
+            if keep:
+                check_film(self._partial, self._frames)
+                self._partial.replace(self.path)
+        finally:
             self._partial.unlink(missing_ok=True)

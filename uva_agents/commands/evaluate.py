@@ -136,7 +136,7 @@ def _evaluate(args: argparse.Namespace, rules: EvalProtocol, options: dict[str, 
         return evaluation()
     except UVAError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if FAILED_IN_PREDICT not in getattr(error, "__notes__", ()) or not _is_factory(args.agent):
             raise
         raise InputError(f"{args.agent} failed in predict(): {_told(error)}; --debug shows where") from error
@@ -192,7 +192,7 @@ def _made_by(name: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # the module is the user's, and so is whatever it raises
+    except (Exception, SystemExit) as error:  # the module is the user's, and so is whatever it raises
         told = str(error) if isinstance(error, ImportError | AttributeError) else _told(error)
         raise InputError(f"{name} cannot be imported: {told}") from error
     if not callable(factory):
@@ -209,11 +209,11 @@ def _made_by(name: str) -> Any:
         return factory()
     except UVAError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{name} failed: {_told(error)}; --debug shows where") from error
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """Kind and message of an error, and the line of the user's that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from uva_agents.commands.action_files import read_actions
+from uva_agents.errors import InputError, MachineError
 from uva_agents.utils.files import check_folder_target
+from uva_agents.utils.memory import available_memory, in_words
 from uva_agents.utils.pictures import Moment, side_by_side, write_film, write_sheet
 from uva_agents.utils.results import Results
 
@@ -53,6 +56,10 @@ def run(args: argparse.Namespace) -> int:
 
     import uva_agents as uva
 
+    if args.after < 0:
+        raise InputError(f"--after {args.after}: at least 0")
+    if args.seed < 0:
+        raise InputError(f"--seed {args.seed}: at least 0")
     check_folder_target(args.out)
     model = uva.UVA.from_pretrained(args.weights, device=args.device)
     env_id = args.env or model.bundle.spec.env_id
@@ -116,9 +123,14 @@ def candidates(args: argparse.Namespace, model: Any, obs: Any, history: Any) -> 
     """(S, T, A) in environment units."""
     c, space = model.bundle.model.config, model.bundle.spec.action_space
     if args.actions not in ("policy", "random"):
-        return read_actions(Path(args.actions), space.shape[0], args.steps)
+        plans = read_actions(Path(args.actions), space.shape[0], args.steps)
+        _check_memory(
+            len(plans), args.steps, model.bundle.spec.image_shape, f"{len(plans)} candidates in {args.actions}"
+        )
+        return plans
     if args.candidates < 1:
         raise ValueError(f"--candidates {args.candidates}: at least 1 is needed")
+    _check_memory(args.candidates, args.steps, model.bundle.spec.image_shape, f"--candidates {args.candidates}")
     if args.actions == "policy":
         if args.steps != c.action_steps:
             raise ValueError(
@@ -136,30 +148,14 @@ def candidates(args: argparse.Namespace, model: Any, obs: Any, history: Any) -> 
     return walks
 
 
-def read_actions(path: Path, size: int, steps: int) -> np.ndarray:
-    """(S, steps, A) from a file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it does not hold enough actions of that size.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"--actions takes policy, random or a file, and there is no file {path}")
-    if path.suffix == ".csv":
-        table = np.genfromtxt(path, delimiter=",", names=True)
-        columns = [name for name in table.dtype.names or () if name.startswith("action")]
-        values = np.stack([table[name] for name in columns], axis=-1) if columns else np.empty((0, 0))
-    else:
-        loaded = np.load(path)
-        if path.suffix == ".npz" and "actions" not in loaded.files:
-            raise ValueError(f"{path} has arrays {loaded.files}, none is called 'actions'")
-        values = loaded["actions"] if path.suffix == ".npz" else loaded
-    values = values[None] if values.ndim == 2 else values
-    if values.ndim != 3 or values.shape[2] != size or values.shape[1] < steps:
-        raise ValueError(
-            f"{path} must hold at least {steps} actions of {size} numbers, (T, A) or (S, T, A); got {values.shape}"
+def _check_memory(candidates: int, steps: int, shape: tuple[int, int], what: str) -> None:
+    # Of each step, a frame of the film, its real picture, and an imagined one.
+    need = candidates * steps * shape[0] * shape[1] * 3 * (4 * 8 + 2)
+    free = available_memory()
+    if free is not None and need > free:
+        raise MachineError(
+            f"{what} of {steps} steps need {in_words(need)} of memory, {in_words(free)} are free: take fewer"
         )
-    return np.asarray(values[:, :steps], np.float32)
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

@@ -18,6 +18,7 @@ from uva_agents.utils.results import Results
 
 _MOST = 0.95
 """Of a frame: where less is read, that is said."""
+_MOST_STEPS = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -164,7 +165,13 @@ def resampled(seconds: np.ndarray, hz: float) -> np.ndarray:
 
     Raises:
         DataError: less than two control steps of video.
+        InputError: more of it than anybody films, as at a rate of frames that is wrong.
     """
+    if seconds[-1] * hz > _MOST_STEPS:
+        raise InputError(
+            f"the video lasts {seconds[-1]:.3g} s, which is {seconds[-1] * hz:.3g} control steps at {hz:g} Hz, and at most "
+            f"{_MOST_STEPS:,} are labelled: give its true --fps"
+        )
     steps = int(np.floor(seconds[-1] * hz + 1e-6)) + 1
     if steps < 2:
         raise DataError(f"the video lasts {seconds[-1]:.2f} s, which is less than two control steps at {hz:g} Hz")

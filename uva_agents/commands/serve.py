@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from uva_agents.bridges.openpi import PolicyServer
 
 TOKEN_VARIABLE = "UVA_TOKEN"
+_LARGEST_MESSAGE_MB = 4096  # what msgpack can announce
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         )
     tls = _tls(args.tls_cert, args.tls_key)
     limits = Limits(
-        message_bytes=int(args.max_message_mb * 2**20),
+        message_bytes=_bytes(args.max_message_mb),
         connections=args.max_clients,
         waiting=args.max_waiting,
         episodes=args.max_episodes,
@@ -142,6 +143,12 @@ def run(args: argparse.Namespace) -> int:
     )
     print("stopped")
     return 0
+
+
+def _bytes(megabytes: float) -> int:
+    if not 0 < megabytes <= _LARGEST_MESSAGE_MB:  # NaN is neither
+        raise InputError(f"--max-message-mb {megabytes:g}: above 0 and at most {_LARGEST_MESSAGE_MB}")
+    return max(1, int(megabytes * 2**20))
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -17,6 +17,7 @@ import numpy as np
 from uva_agents.data.ffmpeg import Shown, first_size, packet_times, show
 from uva_agents.data.lazy import file_identity
 from uva_agents.errors import DataError, MachineError
+from uva_agents.utils.films import ffmpeg_writing
 
 _BLOCK = 128
 """Frames that are decoded together, or fewer, if they are large."""
@@ -356,9 +357,17 @@ class VideoWriter:
         self._writer.send(None)
 
     def append(self, frames: Iterable[np.ndarray]) -> None:
-        """uint8 (n, H, W, 3)."""
+        """uint8 (n, H, W, 3).
+
+        Raises:
+            MachineError: the disk is full, or ffmpeg was killed.
+        """
         for frame in frames:
-            self._writer.send(np.ascontiguousarray(frame))
+            try:
+                with ffmpeg_writing(self.path):
+                    self._writer.send(np.ascontiguousarray(frame))
+            except OSError as error:
+                raise MachineError(f"{self.path} could not be written: {error.strerror or error}") from error
             self.frames += 1
 
     def close(self) -> None:

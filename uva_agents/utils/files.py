@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +20,17 @@ from uva_agents.errors import DataError, MachineError
 def replacing(path: str | Path) -> Iterator[Path]:
     """A path beside ``path`` to write to; it becomes ``path`` when the block ends well, and is gone when it does not.
 
+    Of a link, the file that it leads to is replaced, not the link. Streams (``/dev/stdout``, pipes, ``/dev/null``) are written to.
+
     Raises:
-        MachineError: the folder cannot be made or written, or the disk is full.
+        MachineError: the folder cannot be made or written, the disk is full, or something is there that is no file.
     """
-    path = Path(path)
+    if is_stream(path):
+        with _streaming(Path(path)) as partial:
+            yield partial
+        return
+    path = _end_of_links(Path(path))
+    _refuse_what_is_no_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".partial{path.suffix}")
@@ -103,14 +113,37 @@ def check_file_target(path: str | Path, *, space: int = 1 << 20) -> Path:
     Raises:
         MachineError: a folder is there, its own folder cannot be made or written, or the disk is full.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise MachineError(f"{path} is a folder: give the name of a file, for example {path / 'result'}{path.suffix}")
+    wanted = Path(path)
+    if wanted.is_dir():
+        raise MachineError(
+            f"{wanted} is a folder: give the name of a file, for example {wanted / 'result'}{wanted.suffix}"
+        )
+    if is_stream(wanted):
+        if not os.access(wanted, os.W_OK):
+            raise MachineError(f"{wanted} is there and may not be written: choose another name or change its rights")
+        return wanted
+    path = _end_of_links(wanted)
+    _refuse_what_is_no_file(path)
     _check_writable(path.parent, path)
     if path.exists() and not os.access(path, os.W_OK):
         raise MachineError(f"{path} is there and may not be written: choose another name or change its rights")
     _check_space(path.parent, path, space)
-    return path
+    return wanted
+
+
+def is_stream(path: str | Path) -> bool:
+    """Whether what is at ``path`` takes bytes and keeps no name: standard output, a pipe, a terminal, ``/dev/null``.
+
+    Standard output is one also where it goes to a file: what was printed is in that file.
+    """
+    path = _end_of_links(Path(path))
+    if _descriptor(path) is not None:
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
 
 
 def check_folder_target(path: str | Path, *, space: int = 1 << 20) -> Path:
@@ -185,6 +218,56 @@ def read_regular_text(path: str | Path, *, limit: int = 64 << 20) -> str:
         raise DataError(
             f"{path} is not UTF-8 text (byte {error.start}): it is damaged, or another kind of file"
         ) from error
+
+
+@contextlib.contextmanager
+def _streaming(path: Path) -> Iterator[Path]:
+    """A path to write to, whose content goes to the stream ``path`` when the block ends well."""
+    with tempfile.TemporaryDirectory(prefix="uva-stream-") as folder:
+        partial = Path(folder) / f"result{path.suffix}"
+        yield partial
+        try:
+            number = _descriptor(_end_of_links(path))
+            if number is None:
+                # Opening a pipe that nobody reads would wait for ever.
+                handle = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+                os.set_blocking(handle, True)
+            else:
+                for stream in (sys.stdout, sys.stderr):
+                    if stream is not None:
+                        stream.flush()
+                handle = os.dup(number)
+            with os.fdopen(handle, "wb") as sink, partial.open("rb") as source:
+                shutil.copyfileobj(source, sink)
+        except OSError as error:
+            reason = "no program reads from this pipe" if error.errno == errno.ENXIO else _reason(error)
+            raise MachineError(f"{path} cannot be written: {reason}") from error
+
+
+def _end_of_links(path: Path) -> Path:
+    """Where the links at ``path`` lead, up to a name of one of this process's open files."""
+    for _ in range(40):  # as many as Linux follows
+        if _descriptor(path) is not None or not path.is_symlink():
+            return path
+        path = path.parent / path.readlink()
+    raise MachineError(f"{path} cannot be written: its links lead in a circle")
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of the open file of this process that ``path`` is another name of."""
+    found = re.fullmatch(r"/dev/(?:(stdin|stdout|stderr)|fd/(\d{1,6}))|/proc/self/fd/(\d{1,6})", path.as_posix())
+    if found is None:
+        return None
+    name = found[1]
+    return int(found[2] or found[3]) if name is None else ("stdin", "stdout", "stderr").index(name)
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    # To put a file in a device's place would destroy it, and to write to a disk what is on it.
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise MachineError(f"{path} is a device or a socket, not a file: choose another name")
 
 
 def _check_writable(folder: Path, target: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from uva_agents.utils.films import check_film, ffmpeg_writing
+
 BORDER = 4
 SCALE = 2
 
@@ -50,13 +52,21 @@ def side_by_side(real: np.ndarray, imagined: np.ndarray, left: str, right: str) 
 
 
 def write_film(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
-    """MP4; sides are made even, as the codec wants."""
+    """MP4; sides are made even, as the codec wants.
+
+    Raises:
+        OSError: the disk is full, or ffmpeg ended early; what is there is no whole film.
+    """
     import imageio.v2 as iio
 
     writer: Any
-    with iio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=1) as writer:
+    with (
+        ffmpeg_writing(path),
+        iio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=1) as writer,
+    ):
         for frame in frames:
             writer.append_data(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])
+    check_film(path, len(frames))
 
 
 def write_sheet(path: Path, moments: Sequence[Moment]) -> None:

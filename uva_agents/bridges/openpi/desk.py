@@ -93,7 +93,11 @@ class Desk:
         timing = {"infer_ms": 1e3 * (now - begun[0]), "queue_ms": 1e3 * (begun[0] - asked)}
         answer["policy_timing"] = {"infer_ms": timing["infer_ms"]}
         answer["server_timing"] = timing if previous_s is None else {**timing, "prev_total_ms": 1e3 * previous_s}
-        return pack(answer)
+        try:
+            return pack(answer)
+        except WireError as error:
+            log.error("%s: the agent's answer cannot be sent: %s", connection.remote_address, error)
+            return f"WireError: the agent's answer cannot be sent: {error}"
 
 
 def _text(error: Exception) -> str:

@@ -51,6 +51,7 @@ OPENPI_NAMES: Mapping[str, str] = {
 }
 """What openpi's servers for LIBERO call them: name on the wire -> ours."""
 
+_LONGEST_TASK = 4096
 _LEROBOT, _LEROBOT_CAMERAS = "observation.", "observation.images."
 
 
@@ -169,4 +170,6 @@ def _text(value: Any) -> str:
     value = value.decode() if isinstance(value, bytes) else value
     if not isinstance(value, str):
         raise InputError(f"'task' must be text, got {type(value).__name__}")
+    if len(value) > _LONGEST_TASK:
+        raise InputError(f"'task' has {len(value):,} letters; at most {_LONGEST_TASK:,} are read")
     return str(value)

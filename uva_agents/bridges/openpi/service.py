@@ -14,9 +14,9 @@ import numpy as np
 from uva_agents.bridges.openpi.episodes import NewEpisodes
 from uva_agents.bridges.openpi.fitting import Fitting, Resize
 from uva_agents.bridges.openpi.interface import interface_of
-from uva_agents.bridges.openpi.keys import KeyMap
+from uva_agents.bridges.openpi.keys import WIRE_NAMES, KeyMap
 from uva_agents.bridges.openpi.limits import Limits
-from uva_agents.errors import InputError, NotFiniteError
+from uva_agents.errors import InputError, NotFiniteError, UVAError
 
 PROTOCOL = 1
 """Of what is under the key ``"uva"``: the part of the wire that is ours and that openpi's clients know nothing of."""
@@ -87,6 +87,13 @@ class Service:
             )
         self._fitting = Fitting(sizes, resize)
         self.keys = keys or KeyMap()
+        known = {*WIRE_NAMES, *(() if self.interface is None else self.interface.names)}
+        unknown = self.keys.names.keys() - known
+        if unknown and self.interface is not None and self.interface.own:
+            raise InputError(
+                f"this agent has no part {min(unknown)!r} of an observation that could be called by another name: it takes "
+                f"{', '.join(self.interface.names)}"
+            )
         self.limits = limits or Limits()
         self.new_episodes = new_episodes or NewEpisodes()
         self.seeds = itertools.count()
@@ -193,6 +200,8 @@ class Service:
             action, state = self.agent.predict(obs, state, episode_start=start, deterministic=deterministic)
         except KeyError as error:
             raise self._explained(error, obs) from error
+        if np.ma.is_masked(action):
+            raise UnfitAnswerError("the agent returned masked actions: nobody knows what stands in their place")
         action = np.asarray(action)
         if action.ndim > 1:
             raise InputError(f"one observation at a time, without a leading axis: the actions are {action.shape}")
@@ -233,15 +242,46 @@ class Episode:
     @property
     def size(self) -> int:
         """Bytes of the newest observation, which may hold more than the agent looks at."""
-        return sum(v.nbytes for v in (self.last or {}).values() if isinstance(v, np.ndarray))
+        size, todo = 0, [self.last]
+        while todo:  # keys that no name claims may hold anything
+            value = todo.pop()
+            if isinstance(value, dict | list):
+                todo += value.values() if isinstance(value, dict) else value
+                size += 64 * len(value)
+            else:
+                size += (
+                    value.nbytes
+                    if isinstance(value, np.ndarray)
+                    else len(value)
+                    if isinstance(value, str | bytes)
+                    else 0
+                )
+        return size
+
+
+class UnfitAnswerError(UVAError, TypeError):
+    """The agent's actions are no numbers."""
+
+
+def told(actions: np.ndarray) -> str:
+    """What actions that are no numbers are, for messages."""
+    if actions.dtype == object:
+        found = type(actions.item() if actions.ndim == 0 else next(iter(actions.flat), None)).__name__
+        return f"{found}" if actions.ndim == 0 else f"an array of {found}"
+    return f"an array of dtype {actions.dtype}"
 
 
 def finite(actions: np.ndarray) -> np.ndarray:
     """``actions``, which nobody may carry out unless they are numbers.
 
     Raises:
+        UnfitAnswerError: no real numbers, or some of them masked.
         NotFiniteError: NaN or infinity.
     """
+    if actions.dtype.kind not in "biuf":
+        raise UnfitAnswerError(f"the agent returned {told(actions)}: actions must be an array of real numbers")
+    if actions.dtype.kind == "f" and actions.dtype.itemsize > 8:  # the wire has no form for it
+        actions = actions.astype(np.float64)
     if actions.dtype.kind == "f" and not np.isfinite(actions).all():
         raise NotFiniteError("the agent returned NaN or infinity: its weights or its normaliser are damaged")
     return actions
@@ -251,8 +291,11 @@ def _plain(identity: Any, execute: int) -> Any:
     """What decides an agent's actions, in values that every wire has, and with the number of actions that is served."""
     if isinstance(identity, Mapping) and "execute" in identity and execute != _WHOLE_CHUNK:
         identity = {**identity, "execute": execute}
-    # NaN, which is unequal to itself, becomes text.
-    return json.loads(json.dumps(identity, default=repr, sort_keys=True), parse_constant=str)
+    try:
+        # NaN, which is unequal to itself, becomes text.
+        return json.loads(json.dumps(identity, default=repr, sort_keys=True), parse_constant=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"the agent's identity cannot be written as JSON: {error}") from error
 
 
 def _queue(state: Any) -> np.ndarray:

@@ -62,14 +62,17 @@ class Worker:
                     return
                 future, job = self._jobs.popleft()
                 self._busy = True
-            error: BaseException | None = None
+            error: Exception | None = None
             result: Any = None
             running = future.set_running_or_notify_cancel()
             if running:
                 try:
                     result = job()
-                except BaseException as problem:  # whatever it is, somebody waits for it
+                except Exception as problem:
                     error = problem
+                except BaseException as problem:  # somebody waits for it, in an event loop that SystemExit would end
+                    error = RuntimeError(f"the agent raised {type(problem).__name__}: {problem}")
+                    error.__cause__ = problem
             with self._changed:
                 self._busy = (
                     False  # before anybody hears of it: who then asks for more must not be told that it is busy
