@@ -36,4 +36,4 @@ def _masked(value: Any) -> bool:
     """Whether a masked array is in there: numpy drops the masks of those in a list."""
     if isinstance(value, list | tuple):
         return any(_masked(part) for part in value)
-    return np.ma.isMaskedArray(value)
+    return isinstance(value, np.ma.MaskedArray)
