@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests import datasets
+from tests.films import SIDE, ffmpeg, numbered
 from uva_agents.cli import main
 from uva_agents.data import inspect_path, open_dataset
 from uva_agents.data.checksums import check_sums, write_sums
@@ -232,3 +233,31 @@ def test_jitter_and_gaps_do_not_change_the_rate_of_a_camera(monkeypatch, tmp_pat
         rates.append(info.fps)
         assert (np.unique(info.rows()) == np.arange(150)).all() and abs(len(info.rows()) - ticks[-1] - 1) <= 1
     assert np.abs(np.array(rates) / 30 - 1).max() < 0.005
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("a.mkv", ("-c:v", "ffv1", "-pix_fmt", "gray16le"), DataError),
+        ("a.mov", ("-c:v", "png", "-pix_fmt", "rgba"), DataError),
+        ("a.webm", ("-c:v", "libvpx-vp9", "-cpu-used", "8", "-pix_fmt", "yuva420p"), DataError),
+        ("a.mp4", ("-c:v", "libx264", "-aspect", "2:1"), "not square (2:1)"),
+        (
+            "a.mp4",
+            ("-c:v", "libx264", "-flags", "+ilme+ildct", "-field_order", "tt", "-vf", "setfield=tff"),
+            "interlaced",
+        ),
+        ("a.mp4", ("-c:v", "libx264", "-map", "0", "-map", "0"), "first of its 2 video streams"),
+        ("a.mp4", ("-c:v", "libx264", "-pix_fmt", "yuv420p"), None),
+    ],
+    ids=["deep grey", "alpha", "alpha beside", "aspect", "interlaced", "streams", "plain"],
+)
+def test_what_films_have_beyond_their_frames_is_refused_or_said(tmp_path, name, options, said):
+    given = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{SIDE}x{SIDE}", "-r", "10", "-i", "-")
+    ffmpeg(*given, *options, str(tmp_path / name), given=numbered(6).tobytes())
+    if said is DataError:
+        with pytest.raises(DataError, match=r"transparent|grey of more than 8 bits"):
+            open_dataset(tmp_path)
+        return
+    notes = open_dataset(tmp_path).notes[1:]
+    assert (said in " ".join(notes)) if said else not notes

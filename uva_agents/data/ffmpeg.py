@@ -24,6 +24,12 @@ _FORMATS = (
 )
 _SHOWN = re.compile(r"\bpts:\s*(NOPTS|-?\d+).* s:(\d+)x(\d+) ")
 _TICK = re.compile(r"time_base: (\d+)/(\d+)")
+_VIDEO = re.compile(r"^\s*(?:\[info\]\s+)?Stream #0:\d+.*: Video: ")
+_ALPHA = re.compile(r", (?:rgba|bgra|argb|abgr|yuva|gbrap|ya8|ya16|ayuv|vuya)")
+_ALPHA_BESIDE = re.compile(r"^\s*(?:\[info\]\s+)?alpha_mode\s*: 1", re.MULTILINE | re.IGNORECASE)
+_DEEP_GREY = re.compile(r", gray(?:9|1[0-6]|f|32)")
+_RATIO = re.compile(r"SAR (\d+:\d+)")
+_INTERLACED = re.compile(r"(?:top|bottom) (?:coded )?first")
 _HARMLESS = ("deprecated pixel format used",)
 
 
@@ -53,10 +59,12 @@ class FrameTimes:
         beyond_s: ``None``, or how far the clock of the whole file is ahead of its edit list's, where that list hides the last
             frame alone. It hides it because the frame was given no duration, as writers of uneven times often do, and no frame
             of a recording may vanish for that: such a file is read past its edit list.
+        remarks: what the file has and the frames that are read of it have not.
     """
 
     seconds: np.ndarray
     beyond_s: float | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def packet_times(path: Path) -> FrameTimes:
@@ -65,24 +73,24 @@ def packet_times(path: Path) -> FrameTimes:
     Raises:
         DataError: no regular file, no video in it, or it is damaged or cut short. NaN among the times is not an error here.
     """
-    seconds, hidden = _packets(path, ())
+    seconds, hidden, remarks = _packets(path, ())
     shown = seconds[~hidden]
     if hidden.sum() == 1 and np.nanmax(seconds) == seconds[hidden]:
-        whole, still = _packets(path, _PAST_EDITS)
+        whole, still, _ = _packets(path, _PAST_EDITS)
         if len(whole) == len(seconds) and not still.any():
             beyond = float(whole.min() - (shown if len(shown) else seconds).min())
-            return FrameTimes(np.sort(whole) - beyond, beyond)
-    return FrameTimes(np.sort(shown))
+            return FrameTimes(np.sort(whole) - beyond, beyond, remarks)
+    return FrameTimes(np.sort(shown), remarks=remarks)
 
 
-def _packets(path: Path, options: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds of each packet, in the order of decoding, and whether the edit list hides it."""
+def _packets(path: Path, options: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Seconds of each packet, in the order of decoding, whether the edit list hides it, and remarks on the file."""
     done = _run(path, ["-copyts", *options], ["-map", "0:V:0", "-c", "copy", "-f", "framecrc", "-"])
     if done.returncode < 0:  # it crashes when it copies some containers, which it decodes well
         shown = show(path)
         if shown.errors:
             raise DataError(f"{path} cannot be read as a video; it is damaged or cut short: {shown.errors[-1]}")
-        return shown.times, np.zeros(len(shown.times), bool)
+        return shown.times, np.zeros(len(shown.times), bool), ()
     if errors := _errors(done):
         if "matches no streams" in " ".join(errors):
             raise DataError(f"{path} cannot be read as a video; there is none in it")
@@ -98,7 +106,38 @@ def _packets(path: Path, options: Sequence[str]) -> tuple[np.ndarray, np.ndarray
             shown_at = int(fields[2])
             times.append(float("nan") if shown_at == -(2**63) else shown_at * tick)
             hidden.append(bool(flags & _DISCARDED))
-    return np.array(times), np.array(hidden, bool)
+    return np.array(times), np.array(hidden, bool), _remarks(path, done.stderr.decode(errors="replace"))
+
+
+def _remarks(path: Path, said: str) -> tuple[str, ...]:
+    """What would be lost without a word, from what ffmpeg says of its input.
+
+    Raises:
+        DataError: pictures with alpha, or grey ones of more than 8 bits: made colours of 8 bits they would be others.
+    """
+    given = said.split("Output #0")[0].split("Stream mapping:")[0]
+    streams = [line for line in given.splitlines() if _VIDEO.search(line) and "attached pic" not in line]
+    if not streams:
+        return ()
+    first = streams[0]
+    if _ALPHA.search(first) or _ALPHA_BESIDE.search(given):
+        raise DataError(
+            f"{path}: its frames may be transparent, and what is behind them is not stored: flatten them first"
+        )
+    if _DEEP_GREY.search(first):
+        raise DataError(
+            f"{path}: its frames are grey of more than 8 bits, which may be depth: store grey pictures with 8 bits, or leave it out"
+        )
+    found = []
+    if len(streams) > 1:
+        found.append(f"only the first of its {len(streams)} video streams is read")
+    if (ratio := _RATIO.search(first)) and ratio[1] not in ("1:1", "0:1"):
+        found.append(f"its pixels are not square ({ratio[1]}), frames are read as they are stored")
+    if _INTERLACED.search(first):
+        found.append(
+            "it is interlaced, and read with both fields in one frame: ffmpeg's filter bwdif makes frames of them"
+        )
+    return tuple(found)
 
 
 def show(

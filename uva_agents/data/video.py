@@ -49,13 +49,14 @@ class VideoInfo:
         fps: frames per second; of unevenly spaced frames, the rate at which none of them is passed over.
         shape: (H, W, 3) as shown, rotation applied.
         times: (N,) seconds of each frame, increasing, as the file counts them: the first need not be 0.
-        beyond_s: see :class:`~uva_agents.data.ffmpeg.FrameTimes`.
+        beyond_s, remarks: see :class:`~uva_agents.data.ffmpeg.FrameTimes`.
     """
 
     fps: float
     shape: tuple[int, int, int]
     times: np.ndarray
     beyond_s: float | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def frames(self) -> int:
@@ -75,14 +76,16 @@ class VideoInfo:
         return _rows(self.times - self.times[0], self.fps)
 
     def note(self, name: str) -> str | None:
-        """What is done about uneven times, in words."""
+        """What is done about uneven times, and what is not read, in words."""
+        said = [f"{name}: {remark}" for remark in self.remarks]
         if self.even:
-            return None
+            return "; ".join(said) or None
         gaps = np.diff(self.times)
-        return (
+        said.append(
             f"{name}: its {self.frames} frames are {gaps.min():.4g} to {gaps.max():.4g} s apart; read at {self.fps:.4g} steps a "
             f"second, {len(self.rows())} in all, each with the frame that is seen then"
         )
+        return "; ".join(said)
 
 
 def probe(path: Path) -> VideoInfo:
@@ -113,7 +116,7 @@ def probe(path: Path) -> VideoInfo:
         raise DataError(
             f"{path}: frames {where} and {where + 1} are shown at the same time, {times[where]:.4g} s; {_REMEDY}"
         )
-    return VideoInfo(_rate(path, times), (height, width, 3), times, packets.beyond_s)
+    return VideoInfo(_rate(path, times), (height, width, 3), times, packets.beyond_s, packets.remarks)
 
 
 _REMEDY = "bring it to a constant rate, for example with ffmpeg -i IN -fps_mode cfr -r 30 OUT"

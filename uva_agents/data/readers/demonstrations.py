@@ -386,7 +386,7 @@ class Demonstrations:
         """Forget an array."""
         self.cameras = [camera for camera in self.cameras if camera != key]
         for known in (self.shapes, self.layouts, self.numbers):
-            known.pop(key, None)  # type: ignore[attr-defined]
+            known.pop(key, None)
 
     def sources(self, key: str) -> list[FrameSource]:
         return [

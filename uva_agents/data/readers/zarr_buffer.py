@@ -186,7 +186,8 @@ def read_arrays(files: ZarrFiles) -> Arrays:
 def _leave_out_misfits(found: Arrays, path: Path) -> None:
     """Leave out by name what is not one row per step, unless it is actions, positions or the main camera."""
     action = next((name for name in ("action", "actions") if name in found.numbers), None)
-    rows = {name: len(value) for name, value in (*found.numbers.items(), *found.frames.items())}
+    rows = {name: len(value) for name, value in found.numbers.items()}
+    rows |= {name: len(value) for name, value in found.frames.items()}
     if not rows:
         return
     main = usual_camera(_CAMERAS, found.frames, {key.removeprefix("data/") for key in found.left_out})
