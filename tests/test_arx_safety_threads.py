@@ -83,3 +83,155 @@ def test_an_arm_that_nobody_watches_any_more_takes_no_command_and_stops():
     finally:
         arm.close()
     assert driver.limp
+
+
+class Gate:
+    """Inside the next call of a method of the driver another thread waits for the test, or the test does something itself."""
+
+    def __init__(self, driver, method, act=None):
+        self.inside, self.go, self._act = threading.Event(), threading.Event(), act
+        real = getattr(driver, method)
+
+        def call(*values):
+            if not self.inside.is_set():
+                self.inside.set()
+                if self._act is not None:
+                    self._act()
+                else:
+                    assert self.go.wait(20)
+            return real(*values)
+
+        setattr(driver, method, call)
+
+
+def in_thread(act):
+    """Start; returns the thread, and what came of it."""
+    came = []
+
+    def run():
+        try:
+            came.append(act())
+        except DriverError as error:
+            came.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, came
+
+
+def orders(driver):
+    return [call for call in driver.calls if call in ("send", "hold", "damp", "close")]
+
+
+@pytest.mark.parametrize("on_exit", ["damp", "hold", "hold_then_home"])
+def test_a_command_that_is_under_way_is_finished_before_an_arm_is_closed(on_exit):
+    arm, driver = safe_arm(settings={"on_exit": on_exit})
+    gate = Gate(driver, "send")
+    commander, _ = in_thread(lambda: go(arm, NEAR))
+    assert gate.inside.wait(20)
+    closer, _ = in_thread(arm.close)
+    time.sleep(0.05)
+    assert arm.mode is not Mode.CLOSED
+    gate.go.set()
+    commander.join(20), closer.join(20)
+    assert arm.mode is Mode.CLOSED and driver.limp == (on_exit != "hold")
+    assert on_exit == "hold" or orders(driver)[-2:] == ["damp", "close"]
+
+
+@pytest.mark.parametrize("on_exit", ["damp", "hold", "hold_then_home"])
+def test_nobody_moves_an_arm_that_is_being_closed(on_exit):
+    arm, driver = safe_arm(settings={"on_exit": on_exit})
+    go(arm, NEAR)
+    refused, sleeps = [], driver.clock.sleep_until
+
+    def meanwhile(time_s):
+        sleeps(time_s)
+        for act in (lambda: go(arm, NEAR * 2), arm.home, arm.connect):
+            thread, came = in_thread(act)
+            thread.join(20)
+            refused.append(came[0])
+
+    driver.clock.sleep_until = meanwhile
+    arm.close()
+    driver.clock.sleep_until = sleeps
+    assert refused and all(isinstance(came, DriverError) and "closed" in str(came) for came in refused)
+    assert arm.mode is Mode.CLOSED and driver.limp == (on_exit != "hold")
+    before = orders(driver)
+    for act in (lambda: go(arm, NEAR), arm.home, arm.hold, arm.damp, arm.connect):
+        with pytest.raises(DriverError, match="closed"):
+            act()
+    assert orders(driver) == before
+    driver.courses()
+
+
+@pytest.mark.parametrize("inside", ["send", "state"])
+@pytest.mark.parametrize("way", ["close", "damp", "hold"])
+@pytest.mark.parametrize("doing", ["command", "home", "hold"])
+def test_what_is_done_inside_of_a_call_of_the_driver_has_the_last_word(inside, way, doing):
+    """As a handler of a signal may."""
+    arm, driver = safe_arm()
+    go(arm, NEAR)
+    driver.clock.sleep_until(driver.clock.now() + 0.1)
+    gate = Gate(driver, inside, getattr(arm, way))
+    try:
+        {"command": lambda: go(arm, NEAR * 2), "home": arm.home, "hold": arm.hold}[doing]()
+    except DriverError:
+        pass
+    if inside == "send" or doing != "hold":
+        assert gate.inside.is_set()
+        wanted = {"close": Mode.CLOSED, "damp": Mode.LIMP, "hold": Mode.HOLDING}[way]
+        assert arm.mode is wanted and driver.limp == (way != "hold")
+        assert way == "hold" or driver.limp
+    arm.close()
+    driver.courses()
+
+
+def test_a_limp_arm_that_is_closed_while_it_becomes_stiff_ends_limp():
+    arm, driver = safe_arm()
+    arm.damp()
+    gate = Gate(driver, "hold")
+    homer, came = in_thread(arm.home)
+    assert gate.inside.wait(20)
+    closer, _ = in_thread(arm.close)
+    until(lambda: arm._leaver is not None)
+    gate.go.set()
+    homer.join(20), closer.join(20)
+    assert isinstance(came[0], DriverError)
+    assert arm.mode is Mode.CLOSED and driver.limp and orders(driver)[-1] == "close"
+
+
+def test_two_threads_that_close_an_arm_return_when_it_is_closed():
+    arm, driver = safe_arm()
+    gate = Gate(driver, "damp")
+    first, _ = in_thread(arm.close)
+    assert gate.inside.wait(20)
+    second, _ = in_thread(arm.close)
+    second.join(0.05)
+    assert second.is_alive()
+    gate.go.set()
+    first.join(20), second.join(20)
+    assert not second.is_alive() and orders(driver).count("close") == 1
+
+
+def test_a_way_home_that_was_ended_does_not_go_on_with_the_next():
+    arm, driver = safe_arm()
+    for k in range(4):
+        go(arm, [0.1 * k + 0.05] * 3 + [0, 0, 0], ahead=0.5)
+        driver.clock.sleep_until(driver.clock.now() + 0.5)
+    came, sleeps, depth = [], driver.clock.sleep_until, []
+
+    def meanwhile(time_s):
+        """In the middle of the first way somebody holds the arm, and begins another."""
+        sleeps(time_s)
+        if not depth:
+            depth.append(1)
+            arm.hold()
+            arm.home()
+            came.append(len(driver.calls))
+
+    driver.clock.sleep_until = meanwhile
+    with pytest.raises(DriverError, match="something stopped the way home"):
+        arm.home()
+    assert len(driver.calls) == came[0], "the first went on"
+    assert arm.mode is Mode.HOLDING and np.abs(driver.state().joint_pos).max() < 2e-3
+    arm.close()

@@ -23,7 +23,9 @@ from uva_agents.envs.arx_x5.env import ArxX5Env
 from uva_agents.envs.arx_x5.interface import DriverError
 from uva_agents.envs.arx_x5.lerobot_robot import ArxX5Robot, ArxX5RobotConfig
 from uva_agents.envs.arx_x5.rig import Latencies
+from uva_agents.envs.arx_x5.safety import SafetyConfig
 from uva_agents.envs.arx_x5.twin.realism import REALISTIC, TwinRealism
+from uva_agents.errors import InputError
 
 SIZE = 48
 MODES = ["absolute", "absolute_vector", "relative", "joints"]
@@ -154,6 +156,26 @@ def test_a_restored_state_goes_on_bit_for_bit_in_another_environment_too(realism
     assert sway(two, 5, seed=7) == wanted
     with pytest.raises(TypeError, match="not dict"):
         one.set_state({})
+    one.close()
+    two.close()
+
+
+@pytest.mark.parametrize(
+    "other, differs",
+    [
+        ({"control_hz": 5}, "control_hz=20.0 there and 5.0 here"),
+        ({"safety": SafetyConfig(speed=0.02, joint_speed=0.1)}, "safety.joint_speed=1.5 there and 0.1 here; safety.speed="),
+        ({"safety": SafetyConfig(box_max=(0.5, 0.35, 0.5))}, "safety.box_max="),
+    ],
+)
+def test_a_state_of_other_limits_is_refused_with_what_differs(other, differs):
+    one, two = ArxX5Env(render_observations=False), ArxX5Env(render_observations=False, **other)
+    one.reset(seed=1)
+    two.reset(seed=2)
+    before = pickle.dumps(two.get_state())
+    with pytest.raises(InputError, match=differs):
+        two.set_state(one.get_state())
+    assert pickle.dumps(two.get_state()) == before
     one.close()
     two.close()
 

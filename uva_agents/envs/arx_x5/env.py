@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -74,6 +74,7 @@ class ArxX5State:
         look: what was seen last, without pictures.
         due_s: when the next step is due.
         start_s: when the episode began.
+        allowed: the control rate and the limits of safety that all this was made with.
         stamp: which environment, task and version it is of, and a checksum.
     """
 
@@ -83,6 +84,7 @@ class ArxX5State:
     look: Look
     due_s: float
     start_s: float
+    allowed: dict[str, Any]
     stamp: states.Stamp | None = field(default=None, kw_only=True)
 
 
@@ -231,6 +233,7 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
             weakref.finalize(self, _forgotten, self._stage).atexit = False
         self._rig = self._stage.rig
         self.task, self.task_description = self._stage.task, self._stage.task_description
+        self._allowed = _allowed(self.control_hz, config)
         self._pacer = Pacer(
             self._rig.clock, 1 / self.control_hz, tolerance_s=0.1 / control_hz if late_s is None else late_s
         )
@@ -423,6 +426,7 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
             replace(self._seen, frames={}),
             self._pacer.due_s,
             self._start_s,
+            self._allowed,
         )
         return ArxX5State(*values, stamp=states.stamp(self._env_id, self._kind, _made_by(), map(_packed, values)))
 
@@ -432,7 +436,7 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
         The step limit of ``gymnasium.make`` is a wrapper and keeps its own count; so does ``info["timing"]``.
 
         Raises:
-            InputError: ``state`` is no state, of another task, arm or version, or was changed; nothing has happened then.
+            InputError: ``state`` is no state, of another task, arm, version, rate or limits, or was changed; nothing has happened then.
             RuntimeError: as :meth:`get_state`.
         """
         self._require_open("set_state()")
@@ -445,6 +449,14 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
             look=_look_at,
             pack=_packed,
         )
+        here = self._allowed
+        differ = [name for name in here if state.allowed.get(name) != here[name]]
+        if differ:
+            # What was sent there goes on here, and would break these limits.
+            what = "; ".join(f"{name}={state.allowed.get(name)} there and {here[name]} here" for name in differ)
+            raise InputError(
+                f"this state is of an environment with other limits ({what}): make both with the same control_hz and safety"
+            )
         stage = self._simulated("set_state()")
         stage.driver.connect()
         stage.driver.set_state(state.twin)
@@ -544,6 +556,13 @@ def _forgotten(stage: TwinStage) -> None:
 
 def _made_by() -> str:
     return states.simulator("mujoco")
+
+
+def _allowed(control_hz: float, config: SafetyConfig) -> dict[str, Any]:
+    """What the motion in a state depends on: the rate, and every limit."""
+    limits = asdict(config)
+    limits |= {name: tuple(map(float, limits[name])) for name in ("box_min", "box_max")}
+    return {"control_hz": control_hz} | {f"safety.{name}": value for name, value in limits.items()}
 
 
 def _look_at(state: ArxX5State) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import logging
 import math
 import threading
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _GRACE_S = 0.002
 """Between choosing waypoints and the driver's look at them, where time passes by itself."""
+_OTHERS_S = 30.0
+"""So long one who closes the arm waits for another who does already."""
 _PRESSED_S = 0.5
 """An arm that still presses against something so long after it was told to stay where it is, goes limp."""
 
@@ -108,6 +111,10 @@ class SafeArm:
         self._health = Health(self._guarded, camera=camera, limits=limits, config=self.config)
         self._record = Record(log_file, now_s=driver.clock.now())
         self._lock = threading.RLock()
+        self._stiffening = threading.RLock()  # a limp arm is being held: closing waits for that. Taken before the other lock
+        self._era = 0  # counts what ends whatever the arm does: one who finds another number has been ended
+        self._leaver: int | None = None  # the thread that closes the arm
+        self._left = threading.Event()
         self._depth = 0
         self._mode = Mode.LIMP
         self._near = True  # the arm was halted: it goes on from rest, and the next action has to be near
@@ -154,14 +161,15 @@ class SafeArm:
 
     def connect(self) -> None:
         """As :meth:`Driver.connect`; from now on the arm is watched, and seen to when Python ends."""
-        self._open()
-        if self._connected:
-            return
-        self._guarded.connect()
-        self._connected = True
-        atexit.register(self.close)
-        if self._threaded:
-            self._watch = WatchThread(self.tick)
+        with self._locked():
+            self._open_to_move()
+            if self._connected:
+                return
+            self._guarded.connect()
+            self._connected = True
+            atexit.register(self.close)
+            if self._threaded:
+                self._watch = WatchThread(self.tick)
 
     def state(self) -> ArmState:
         """As :meth:`Driver.state`."""
@@ -246,6 +254,7 @@ class SafeArm:
         self.hold()
         self._rest()
         with self._locked():
+            self._open()
             self._limp()
             if self._undamped:
                 raise DriverError(f"the arm cannot be made limp: {self._halted[1]}")
@@ -259,45 +268,77 @@ class SafeArm:
             DriverError: the stop is pressed, something is wrong with the arm, the way home leads through the table or out of the
                 workspace, or something ended it. The arm holds.
         """
+        self._go_home(self._open_to_move)
+
+    def _go_home(self, check: Callable[[], None]) -> None:
         with self._locked():
-            self._open()
-            limp = self._mode is Mode.LIMP
+            check()
+            limp, era = self._mode is Mode.LIMP, self._era
             self._check_home()
             beyond = self._way_home_is_free() if limp else None
+            self._check_era(era)
             if not limp:
                 self._halt("home() was called")
                 if self._mode is Mode.LIMP:
                     raise DriverError(f"the arm could not be held, and is limp: {self._halted[1]}")
-            self._mode, self._undamped = Mode.HOMING, False
+                self._open()
+            self._mode, self._undamped, self._era = Mode.HOMING, False, self._era + 1
+            era = self._era
         way = WayHome(
             self._motion,
             clock=self.clock,
             fence=self._fence.slower(self.config.home_speed, beyond=beyond),
             limits=self.limits,
-            turn=self._turn,
+            turn=functools.partial(self._turn, era),
         )
-        with self._homing():
+        with self._homing(era):
             if limp:
-                self._motion.stay()  # takes its time, in which the arm is watched
+                self._stiffen(era)
             way.run()
+
+    def _stiffen(self, era: int) -> None:
+        """Hold a limp arm: that takes its time, in which the arm is watched, and may be let go of again."""
+        with self._stiffening:
+            with self._turn(era):
+                pass
+            try:
+                self._motion.stay()
+            finally:
+                with self._locked():
+                    self._sink_again(era)
 
     def close(self) -> None:
         """What ``config.on_exit`` says; then let go of the arm, which sinks, unless that is ``"hold"``."""
-        if self._mode is Mode.CLOSED:
-            return
+        mine = False
         try:
-            if self._connected:
-                self._leave()
+            with self._lock:  # waits for a command that is under way; another one is not taken any more
+                if self._mode is Mode.CLOSED:
+                    return
+                if self._leaver is None:
+                    mine, self._leaver = True, threading.get_ident()
+            if mine:
+                if self._connected:
+                    self._leave()
+            elif self._leaver != threading.get_ident():  # else this is inside of it, in a handler of a signal
+                self._left.wait(_OTHERS_S)
         finally:
-            self._mode = Mode.CLOSED
-            atexit.unregister(self.close)
-            if self._watch is not None:
-                self._watch.stop()
-            try:
-                if self._connected and (self.config.on_exit != "hold" or self.config.dry_run):
+            if mine:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        with self._lock:
+            self._mode, self._era = Mode.CLOSED, self._era + 1
+            self._motion.interrupt()
+        atexit.unregister(self.close)
+        if self._watch is not None:
+            self._watch.stop()
+        try:
+            if self._connected and (self.config.on_exit != "hold" or self.config.dry_run):
+                with self._lock:
                     self._guarded.close()
-            finally:
-                self._record.close()
+        finally:
+            self._record.close()
+            self._left.set()
 
     def __enter__(self) -> SafeArm:
         self.connect()
@@ -371,12 +412,18 @@ class SafeArm:
 
     def _command(self, read: Callable[[np.ndarray, float, float], Wanted]) -> Sent:
         with self._locked():
-            self._open()
+            self._open_to_move()
             self.tick()
             waypoints: tuple[Waypoint, ...] = ()
+            era = self._era
             try:
-                self._ready()
-                waypoints, notes = self._motion.follow(self._first(read))
+                try:
+                    self._ready()
+                    self._check_era(era)
+                    waypoints, notes = self._motion.follow(self._first(read))
+                    self._check_era(era)
+                finally:
+                    self._sink_again(era)
                 for note in notes:
                     self._note(*note, sent=waypoints)
                 self._fresh_s = self._driver.clock.now()
@@ -421,9 +468,13 @@ class SafeArm:
 
     def _halt(self, why: str, kind: Kind | None = None, *, firmly: bool = False, where_it_is: bool = False) -> None:
         """Brake within the limits; ``firmly``: if that cannot be, at once. ``where_it_is``: stay there instead."""
+        if self._mode is Mode.CLOSED:
+            return
         if kind is not None or self._mode is not Mode.HOLDING:
             self._halted = kind, why  # one who holds an arm that was halted does not know better why
-        self._mode, self._near = Mode.HOLDING, True
+        self._mode, self._near, self._era = Mode.HOLDING, True, self._era + 1
+        self._motion.interrupt()
+        era = self._era
         if self._motion.follows is Follows.PLACE and not where_it_is:
             return  # it stays where it was; the path it left is no way to brake
         try:
@@ -432,15 +483,25 @@ class SafeArm:
         except DriverError as error:
             self._note(Kind.DRIVER, f"braking was not possible: {error}")
             self._halted = Kind.DRIVER, str(error)
+        if era != self._era:  # inside of the driver's call somebody did something else, and knows better
+            self._sink_again(era)
+            if self._mode is not Mode.HOLDING or self._motion.follows is not Follows.UNKNOWN:
+                return
+            era = self._era
         try:
-            self._motion.stay()
+            try:
+                self._motion.stay()
+            finally:
+                self._sink_again(era)
         except DriverError as error:
             self._note(Kind.DRIVER, f"the arm cannot be held, so it is damped: {error}")
             self._halted = Kind.DRIVER, str(error)
             self._limp()
 
     def _limp(self) -> None:
-        self._mode, self._near = Mode.LIMP, True
+        if self._mode is Mode.CLOSED:
+            return
+        self._mode, self._near, self._era = Mode.LIMP, True, self._era + 1
         try:
             self._motion.limp()
             self._undamped = False
@@ -448,6 +509,21 @@ class SafeArm:
             if not self._undamped:
                 self._note(Kind.DRIVER, f"the arm cannot be made limp, which is tried again: {error}")
             self._undamped, self._halted = True, (Kind.DRIVER, str(error))
+
+    def _sink_again(self, era: int) -> None:
+        """Where an order reached the driver after the arm was let go of inside of it, that is undone."""
+        if era == self._era or self._mode not in (Mode.LIMP, Mode.CLOSED):
+            return
+        with contextlib.suppress(DriverError):
+            if self._mode is Mode.CLOSED and self.config.on_exit == "hold":
+                self._motion.stay()
+            else:
+                self._motion.limp()
+
+    def _check_era(self, era: int) -> None:
+        """Raises DriverError where something has ended what was begun in that era."""
+        if era != self._era:
+            raise DriverError(f"something ended this meanwhile: {self._halted[1]}")
 
     def _rest(self) -> None:
         """Sleep until what was sent is done."""
@@ -479,22 +555,31 @@ class SafeArm:
         return self._fence.room_at(here)
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """For every order on the way home."""
+    def _turn(self, era: int) -> Iterator[None]:
+        """For every order on the way home that was begun in that era: not on another one that somebody began since."""
         with self._locked():
             self.tick()
-            if self._mode is not Mode.HOMING:
-                raise DriverError(f"something stopped the way home: {self._halted[1]}")
-            yield
+            self._check_way(era)
+            try:
+                yield
+            finally:
+                self._sink_again(era)
+            self._check_way(era)
             self._fresh_s = self._driver.clock.now()
 
+    def _check_way(self, era: int) -> None:
+        if self._mode is not Mode.HOMING or era != self._era:
+            raise DriverError(f"something stopped the way home: {self._halted[1]}")
+
     @contextlib.contextmanager
-    def _homing(self) -> Iterator[None]:
+    def _homing(self, era: int) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
             with self._locked():
-                if self._mode is Mode.HOMING:  # otherwise it was halted, and that was noted
+                if self._mode is Mode.HOLDING and self._motion.follows is Follows.UNKNOWN:
+                    self._halt(self._halted[1], self._halted[0], where_it_is=True)  # an order came after the halt
+                if self._mode is Mode.HOMING and era == self._era:  # otherwise it was halted, and that was noted
                     kind, why, wanted = Kind.DRIVER, str(error), None
                     if isinstance(error, Refused):
                         kind, why, wanted = error.note
@@ -506,8 +591,7 @@ class SafeArm:
             raise
         else:
             with self._locked():
-                if self._mode is not Mode.HOMING:
-                    raise DriverError(f"something stopped the way home: {self._halted[1]}")
+                self._check_way(era)
                 self._mode, self._near = Mode.HOLDING, True
         finally:
             self._fresh_s = self._driver.clock.now()
@@ -515,8 +599,9 @@ class SafeArm:
     def _leave(self) -> None:
         """What ``config.on_exit`` says."""
         if self._mode is Mode.LIMP:
-            if self._undamped:
-                self._limp()
+            with self._stiff_or_limp(), self._locked():
+                if self._undamped:
+                    self._limp()
             return
         try:
             self.hold()
@@ -531,7 +616,18 @@ class SafeArm:
                     self._driver.clock.sleep_until(self._motion.rest_s)
                 finally:
                     if self.config.on_exit != "hold":
-                        self._limp()
+                        with self._stiff_or_limp(), self._locked():
+                            self._limp()
+
+    @contextlib.contextmanager
+    def _stiff_or_limp(self) -> Iterator[None]:
+        """Once another thread that makes a limp arm stiff has finished; a driver that never answers keeps nobody for ever."""
+        waited = self._stiffening.acquire(timeout=_OTHERS_S)
+        try:
+            yield
+        finally:
+            if waited:
+                self._stiffening.release()
 
     def _leave_for_home(self) -> None:
         for _ in range(2):
@@ -542,7 +638,7 @@ class SafeArm:
                 self._note(Kind.EXIT, f"the arm does not go home, it was stopped by something: {self._halted[1]}")
                 break
             try:
-                self.home()
+                self._go_home(self._open)
                 break
             except DriverError as error:
                 log.error("on the way out: %s", error)
@@ -555,6 +651,11 @@ class SafeArm:
     def _open(self) -> None:
         if self._mode is Mode.CLOSED:
             raise DriverError("the arm has been closed: make a new one")
+
+    def _open_to_move(self) -> None:
+        self._open()
+        if self._leaver is not None:
+            raise DriverError("the arm is being closed, and moves for nobody else: make a new one")
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from enum import Enum
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.interface import ArmState, Driver, Order, TooLateError, Waypoint
+from uva_agents.envs.arx_x5.interface import ArmState, Driver, DriverError, Order, TooLateError, Waypoint
 from uva_agents.envs.arx_x5.safety.events import Kind, numbers
 from uva_agents.envs.arx_x5.safety.fence import Fence
 from uva_agents.envs.arx_x5.safety.governor import Governor, Path
@@ -54,6 +54,7 @@ class Motion:
         self._told_s = self._latest_s = self._clock.now()
         self.path = Path.resting(self._told_s, fence.config.period_s, np.zeros(6), 0.0)
         self.follows = Follows.UNKNOWN
+        self._orders = 0  # counts whatever ends the computing, and the sending, of a path
 
     @property
     def known(self) -> bool:
@@ -105,6 +106,7 @@ class Motion:
 
     def rest_at(self, joints: np.ndarray, gripper: float) -> None:
         """The arm is known to rest there: joints (6,)."""
+        self.interrupt()
         self._latest_s = self._clock.now()
         self.path = Path.resting(self._latest_s, self._fence.config.period_s, joints, gripper)
         self.follows = Follows.PATH
@@ -127,6 +129,7 @@ class Motion:
         """
         self._lose()
         self._driver.damp()
+        self._lose()  # whatever else was told meanwhile: this came last
 
     def measured_joints(self) -> np.ndarray:
         """(6,) joints where the arm is.
@@ -139,8 +142,13 @@ class Motion:
 
     def restore(self, path: Path, follows: Follows) -> None:
         """A simulation was put back to where this was so."""
+        self.interrupt()
         self._latest_s = self._told_s = self._clock.now()
         self.path, self.follows = path, follows
+
+    def interrupt(self) -> None:
+        """Something else shall be done: a path that is being computed is not sent any more."""
+        self._orders += 1
 
     # --- continuing ---------------------------------------------------------------------------------------------------
 
@@ -161,7 +169,7 @@ class Motion:
             DriverError: from the driver.
         """
         governor = governor or self._governor
-        started_s = self.look_at_clock()
+        started_s, since = self.look_at_clock(), self._orders
         if not self.known:
             raise Refused(Kind.NOT_READY, "the arm is not known to follow a path that could be continued")
         for stretch in _STRETCHES:
@@ -186,7 +194,7 @@ class Motion:
             if limit is not None:
                 # The governor keeps more distance than this check does, so this says that it is wrong somewhere.
                 raise Refused(Kind.SLOWED, f"no path was found within the limits ({limit})", numbers(wanted.asked[0]))
-            waypoints = self._take(path, left_s)
+            waypoints = self._take(path, left_s, since)
             if waypoints is not None:
                 return waypoints, [*wanted.notes, *_behind(path, times, wanted, chosen)]
         raise Refused(
@@ -200,6 +208,7 @@ class Motion:
             DriverError: from the driver.
         """
         self.look_at_clock()
+        since = self._orders
         if not self.known:
             return False
         if self.ended:
@@ -209,7 +218,7 @@ class Motion:
             path = self._governor.brake(self.path, leave, keep=keep)
             if self._governor.why_not(path, leave - keep) is not None:
                 return False
-            if self._take(path, self.path.time(leave)) is not None:
+            if self._take(path, self.path.time(leave), since) is not None:
                 return True
         return False
 
@@ -217,6 +226,7 @@ class Motion:
 
     def _lose(self) -> None:
         # Before the driver is called: it may raise after it has obeyed.
+        self.interrupt()
         self._told_s, self.follows = self._clock.now(), Follows.UNKNOWN
 
     def look_at_clock(self) -> float:
@@ -249,20 +259,32 @@ class Motion:
         # Long after its end the path is a single point.
         return leave, max(keep, 0)
 
-    def _take(self, path: Path, left_s: float) -> tuple[Waypoint, ...] | None:
-        """Send a path that leaves the old one at ``left_s``; None if it is too late for that, and the old one goes on."""
+    def _take(self, path: Path, left_s: float, since: int) -> tuple[Waypoint, ...] | None:
+        """Send a path that leaves the old one at ``left_s``; None if it is too late for that, and the old one goes on.
+
+        Raises:
+            DriverError: from the driver; or somebody, say a handler of a signal, did something else ``since`` the path was begun.
+        """
+        if since != self._orders:
+            raise DriverError("something else was asked for while a path was computed")
         soonest_s = self._clock.now() + self._grace_s
         if soonest_s > left_s:
             return None
         waypoints = path.waypoints(soonest_s)
         # An error, or Ctrl-C, may come at any line: then nobody knows which of the two paths the arm follows.
         self._lose()
+        mine, late = self._orders, False
         if waypoints:
             try:
                 self._driver.send(Order.of(waypoints, left_s))
             except TooLateError:
-                self.follows = Follows.PATH
-                return None
+                late = True
+        if mine != self._orders:
+            self._lose()
+            raise DriverError("something else was asked for while a path was sent: nobody knows which of them the arm follows")
+        if late:
+            self.follows, self._orders = Follows.PATH, since  # as if nothing had been sent
+            return None
         self.path, self.follows = path, Follows.PATH
         return waypoints
 

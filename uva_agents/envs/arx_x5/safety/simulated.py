@@ -38,6 +38,7 @@ class SimulatedSafeArm(SafeArm):
     def placed(self, put: Callable[[], None]) -> None:
         """Let ``put`` put the arm elsewhere, stiff and at rest: what was sent before is forgotten, and the stop is released."""
         with self._lock:
+            self._era += 1
             put()
             now, state = self._driver.clock.now(), self._driver.state()
             self.stop.reset()
@@ -63,6 +64,7 @@ class SimulatedSafeArm(SafeArm):
     def set_state(self, state: SafetyState) -> None:
         """Go on as after :meth:`get_state`, once the arm and its clock are there, too."""
         with self._lock:
+            self._era += 1
             self.stop.reset()
             if state.stop is not None:
                 self.stop.press(state.stop)
