@@ -203,10 +203,11 @@ def test_pictures_and_numbers_of_the_same_name_do_not_replace_each_other(tmp_pat
     root = zarr.open_group(str(source), mode="r+")
     del root["data/img"]
     root["data"].create_array("img", data=np.arange(5.0 * N, dtype=np.float32).reshape(N, 5))
-    convert_dataset(open_dataset(source), tmp_path / "out.zarr", "zarr")
+    opened = open_dataset(source)
+    assert "data/img" in opened.left_out or "img" in opened.left_out  # a camera's name, and no picture
+    convert_dataset(opened, tmp_path / "out.zarr", "zarr")
     found = open_dataset(tmp_path / "out.zarr").arrays
     np.testing.assert_array_equal(np.asarray(found["pixels"]), pictures)
-    assert found["img"].shape == (N, 5)
 
 
 def test_masks_and_arguments_of_demonstrations_are_kept_or_named(tmp_path):
@@ -275,7 +276,8 @@ def test_another_format_than_the_path_holds_is_refused_by_name(tmp_path, format,
 def test_a_file_in_which_every_demonstration_is_bad_is_looked_at(tmp_path):
     path = _demonstrations(tmp_path / "a.hdf5")
     with h5py.File(path, "a") as file:
-        file["data/demo_0/rewards"] = np.zeros(3)
+        del file["data/demo_0/actions"]
+        file["data/demo_0/actions"] = np.zeros((3, 2))
     found = inspect_path(path)
     assert found.worst == "error" and found.skip == (0,) and found.lengths.tolist() == [0]
 

@@ -14,6 +14,7 @@ import torch
 import uva_agents as uva
 from tests.tiny import observation, tiny_bundle, tiny_dp_bundle, tiny_two_frame_bundle
 from uva_agents.agents.core import UVA
+from uva_agents.agents.observations import split
 from uva_agents.errors import InputError, UVAError
 from uva_agents.planners import SamplingPlanner
 
@@ -391,3 +392,57 @@ def test_seeds_are_integers_of_any_kind() -> None:
             world.rollout(obs, actions, seed=wrong)  # type: ignore[arg-type]
         with pytest.raises(InputError, match="seed must"):
             policy.reset(seed=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [[0, 1, 2], [np.nan, 0, 0], ["no", "", ""], [None] * 3, [True], np.ma.masked_all(3)])
+def test_beginnings_of_episodes_that_are_no_flags_are_named(value: Any) -> None:
+    policy, batch = UVA(tiny_bundle()).policy(), observation(0, batch=3)
+    with pytest.raises(InputError, match="episode_start"):
+        policy.predict(
+            batch, episode_start=np.ma.asarray(value) if isinstance(value, np.ma.MaskedArray) else np.array(value)
+        )
+    with pytest.raises(InputError, match="mask"):
+        policy.initial_state(3).restarted(value)
+    for same in ([True, False, False], np.array([1, 0, 0]), np.array([1.0, 0, 0])):
+        assert policy.initial_state(3, seed=0).restarted(same, [7, 7, 7]).rows[0].seed == 7  # type: ignore[arg-type]
+
+
+def test_switches_and_frames_are_not_guessed() -> None:
+    model = UVA(tiny_bundle())
+    obs, plans = observation(0), np.full((1, 16, 2), 300.0)
+    for value in ("no", None, 1, np.nan):
+        with pytest.raises(InputError, match="deterministic must be True or False"):
+            model.policy().predict(obs, deterministic=value)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="frames="):
+        model.world_model().rollout(obs, plans, frames=[True, False])
+    with pytest.raises(InputError, match="'agent_pos' must be numbers"):
+        model.policy().act({**obs, "agent_pos": np.array([True, False])})
+
+
+def test_what_is_masked_is_not_known() -> None:
+    """Under the mask are numbers that nobody has measured."""
+    model = UVA(tiny_bundle())
+    obs, plans = observation(0), np.full((1, 16, 2), 300.0)
+    frames = np.zeros((1, 4, 96, 96, 3), np.uint8)
+
+    def masked(value: Any) -> Any:
+        hidden = np.zeros(np.shape(value), bool)
+        hidden.reshape(-1)[0] = True
+        return np.ma.masked_array(value, hidden)
+
+    calls: dict[str, Callable[[], Any]] = {
+        "pixels": lambda: model.policy().act({**obs, "pixels": masked(obs["pixels"])}),
+        "agent_pos": lambda: model.policy().act({**obs, "agent_pos": masked(obs["agent_pos"])}),
+        "actions": lambda: model.world_model().rollout(obs, masked(plans)),
+        "frames": lambda: model.inverse_model().infer(masked(frames)),
+        "'x'": lambda: split({"x": masked(np.zeros(3))}),
+    }
+    for name, call in calls.items():
+        with pytest.raises(InputError, match=f"{name}.* masked values"):
+            call()
+    with pytest.raises(InputError, match="masked"):
+        model.inverse_model().infer([masked(frames[0, 0])] * 4)
+    shown = np.ma.masked_array(plans, np.zeros(plans.shape, bool))  # nothing is masked
+    np.testing.assert_array_equal(
+        model.world_model().rollout(obs, shown).frames, model.world_model().rollout(obs, plans).frames
+    )

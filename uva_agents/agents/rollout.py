@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from uva_agents.agents.arguments import integer
 from uva_agents.errors import InputError
 
 
@@ -117,8 +117,8 @@ def frame_indices(frames: Sequence[int] | None, count: int) -> list[int]:
     if frames is None:
         return list(range(count))
     try:
-        frames = [operator.index(i) for i in frames]
-    except TypeError as error:
+        frames = [integer(i, "a frame") for i in frames]
+    except (TypeError, InputError) as error:
         raise InputError(f"frames={frames!r} must be a sequence of integers, or None for all") from error
     wrong = [i for i in frames if not -count <= i < count]
     if wrong:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import numpy as np
 
 from uva_agents.agents.arguments import seed_of, whole
+from uva_agents.agents.observations import to_numpy
 from uva_agents.errors import InputError
 
 
@@ -62,9 +63,7 @@ class Rows(Generic[R]):
 
     def restarted(self, mask: np.ndarray, seeds: Sequence[int] | None = None) -> Self:
         """Rows where ``mask`` is true start a new episode; without ``seeds`` they continue from their own seed plus 1."""
-        mask = np.asarray(mask, dtype=bool).reshape(-1)
-        if len(mask) != len(self.rows):
-            raise InputError(f"mask has {len(mask)} entries for {len(self.rows)} environments")
+        mask = _flags(mask, "mask", len(self.rows))
         rows = list(self.rows)
         for i in np.flatnonzero(mask):
             if seeds is not None:
@@ -133,8 +132,22 @@ class StatefulAgent(Generic[S]):
             found = f"{len(state)} environments" if isinstance(state, self.state_type) else type(state).__name__
             raise InputError(f"state is for {found}, the observation has {n}; pass what predict returned")
         if episode_start is not None:
-            state = state.restarted(np.asarray(episode_start))
+            state = state.restarted(_flags(episode_start, "episode_start", n))
         return state
+
+
+def _flags(value: Any, name: str, n: int) -> np.ndarray:
+    """(n,) bool, from that or from the numbers 0 and 1.
+
+    Raises:
+        InputError: something else; text and NaN would count as true.
+    """
+    found = to_numpy(value, name).reshape(-1)
+    if len(found) != n:
+        raise InputError(f"{name} has {len(found)} entries for {n} environments")
+    if found.dtype.kind not in "biuf" or not np.isin(found, (0, 1)).all():
+        raise InputError(f"{name} must be ({n},) bool, got {value!r:.60}")
+    return found.astype(bool)
 
 
 def stream_seeds(seed: int | Sequence[int] | None, batch_size: int, fresh: Iterator[int]) -> list[int]:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from uva_agents.agents.arguments import flag
 from uva_agents.benchmarks.driver import Driver, Films
 from uva_agents.benchmarks.journal import Journal, check_journal
 from uva_agents.benchmarks.machine import hardware, versions
@@ -89,7 +90,7 @@ def evaluate(
         UnwrittenError: all episodes are done, and now the report cannot be written. It is the error's ``result``, and is saved
             elsewhere where that is possible; the journal is kept.
     """
-    rules = get_protocol(protocol)
+    rules, deterministic = get_protocol(protocol), flag(deterministic, "deterministic")
     if workers is not None:
         n_envs, vectorization = _check_workers(workers, n_envs), "async"
     _check_arguments(agent, n_episodes, n_envs, n_videos, video_dir)

@@ -268,7 +268,7 @@ class UVAFeatureVecEnv(VecEnvWrapper):
     def _features(self, observations: VecEnvObs, rows: list[int]) -> np.ndarray:
         """(len(rows), features); row k of the observations belongs to environment ``rows[k]``, whose memory goes on."""
         values = cast(Observations, observations)
-        (moment,) = self._layout.moments({k: np.asarray(values[k]) for k in self._layout.keys}, 1)
+        (moment,) = self._layout.moments({k: to_numpy(values[k], repr(k)) for k in self._layout.keys}, 1)
         frames = read(self.uva, moment)
         memories = [observe(self.uva, self._memories[i], frames, k) for k, i in enumerate(rows)]
         parts = []

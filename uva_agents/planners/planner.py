@@ -163,6 +163,7 @@ class Planner(StatefulAgent[PlannerState]):
         Returns:
             Actions (A,) or (n, A) in environment units inside ``action_space``, and the next state.
         """
+        deterministic = flag(deterministic, "deterministic")
         observations, batched = split(observation)
         n = len(observations)
         state = self._current(state, n, episode_start)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from uva_agents.agents.base import Observation
+from uva_agents.agents.observations import to_numpy
 from uva_agents.errors import InputError
 from uva_agents.realtime.numbers import as_numbers
 
@@ -154,7 +155,7 @@ def stack(observations: tuple[Observation, ...]) -> dict[str, Any]:
     """Observations with a leading time axis; text stays as the newest one says."""
     newest = observations[-1]
     return {
-        key: value if isinstance(value, str) else np.stack([np.asarray(obs[key]) for obs in observations])
+        key: value if isinstance(value, str) else np.stack([to_numpy(obs[key], repr(key)) for obs in observations])
         for key, value in newest.items()
     }
 

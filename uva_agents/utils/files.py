@@ -60,7 +60,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     Raises:
         MachineError: the folder above cannot be made or written, or the disk is full.
     """
-    path = Path(path)
+    path = Path(os.path.abspath(path))  # "." has no name
     check_folder_target(path.parent)
     try:
         hold = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))

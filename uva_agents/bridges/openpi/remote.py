@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from uva_agents.agents.arguments import flag
 from uva_agents.agents.observations import split, to_numpy
 from uva_agents.agents.stateful import StatefulAgent
 from uva_agents.bridges.openpi.connection import Connection
@@ -174,6 +175,7 @@ class RemotePolicy(StatefulAgent[RemoteState]):
             TypeError, KeyError, ValueError: naming what is wrong with observation or state; the server's words.
             RemotePolicyError, TimeoutError: it cannot be reached, failed, or did not answer in time.
         """
+        deterministic = flag(deterministic, "deterministic")
         observations, batched = split(observation)
         state = self._current(state, len(observations), episode_start)
         rows, actions = [], []

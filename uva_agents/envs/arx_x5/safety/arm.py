@@ -111,7 +111,9 @@ class SafeArm:
         self._health = Health(self._guarded, camera=camera, limits=limits, config=self.config)
         self._record = Record(log_file, now_s=driver.clock.now())
         self._lock = threading.RLock()
-        self._stiffening = threading.RLock()  # a limp arm is being held: closing waits for that. Taken before the other lock
+        self._stiffening = (
+            threading.RLock()
+        )  # a limp arm is being held: closing waits for that. Taken before the other lock
         self._era = 0  # counts what ends whatever the arm does: one who finds another number has been ended
         self._leaver: int | None = None  # the thread that closes the arm
         self._left = threading.Event()

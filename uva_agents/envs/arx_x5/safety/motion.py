@@ -281,7 +281,9 @@ class Motion:
                 late = True
         if mine != self._orders:
             self._lose()
-            raise DriverError("something else was asked for while a path was sent: nobody knows which of them the arm follows")
+            raise DriverError(
+                "something else was asked for while a path was sent: nobody knows which of them the arm follows"
+            )
         if late:
             self.follows, self._orders = Follows.PATH, since  # as if nothing had been sent
             return None
