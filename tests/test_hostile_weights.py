@@ -55,11 +55,11 @@ FIELDS: list[tuple[str, str, list[Any]]] = [
     ("uva", "normalizer.agent_pos.offset", [[float("inf"), 1.0], None, [1.0] * 7, 5]),
     ("uva", "normalizer.agent_pos", [None, {"scale": [1.0, 1.0]}, {"scale": [1.0, 1.0], "offset": [0.0, 0.0], "x": 1}]),
     ("uva", "interface", [None, [], "x", {}]),
-    ("uva", "interface.control_hz", [0, -1, "10", float("nan"), True, float("inf"), 10**400]),
+    ("uva", "interface.control_hz", [0, 1e-300, -1, "10", float("nan"), True, float("inf"), 10**400]),
     ("uva", "interface.execute", [True, 8.5, 0, 17, "8", None, 10**400]),
     ("uva", "interface.action_offset", [99, -1, 0.5]),
     ("uva", "interface.image_shape", [[0, 96], [96], [10**9, 96], "96", [96.0, 96.0]]),
-    ("uva", "interface.action_low", [[0.0], [float("nan"), 0.0], [600.0, 0.0], "x", ["a", "b"]]),
+    ("uva", "interface.action_low", [[0.0], [float("nan"), 0.0], [600.0, 0.0], [0.0, 512.0], [0.0, 511.99999999], "x", ["a", "b"]]),
     ("uva", "interface.action_pose", ["relative", "x", 1]),
     ("uva", "interface.proprio_key", [None, 3, "x" * 5000]),
     ("uva", "interface.point_keys", [["keypoints"], ["nothing"], "action", [3]]),
@@ -253,6 +253,13 @@ def test_a_changed_byte_is_seen_and_older_folders_load(whole: dict[str, Path], t
     plain = {k: v for k, v in json.loads(text).items() if k not in ("files", "checksum")}
     config.write_text(json.dumps(plain), encoding="utf-8")
     assert load_pair(folder).name == "tiny-pair"
+
+
+def test_a_configuration_that_an_editor_began_with_a_mark_is_read(whole: dict[str, Path], tmp_path: Path) -> None:
+    folder = edited(whole["uva"], tmp_path / "marked", lambda c: None)
+    config = folder / "config.json"
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
+    assert same(facts(load_uva(folder)), facts(load_uva(whole["uva"])))
 
 
 def test_a_header_that_names_a_tensor_twice_is_refused(whole: dict[str, Path], tmp_path: Path) -> None:

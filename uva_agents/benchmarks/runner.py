@@ -93,7 +93,7 @@ def evaluate(
     rules, deterministic = get_protocol(protocol), flag(deterministic, "deterministic")
     if workers is not None:
         n_envs, vectorization = _check_workers(workers, n_envs), "async"
-    _check_arguments(agent, n_episodes, n_envs, n_videos, video_dir)
+    _check_arguments(agent, n_episodes, seed, n_envs, n_videos, video_dir)
     where = find_environment(env_id, rules)
     env_id, kwargs = where.name, dict(env_kwargs or {})
     where.check(n_envs=n_envs, vectorization=vectorization, env_kwargs=kwargs, filmed=n_videos > 0)
@@ -199,7 +199,9 @@ def evaluate(
             slot.close()
 
 
-def _check_arguments(agent: Any, n_episodes: int, n_envs: int, n_videos: int, video_dir: str | Path | None) -> None:
+def _check_arguments(
+    agent: Any, n_episodes: int, seed: int, n_envs: int, n_videos: int, video_dir: str | Path | None
+) -> None:
     if not callable(getattr(agent, "predict", None)):
         raise NotAnAgentError(
             f"{type(agent).__name__} cannot be evaluated: it has no "
@@ -208,6 +210,8 @@ def _check_arguments(agent: Any, n_episodes: int, n_envs: int, n_videos: int, vi
     for name, value in (("n_episodes", n_episodes), ("n_envs", n_envs)):
         if value < 1:
             raise InputError(f"{name}={value}: at least 1 is needed")
+    if seed < 0:
+        raise InputError(f"seed={seed}: at least 0 is needed")
     if n_videos > 0 and video_dir is None:
         raise InputError(f"n_videos={n_videos} without video_dir: say where the files should go")
 

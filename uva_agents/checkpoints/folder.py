@@ -168,7 +168,7 @@ def read_config(folder: Path, kind: Kind | None = None) -> dict[str, Any]:
     """
     path = folder / "config.json"
     try:
-        text = read_regular_text(path, limit=_MAX_CONFIG)
+        text = read_regular_text(path, limit=_MAX_CONFIG).removeprefix("\ufeff")  # some editors begin with one
         config = json.loads(text, object_pairs_hook=_unique)
         config_checksum = _config_checksum(config) if isinstance(config, dict) else ""
     except DataError as error:

@@ -112,7 +112,7 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
         "wrist_shape": Range(1, 8192),
         "action_low": _ANY,
         "action_high": _ANY,
-        "control_hz": Range(0, 10_000, above=True),
+        "control_hz": Range(1e-3, 10_000),
         "execute": _NUMBERS,
         "action_offset": Range(0, 16),
     },
@@ -183,8 +183,11 @@ def check_together(
         if len(bounds) != size:
             raise WeightsError(f"{where}: interface.{name} has {len(bounds)} numbers, these actions have {size}")
     for i, (low, high) in enumerate(zip(spec.action_low, spec.action_high, strict=True)):
-        if not low <= high:
-            raise WeightsError(f"{where}: interface.action_low[{i}] is {low}, above action_high[{i}], which is {high}")
+        with np.errstate(over="ignore"):
+            some_room = np.float32(low) < np.float32(high)
+        if not some_room:  # clipped to a point, every action would be the same
+            how = "above" if low > high else "not below"
+            raise WeightsError(f"{where}: interface.action_low[{i}] is {low}, {how} action_high[{i}], which is {high}")
     if spec.action_pose is not None and network.action_dim != 10:
         raise WeightsError(
             f"{where}: interface.action_pose is {spec.action_pose!r}, which takes 10 numbers, not {network.action_dim}"
