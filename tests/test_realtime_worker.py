@@ -38,7 +38,7 @@ def free(worker, timeout_s=120.0):
 
 
 class Echo:
-    """Answers with what it saw; fails or hangs on demand, and at -3 waits for a file."""
+    """Answers with what it saw; fails or hangs on demand, and at -4 waits for a file."""
 
     def __init__(self, file=None):
         self.file = file
@@ -51,7 +51,7 @@ class Echo:
             raise NotFiniteError("head 'action'")
         if wish == -2:
             time.sleep(600)
-        while wish == -3 and not self.file.exists():
+        while wish == -4 and not self.file.exists():
             time.sleep(0.005)
         return np.full((4, 7), wish)
 
@@ -70,14 +70,14 @@ def test_asking_and_looking_for_an_answer_never_wait(kind, tmp_path):
     try:
         free(worker)
         # It cannot answer before it is told to below: whoever waited for it here would wait for ever.
-        worker.submit(job(0, -3.0))
+        worker.submit(job(0, -4.0))
         assert worker.busy and worker.poll() is None
         with pytest.raises(RuntimeError, match="busy"):
             worker.submit(job(1))
         (tmp_path / "answer").touch()
         reply = answer_of(worker)
         assert reply.error is None and reply.job.number == 0 and reply.seconds > 0
-        np.testing.assert_array_equal(reply.chunk, np.full((4, 7), -3.0))
+        np.testing.assert_array_equal(reply.chunk, np.full((4, 7), -4.0))
         free(worker)
         worker.submit(job(2, -1.0))
         reply = answer_of(worker)

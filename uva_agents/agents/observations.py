@@ -47,6 +47,11 @@ class Frames:
         return len(self.pixels)
 
 
+def is_masked(value: Any) -> bool:
+    """Whether some of its values are masked: the numbers under a mask mean nothing."""
+    return isinstance(value, np.ma.MaskedArray) and bool(np.any(getattr(value, "mask", False)))
+
+
 def to_numpy(value: Any, name: str = "the value") -> np.ndarray:
     """numpy view of an array, a torch tensor on any device, or nested lists.
 
@@ -54,7 +59,7 @@ def to_numpy(value: Any, name: str = "the value") -> np.ndarray:
         InputError: it is none of them, a ragged one, or one with masked values; the message has ``name``.
     """
     parts = value if isinstance(value, list | tuple) else (value,)
-    if any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts):
+    if any(is_masked(part) for part in parts):
         raise InputError(f"{name} has masked values, which are not known: fill or drop them (numpy.ma.filled)")
     try:
         if hasattr(value, "detach"):

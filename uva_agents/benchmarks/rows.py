@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from uva_agents.agents.observations import is_masked
 from uva_agents.errors import InputError, NotFiniteError
 
 
@@ -89,7 +90,7 @@ class Rows:
         except (Exception, SystemExit) as error:
             error.add_note(FAILED_IN_PREDICT)
             raise
-        if isinstance(actions, np.ma.MaskedArray) and np.ma.is_masked(actions):
+        if is_masked(actions):
             raise InputError("predict() returned a masked array: what is masked is no action")
         return np.asarray(actions), state
 

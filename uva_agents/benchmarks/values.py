@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from uva_agents.agents.observations import is_masked
 from uva_agents.errors import InputError
 
 
@@ -46,13 +47,13 @@ def require_known(observation: Any, what: str = "the observation") -> None:
     if isinstance(observation, Mapping):
         for key, value in observation.items():
             require_known(value, f"observation[{key!r}]")
-    elif isinstance(observation, np.ma.MaskedArray) and np.ma.is_masked(observation):
+    elif is_masked(observation):
         raise InputError(f"it gave masked values as {what}")
 
 
 def _single(value: Any) -> np.ndarray | None:
     """An array () of what is one thing."""
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    if is_masked(value):
         return None
     try:
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
