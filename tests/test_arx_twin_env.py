@@ -161,10 +161,13 @@ def test_a_restored_state_goes_on_bit_for_bit_in_another_environment_too(realism
 
 
 @pytest.mark.parametrize(
-    "other, differs",
+    ("other", "differs"),
     [
         ({"control_hz": 5}, "control_hz=20.0 there and 5.0 here"),
-        ({"safety": SafetyConfig(speed=0.02, joint_speed=0.1)}, "safety.joint_speed=1.5 there and 0.1 here; safety.speed="),
+        (
+            {"safety": SafetyConfig(speed=0.02, joint_speed=0.1)},
+            "safety.joint_speed=1.5 there and 0.1 here; safety.speed=",
+        ),
         ({"safety": SafetyConfig(box_max=(0.5, 0.35, 0.5))}, "safety.box_max="),
     ],
 )

@@ -111,7 +111,9 @@ class SafeArm:
         self._health = Health(self._guarded, camera=camera, limits=limits, config=self.config)
         self._record = Record(log_file, now_s=driver.clock.now())
         self._lock = threading.RLock()
-        self._stiffening = threading.RLock()  # a limp arm is being held: closing waits for that. Taken before the other lock
+        self._stiffening = (
+            threading.RLock()
+        )  # a limp arm is being held: closing waits for that. Taken before the other lock
         self._era = 0  # counts what ends whatever the arm does: one who finds another number has been ended
         self._leaver: int | None = None  # the thread that closes the arm
         self._left = threading.Event()
@@ -394,11 +396,14 @@ class SafeArm:
     def _look(self, now: float) -> None:
         follows = self._mode is not Mode.LIMP and self._motion.known and not self.config.dry_run
         try:
-            problem = self._health.problem(now, self._motion.where() if follows else None)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is measured may be any number
+                problem = self._health.problem(now, self._motion.where() if follows else None)
         except Exception as error:  # a bug, and no reason to let the arm go on unseen
             problem = Problem(Kind.DRIVER, f"looking at the arm failed: {type(error).__name__}: {error}")
         if self._watch is not None and not self._watch.alive:
-            problem = Problem(Kind.WATCHDOG, "nobody watches the arm any more: its thread has ended; close() and begin anew")
+            problem = Problem(
+                Kind.WATCHDOG, "nobody watches the arm any more: its thread has ended; close() and begin anew"
+            )
         if problem is not None and (self._problem is None or problem.kind is not self._problem.kind):
             self._note(problem.kind, problem.detail)
             self._problem_since = now
@@ -418,7 +423,8 @@ class SafeArm:
                 try:
                     self._ready()
                     self._check_era(era)
-                    waypoints, notes = self._motion.follow(self._first(read))
+                    with np.errstate(over="ignore", invalid="ignore"):  # what is asked for may be any number
+                        waypoints, notes = self._motion.follow(self._first(read))
                     self._check_era(era)
                 finally:
                     self._sink_again(era)

@@ -74,7 +74,9 @@ class WatchThread:
             try:
                 self._look()
                 said = ""
-            except BaseException as error:  # also SystemExit and asyncio.CancelledError: nobody ends this thread with one
+            except (
+                BaseException
+            ) as error:  # also SystemExit and asyncio.CancelledError: nobody ends this thread with one
                 what = f"{type(error).__name__}: {error}"
                 if what != said:
                     said = what
