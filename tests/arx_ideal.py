@@ -52,10 +52,11 @@ class IdealDriver:
         if not self.connected:
             raise DriverError("not connected")
         now = self.clock.now()
-        row, before = self.where(now), self.where(now - 1e-3)
+        then = now - self.stamp_late_s
+        row, before = self.where(then), self.where(then - 1e-3)
         vel = (row - before) / 1e-3
         return ArmState(
-            now + self.stamp_late_s,
+            now,
             row[:6],
             vel[:6],
             np.zeros(6),

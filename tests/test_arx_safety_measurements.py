@@ -98,7 +98,7 @@ def test_a_picture_found_fresh_before_the_clock_was_set_back_is_looked_at_again(
 
 
 def test_a_measurement_from_the_future_is_not_the_newest_for_ever():
-    _, driver = moving()
+    _arm, driver = moving()
     history, state = StateHistory(), driver.state()
     history.add(replace(state, time_s=state.time_s + 1000))
     history.add(state)

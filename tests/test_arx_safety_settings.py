@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,11 +17,14 @@ from tests.arx_arm import (
     KINEMATICS,
     WritingArm,
     moving,
+    safe_arm,
     sleep,
 )
 from uva_agents.envs.arx_x5.env import ArxX5Env
+from uva_agents.envs.arx_x5.interface import Waypoint
 from uva_agents.envs.arx_x5.lerobot_robot import ArxX5Robot, ArxX5RobotConfig
 from uva_agents.envs.arx_x5.limits import X5
+from uva_agents.envs.arx_x5.options import check_rate
 from uva_agents.envs.arx_x5.rig import Latencies
 from uva_agents.envs.arx_x5.safety import EStop, Mode, SafeArm, SafetyConfig
 from uva_agents.envs.arx_x5.safety.frames import ToolFrames
@@ -220,3 +224,50 @@ def test_the_stop_may_be_pressed_from_another_thread():
     thread.join()
     sleep(arm, 0.05)
     assert arm.mode is Mode.HOLDING and arm.stop.reason == "a thread"
+
+
+def test_a_speed_that_no_arm_has_is_named_before_what_follows_from_it():
+    with pytest.raises(InputError, match=r"^speed=9 is more than an arm is made for: at most 0\.6"):
+        SafetyConfig(speed=9)
+    with pytest.raises(InputError, match=r"^speed=1e\+300 is more than"):
+        SafetyConfig(speed=1e300)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
+def test_quotes_are_not_to_be_left_away_from_what_is_no_number(text):
+    with pytest.raises(InputError, match=r"must be a number, not str$"):
+        check_rate(text)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"task": "Cup"}, {"driver": "sim", "model": "x5"}, {"driver": "arx5"}, {"driver": "arx5", "model": "X5"},
+        {"image_mask": np.zeros((3, 3), bool)}, {"image_mask": np.zeros((224, 224))}, {"tool_frame": "x"}, {"action_mode": "x"},
+    ],
+)  # fmt: skip
+def test_options_that_make_no_sense_are_an_input_error(wrong):
+    with pytest.raises(InputError):
+        ArxX5Env(**wrong)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("huge", [1e300, -1e308])
+def test_a_huge_number_is_said_shortly_and_warns_of_nothing(huge):
+    arm, driver = safe_arm()
+    commands = [
+        lambda now: arm.command_joints([Waypoint(now + 0.1, np.full(6, huge), huge)]),
+        lambda now: arm.command_joints([Waypoint(abs(huge), np.zeros(6), 0.05)]),
+        lambda now: arm.command_joints([Waypoint(-abs(huge), np.zeros(6), 0.05)]),
+        lambda now: arm.command_poses([now + 0.1], [np.full(6, huge)], [huge]),
+        lambda now: arm.command_poses([-abs(huge), abs(huge)], [np.full(6, huge)] * 2, [huge] * 2),
+    ]
+    for command in commands:
+        for found in command(arm.clock.now()).interventions:
+            assert len(found.detail) < 200, found.detail
+    state = driver.state()
+    for name, value in (("joint_pos", np.full(6, huge)), ("joint_torque", np.full(6, huge)), ("time_s", huge)):
+        driver.state = lambda name=name, value=value: replace(state, **{name: value})
+        arm.tick()
+        assert all(len(found.detail) < 200 for found in arm.take_interventions())
+    arm.close()

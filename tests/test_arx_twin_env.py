@@ -161,7 +161,7 @@ def test_a_restored_state_goes_on_bit_for_bit_in_another_environment_too(realism
 
 
 @pytest.mark.parametrize(
-    "other, differs",
+    ("other", "differs"),
     [
         ({"control_hz": 5}, "control_hz=20.0 there and 5.0 here"),
         (

@@ -60,6 +60,7 @@ def test_where_nothing_is_set_what_is_installed_draws(settings, installed, choic
         ({"MUJOCO_GL": "off"}, "MUJOCO_GL is 'off'.*installed here: egl.*Unset MUJOCO_GL"),
         ({"MUJOCO_GL": "Disabled"}, "MUJOCO_GL is 'disabled'"),
         ({"MUJOCO_GL": "0"}, "MUJOCO_GL is '0'"),
+        ({"PYOPENGL_PLATFORM": "GLX"}, "PYOPENGL_PLATFORM=GLX does not go with MUJOCO_GL=egl: unset PYOPENGL_PLATFORM"),
         ({"PYOPENGL_PLATFORM": "glx"}, "PYOPENGL_PLATFORM=glx does not go with MUJOCO_GL=egl: unset PYOPENGL_PLATFORM"),
         ({"MUJOCO_GL": "glfw"}, "MUJOCO_GL='glfw' opens a window, and there is no display.*set it to egl"),
         ({"MUJOCO_GL": "glx"}, "DISPLAY is not set"),
@@ -81,6 +82,8 @@ def test_what_cannot_draw_is_named_with_the_fix(settings, variables, message):
         ({"CUDA_VISIBLE_DEVICES": "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"}, [0, 1, 2]),
         ({"CUDA_VISIBLE_DEVICES": "2,1"}, [2, 0, 1]),
         ({"CUDA_VISIBLE_DEVICES": "2", "MUJOCO_EGL_DEVICE_ID": "1"}, [1]),
+        ({"MUJOCO_EGL_DEVICE_ID": ""}, [0, 1, 2]),
+        ({"MUJOCO_EGL_DEVICE_ID": " "}, [0, 1, 2]),
     ],
 )
 def test_what_cuda_sees_never_keeps_from_drawing(settings, variables, devices):
@@ -88,7 +91,7 @@ def test_what_cuda_sees_never_keeps_from_drawing(settings, variables, devices):
     assert gl._wanted(3) == devices
 
 
-@pytest.mark.parametrize("number", ["3", "-1", "abc", "", "0,1"])
+@pytest.mark.parametrize("number", ["3", "-1", "abc", "0,1"])
 def test_a_device_that_there_is_not_is_named(settings, number):
     settings(MUJOCO_EGL_DEVICE_ID=number)
     with pytest.raises(MachineError, match=f"MUJOCO_EGL_DEVICE_ID={number!r}: this machine has the EGL devices 0 to 2"):

@@ -141,6 +141,10 @@ def as_numbers(action: Any, name: str) -> np.ndarray:
     Raises:
         InputError: it is made of something else: None, text, a dict, lists of unequal lengths, bools.
     """
+    if isinstance(action, np.ma.MaskedArray):
+        raise WrongTypeError(
+            f"{name} takes an action as an array of numbers, got a masked array: fill it, with filled()"
+        )
     try:
         value = np.asarray(action)
     except (TypeError, ValueError, RuntimeError) as error:

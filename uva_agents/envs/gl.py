@@ -109,10 +109,13 @@ def _check_choice(choice: str, needed_by: str) -> None:
             f"{needed_by} cannot draw: MUJOCO_GL is {choice!r} ({_there()}). Unset MUJOCO_GL, and if nothing is installed: "
             f"{_INSTALL['egl']}; or make the environment with render_observations=False and call nothing that draws"
         )
-    platform = os.environ.get("PYOPENGL_PLATFORM", "").lower()
+    asked = os.environ.get("PYOPENGL_PLATFORM", "")
+    platform = asked.lower().strip()
+    if choice in _HEADLESS and platform == choice != asked and "OpenGL" not in sys.modules:
+        os.environ["PYOPENGL_PLATFORM"] = choice  # MuJoCo takes capitals, PyOpenGL does not, and blames something else
     if choice in _HEADLESS and platform not in ("", choice):
         raise MachineError(
-            f"{needed_by} cannot draw: PYOPENGL_PLATFORM={platform} does not go with MUJOCO_GL={choice}: unset PYOPENGL_PLATFORM"
+            f"{needed_by} cannot draw: PYOPENGL_PLATFORM={asked} does not go with MUJOCO_GL={choice}: unset PYOPENGL_PLATFORM"
         )
     if choice in WINDOW and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise MachineError(
@@ -160,7 +163,7 @@ def _wanted(n: int) -> list[int]:
         MachineError: the device that ``MUJOCO_EGL_DEVICE_ID`` asks for is none.
     """
     asked = os.environ.get("MUJOCO_EGL_DEVICE_ID")
-    if asked is not None:
+    if asked is not None and asked.strip():
         if not (asked.strip().isdecimal() and int(asked) < n):
             raise MachineError(
                 f"MUJOCO_EGL_DEVICE_ID={asked!r}: this machine has the EGL devices 0 to {n - 1}; set it to one of them, or unset it"

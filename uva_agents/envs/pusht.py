@@ -318,22 +318,43 @@ def checked_start(value: Any, what: str = "reset_to_state") -> Start:
     start = as_array(value)
     if start.shape != (5,) or not np.isfinite(start).all():
         raise InputError(
-            f"{what} takes five finite numbers [agent_x, agent_y, block_x, block_y, block_angle], "
-            f"got shape {start.shape}: {value!r}"
+            f"{what} takes five finite numbers [agent_x, agent_y, block_x, block_y, block_angle], got {given(value)}"
         )
     if (start[:4] < 0).any() or (start[:4] > SIZE).any():
         raise InputError(f"{what}: positions are in [0, {SIZE:.0f}] pixels, got {start[:4].tolist()}")
+    check_angle(start[4], what)
     agent_x, agent_y, block_x, block_y, angle = start.tolist()
     return agent_x, agent_y, block_x, block_y, angle
 
 
 def as_array(value: Any) -> np.ndarray:
     """float64; empty for what is made of anything but numbers."""
+    if isinstance(value, np.ma.MaskedArray):
+        return np.zeros(0)
     try:
         found = np.asarray(value)
     except (TypeError, ValueError, RuntimeError):
         return np.zeros(0)
     return found.astype(np.float64) if found.dtype.kind in "fiu" else np.zeros(0)
+
+
+def given(value: Any) -> str:
+    """What was given in the place of numbers, for a message."""
+    found = as_array(value)
+    if found.size:
+        return f"shape {found.shape}: {value!r}"
+    kind = f" of {value.dtype}" if isinstance(value, np.ndarray) else ""
+    return f"shape {np.shape(value) if isinstance(value, np.ndarray) else found.shape}, {type(value).__name__}{kind}: {value!r}"
+
+
+def check_angle(angle: float, what: str) -> None:
+    """That an angle is one that a state may hold.
+
+    Raises:
+        InputError: it is not.
+    """
+    if abs(angle) > states.MOST:
+        raise InputError(f"{what}: an angle is from {-states.MOST:g} to {states.MOST:g} rad, got {angle:g}")
 
 
 def _checked_action(action: Any) -> _Pair:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from uva_agents.envs.pusht import Pose, PushTEnv, PushTState, ResetOptions, as_array
+from uva_agents.envs.pusht import Pose, PushTEnv, PushTState, ResetOptions, as_array, check_angle, given
 from uva_agents.errors import InputError
 
 REACH = 100.0
@@ -73,8 +73,9 @@ def checked_goal(value: Any) -> Pose:
     """
     goal = as_array(value)
     if goal.shape != (3,) or not np.isfinite(goal).all():
-        raise InputError(f"a goal_pose is three finite numbers (x, y, angle), got shape {goal.shape}: {value!r}")
+        raise InputError(f"a goal_pose is three finite numbers (x, y, angle), got {given(value)}")
     x, y, angle = goal.tolist()
+    check_angle(angle, "goal_pose")
     cos, sin = math.cos(angle), math.sin(angle)
     corners = _CORNERS @ np.array([[cos, sin], [-sin, cos]]) + (x, y)
     if corners.min() < _WALLS[0] or corners.max() > _WALLS[1]:

@@ -23,6 +23,8 @@ from uva_agents.errors import InputError
 
 VERSION = 1
 """Of the format of states."""
+MOST = 1e9
+"""No number in a state is larger, unless something else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def check(
         raise InputError(_damaged(environment, "its checksum is another"))
 
 
-def numbers(value: Any, what: str, *, size: int | None = None, low: float = -1e9, high: float = 1e9) -> None:
+def numbers(value: Any, what: str, *, size: int | None = None, low: float = -MOST, high: float = MOST) -> None:
     """That ``value`` is ``size`` numbers within [``low``, ``high``].
 
     A checksum says that nothing changed since a state was saved, not that it was good then.

@@ -16,6 +16,7 @@ from uva_agents.envs.arx_x5.interface import N_JOINTS, ArmState
 from uva_agents.envs.arx_x5.kinematics import rotation_vector
 from uva_agents.envs.arx_x5.poses import matrix_from_vector, pose_of, rotation_of, tool_axes, vector_near
 from uva_agents.envs.robosuite_actions import matrix_from_rows
+from uva_agents.errors import InputError
 
 ACTIONS = {
     "absolute": "(10,), position 3, rotation rows 6, opening of the gripper 1",
@@ -66,7 +67,7 @@ class ActionCodec:
         gripper_width: largest opening, metres.
 
     Raises:
-        ValueError: an unknown mode or frame.
+        InputError: an unknown mode or frame.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class ActionCodec:
         gripper_width: float,
     ) -> None:
         if mode not in ACTIONS:
-            raise ValueError(f"action_mode={mode!r} is unknown: pass one of {', '.join(map(repr, ACTIONS))}")
+            raise InputError(f"action_mode={mode!r} is unknown: pass one of {', '.join(map(repr, ACTIONS))}")
         self.mode = mode
         self._axes = tool_axes(tool_frame)
         # With the SDK's axes the home pose has no turn, and every rotation the shorter vector.
@@ -101,7 +102,7 @@ class ActionCodec:
         """One action (A,), or a chunk (T, A), as float64 (T, A). Neither range nor NaN is looked at.
 
         Raises:
-            ValueError: the shape is that of another mode, or of a chunk where one action is wanted, or the reverse.
+            InputError: the shape is that of another mode, or of a chunk where one action is wanted, or the reverse.
         """
         value = np.asarray(actions, dtype=np.float64)
         size = self.space.shape
@@ -119,13 +120,13 @@ class ActionCodec:
             others = [mode for mode, what in ACTIONS.items() if what.startswith(f"({value.shape[-1]},)")]
             if others and self.mode not in others:
                 hint = f"; make the environment with action_mode={' or '.join(map(repr, others))} for this one"
-        raise ValueError(f"ArxX5 takes {wanted} {ACTIONS[self.mode]}, got {value.shape}{hint}")
+        raise InputError(f"ArxX5 takes {wanted} {ACTIONS[self.mode]}, got {value.shape}{hint}")
 
     def targets(self, actions: np.ndarray, now: ArmState) -> Targets:
         """What a chunk (T, A) asks for, where relative actions start from the tool's pose in ``now``. NaN stays NaN.
 
         Raises:
-            ValueError: the six numbers of a rotation mean none.
+            InputError: the six numbers of a rotation mean none.
         """
         grippers = actions[:, -1]
         if self.mode == "joints":

@@ -13,6 +13,7 @@ from uva_agents.envs.arx_x5.rig import LastSeen, Latencies, Rig
 from uva_agents.envs.arx_x5.safety import SafeArm, SafetyConfig
 from uva_agents.envs.arx_x5.safety.simulated import SimulatedSafeArm
 from uva_agents.envs.arx_x5.safety.watch import runs_by_itself
+from uva_agents.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +22,12 @@ def checked_model(model: str | None, driver: str | Driver) -> str:
     """The arm's model, with a default only where nothing can break.
 
     Raises:
-        ValueError: it is not said and cannot be known, or unknown.
+        InputError: it is not said and cannot be known, or unknown.
     """
     if model is None:
         model = "X5" if driver == "sim" else getattr(driver, "model", None)
     if not isinstance(model, str):
-        raise ValueError(
+        raise InputError(
             f"say which model the arm is: model= one of {', '.join(map(repr, MODELS))}. Another model's motors answer differently, "
             "so there is no default"
         )
@@ -55,7 +56,7 @@ def assemble(
         watching: more for :class:`SafeArm`: ``stop``, ``log_file``.
 
     Raises:
-        ValueError: the limits allow more than the model can do.
+        InputError: the limits allow more than the model can do.
     """
     kinematics = X5Kinematics(model)
     by_itself = runs_by_itself(driver.clock)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from uva_agents.envs.arx_x5.interface import Clock, DriverError, Frame
+from uva_agents.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class ThreadedCamera:
         stale_s: float = 0.5,
     ) -> None:
         if not 0 <= latency_s <= 2 or stale_s <= 0:
-            raise ValueError(f"latency_s={latency_s} must be 0 to 2 s, stale_s={stale_s} positive")
+            raise InputError(f"latency_s={latency_s} must be 0 to 2 s, stale_s={stale_s} positive")
         self._open, self._clock, self.name = open_capture, clock, name
         self._size, self._latency_s, self._stale_s = size, latency_s, stale_s
         self._lock = threading.Lock()

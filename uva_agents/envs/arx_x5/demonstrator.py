@@ -10,6 +10,7 @@ import numpy as np
 
 from uva_agents.envs.arx_x5.tasks import CupOnSaucer, Reach, Task
 from uva_agents.envs.arx_x5.twin.model import SAUCER_HEIGHT
+from uva_agents.errors import InputError
 
 _PITCH = 1.05
 """rad below the horizontal: so the palm stays above the cup, and the fingertips above the table."""
@@ -46,12 +47,12 @@ class Demonstrator:
         rate_hz: control steps per second.
 
     Raises:
-        ValueError: it knows no way to do this task.
+        InputError: it knows no way to do this task.
     """
 
     def __init__(self, task: Task, *, rate_hz: float) -> None:
         if not isinstance(task, Reach | CupOnSaucer):
-            raise ValueError(f"no demonstrator for the task {task.name!r}")
+            raise InputError(f"no demonstrator for the task {task.name!r}")
         self._task, self._dt = task, 1.0 / rate_hz
         self._driver = task.driver
         self._kinematics = task.driver.kinematics

@@ -436,7 +436,8 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
         The step limit of ``gymnasium.make`` is a wrapper and keeps its own count; so does ``info["timing"]``.
 
         Raises:
-            InputError: ``state`` is no state, of another task, arm, version, rate or limits, or was changed; nothing has happened then.
+            InputError: ``state`` is no state, of another task, arm, version, rate or limits, or was
+                changed; nothing has happened then.
             RuntimeError: as :meth:`get_state`.
         """
         self._require_open("set_state()")

@@ -22,6 +22,7 @@ from uva_agents.envs.arx_x5.observing import picture
 from uva_agents.envs.arx_x5.options import MADE_WITH, check_driver, check_rate, check_setup
 from uva_agents.envs.arx_x5.rig import Latencies, Rig
 from uva_agents.envs.arx_x5.safety import Intervention, SafetyConfig
+from uva_agents.errors import InputError
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "wrist_rotate")
 """Joints 1 to 6, by the names of LeRobot's plug-in for this arm: recorded datasets of both fit together."""
@@ -228,7 +229,7 @@ class ArxX5Robot:
             The same keys with what was really sent: where the arm is, if nothing was. :attr:`interventions` says why it differs.
 
         Raises:
-            ValueError: keys are missing, or unknown.
+            InputError: keys are missing, or unknown.
             DriverError: not connected, or the arm does not answer.
         """
         rig = self._connected("send_action()")
@@ -238,7 +239,7 @@ class ArxX5Robot:
             wrong = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has the unknown {', '.join(unknown)}"] * bool(
                 unknown
             )
-            raise ValueError(f"the action {' and '.join(wrong)}: its keys are those of action_features")
+            raise InputError(f"the action {' and '.join(wrong)}: its keys are those of action_features")
         row = np.array([float(action[key]) for key in keys])
         values, gripper = row[None, :6], row[6:]
         targets = Targets(values, None, gripper) if self.config.cartesian else Targets(None, values, gripper)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uva_agents.errors import InputError
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArmLimits:
@@ -101,11 +103,11 @@ def arm_limits(model: str) -> ArmLimits:
     """Limits by the model's name in the SDK, ``"X5"`` or ``"X5_umi"``.
 
     Raises:
-        ValueError: no such model here. A wrong one is dangerous: motors of other models answer differently.
+        InputError: no such model here. A wrong one is dangerous: motors of other models answer differently.
     """
     try:
         return _MODELS[model]
     except (KeyError, TypeError):
         close = difflib.get_close_matches(str(model), MODELS, n=1, cutoff=0.3)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"model must be one of {', '.join(map(repr, MODELS))}, not {model!r}{hint}") from None
+        raise InputError(f"model must be one of {', '.join(map(repr, MODELS))}, not {model!r}{hint}") from None

@@ -11,6 +11,7 @@ import numpy as np
 from uva_agents.envs.arx_x5.actions import LONGEST_TURN, ActionCodec
 from uva_agents.envs.arx_x5.interface import N_JOINTS
 from uva_agents.envs.arx_x5.rig import Look
+from uva_agents.errors import InputError
 
 WRIST, OUTSIDE = "pixels", "pixels_outside"
 """Keys of the cameras."""
@@ -32,7 +33,7 @@ class ObservationSettings:
         mask: bool (height, width), black where true; ``None`` for the whole picture.
 
     Raises:
-        ValueError: a mask of another size.
+        InputError: a mask of another size.
     """
 
     image_size: tuple[int, int]
@@ -43,7 +44,7 @@ class ObservationSettings:
 
     def __post_init__(self) -> None:
         if self.mask is not None and (self.mask.shape != self.image_size or self.mask.dtype != bool):
-            raise ValueError(
+            raise InputError(
                 f"image_mask must be bool {self.image_size}, the size of the pictures; got {self.mask.dtype} {self.mask.shape}"
             )
 

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from uva_agents.envs.arx_x5.kinematics import matrix_from_pose, pose_from_matrix, rotation_vector
+from uva_agents.errors import InputError
 
 _TOOL_AXES = {
     "sdk": np.eye(3),
@@ -24,10 +25,10 @@ def tool_axes(frame: str) -> np.ndarray:
     """(3, 3): one of :data:`TOOL_FRAMES` seen from the SDK's tool frame.
 
     Raises:
-        ValueError: no such frame.
+        InputError: no such frame.
     """
     if frame not in _TOOL_AXES:
-        raise ValueError(f"tool_frame={frame!r} is unknown: pass one of {', '.join(map(repr, TOOL_FRAMES))}")
+        raise InputError(f"tool_frame={frame!r} is unknown: pass one of {', '.join(map(repr, TOOL_FRAMES))}")
     return _TOOL_AXES[frame]
 
 

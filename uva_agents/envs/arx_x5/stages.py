@@ -21,6 +21,7 @@ from uva_agents.envs.arx_x5.sdk_driver import DriverOptions, SdkDriver
 from uva_agents.envs.arx_x5.tasks import Task, make_task
 from uva_agents.envs.arx_x5.twin.camera import TwinCamera
 from uva_agents.envs.arx_x5.twin.model import CAMERAS
+from uva_agents.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +184,7 @@ def open_stage(
         options: more for :func:`~uva_agents.envs.arx_x5.drivers.make_driver`.
 
     Raises:
-        ValueError: options that do not go together.
+        InputError: options that do not go together.
         DriverError: no arm answers.
     """
     given = {key: camera for key, camera in cameras.items() if camera is not None}
@@ -196,7 +197,7 @@ def open_stage(
         latencies = replace(latencies, state_s=0.0)  # the driver has taken it off
         return TwinStage(made, task or "cup", cameras=own | given, latencies=latencies, **rest)
     if task is not None:
-        raise ValueError(f"task={task!r} is one of the twin's; with an arm, give success= to say when it is done")
+        raise InputError(f"task={task!r} is one of the twin's; with an arm, give success= to say when it is done")
     if isinstance(driver, str):
         if latencies is None:
             log.warning("latencies were not given and are not compensated: measure them as docs/arx_x5.md says")
@@ -204,7 +205,7 @@ def open_stage(
             latencies = replace(latencies, state_s=0.0)
     missing = [key for key in needed if key not in given]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"there is no camera for {' and '.join(missing)}: give camera= and outside_camera=, or pass render_observations=False"
         )
     rig = assemble(made, cameras=given, latencies=latencies, **rest)

@@ -11,6 +11,7 @@ import numpy as np
 
 from uva_agents.envs.arx_x5.drivers import TwinDriver
 from uva_agents.envs.arx_x5.twin.model import BLOCK_SIDE, CUP_HEIGHT, SAUCER_HEIGHT
+from uva_agents.errors import InputError
 
 START_POSE = (0.30, 0.0, 0.22, 0.0, 0.9, 0.0)
 """Of the tool: over the table, the wrist camera looking at where things are."""
@@ -123,14 +124,14 @@ def make_task(name: str, driver: TwinDriver) -> Task:
     """``"reach"`` or ``"cup"``, on that twin.
 
     Raises:
-        ValueError: no such task.
+        InputError: no such task.
     """
     try:
         return _TASKS[name](driver)
     except (KeyError, TypeError):
         close = difflib.get_close_matches(str(name), TASKS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"task must be one of {', '.join(map(repr, TASKS))}, not {name!r}{hint}") from None
+        raise InputError(f"task must be one of {', '.join(map(repr, TASKS))}, not {name!r}{hint}") from None
 
 
 def _start(driver: TwinDriver, rng: np.random.Generator) -> np.ndarray:

@@ -396,7 +396,8 @@ class SafeArm:
     def _look(self, now: float) -> None:
         follows = self._mode is not Mode.LIMP and self._motion.known and not self.config.dry_run
         try:
-            problem = self._health.problem(now, self._motion.where() if follows else None)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is measured may be any number
+                problem = self._health.problem(now, self._motion.where() if follows else None)
         except Exception as error:  # a bug, and no reason to let the arm go on unseen
             problem = Problem(Kind.DRIVER, f"looking at the arm failed: {type(error).__name__}: {error}")
         if self._watch is not None and not self._watch.alive:
@@ -422,7 +423,8 @@ class SafeArm:
                 try:
                     self._ready()
                     self._check_era(era)
-                    waypoints, notes = self._motion.follow(self._first(read))
+                    with np.errstate(over="ignore", invalid="ignore"):  # what is asked for may be any number
+                        waypoints, notes = self._motion.follow(self._first(read))
                     self._check_era(era)
                 finally:
                     self._sink_again(era)

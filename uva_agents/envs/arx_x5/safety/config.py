@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from uva_agents.envs.arx_x5.checks import flag, number, short
-from uva_agents.envs.arx_x5.limits import ArmLimits
+from uva_agents.envs.arx_x5.limits import MODELS, ArmLimits, arm_limits
 from uva_agents.errors import InputError
 
 _MOST_STEPS = 10**9
@@ -92,6 +92,8 @@ class SafetyConfig:
         _numbers(self)
         _workspace(self)
         if self.watchdog_s < self.stop_s + 4 * self.period_s + self.lead_s:
+            _possible(self)  # or a longer watchdog would be the next mistake
+        if self.watchdog_s < self.stop_s + 4 * self.period_s + self.lead_s:
             raise InputError(
                 f"watchdog_s={self.watchdog_s} leaves no time to move: braking alone takes {self.stop_s:.2f} s at these speeds "
                 "and accelerations; make it longer, or the accelerations higher"
@@ -127,7 +129,7 @@ class SafetyConfig:
             ("gripper_max", width if self.gripper_max is None else self.gripper_max, width),
         ):
             if value > most:
-                raise InputError(f"{name}={value} is more than the {limits.model} is made for: at most {most}")
+                raise InputError(f"{name}={value:.4g} is more than the {limits.model} is made for: at most {most}")
         room = float((limits.joint_pos_max - limits.joint_pos_min).min()) / 2
         if self.joint_margin >= room:
             raise InputError(f"joint_margin={self.joint_margin} leaves no joint any room: less than {room:.2f} rad")
@@ -164,6 +166,18 @@ def _numbers(config: SafetyConfig) -> None:
         least, most = _RANGES.get(field.name, (0.0, math.inf))
         if not least <= value <= most:
             raise InputError(f"{field.name}={value} must be between {least:g} and {most:g} s")
+
+
+def _possible(config: SafetyConfig) -> None:
+    """That at least one arm can do this, where a message of something else would lead astray."""
+    models = [arm_limits(name) for name in MODELS]
+    for name, most in (
+        ("joint_speed", max(float(limits.joint_vel_max.min()) for limits in models)),
+        ("speed", max(limits.eef_vel_max for limits in models)),
+        ("turn", max(limits.eef_turn_max for limits in models)),
+    ):
+        if getattr(config, name) > most:
+            raise InputError(f"{name}={getattr(config, name):.4g} is more than an arm is made for: at most {most}")
 
 
 def _workspace(config: SafetyConfig) -> None:

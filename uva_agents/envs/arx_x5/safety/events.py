@@ -85,6 +85,11 @@ def numbers(values: Sequence[float] | np.ndarray, gripper: float | None = None) 
     return row if gripper is None else (*row, float(gripper))
 
 
+def said(value: float, digits: int = 3) -> str:
+    """A number in a message: one of three hundred digits says nothing."""
+    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.4g}"
+
+
 class Record:
     """Interventions as log messages, as lines of JSON in a file that is complete after every line, and for who commands the arm.
 

@@ -46,8 +46,9 @@ class Guarded:
             raise DriverError(f"the driver's state is no measurement: {error}") from error
         if all(_is_row(values[name]) for name in _ROWS) and all(type(values[name]) is float for name in _NUMBERS):
             return state
-        rows = {name: _reals(name, values[name], (N_JOINTS,)) for name in _ROWS}
-        return ArmState(**rows, **{name: float(_reals(name, values[name], ())) for name in _NUMBERS})
+        found: dict[str, Any] = {name: _reals(name, values[name], (N_JOINTS,)) for name in _ROWS}
+        found |= {name: float(_reals(name, values[name], ())) for name in _NUMBERS}
+        return ArmState(**found)
 
     def send(self, waypoints: Sequence[Waypoint]) -> None:
         """As :meth:`Driver.send`."""

@@ -10,7 +10,7 @@ import numpy as np
 from uva_agents.envs.arx_x5.interface import ArmState, Camera, Driver, DriverError
 from uva_agents.envs.arx_x5.limits import ArmLimits
 from uva_agents.envs.arx_x5.safety.config import SafetyConfig
-from uva_agents.envs.arx_x5.safety.events import Kind
+from uva_agents.envs.arx_x5.safety.events import Kind, said
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def not_measured(state: ArmState, now: float, config: SafetyConfig) -> str | Non
         # It would count as fresh for ever, whatever the arm does meanwhile.
         return f"the arm's last measurement is {-age:.4g} s ahead of the clock; check whether a clock was set, and power and CAN"
     if age > config.state_age_s:
-        return f"the arm's last measurement is {age:.2f} s old; check power and CAN"
+        return f"the arm's last measurement is {said(age, 2)} s old; check power and CAN"
     return None
 
 
@@ -99,13 +99,13 @@ class Health:
             self._strong_since = min(self._strong_since, state.time_s)
             if state.time_s - self._strong_since >= c.current_s:
                 part = "the gripper" if worst == 6 else f"joint {worst + 1}"
-                detail = f"{part} is at {share[worst]:.0%} of its torque limit; see what it presses against"
+                detail = f"{part} is at {said(100 * share[worst], 0)}% of its torque limit; see what it presses against"
                 return Problem(Kind.OVER_CURRENT, detail, pushes=True)
         if sent_to is not None:
             off = np.abs(state.joint_pos - sent_to)
             if off.max() > c.tracking_error:
                 joint = int(off.argmax())
-                detail = f"joint {joint + 1} is {off[joint]:.2f} rad from where it was sent; see what blocks it"
+                detail = f"joint {joint + 1} is {said(off[joint], 2)} rad from where it was sent; see what blocks it"
                 return Problem(Kind.TRACKING, detail, pushes=True)
         return None
 
@@ -125,6 +125,6 @@ class Health:
             detail = f"the camera's last picture is {-age:.4g} s ahead of the clock; check whether a clock was set"
             return Problem(Kind.STALE_CAMERA, detail)
         if age > self._config.camera_age_s:
-            return Problem(Kind.STALE_CAMERA, f"the camera's last picture is {age:.2f} s old; check its cable")
+            return Problem(Kind.STALE_CAMERA, f"the camera's last picture is {said(age, 2)} s old; check its cable")
         self._camera_ok_until = now + min(self._config.camera_age_s - age, most)
         return None

@@ -13,7 +13,7 @@ from enum import Enum
 import numpy as np
 
 from uva_agents.envs.arx_x5.interface import ArmState, Driver, DriverError, Order, TooLateError, Waypoint
-from uva_agents.envs.arx_x5.safety.events import Kind, numbers
+from uva_agents.envs.arx_x5.safety.events import Kind, numbers, said
 from uva_agents.envs.arx_x5.safety.fence import Fence
 from uva_agents.envs.arx_x5.safety.governor import Governor, Path
 from uva_agents.envs.arx_x5.safety.health import not_measured
@@ -304,7 +304,7 @@ def _behind(path: Path, times: np.ndarray, wanted: Wanted, chosen: np.ndarray) -
             worst = off
             note = (
                 Kind.SLOWED,
-                f"behind by up to {joint_off:.3f} rad and {gripper_off:.4f} m of the gripper: asked for faster than allowed",
+                f"behind by up to {said(joint_off)} rad and {said(gripper_off, 4)} m of the gripper: asked for faster than allowed",
                 numbers(wanted.asked[i]),
             )
     return [] if note is None else [note]

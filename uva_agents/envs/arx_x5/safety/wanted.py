@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from uva_agents.envs.arx_x5.interface import N_JOINTS, Kinematics, Waypoint
-from uva_agents.envs.arx_x5.safety.events import Kind, numbers
+from uva_agents.envs.arx_x5.safety.events import Kind, numbers, said
 from uva_agents.envs.arx_x5.safety.fence import Fence, angle
 
 Note = tuple[Kind, str, tuple[float, ...] | None]
@@ -145,14 +145,14 @@ def read_stream(times: Any, rows: Any, grippers: Any, *, from_s: float, fence: F
     notes: list[Note] = []
     ahead = when > from_s
     if not ahead.any():
-        raise Refused(Kind.LATE, f"all {len(when)} waypoints are past, the last by {from_s - when[-1]:.3f} s")
+        raise Refused(Kind.LATE, f"all {len(when)} waypoints are past, the last by {said(from_s - when[-1])} s")
     if not ahead.all():
         notes.append((Kind.LATE, f"{int((~ahead).sum())} of {len(when)} waypoints are past and were left out", None))
     when, table, opening = when[ahead], table[ahead], opening[ahead]
     inside = np.clip(opening, fence.gripper_min, fence.gripper_max)
     worst = int(np.abs(inside - opening).argmax())
     if abs(inside[worst] - opening[worst]) > 1e-6:
-        detail = f"gripper {opening[worst]:.4f} m is outside {fence.gripper_min:.4f} to {fence.gripper_max:.4f} m"
+        detail = f"gripper {said(opening[worst], 4)} m is outside {fence.gripper_min:.4f} to {fence.gripper_max:.4f} m"
         notes.append((Kind.GRIPPER, detail, numbers(table[worst], float(opening[worst]))))
     return Stream(when, table, inside, tuple(notes))
 
@@ -171,7 +171,7 @@ def from_joints(stream: Stream, *, fence: Fence, kinematics: Kinematics) -> Want
     asked = np.column_stack([stream.rows, stream.grippers])
     if off[worst] > 1e-3:
         detail = (
-            f"joint {int(np.abs(joints - stream.rows)[worst].argmax()) + 1} beyond its limit by {off[worst]:.3f} rad"
+            f"joint {int(np.abs(joints - stream.rows)[worst].argmax()) + 1} beyond its limit by {said(off[worst])} rad"
         )
         notes.append((Kind.JOINT_LIMIT, detail, numbers(asked[worst])))
     points, turned = fence.tool(joints)
@@ -278,4 +278,4 @@ def _angles(turned: np.ndarray) -> np.ndarray:
 
 
 def _point(values: np.ndarray) -> str:
-    return "({:.3f}, {:.3f}, {:.3f}) m".format(*values[:3])
+    return f"({', '.join(map(said, values[:3]))}) m"
