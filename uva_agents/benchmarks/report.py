@@ -17,7 +17,6 @@ from uva_agents.benchmarks.intervals import Interval, bootstrap_interval, wilson
 from uva_agents.errors import InputError, UVAError
 from uva_agents.utils.results import save_text
 
-
 _DEEPEST = 50
 
 

@@ -104,7 +104,7 @@ class _Host:
                 result = (observation, float(reward), bool(terminated), bool(truncated), info)
             frame = np.asarray(env.render()) if request.draw else None
             return Moment(*result, frame)
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             details = traceback.format_exc()
             self.close()
             cause = cause_of(error)
@@ -132,7 +132,11 @@ class LocalSlot:
         self._reply: Any = None
 
     def send(self, request: Request) -> None:
-        self._reply = self._host.answer(request)
+        try:
+            self._reply = self._host.answer(request)
+        except SystemExit as error:  # ends a process that has nothing else to do, and this one has
+            self._reply = Broken(f"SystemExit: {error}", traceback.format_exc())
+            self._host.close()
 
     def receive(self) -> Any:
         return self._reply
