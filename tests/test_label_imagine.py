@@ -183,6 +183,7 @@ def test_columns_of_actions_are_read_by_their_numbers(tmp_path: Path) -> None:
         ("1,2\n3,4\n", "has no header"),
         ("x,y\n1,2\n", "has columns x, y: call those of actions action_0 to action_1"),
         ("action_0;action_1\n1;2\n", "semicolons"),
+        ("1,5;2,5\n", "semicolons"),
         ("action_0,action_2\n1,2\n", "each once"),
         ("action_0,action_0\n1,2\n", "each once"),
         ("action_0,action_1\n1,\n", "'' in row 1, column action_1"),

@@ -89,7 +89,7 @@ class Rows:
         except (Exception, SystemExit) as error:
             error.add_note(FAILED_IN_PREDICT)
             raise
-        if isinstance(actions, np.ma.MaskedArray) and np.any(np.ma.getmaskarray(actions)):
+        if isinstance(actions, np.ma.MaskedArray) and np.any(actions.mask):
             raise InputError("predict() returned masked actions: nobody knows what stands in their place")
         return np.asarray(actions), state
 
