@@ -167,8 +167,8 @@ def test_a_rate_of_frames_that_makes_years_of_a_film_is_refused(tmp_path: Path) 
 
 def test_columns_of_actions_are_read_by_their_numbers(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    rows = [[10 * t, *(t + i for i in (11, 2, 10, 0, 1, 3, 4, 5, 6, 7, 8, 9))] for t in range(4)]
-    names = ["time", *(f"action_{i}" for i in (11, 2, 10, 0, 1, 3, 4, 5, 6, 7, 8, 9))]
+    rows: list[list[Any]] = [[10 * t, *(t + i for i in (11, 2, 10, 0, 1, 3, 4, 5, 6, 7, 8, 9))] for t in range(4)]
+    names: list[Any] = ["time", *(f"action_{i}" for i in (11, 2, 10, 0, 1, 3, 4, 5, 6, 7, 8, 9))]
     lines = [",".join(map(str, row)) for row in [names, *rows]]
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
     np.testing.assert_array_equal(read_actions(path, 12, 4)[0], np.arange(12) + np.arange(4)[:, None])
@@ -181,6 +181,7 @@ def test_columns_of_actions_are_read_by_their_numbers(tmp_path: Path) -> None:
         ("1,2\n3,4\n", "has no header"),
         ("x,y\n1,2\n", "has columns x, y: call those of actions action_0 to action_1"),
         ("action_0;action_1\n1;2\n", "semicolons"),
+        ("1,5;2,5\n", "semicolons"),
         ("action_0,action_2\n1,2\n", "each once"),
         ("action_0,action_0\n1,2\n", "each once"),
         ("action_0,action_1\n1,\n", "'' in row 1, column action_1"),

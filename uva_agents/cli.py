@@ -147,7 +147,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _say_what_can_be_said() -> None:
-    """Names and symbols that the terminal's encoding lacks are shown escaped, and what is closed swallows; neither ends a command."""
+    """Neither symbols that the terminal's encoding lacks, which are shown escaped, nor a stream that is closed end a command."""
     for name in ("stdout", "stderr"):
         if (
             getattr(sys, name) is None

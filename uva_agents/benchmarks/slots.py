@@ -142,7 +142,11 @@ class LocalSlot:
         self._reply: Any = None
 
     def send(self, request: Request) -> None:
-        self._reply = self._host.answer(request)
+        try:
+            self._reply = self._host.answer(request)
+        except SystemExit as error:  # ends a process that has nothing else to do, and this one has
+            self._reply = Broken(f"SystemExit: {error}", traceback.format_exc())
+            self._host.close()
 
     def receive(self) -> Any:
         return self._reply

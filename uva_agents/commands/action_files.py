@@ -78,7 +78,7 @@ def _table(path: Path, size: int) -> np.ndarray:
     names = [name.strip() for name in rows[0]]
     wanted = f"action_0 to action_{size - 1}" if size > 1 else "action_0"
     for sign, called in ((";", "semicolons"), ("\t", "tabs")):
-        if len(names) == 1 and sign in names[0]:
+        if any(sign in name for name in names) and not any(_COLUMN.fullmatch(name) for name in names):
             raise DataError(f"{path} has {called} between its columns: commas are read, and points in numbers")
     if all(_is_number(name) for name in names):
         raise DataError(f"{path} has no header: its first line must name the columns, those of actions {wanted}")

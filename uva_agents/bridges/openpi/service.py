@@ -200,7 +200,7 @@ class Service:
             action, state = self.agent.predict(obs, state, episode_start=start, deterministic=deterministic)
         except KeyError as error:
             raise self._explained(error, obs) from error
-        if np.ma.is_masked(action):
+        if isinstance(action, np.ma.MaskedArray) and np.any(action.mask):
             raise UnfitAnswerError("the agent returned masked actions: nobody knows what stands in their place")
         action = np.asarray(action)
         if action.ndim > 1:
