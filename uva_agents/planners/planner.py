@@ -155,7 +155,7 @@ class Planner(StatefulAgent[PlannerState]):
         """stable-baselines3's ``predict``; environments are planned for one after the other.
 
         Args:
-            observation: one observation or a batch; see the observation contract in the README.
+            observation: one observation or a batch; what it holds: docs/tutorials/act.md.
             state: what the previous call returned; ``None`` starts an episode.
             episode_start: (n,) bool, environments whose observation is the first of an episode.
             deterministic: use the same random stream at every decision, so that the action is a function of history and plan.
