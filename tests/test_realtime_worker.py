@@ -38,7 +38,7 @@ def free(worker, timeout_s=120.0):
 
 
 class Echo:
-    """Answers with what it saw; fails or hangs on demand, and at -4 waits for a file."""
+    """Answers with what it saw; fails or hangs on demand, at -5 with NaN, and at -4 waits for a file."""
 
     def __init__(self, file=None):
         self.file = file
@@ -47,7 +47,7 @@ class Echo:
         wish = float(job.obs["agent_pos"][0])
         if wish == -1:
             raise ValueError("no such picture")
-        if wish == -4:
+        if wish == -5:
             raise NotFiniteError("head 'action'")
         if wish == -2:
             time.sleep(600)
@@ -85,7 +85,7 @@ def test_asking_and_looking_for_an_answer_never_wait(kind, tmp_path):
         free(worker)
         worker.submit(job(3, 5.0))
         assert answer_of(worker).chunk[0, 0] == 5.0
-        for number, wish in ((4, np.nan), (5, -4.0)):
+        for number, wish in ((4, np.nan), (5, -5.0)):
             free(worker)
             worker.submit(job(number, wish))
             reply = answer_of(worker)

@@ -17,6 +17,8 @@ _LOST, _LOST_STEP = 0.01, 0.1
 """Shares of a column's reach, and of its usual step, that rounding may take."""
 _NOISE = 1e-12
 """Of a number: what it moves by while it stands still."""
+_HARMLESS = 1e-7
+"""What rounding may always take, in metres, radians or seconds: the jitter of a simulated body at rest is less."""
 _LARGE = 256.0
 """Numbers from here on lose more than 1e-5 in float32: their single steps are looked at, too."""
 
@@ -130,7 +132,7 @@ def _check_steps(value: np.ndarray, narrow: np.ndarray, name: str) -> None:
         lost = float(np.abs(exact - rounded).max())
         most = float(np.abs(exact).max())
         reach = float(exact.max() - exact.min())
-        if not lost or reach <= _NOISE * most:
+        if lost <= _HARMLESS or reach <= _NOISE * most:
             continue
         gone = lost > _LOST * reach
         if gone or most > _LARGE:
