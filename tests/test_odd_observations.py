@@ -49,6 +49,8 @@ def agents() -> dict[str, Callable[[Any], np.ndarray]]:
             pixels = obs["pixels"]
             if isinstance(pixels, np.ndarray) and pixels.ndim and pixels.nbytes < 1e7:
                 pixels = np.repeat(pixels[None], 4, 0)
+            elif isinstance(pixels, torch.Tensor) and not pixels.is_sparse and pixels.ndim and pixels.numel() < 1e6:
+                pixels = torch.stack([pixels] * 4)
             return np.asarray(function(pixels))
 
         return run
