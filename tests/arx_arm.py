@@ -8,9 +8,9 @@ from operator import itemgetter
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.interface import ArmState, DriverError, Waypoint
-from uva_agents.envs.arx_x5.kinematics import X5Kinematics
-from uva_agents.envs.arx_x5.limits import X5
+from uva_agents.envs.arx_x5.arm.interface import ArmState, DriverError, Waypoint
+from uva_agents.envs.arx_x5.arm.kinematics import X5Kinematics
+from uva_agents.envs.arx_x5.arm.limits import X5
 from uva_agents.envs.arx_x5.safety import SafeArm, SafetyConfig
 
 KINEMATICS = X5Kinematics()

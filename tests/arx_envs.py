@@ -3,8 +3,8 @@
 import numpy as np
 
 from tests.arx_ideal import IdealDriver, KnowingCamera
+from uva_agents.envs.arx_x5.arm.kinematics import X5Kinematics
 from uva_agents.envs.arx_x5.env import ArxX5Env
-from uva_agents.envs.arx_x5.kinematics import X5Kinematics
 
 KINEMATICS = X5Kinematics("X5")
 READY = np.array([0.0, 1.2, 1.2, -0.2, 0.0, 0.0])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tests.arx_arm import SimulatedClock, WritingArm, violations
-from uva_agents.envs.arx_x5.interface import DriverError, Order, TooLateError
+from uva_agents.envs.arx_x5.arm.interface import DriverError, Order, TooLateError
 
 METHODS = ("connect", "state", "send", "hold", "damp", "close")
 KINDS = {

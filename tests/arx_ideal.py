@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.interface import ArmState, DriverError, Frame, Waypoint
+from uva_agents.envs.arx_x5.arm.interface import ArmState, DriverError, Frame, Waypoint
 
 
 class HandClock:

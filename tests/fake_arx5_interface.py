@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.kinematics import X5Kinematics
-from uva_agents.envs.arx_x5.limits import MODELS, arm_limits
+from uva_agents.envs.arx_x5.arm.kinematics import X5Kinematics
+from uva_agents.envs.arx_x5.arm.limits import MODELS, arm_limits
 from uva_agents.envs.arx_x5.twin.interpolation import Interpolator, with_velocities
 from uva_agents.envs.arx_x5.twin.sdk import (
     ControllerConfig,

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from uva_agents.data.poses import matrix_from_quaternion, vector_from_matrix
+from uva_agents.utils.rotations import matrix_from_quaternion, vector_from_matrix
 
 
 def smooth_actions(steps, seed=0):

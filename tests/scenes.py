@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from uva_agents.planners.camera import Homography, block_push_camera
+from uva_agents.planners.vision.camera import Homography, block_push_camera
 
 SCALE = 4
 NATIVE = (240 * SCALE, 320 * SCALE)

@@ -12,7 +12,7 @@ import torch
 import uva_agents as uva
 from tests.tiny import observation, tiny_bundle, tiny_weights
 from uva_agents.agents import Agent, AgentState, Policy, WorldModel
-from uva_agents.agents.core import UVA
+from uva_agents.agents.weights import UVA
 from uva_agents.envs.pusht import PushTEnv
 from uva_agents.model import SamplerConfig
 

@@ -7,13 +7,10 @@ import pytest
 
 from uva_agents.agents.pose_actions import environment_pose_actions, relative_proprio
 from uva_agents.data import absolute_poses
-from uva_agents.data import poses as data_poses
 from uva_agents.envs.arx_x5.actions import ACTIONS, ActionCodec
-from uva_agents.envs.arx_x5.history import StateHistory
-from uva_agents.envs.arx_x5.interface import ArmState
-from uva_agents.envs.arx_x5.kinematics import rotation_vector
-from uva_agents.envs.arx_x5.pacing import Pacer
-from uva_agents.envs.arx_x5.poses import (
+from uva_agents.envs.arx_x5.arm.interface import ArmState
+from uva_agents.envs.arx_x5.arm.kinematics import rotation_vector
+from uva_agents.envs.arx_x5.arm.poses import (
     TOOL_FRAMES,
     interpolate_pose,
     matrix_from_vector,
@@ -23,6 +20,9 @@ from uva_agents.envs.arx_x5.poses import (
     tool_axes,
     vector_near,
 )
+from uva_agents.envs.arx_x5.system.history import StateHistory
+from uva_agents.utils import rotations as data_poses
+from uva_agents.utils.pacing import Pacer
 
 HOME = np.array([0.240, 0.001, 0.157, 0.0, 0.0, 0.0])
 

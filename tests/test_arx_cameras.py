@@ -8,8 +8,8 @@ import pytest
 
 from tests.ideal_arm import Virtual
 from uva_agents.data.video import VideoWriter
-from uva_agents.envs.arx_x5.cameras import ThreadedCamera, VideoFileCamera, fit, open_camera
-from uva_agents.envs.arx_x5.interface import DriverError
+from uva_agents.envs.arx_x5.arm.interface import DriverError
+from uva_agents.envs.arx_x5.system.cameras import ThreadedCamera, VideoFileCamera, fit, open_camera
 
 
 class FakeCapture:
@@ -102,7 +102,7 @@ def test_a_camera_that_hangs_gives_an_error_instead_of_an_old_picture():
 
 
 def test_a_device_that_is_lost_is_opened_again(monkeypatch):
-    from uva_agents.envs.arx_x5 import cameras
+    from uva_agents.envs.arx_x5.system import cameras
 
     monkeypatch.setattr(cameras, "_RETRY_S", 0.01)
     made, back = [], threading.Event()

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from tests import fake_arx5_interface as fake
-from uva_agents.envs.arx_x5.clock import MonotonicClock, SimulatedClock
-from uva_agents.envs.arx_x5.drivers import make_driver
-from uva_agents.envs.arx_x5.interface import DriverError, Order, TooLateError, Waypoint
-from uva_agents.envs.arx_x5.limits import arm_limits
-from uva_agents.envs.arx_x5.sdk_driver import DriverOptions
+from uva_agents.envs.arx_x5.arm.interface import DriverError, Order, TooLateError, Waypoint
+from uva_agents.envs.arx_x5.arm.limits import arm_limits
+from uva_agents.envs.arx_x5.drivers.factory import make_driver
+from uva_agents.envs.arx_x5.drivers.sdk import DriverOptions
+from uva_agents.utils.clocks import MonotonicClock, SimulatedClock
 
 QUICK = DriverOptions(stiffen_s=0.06, home_speed=4.0, home_gripper_speed=1.0)
 
@@ -439,8 +439,8 @@ def test_fake_fails_as_the_real_one(monkeypatch, arguments):
 @needs_sdk
 def test_real_package_without_an_arm_fails_at_once_with_what_to_check():
     code = (
-        "from uva_agents.envs.arx_x5.drivers import make_driver\n"
-        "from uva_agents.envs.arx_x5.interface import DriverError\n"
+        "from uva_agents.envs.arx_x5.drivers.factory import make_driver\n"
+        "from uva_agents.envs.arx_x5.arm.interface import DriverError\n"
         "try: make_driver('arx5', interface='can_none').connect()\n"
         "except DriverError as error: print('RAISED', error)"
     )

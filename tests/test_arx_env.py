@@ -10,8 +10,8 @@ from tests.arx_envs import KINEMATICS, READY, kinds, made
 from tests.arx_ideal import HandClock, IdealDriver, KnowingCamera
 from uva_agents.envs.arx_x5.env import ArxX5Env
 from uva_agents.envs.arx_x5.observing import picture
-from uva_agents.envs.arx_x5.rig import Latencies
 from uva_agents.envs.arx_x5.safety import SafetyConfig
+from uva_agents.envs.arx_x5.system.system import Latencies
 from uva_agents.errors import InputError
 
 # -- nothing moves by itself ----------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import pytest
 
 from tests.arx_envs import KINEMATICS, kinds, made
 from tests.arx_ideal import IdealDriver, KnowingCamera
-from uva_agents.envs.arx_x5.interface import DriverError
-from uva_agents.envs.arx_x5.rig import Latencies
+from uva_agents.envs.arx_x5.arm.interface import DriverError
+from uva_agents.envs.arx_x5.system.system import Latencies
 
 
 def test_a_stop_ends_the_episode_and_has_to_be_released_by_hand():
@@ -115,7 +115,7 @@ def test_a_policy_with_umis_interface_acts_here():
     """Imported umi weights: relative poses inside, absolute ones with rotation vectors outside, ``agent_pos`` as the link."""
     from tests.tiny import tiny_bundle
     from uva_agents.agents import Policy
-    from uva_agents.agents.core import UVA
+    from uva_agents.agents.weights import UVA
     from uva_agents.checkpoints import InterfaceSpec
     from uva_agents.data import LinearNormalizer
 

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from uva_agents.envs.arx_x5.kinematics import X5Kinematics, matrix_from_pose, pose_from_matrix, rotation_vector
-from uva_agents.envs.arx_x5.limits import MODELS, arm_limits
+from uva_agents.envs.arx_x5.arm.kinematics import X5Kinematics, matrix_from_pose, pose_from_matrix, rotation_vector
+from uva_agents.envs.arx_x5.arm.limits import MODELS, arm_limits
 
 needs_sdk = pytest.mark.skipif(
     importlib.util.find_spec("arx5_interface") is None, reason="needs the arm's SDK: pip install 'uva-agents[arx]'"

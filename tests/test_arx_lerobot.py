@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tests.arx_ideal import IdealDriver, KnowingCamera
-from uva_agents.envs.arx_x5.interface import DriverError
-from uva_agents.envs.arx_x5.kinematics import X5Kinematics
-from uva_agents.envs.arx_x5.lerobot_robot import JOINTS, ArxX5Robot, ArxX5RobotConfig
+from uva_agents.bridges.lerobot_robot import JOINTS, ArxX5Robot, ArxX5RobotConfig
+from uva_agents.envs.arx_x5.arm.interface import DriverError
+from uva_agents.envs.arx_x5.arm.kinematics import X5Kinematics
 
 KINEMATICS = X5Kinematics("X5")
 

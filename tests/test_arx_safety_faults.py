@@ -22,8 +22,8 @@ from tests.arx_arm import (
     safe_arm,
     sleep,
 )
-from uva_agents.envs.arx_x5.interface import DriverError, Frame, Waypoint
-from uva_agents.envs.arx_x5.limits import X5
+from uva_agents.envs.arx_x5.arm.interface import DriverError, Frame, Waypoint
+from uva_agents.envs.arx_x5.arm.limits import X5
 from uva_agents.envs.arx_x5.safety import Intervention, Kind, Mode, SafeArm, SafetyConfig
 
 # --- silence, stops, faults -------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import pytest
 
 from tests.arx_arm import KINEMATICS, NEAR, go, kinds, sleep
 from tests.arx_faults import Fault, FaultyArm, judged
-from uva_agents.envs.arx_x5.interface import DriverError
-from uva_agents.envs.arx_x5.limits import X5
+from uva_agents.envs.arx_x5.arm.interface import DriverError
+from uva_agents.envs.arx_x5.arm.limits import X5
 from uva_agents.envs.arx_x5.safety import Kind, Mode, SafeArm, SafetyConfig
 
 FAR = np.array([0.75, 0.75, 0.75, 0.0, 0.0, 0.0])

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.arx_arm import KINEMATICS, WritingArm, safe_arm, violations
 from tests.arx_faults import KINDS, METHODS, Fault, FaultyArm, judged
-from uva_agents.envs.arx_x5.interface import DriverError, Waypoint
-from uva_agents.envs.arx_x5.limits import X5
+from uva_agents.envs.arx_x5.arm.interface import DriverError, Waypoint
+from uva_agents.envs.arx_x5.arm.limits import X5
 from uva_agents.envs.arx_x5.safety import Kind, Mode, SafeArm, SafetyConfig
 
 FEW, MANY = 60, 10_000

@@ -9,9 +9,9 @@ import pytest
 
 from tests.arx_arm import NEAR, go, kinds, moving, safe_arm, sleep
 from tests.arx_faults import GARBAGE, FaultyArm, judged
-from uva_agents.envs.arx_x5.history import StateHistory
-from uva_agents.envs.arx_x5.interface import DriverError, Frame
+from uva_agents.envs.arx_x5.arm.interface import DriverError, Frame
 from uva_agents.envs.arx_x5.safety import Kind, Mode
+from uva_agents.envs.arx_x5.system.history import StateHistory
 
 
 def faulty():

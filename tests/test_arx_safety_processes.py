@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tests.arx_arm import KINEMATICS, WritingArm
-from uva_agents.envs.arx_x5.interface import Waypoint
-from uva_agents.envs.arx_x5.limits import X5
+from uva_agents.envs.arx_x5.arm.interface import Waypoint
+from uva_agents.envs.arx_x5.arm.limits import X5
 from uva_agents.envs.arx_x5.safety import Mode, SafeArm, SafetyConfig
 
 # A busy machine computes a path ten times slower: it leaves the old one so much later.

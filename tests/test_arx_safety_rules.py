@@ -21,7 +21,7 @@ from tests.arx_arm import (
     sleep,
     violations,
 )
-from uva_agents.envs.arx_x5.interface import Waypoint
+from uva_agents.envs.arx_x5.arm.interface import Waypoint
 from uva_agents.envs.arx_x5.safety import Kind, Mode
 
 # --- what passes ------------------------------------------------------------------------------------------------------

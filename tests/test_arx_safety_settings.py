@@ -20,15 +20,15 @@ from tests.arx_arm import (
     safe_arm,
     sleep,
 )
+from uva_agents.bridges.lerobot_robot import ArxX5Robot, ArxX5RobotConfig
+from uva_agents.envs.arx_x5.arm.interface import Waypoint
+from uva_agents.envs.arx_x5.arm.limits import X5
+from uva_agents.envs.arx_x5.drivers.sdk import DriverOptions
 from uva_agents.envs.arx_x5.env import ArxX5Env
-from uva_agents.envs.arx_x5.interface import Waypoint
-from uva_agents.envs.arx_x5.lerobot_robot import ArxX5Robot, ArxX5RobotConfig
-from uva_agents.envs.arx_x5.limits import X5
 from uva_agents.envs.arx_x5.options import check_rate
-from uva_agents.envs.arx_x5.rig import Latencies
 from uva_agents.envs.arx_x5.safety import EStop, Mode, SafeArm, SafetyConfig
 from uva_agents.envs.arx_x5.safety.frames import ToolFrames
-from uva_agents.envs.arx_x5.sdk_driver import DriverOptions
+from uva_agents.envs.arx_x5.system.system import Latencies
 from uva_agents.envs.arx_x5.twin.realism import TwinRealism
 from uva_agents.errors import InputError
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from tests.arx_arm import KINEMATICS, NEAR, WritingArm, go, kinds, safe_arm
-from uva_agents.envs.arx_x5.clock import MonotonicClock
-from uva_agents.envs.arx_x5.interface import DriverError
-from uva_agents.envs.arx_x5.limits import X5
+from uva_agents.envs.arx_x5.arm.interface import DriverError
+from uva_agents.envs.arx_x5.arm.limits import X5
 from uva_agents.envs.arx_x5.safety import Kind, Mode, SafeArm, SafetyConfig
+from uva_agents.utils.clocks import MonotonicClock
 
 
 def until(true, seconds=20.0):

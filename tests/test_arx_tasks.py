@@ -8,13 +8,13 @@ import pytest
 if importlib.util.find_spec("mujoco") is None:
     pytest.skip("the twin of the arm needs MuJoCo: pip install 'uva-agents[arx]'", allow_module_level=True)
 
-from uva_agents.envs.arx_x5.clock import SimulatedClock
-from uva_agents.envs.arx_x5.demonstrator import Demonstrator
-from uva_agents.envs.arx_x5.drivers import make_driver
-from uva_agents.envs.arx_x5.interface import Waypoint
-from uva_agents.envs.arx_x5.tasks import TASKS, make_task
+from uva_agents.envs.arx_x5.arm.interface import Waypoint
+from uva_agents.envs.arx_x5.drivers.factory import make_driver
+from uva_agents.envs.arx_x5.tasks.demonstrator import Demonstrator
+from uva_agents.envs.arx_x5.tasks.tasks import TASKS, make_task
 from uva_agents.envs.arx_x5.twin.model import CUP_HEIGHT, SAUCER_HEIGHT
 from uva_agents.envs.arx_x5.twin.realism import IDEAL, REALISTIC
+from uva_agents.utils.clocks import SimulatedClock
 
 DT = 0.05
 

@@ -10,13 +10,13 @@ if importlib.util.find_spec("mujoco") is None:
     pytest.skip("the twin of the arm needs MuJoCo: pip install 'uva-agents[arx]'", allow_module_level=True)
 
 from tests.twins import RAISED, go, simulated, wait
-from uva_agents.envs.arx_x5.clock import SimulatedClock
-from uva_agents.envs.arx_x5.interface import DriverError, Waypoint
-from uva_agents.envs.arx_x5.limits import arm_limits
+from uva_agents.envs.arx_x5.arm.interface import DriverError, Waypoint
+from uva_agents.envs.arx_x5.arm.limits import arm_limits
 from uva_agents.envs.arx_x5.twin.controller import TwinController
 from uva_agents.envs.arx_x5.twin.model import TABLE
 from uva_agents.envs.arx_x5.twin.realism import REALISTIC, TwinRealism
 from uva_agents.envs.arx_x5.twin.sdk import Gain, JointState
+from uva_agents.utils.clocks import SimulatedClock
 
 LIMITS = arm_limits("X5")
 

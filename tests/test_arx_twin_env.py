@@ -18,12 +18,12 @@ if importlib.util.find_spec("mujoco") is None:
 from gymnasium.utils.env_checker import check_env
 
 from tests.conftest import REPOSITORY
-from uva_agents.envs.arx_x5.drivers import make_driver
+from uva_agents.bridges.lerobot_robot import ArxX5Robot, ArxX5RobotConfig
+from uva_agents.envs.arx_x5.arm.interface import DriverError
+from uva_agents.envs.arx_x5.drivers.factory import make_driver
 from uva_agents.envs.arx_x5.env import ArxX5Env
-from uva_agents.envs.arx_x5.interface import DriverError
-from uva_agents.envs.arx_x5.lerobot_robot import ArxX5Robot, ArxX5RobotConfig
-from uva_agents.envs.arx_x5.rig import Latencies
 from uva_agents.envs.arx_x5.safety import SafetyConfig
+from uva_agents.envs.arx_x5.system.system import Latencies
 from uva_agents.envs.arx_x5.twin.realism import REALISTIC, TwinRealism
 from uva_agents.errors import InputError
 

@@ -13,9 +13,9 @@ if importlib.util.find_spec("mujoco") is None:
     pytest.skip("the twin of the arm needs MuJoCo: pip install 'uva-agents[arx]'", allow_module_level=True)
 
 from tests.twins import RAISED, simulated, wait
-from uva_agents.envs.arx_x5.drivers import make_driver
-from uva_agents.envs.arx_x5.interface import DriverError, Waypoint
-from uva_agents.envs.arx_x5.sdk_driver import DriverOptions
+from uva_agents.envs.arx_x5.arm.interface import DriverError, Waypoint
+from uva_agents.envs.arx_x5.drivers.factory import make_driver
+from uva_agents.envs.arx_x5.drivers.sdk import DriverOptions
 from uva_agents.envs.arx_x5.twin.realism import TwinRealism
 
 ALL_NOISE = TwinRealism(

@@ -12,8 +12,8 @@ import pytest
 import zarr
 
 from uva_agents.cli import main
-from uva_agents.data import collect
-from uva_agents.data.collect import BlockPushPlan, collect_block_push
+from uva_agents.data.collect import block_push as collect
+from uva_agents.data.collect.block_push import BlockPushPlan, collect_block_push
 from uva_agents.data.replay_buffer import Field, read_replay_buffer, write_replay_buffer, write_replay_buffer_by_episode
 
 FIELDS = {"pixels": Field("img"), "action": Field("action"), "agent_pos": Field("state", columns=slice(0, 2))}

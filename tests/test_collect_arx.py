@@ -9,7 +9,7 @@ import zarr
 
 from uva_agents.cli import main
 from uva_agents.data import open_dataset
-from uva_agents.data.collect_arx import ArxX5Plan, collect_arx_x5
+from uva_agents.data.collect.arx_x5 import ArxX5Plan, collect_arx_x5
 
 PLAN = ArxX5Plan(episodes=2, seed=7, task="reach", image_size=32)
 

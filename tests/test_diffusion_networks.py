@@ -24,8 +24,8 @@ from uva_agents.model import (
     sample_chunks,
     two_frame_nano_config,
 )
-from uva_agents.model.unet1d import ConditionalUNet1D, TimeConv, mish
-from uva_agents.model.vision import EncoderConfig, ImageEncoder
+from uva_agents.model.baselines.unet1d import ConditionalUNet1D, TimeConv, mish
+from uva_agents.model.vision.encoder import EncoderConfig, ImageEncoder
 
 
 def size(module: torch.nn.Module) -> int:

@@ -12,9 +12,9 @@ import uva_agents as uva
 from tests.tiny import observation, tiny_dp_bundle, tiny_two_frame_bundle, tiny_weights
 from uva_agents.agents import Agent, AgentState, DiffusionPolicy, TwoFrameInverse, load_policy
 from uva_agents.checkpoints import NetBundle, info, save_net
-from uva_agents.data.images import resize_frames
 from uva_agents.model import DiffusionPolicyNet
-from uva_agents.model.vision import ImageEncoder
+from uva_agents.model.vision.encoder import ImageEncoder
+from uva_agents.utils.images import resize_frames
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from gymnasium.utils.env_checker import check_env
 import uva_agents as uva
 from tests.tiny import observation, tiny_bundle
 from uva_agents.agents import Rollout
-from uva_agents.agents.core import UVA
+from uva_agents.agents.weights import UVA
 from uva_agents.envs.lifecycle import ClosedError
 from uva_agents.errors import InputError
 from uva_agents.model import SamplerConfig

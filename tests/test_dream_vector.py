@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import uva_agents as uva
 from tests.tiny import observation, tiny_bundle
 from uva_agents.agents import Rollout
-from uva_agents.agents.core import UVA
+from uva_agents.agents.weights import UVA
 from uva_agents.model import SamplerConfig
 
 STARTS = [observation(i) for i in range(4)]

@@ -5,7 +5,7 @@ import json
 import gymnasium as gym
 import pytest
 
-from uva_agents.benchmarks import env_speed
+from uva_agents.benchmarks.speed import env_speed
 from uva_agents.cli import main
 from uva_agents.envs import BLOCK_PUSH, PUSHT, TOOL_HANG
 

@@ -228,7 +228,8 @@ def test_workers_end_with_the_evaluation_and_when_it_is_killed(tmp_path, monkeyp
     run(n=3, workers=3)
     assert not mp.active_children()
     code = (
-        "import os, multiprocessing as mp, uva_agents.workers as w, uva_agents, signal; from tests import toys; toys.register()\n"
+        "import os, multiprocessing as mp, uva_agents.utils.workers as w, uva_agents, signal\n"
+        "from tests import toys; toys.register()\n"
         "w._LOOK_S = 0.1\n"
         "class Stops(toys.NoisyAgent):\n"
         "    def predict(self, *args, **options):\n"

@@ -14,9 +14,9 @@ from tests import toys
 from tests.evaluations import by_hand, essentials, run
 from tests.toys import WALK, NoisyAgent
 from uva_agents.benchmarks import EvaluationError
-from uva_agents.benchmarks.driver import Films
-from uva_agents.benchmarks.journal import Journal
-from uva_agents.benchmarks.report import EpisodeRecord, Latency
+from uva_agents.benchmarks.evaluation.episode_loop import Films
+from uva_agents.benchmarks.evaluation.journal import Journal
+from uva_agents.benchmarks.evaluation.report import EpisodeRecord, Latency
 from uva_agents.errors import InputError, NotFiniteError
 from uva_agents.utils.results import UnwrittenError
 
@@ -339,7 +339,7 @@ def test_a_folder_that_vanished_is_made_again(tmp_path):
 
 
 def test_a_video_that_cannot_be_written_is_noted_and_costs_no_episode(tmp_path, monkeypatch):
-    from uva_agents.benchmarks.video import VideoFile
+    from uva_agents.benchmarks.evaluation.video import VideoFile
 
     def full(self, frame):
         raise OSError(28, "No space left on device")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uva_agents.benchmarks.video import VideoFile
+from uva_agents.benchmarks.evaluation.video import VideoFile
 from uva_agents.data.video import VideoWriter
 from uva_agents.errors import MachineError
 from uva_agents.utils import films

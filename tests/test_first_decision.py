@@ -12,7 +12,7 @@ import torch
 
 import uva_agents as uva
 from tests.tiny import observation, tiny_bundle, tiny_dp_bundle, tiny_two_frame_bundle
-from uva_agents.agents.core import UVA
+from uva_agents.agents.weights import UVA
 from uva_agents.checkpoints import save_bundle, save_net
 from uva_agents.checkpoints.folder import pick_device
 from uva_agents.errors import InputError, MachineError

@@ -5,8 +5,8 @@ import torch
 
 from tests.tiny import tiny_points_config
 from uva_agents.model import DiffusionPolicyNet
-from uva_agents.model.geometry import Geometry
-from uva_agents.training.point_augmentation import PointAugmentation, exchanged, turned
+from uva_agents.model.baselines.relations import Geometry
+from uva_agents.training.baselines.point_augmentation import PointAugmentation, exchanged, turned
 
 SCALE = torch.tensor([0.5, 0.25])
 

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from uva_agents.agents.pose_actions import smooth_actions
-from uva_agents.benchmarks import fvd
-from uva_agents.checkpoints.official_keys import rename, rename_vae
-from uva_agents.data import poses
+from uva_agents.benchmarks.paper import fvd
+from uva_agents.checkpoints.official.keys import rename, rename_vae
 from uva_agents.model import VAE, HeadConfig
-from uva_agents.model.config import VAEConfig
-from uva_agents.model.heads import ActionHead
+from uva_agents.model.uva.config import VAEConfig
+from uva_agents.model.uva.heads import ActionHead
+from uva_agents.utils import rotations as poses
 
 
 def crc(text: str) -> np.random.RandomState:

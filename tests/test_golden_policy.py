@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from tests.released import network_state, vae_state
 from tests.test_golden_misc import made_up_weight
-from uva_agents.checkpoints.official_keys import rename, rename_vae
+from uva_agents.checkpoints.official.keys import rename, rename_vae
 from uva_agents.data import LinearNormalizer
 from uva_agents.model import (
     UVA,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from uva_agents.checkpoints.official_keys import rename
+from uva_agents.checkpoints.official.keys import rename
 from uva_agents.model import (
     UVA,
     Context,

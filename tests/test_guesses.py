@@ -7,8 +7,8 @@ import torch
 
 from tests.tiny import tiny_points_config
 from uva_agents.model import ActionSampler, DiffusionPolicyNet, sample_chunks
-from uva_agents.model.geometry import Geometry
-from uva_agents.model.guesses import Guesses, bounded_spread, guess_loss
+from uva_agents.model.baselines.mixture_prior import Guesses, bounded_spread, guess_loss
+from uva_agents.model.baselines.relations import Geometry
 
 
 def guesses_of(steps: torch.Tensor, share: tuple[float, ...] = (0.5, 0.5), spread: float = 0.1) -> Guesses:

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tests import hostile_files as hostile
-from uva_agents.checkpoints.archive import UnsafeCheckpointError, read_archive
-from uva_agents.checkpoints.official import load_official
-from uva_agents.checkpoints.plain import plain, resolved
+from uva_agents.checkpoints.official.archive import UnsafeCheckpointError, read_archive
+from uva_agents.checkpoints.official.load import load_official
+from uva_agents.checkpoints.official.plain import plain, resolved
 
 Write = Callable[[Path], Any]
 

@@ -12,10 +12,10 @@ from tests.tiny import tiny_dataset
 from uva_agents.checkpoints import load_bundle
 from uva_agents.checkpoints.initial import load_mar, load_vae
 from uva_agents.model import UVA, VAE, Context, HeadConfig, Task, Visibility, joint_loss, uva_base
-from uva_agents.training.config import Recipe, StageConfig
-from uva_agents.training.config import uva_base as recipe_base
 from uva_agents.training.loop import parameter_groups
-from uva_agents.training.pipeline import RunOptions, run_recipe
+from uva_agents.training.uva.pipeline import RunOptions, run_recipe
+from uva_agents.training.uva.recipes import Recipe, StageConfig
+from uva_agents.training.uva.recipes import uva_base as recipe_base
 
 
 def tiny_recipe() -> Recipe:

@@ -7,11 +7,11 @@ import warnings
 
 import pytest
 
-from uva_agents.benchmarks.journal import Journal, check_journal
-from uva_agents.benchmarks.protocols import get_protocol
-from uva_agents.benchmarks.report import EpisodeRecord
-from uva_agents.benchmarks.runner import _is_episode
-from uva_agents.benchmarks.table5_report import Episode
+from uva_agents.benchmarks.evaluation.journal import Journal, check_journal
+from uva_agents.benchmarks.evaluation.protocols import get_protocol
+from uva_agents.benchmarks.evaluation.report import EpisodeRecord
+from uva_agents.benchmarks.evaluation.runner import _is_episode
+from uva_agents.benchmarks.paper.table5_report import Episode
 from uva_agents.errors import DataError, MachineError
 
 FIRST = Episode("uva", "R-R", 1, True, 40, 2.0, (0.5, 0.7))

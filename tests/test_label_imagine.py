@@ -10,7 +10,7 @@ import pytest
 from tests.tiny import observation, tiny_weights
 from uva_agents import cli
 from uva_agents.agents import UVA, InverseModel
-from uva_agents.benchmarks.video import VideoFile
+from uva_agents.benchmarks.evaluation.video import VideoFile
 from uva_agents.commands.action_files import read_actions
 from uva_agents.commands.label import chosen, fit, read_video, resampled
 from uva_agents.errors import DataError, InputError, MachineError

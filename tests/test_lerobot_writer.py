@@ -10,9 +10,9 @@ import pytest
 from tests import datasets
 from uva_agents.cli import main
 from uva_agents.data import convert_dataset, open_dataset
-from uva_agents.data.lerobot_append import LeRobotAppender
-from uva_agents.data.lerobot_names import arx_names, feature_names, number_names
 from uva_agents.data.video import probe
+from uva_agents.data.writers.lerobot_append import LeRobotAppender
+from uva_agents.data.writers.lerobot_names import arx_names, feature_names, number_names
 from uva_agents.errors import DataError, InputError
 
 pa = pytest.importorskip("pyarrow", reason="LeRobot datasets need pyarrow: pip install 'uva-agents[data]'")

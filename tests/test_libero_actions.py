@@ -5,7 +5,7 @@ import pytest
 
 from tests import libero_files
 from uva_agents.data import absolute_actions, open_dataset, site_rotation
-from uva_agents.data.poses import matrix_from_quaternion, matrix_from_vector, vector_from_matrix
+from uva_agents.utils.rotations import matrix_from_quaternion, matrix_from_vector, vector_from_matrix
 
 pytest.importorskip("libero", reason="replaying needs LIBERO: pip install 'uva-agents[libero]'")
 

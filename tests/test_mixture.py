@@ -23,8 +23,8 @@ from uva_agents.data import (
     site_rotation,
 )
 from uva_agents.data.mixture import BLOCK
-from uva_agents.data.poses import matrix_from_vector, pose9_from_matrix, pose_matrix
 from uva_agents.data.umi import mirror_mask
+from uva_agents.utils.rotations import matrix_from_vector, pose9_from_matrix, pose_matrix
 
 
 def test_a_mixture_draws_by_weight_and_every_window_before_any_again():
@@ -102,8 +102,8 @@ def test_batches_of_a_mixture_come_from_the_right_dataset_in_the_order_drawn():
 def test_video_without_actions_says_so_and_is_trained_as_video_only():
     from types import SimpleNamespace
 
-    from uva_agents.model.config import Task
-    from uva_agents.training.joint_stage import without_unknown_actions
+    from uva_agents.model.uva.config import Task
+    from uva_agents.training.uva.joint_stage import without_unknown_actions
 
     mixture = MixtureWindows([latent_windows(30, 1.0), latent_windows(40, 2.0, actions=False)], [1, 1])
     batch = mixture.batch(np.array([3, 45, 12]))

@@ -15,8 +15,8 @@ from uva_agents.model import (
     sample_video,
 )
 from uva_agents.model.diffusion import ddim_timesteps, respaced_timesteps, sample_few_steps
-from uva_agents.model.heads import DiffusionHead
-from uva_agents.model.masking import reveal_counts
+from uva_agents.model.uva.heads import DiffusionHead
+from uva_agents.model.uva.masking import reveal_counts
 
 
 def test_few_step_epsilon_sampling_refuses_to_explode() -> None:

@@ -29,14 +29,20 @@ from uva_agents.data import (
 )
 from uva_agents.data.frame_windows import cut
 from uva_agents.model import DiffusionPolicyNet, TwoFrameConfig
-from uva_agents.model.points import ConvPointReader
+from uva_agents.model.keypoints.detector import ConvPointReader
+from uva_agents.training.baselines.diffusion_stage import DiffusionStage, PointsDiffusionStage, observe_points
+from uva_agents.training.baselines.network_pipeline import run_network_recipe
+from uva_agents.training.baselines.network_recipes import (
+    NETWORK_RECIPES,
+    NetworkRecipe,
+    dp_c_nano,
+    dp_t,
+    two_frame_pusht,
+)
+from uva_agents.training.baselines.point_augmentation import PointAugmentation
 from uva_agents.training.cli import add_arguments, configure
-from uva_agents.training.config import StageConfig
-from uva_agents.training.diffusion_stage import DiffusionStage, PointsDiffusionStage, observe_points
-from uva_agents.training.network_pipeline import run_network_recipe
-from uva_agents.training.network_recipes import NETWORK_RECIPES, NetworkRecipe, dp_c_nano, dp_t, two_frame_pusht
-from uva_agents.training.pipeline import RunOptions
-from uva_agents.training.point_augmentation import PointAugmentation
+from uva_agents.training.uva.pipeline import RunOptions
+from uva_agents.training.uva.recipes import StageConfig
 
 STAGE = StageConfig(steps=8, batch_size=8, lr=2e-3, warmup=2, validate_every=4)
 
@@ -265,7 +271,7 @@ def test_kill_9_in_the_middle_leaves_the_same_curve(data: Path, tmp_path: Path) 
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
         "from tests.test_network_training import tiny_policy_recipe\n"
-        "import uva_agents.training.network_pipeline as p\n"
+        "import uva_agents.training.baselines.network_pipeline as p\n"
         "from uva_agents.training.loop import LoopOptions\n"
         "p.LoopOptions = lambda *a, **k: replace(LoopOptions(*a, **k), checkpoint_every_s=0.3)\n"
         "recipe = tiny_policy_recipe()\n"

@@ -14,7 +14,7 @@ import uva_agents as uva
 from tests.small_nets import EVERYTHING
 from tests.tiny import observation, tiny_bundle, tiny_dp_bundle, tiny_points_config, tiny_two_frame_bundle
 from uva_agents.agents import Rollout
-from uva_agents.agents.core import UVA
+from uva_agents.agents.weights import UVA
 from uva_agents.bridges.latents import JointLatent
 from uva_agents.data import encode_frames
 from uva_agents.errors import InputError, NotFiniteError

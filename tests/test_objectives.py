@@ -11,7 +11,7 @@ import pytest
 from tests.scenes import scene
 from tests.tiny import observation, tiny_bundle
 from uva_agents.agents import Rollout
-from uva_agents.agents.core import UVA
+from uva_agents.agents.weights import UVA
 from uva_agents.planners import (
     BlockToSquare,
     GoalImage,
@@ -21,7 +21,7 @@ from uva_agents.planners import (
     block_push_camera,
 )
 from uva_agents.planners.blocks import AREA
-from uva_agents.planners.detector import find_blocks, find_square
+from uva_agents.planners.vision.detector import find_blocks, find_square
 
 BLOCKS = {"red": (0.36, -0.22), "green": (0.47, -0.1)}
 SQUARES = {"green": (0.52, 0.2), "red": (0.28, 0.2)}

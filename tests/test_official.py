@@ -14,9 +14,9 @@ import torch
 
 import uva_agents as uva
 from tests import released
-from uva_agents.checkpoints.archive import UnsafeCheckpointError, read_archive
-from uva_agents.checkpoints.official import load_official
-from uva_agents.checkpoints.plain import resolved
+from uva_agents.checkpoints.official.archive import UnsafeCheckpointError, read_archive
+from uva_agents.checkpoints.official.load import load_official
+from uva_agents.checkpoints.official.plain import resolved
 from uva_agents.cli import main
 from uva_agents.model import SamplerConfig
 from uva_agents.training import cli as training

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from uva_agents.envs.block_push.sketch import moved
-from uva_agents.model.point_steps import StepDynamics
+from uva_agents.envs.block_push.planar import moved
+from uva_agents.model.keypoints.recurrent_dynamics import StepDynamics
 
 SCALE = 4.0
 """Network units per metre."""

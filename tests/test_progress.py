@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from uva_agents import progress
+from uva_agents.utils import progress
 
 
 def log_of(steps: int, *, terminal: bool, disable: bool = False) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from uva_agents.benchmarks import PROTOCOLS, get_protocol
-from uva_agents.benchmarks.intervals import bootstrap_interval, wilson_interval
+from uva_agents.benchmarks.evaluation.intervals import bootstrap_interval, wilson_interval
 
 
 def test_dp_pusht_is_the_published_protocol():

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from uva_agents.data.collect import BlockPushPlan, collect_block_push, record_block_push
+from uva_agents.data.collect.block_push import BlockPushPlan, collect_block_push, record_block_push
 from uva_agents.envs.block_push import BlockPushEnv, Pusher, order_of_seed
 from uva_agents.envs.block_push.layout import PUSHER_START
 

@@ -9,8 +9,8 @@ import pytest
 from tests.arx_ideal import HandClock, IdealDriver, KnowingCamera
 from tests.ideal_arm import Timed
 from uva_agents.data import open_dataset
+from uva_agents.envs.arx_x5.arm.kinematics import X5Kinematics
 from uva_agents.envs.arx_x5.env import ArxX5Env
-from uva_agents.envs.arx_x5.kinematics import X5Kinematics
 from uva_agents.errors import NotFiniteError
 from uva_agents.realtime import (
     ArxBody,

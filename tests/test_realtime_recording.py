@@ -19,7 +19,7 @@ from uva_agents.realtime.schedule import ChunkSchedule, ScheduleSettings
 from uva_agents.realtime.trajectory import ActionLayout
 
 pytest.importorskip("pyarrow", reason="recording needs pyarrow: pip install 'uva-agents[data]'")
-from uva_agents.data.lerobot_append import LeRobotAppender
+from uva_agents.data.writers.lerobot_append import LeRobotAppender
 from uva_agents.realtime.recorder import EpisodeRecorder
 
 
@@ -169,7 +169,7 @@ def test_a_run_of_the_loop_is_recorded_step_by_step(tmp_path):
 
 
 def test_recording_never_makes_the_loop_wait(tmp_path, monkeypatch):
-    from uva_agents.data import lerobot_append
+    from uva_agents.data.writers import lerobot_append
 
     # The disk does nothing before it is let go: whoever waited for it here would wait for ever.
     disk = threading.Event()
@@ -193,7 +193,7 @@ def test_recording_never_makes_the_loop_wait(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_fails_costs_the_episode_and_says_so(tmp_path, monkeypatch):
-    from uva_agents.data import lerobot_append
+    from uva_agents.data.writers import lerobot_append
 
     said = []
     recorder = EpisodeRecorder(tmp_path / "a", control_hz=20, say=said.append)

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from tests.ideal_arm import IdealArm, Timed, Virtual, chunk
-from uva_agents.benchmarks import realtime as benchmark
+from uva_agents.benchmarks.speed import realtime as benchmark
 from uva_agents.cli import main
 from uva_agents.errors import MachineError
 from uva_agents.realtime import (

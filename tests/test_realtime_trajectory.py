@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from uva_agents.data.poses import matrix_from_rot6d, matrix_from_vector, rot6d_from_matrix, vector_from_matrix
 from uva_agents.realtime.latency import LatencyMeter, next_inference_s
 from uva_agents.realtime.trajectory import ActionLayout, Trajectory, merge, stamped
+from uva_agents.utils.rotations import matrix_from_rot6d, matrix_from_vector, rot6d_from_matrix, vector_from_matrix
 
 PLAIN = ActionLayout()
 

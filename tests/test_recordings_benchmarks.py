@@ -10,8 +10,8 @@ import pytest
 from tests.scenes import scene
 from tests.tiny import tiny_dataset, tiny_two_frame_bundle, tiny_weights
 from uva_agents.agents.rollout import Rollout
-from uva_agents.benchmarks import fidelity, table6
-from uva_agents.benchmarks.recordings import BLOCK_PUSH, PUSHT, Recording, held_out_recordings
+from uva_agents.benchmarks.paper import fidelity, table6
+from uva_agents.benchmarks.paper.recordings import BLOCK_PUSH, PUSHT, Recording, held_out_recordings
 from uva_agents.checkpoints import save_net
 
 

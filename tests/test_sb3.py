@@ -19,8 +19,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecTran
 
 from tests.conftest import REPOSITORY
 from tests.tiny import tiny_bundle, tiny_weights
-from uva_agents.agents.context import context, memories_from
-from uva_agents.agents.core import UVA
+from uva_agents.agents.encoding import context, memories_from
+from uva_agents.agents.weights import UVA
 from uva_agents.bridges.latents import JointLatent
 from uva_agents.bridges.sb3 import SB3Agent, UVAFeatures, UVAFeatureVecEnv
 from uva_agents.envs.pusht import PushTEnv

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from uva_agents.model.baselines.net import ActionSampler
 from uva_agents.model.diffusion import TRAIN_STEPS, cosine_betas, few_step_scheduler
-from uva_agents.model.diffusion_policy import ActionSampler
 
 
 @pytest.fixture(scope="module")

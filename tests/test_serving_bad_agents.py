@@ -13,7 +13,7 @@ import torch
 from tests.serving import raw_client
 from tests.tiny import tiny_bundle
 from uva_agents.agents import UVA
-from uva_agents.benchmarks.report import plain
+from uva_agents.benchmarks.evaluation.report import plain
 from uva_agents.bridges.openpi import KeyMap, PolicyServer
 from uva_agents.bridges.openpi.service import Episode, Service
 from uva_agents.cli import main

@@ -118,7 +118,7 @@ def test_the_planning_guide_runs() -> None:
 
 @pytest.mark.slow
 def test_replanning_is_many_times_faster_than_a_straight_loop(tmp_path: Path) -> None:
-    from uva_agents.benchmarks.planning import main
+    from uva_agents.benchmarks.speed.planning import main
 
     out = tmp_path / "planning.json"
     assert main(["--repeats", "3", "--naive", "1", "--moments", "1", "--candidates", "20", "--json", str(out)]) == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import uva_agents as uva
-from uva_agents.benchmarks.recordings import BLOCK_PUSH
+from uva_agents.benchmarks.paper.recordings import BLOCK_PUSH
 from uva_agents.checkpoints import resolve, shipped_names
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from uva_agents.data import BLOCK_PUSH_FIELDS, read_replay_buffer
-from uva_agents.data.sketch import write_sketched
+from uva_agents.data.collect.planar_block_push import write_sketched
 from uva_agents.envs.block_push import BlockPushEnv
 from uva_agents.envs.block_push.layout import PUSHER_HIGH, PUSHER_LOW
+from uva_agents.envs.block_push.planar import SketchTables, chosen, moved, sketched
 from uva_agents.envs.block_push.pushing import PLACED, distances
-from uva_agents.envs.block_push.sketch import SketchTables, chosen, moved, sketched
 
 
 def test_the_post_moves_blocks_out_of_its_way_and_these_each_other():

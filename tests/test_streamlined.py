@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.small_nets import context, nano
-from uva_agents.model import UVA, VAE, HeadConfig, SamplerConfig, Task, UVAConfig, sample_actions, winograd
+from uva_agents.model import UVA, VAE, HeadConfig, SamplerConfig, Task, UVAConfig, sample_actions
+from uva_agents.model.cpu import winograd
 from uva_agents.model.vae import VAEConfig
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.tiny import tiny_bundle, tiny_dp_bundle
-from uva_agents.benchmarks import table5
-from uva_agents.benchmarks.table5 import Episode, lines, page, summarise
+from uva_agents.benchmarks.paper import table5
+from uva_agents.benchmarks.paper.table5 import Episode, lines, page, summarise
 from uva_agents.checkpoints import InterfaceSpec, save_bundle
 from uva_agents.checkpoints.networks import save_net
 from uva_agents.data import LinearNormalizer

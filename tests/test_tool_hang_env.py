@@ -23,8 +23,8 @@ import uva_agents  # noqa: F401  (registers the environments)
 from uva_agents.benchmarks import PROTOCOLS, get_protocol, protocol_for
 from uva_agents.cli import main
 from uva_agents.data.libero import absolute_actions, relative_actions, site_rotation
-from uva_agents.data.poses import matrix_from_quaternion
 from uva_agents.envs.tool_hang import ToolHangEnv
+from uva_agents.utils.rotations import matrix_from_quaternion
 
 SEED = 100_000
 

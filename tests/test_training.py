@@ -21,11 +21,11 @@ from uva_agents.checkpoints import load_bundle
 from uva_agents.checkpoints.tensor_files import load_tensors
 from uva_agents.data import read_replay_buffer
 from uva_agents.model import UVA, Context, Task
-from uva_agents.training.config import Recipe, StageConfig, pusht_nano
 from uva_agents.training.ema import EMA
+from uva_agents.training.keypoints.detector_stage import PointsStage
 from uva_agents.training.loop import learning_rate
-from uva_agents.training.pipeline import RunOptions, make_normalizer, run_recipe
-from uva_agents.training.points_stage import PointsStage
+from uva_agents.training.uva.pipeline import RunOptions, make_normalizer, run_recipe
+from uva_agents.training.uva.recipes import Recipe, StageConfig, pusht_nano
 
 
 def tiny_recipe(**changes: object) -> Recipe:
@@ -131,7 +131,7 @@ def test_kill_9_in_the_middle_loses_at_most_the_last_checkpoint_interval(data: P
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
         "from tests.test_training import tiny_recipe\n"
-        "import uva_agents.training.pipeline as p\n"
+        "import uva_agents.training.uva.pipeline as p\n"
         "from uva_agents.training.loop import LoopOptions\n"
         "p.LoopOptions = lambda *a, **k: replace(LoopOptions(*a, **k), checkpoint_every_s=0.3)\n"
         "recipe = tiny_recipe()\n"
@@ -185,7 +185,7 @@ def test_two_processes_train_one_network_together(data: Path, tmp_path: Path) ->
         "import torch; torch.set_num_threads(1)\n"
         "from pathlib import Path\n"
         "from tests.test_training import tiny_recipe\n"
-        "from uva_agents.training.pipeline import RunOptions, run_recipe\n"
+        "from uva_agents.training.uva.pipeline import RunOptions, run_recipe\n"
         f"folder = run_recipe(tiny_recipe(), RunOptions(Path({str(data)!r}), Path({str(tmp_path / 'run')!r}), progress=False))\n"
         "print('weights:', folder)\n"
     )

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from uva_agents.errors import NotFiniteError
-from uva_agents.training.config import StageConfig
 from uva_agents.training.loop import LoopOptions, run_stage
+from uva_agents.training.uva.recipes import StageConfig
 
 
 class Line(nn.Module):

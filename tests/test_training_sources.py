@@ -16,10 +16,10 @@ from uva_agents.checkpoints import load_bundle
 from uva_agents.cli import main
 from uva_agents.data import convert_dataset, open_dataset
 from uva_agents.model import Context, Task, Visibility, joint_loss
+from uva_agents.training.baselines.network_pipeline import run_network_recipe
 from uva_agents.training.cli import add_arguments, configure
-from uva_agents.training.network_pipeline import run_network_recipe
-from uva_agents.training.pipeline import RunOptions, run_recipe
 from uva_agents.training.sources import Source, joined_frames, open_sources
+from uva_agents.training.uva.pipeline import RunOptions, run_recipe
 
 WANTED = ("pixels", "action", "agent_pos", "keypoints")
 
@@ -145,7 +145,7 @@ def parse(*argv: str) -> argparse.Namespace:
 
 def test_uva_train_takes_lerobot_and_a_mixture_with_video(data, tmp_path, monkeypatch, capsys):
     """Through the command line, so that its options arrive; the recipe in miniature."""
-    from uva_agents.training import config
+    from uva_agents.training.uva import recipes as config
 
     monkeypatch.setitem(config.RECIPES, "pusht-nano", tiny)
     out = tmp_path / "run"

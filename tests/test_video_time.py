@@ -219,7 +219,7 @@ def test_a_film_is_labelled_by_time(tmp_path):
 def test_a_film_in_place_of_a_camera_is_played_by_time(tmp_path):
     pytest.importorskip("cv2")
     from tests.test_arx_cameras import Virtual
-    from uva_agents.envs.arx_x5.cameras import VideoFileCamera
+    from uva_agents.envs.arx_x5.system.cameras import VideoFileCamera
 
     clock = Virtual()
     began_s = clock.now()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from uva_agents.model import winograd
+from uva_agents.model.cpu import winograd
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 
 PARENT = """
 import multiprocessing as mp, sys, time
-from uva_agents import workers
+from uva_agents.utils import workers
 workers._LOOK_S = 0.1
 
 def serve(connection):

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.clock import SimulatedClock
-from uva_agents.envs.arx_x5.drivers import make_driver
-from uva_agents.envs.arx_x5.interface import Waypoint
+from uva_agents.envs.arx_x5.arm.interface import Waypoint
+from uva_agents.envs.arx_x5.drivers.factory import make_driver
 from uva_agents.envs.arx_x5.twin.realism import IDEAL
+from uva_agents.utils.clocks import SimulatedClock
 
 RAISED = np.array([0.2, 1.3, 1.2, -0.5, 0.1, 0.2])
 

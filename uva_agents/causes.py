@@ -76,7 +76,7 @@ def _status_of_libraries(error: BaseException) -> int | None:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return 4
-    interface = sys.modules.get("uva_agents.envs.arx_x5.interface")
+    interface = sys.modules.get("uva_agents.envs.arx_x5.arm.interface")
     if interface is not None and isinstance(error, interface.DriverError):
         return 2
     return None

@@ -13,22 +13,22 @@ from uva_agents.agents.rollout import Rollout
 
 # Planners need the contract and Rollout only, and work on a simulator without any network.
 _LAZY = {
-    "UVA": "uva_agents.agents.core",
-    "DiffusionPolicy": "uva_agents.agents.diffusion_policy",
+    "UVA": "uva_agents.agents.weights",
+    "DiffusionPolicy": "uva_agents.agents.baselines.diffusion_policy",
     "InverseModel": "uva_agents.agents.inverse_model",
     "Policy": "uva_agents.agents.policy",
-    "TwoFrameInverse": "uva_agents.agents.two_frame",
+    "TwoFrameInverse": "uva_agents.agents.baselines.two_frame",
     "WorldModel": "uva_agents.agents.world_model",
     "load_policy": "uva_agents.agents.loading",
 }
 
 if TYPE_CHECKING:
-    from uva_agents.agents.core import UVA
-    from uva_agents.agents.diffusion_policy import DiffusionPolicy
+    from uva_agents.agents.baselines.diffusion_policy import DiffusionPolicy
+    from uva_agents.agents.baselines.two_frame import TwoFrameInverse
     from uva_agents.agents.inverse_model import InverseModel
     from uva_agents.agents.loading import load_policy
     from uva_agents.agents.policy import Policy
-    from uva_agents.agents.two_frame import TwoFrameInverse
+    from uva_agents.agents.weights import UVA
     from uva_agents.agents.world_model import WorldModel
 
 __all__ = [

@@ -15,8 +15,8 @@ from gymnasium.envs.registration import EnvSpec
 
 from uva_agents.agents.arguments import whole
 from uva_agents.agents.costs import checked_costs, name_of
-from uva_agents.agents.imagination import Imagination
 from uva_agents.agents.observations import to_floats
+from uva_agents.agents.stepper import Imagination
 from uva_agents.checkpoints.folder import shipped_names
 from uva_agents.errors import InputError
 

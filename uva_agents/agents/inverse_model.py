@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from uva_agents.agents.arguments import seed_of, whole
-from uva_agents.agents.context import proprio_offsets
-from uva_agents.agents.core import UVA
+from uva_agents.agents.encoding import proprio_offsets
 from uva_agents.agents.finite import Inputs
 from uva_agents.agents.observations import Instruction, check_pixels, to_floats
+from uva_agents.agents.weights import UVA
 from uva_agents.errors import InputError
 from uva_agents.model import Context, SamplerConfig, Task, sample_actions
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from uva_agents.agents.diffusion_policy import DiffusionPolicy
+from uva_agents.agents.baselines.diffusion_policy import DiffusionPolicy
 from uva_agents.agents.policy import Policy
 from uva_agents.checkpoints.folder import Kind, is_checkpoint_file, kind_of, read_config, resolve
 from uva_agents.errors import InputError

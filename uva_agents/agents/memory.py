@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.agents.core import FrameCode
 from uva_agents.agents.finite import Inputs
 from uva_agents.agents.observations import Frames, Instruction
 from uva_agents.agents.stateful import Rows
+from uva_agents.agents.weights import FrameCode
 from uva_agents.errors import InputError
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from uva_agents.data.poses import (
+from uva_agents.errors import InputError
+from uva_agents.utils.rotations import (
     matrix_from_pose9,
     pose9_from_matrix,
     pose_from_matrix,
@@ -13,7 +14,6 @@ from uva_agents.data.poses import (
     relative_to,
     rot6d_from_matrix,
 )
-from uva_agents.errors import InputError
 
 
 def environment_pose_actions(actions: np.ndarray, base: np.ndarray | None) -> np.ndarray:

@@ -16,11 +16,11 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from uva_agents.agents.arguments import seed_of, whole
-from uva_agents.agents.context import context, frames_kept, memories_from
-from uva_agents.agents.core import UVA, FrameCode
+from uva_agents.agents.encoding import context, frames_kept, memories_from
 from uva_agents.agents.finite import Inputs, InputsOf
 from uva_agents.agents.observations import to_floats
 from uva_agents.agents.rollout import Rollout, frame_indices
+from uva_agents.agents.weights import UVA, FrameCode
 from uva_agents.errors import InputError
 from uva_agents.model import Context, SamplerConfig, Task, frame_sampler, sample_video
 

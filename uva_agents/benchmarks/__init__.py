@@ -1,8 +1,15 @@
 """Protocols, evaluation and reports. Nothing in this package imports torch."""
 
-from uva_agents.benchmarks.protocols import PROTOCOLS, Case, EvalProtocol, get_protocol, protocol_for
-from uva_agents.benchmarks.report import CaseScore, EpisodeFailure, EpisodeRecord, EvalReport, EvaluationError, Latency
-from uva_agents.benchmarks.runner import evaluate
+from uva_agents.benchmarks.evaluation.protocols import PROTOCOLS, Case, EvalProtocol, get_protocol, protocol_for
+from uva_agents.benchmarks.evaluation.report import (
+    CaseScore,
+    EpisodeFailure,
+    EpisodeRecord,
+    EvalReport,
+    EvaluationError,
+    Latency,
+)
+from uva_agents.benchmarks.evaluation.runner import evaluate
 
 __all__ = [
     "PROTOCOLS",

@@ -7,9 +7,9 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from uva_agents.agents.context import context
-from uva_agents.agents.core import UVA
+from uva_agents.agents.encoding import context
 from uva_agents.agents.memory import Memory, inputs_of, row_name
+from uva_agents.agents.weights import UVA
 from uva_agents.model import Task
 
 Pool = Literal["action", "frames", "mean", "tokens"]

@@ -30,10 +30,10 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("this bridge needs stable-baselines3: pip install 'uva-agents[sb3]'") from error
 
-from uva_agents.agents.context import frames_kept, observe, read
-from uva_agents.agents.core import UVA
+from uva_agents.agents.encoding import frames_kept, observe, read
 from uva_agents.agents.memory import Memory
 from uva_agents.agents.observations import stacked, to_numpy
+from uva_agents.agents.weights import UVA
 from uva_agents.bridges.latents import JointLatent, Pool
 from uva_agents.bridges.sb3_vec_env import SB3VecEnv
 from uva_agents.checkpoints.store import Bundle

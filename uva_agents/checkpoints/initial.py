@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from uva_agents.checkpoints.archive import read_archive
 from uva_agents.checkpoints.filling import finite, refilled
 from uva_agents.checkpoints.folder import is_checkpoint_file
-from uva_agents.checkpoints.official_keys import rename, rename_vae
+from uva_agents.checkpoints.official.archive import read_archive
+from uva_agents.checkpoints.official.keys import rename, rename_vae
 from uva_agents.checkpoints.stored import StoredTensor
 from uva_agents.checkpoints.tensor_files import stored_tensors
 from uva_agents.errors import WeightsError

@@ -21,7 +21,7 @@ from uva_agents.model import (
     UNetConfig,
     UVAConfig,
 )
-from uva_agents.model.config import HeadConfig
+from uva_agents.model.uva.config import HeadConfig
 from uva_agents.model.vae import VAEConfig
 
 _SIDE = Range(1, 4096)

@@ -83,7 +83,7 @@ def load_bundle(name_or_path: str | Path, *, device: str | torch.device = "auto"
         WeightsError: damaged or foreign files, by name; weights of another kind, with the class that takes them.
     """
     if is_checkpoint_file(name_or_path):
-        from uva_agents.checkpoints.official import load_official
+        from uva_agents.checkpoints.official.load import load_official
 
         return load_official(name_or_path, device=device, heads=heads)[0]
     about = describe(resolve(name_or_path), Kind.UVA)

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from rich.progress import Progress
 
-    from uva_agents.checkpoints.official import load_official
+    from uva_agents.checkpoints.official.load import load_official
     from uva_agents.checkpoints.store import save_bundle
 
     with Progress(disable=args.quiet) as bar:

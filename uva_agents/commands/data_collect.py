@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from uva_agents.data.collect import Driver
-    from uva_agents.data.collecting import Collected
+    from uva_agents.data.collect.block_push import Driver
+    from uva_agents.data.collect.engine import Collected
 
 
 def add_collect_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def _add_block_push(collect: argparse.ArgumentParser) -> None:
 
 
 def _add_arx_x5(collect: argparse.ArgumentParser) -> None:
-    from uva_agents.data.collect_arx import ACTION_MODES, TASKS
+    from uva_agents.data.collect.arx_x5 import ACTION_MODES, TASKS
 
     _add_common(collect, run_arx_x5)
     collect.add_argument("--episodes", type=int, default=200, help="default %(default)s")
@@ -106,7 +106,7 @@ def run_block_push(args: argparse.Namespace) -> int:
         ValueError: OUT exists already, or the settings do not go together.
         FileNotFoundError: no recording there.
     """
-    from uva_agents.data.collect import BlockPushPlan, collect_block_push, recorded_ends
+    from uva_agents.data.collect.block_push import BlockPushPlan, collect_block_push, recorded_ends
 
     episodes = args.episodes
     if episodes is None:
@@ -134,7 +134,7 @@ def run_arx_x5(args: argparse.Namespace) -> int:
     Raises:
         ValueError: OUT exists already, or a setting makes no sense.
     """
-    from uva_agents.data.collect_arx import ArxX5Plan, collect_arx_x5
+    from uva_agents.data.collect.arx_x5 import ArxX5Plan, collect_arx_x5
 
     names = ("episodes", "seed", "task", "action_mode", "control_hz", "image_size", "realistic", "max_steps")
     plan = ArxX5Plan(**{name: getattr(args, name) for name in names})
@@ -144,7 +144,7 @@ def run_arx_x5(args: argparse.Namespace) -> int:
 
 def _collect(args: argparse.Namespace, episodes: int, collect: Callable[..., Collected]) -> Collected:
     """With a progress bar."""
-    from uva_agents.progress import progress_bar
+    from uva_agents.utils.progress import progress_bar
 
     options: dict[str, Any] = {name: getattr(args, name) for name in ("workers", "only_successful", "force")}
     with progress_bar(disable=args.quiet) as bar:

@@ -17,7 +17,7 @@ ALL = "*"
 
 def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``uva data convert IN OUT --to FORMAT``."""
-    from uva_agents.data.writers import TARGETS
+    from uva_agents.data.writers.convert import TARGETS
 
     add_source(parser)
     parser.add_argument("out", type=Path, help="folder to write")
@@ -73,7 +73,7 @@ def convert(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from uva_agents.data.readers import open_dataset
-    from uva_agents.data.writers import convert_dataset
+    from uva_agents.data.writers.convert import convert_dataset
 
     fields = parse_fields(args.field)
     skip = [name for name in args.skip if name != ALL]

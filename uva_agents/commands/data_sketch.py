@@ -30,7 +30,7 @@ def run_sketch(args: argparse.Namespace) -> int:
     """
     from rich.progress import Progress
 
-    from uva_agents.data.sketch import write_sketched
+    from uva_agents.data.collect.planar_block_push import write_sketched
 
     check_folder_target(args.out.absolute().parent)
     with Progress(disable=args.quiet) as bar:

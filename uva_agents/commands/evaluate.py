@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from uva_agents.benchmarks import PROTOCOLS, EvalProtocol, EvalReport, evaluate, get_protocol, protocol_for
-from uva_agents.benchmarks.rows import FAILED_IN_PREDICT
+from uva_agents.benchmarks.evaluation.rows import FAILED_IN_PREDICT
 from uva_agents.errors import InputError, UVAError
 from uva_agents.utils.files import check_file_target, check_folder_target
 from uva_agents.utils.results import UnwrittenError

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
         print(checkpoints.info(args.name))
         return 0
     from uva_agents.benchmarks import PROTOCOLS
-    from uva_agents.benchmarks.machine import hardware, versions
+    from uva_agents.benchmarks.evaluation.machine import hardware, versions
 
     shipped = checkpoints.shipped_names()
     sections = {

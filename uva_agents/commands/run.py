@@ -282,8 +282,8 @@ def _make(args: argparse.Namespace, rate: float, agent: Any, recording: Recordin
     if options.get("driver", "sim") == "sim":
         options.setdefault("realtime", True)
     if args.camera is not None:
-        from uva_agents.envs.arx_x5.cameras import open_camera
-        from uva_agents.envs.arx_x5.clock import MonotonicClock
+        from uva_agents.envs.arx_x5.system.cameras import open_camera
+        from uva_agents.utils.clocks import MonotonicClock
 
         size = options.get("image_size", 224)
         size = (size, size) if isinstance(size, int) else tuple(size)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from uva_agents.data.sheet import contact_sheet
     from uva_agents.data.umi import RELEASED_UMI_SPEC, UmiBatch, UmiWindows, absolute_poses, black_mirrors
     from uva_agents.data.windows import RELEASED_TRIM, WindowIndex, WindowSpec
-    from uva_agents.data.writers import convert_dataset
+    from uva_agents.data.writers.convert import convert_dataset
 
 _LAZY = {
     "Variant": "uva_agents.data.augment",
@@ -81,7 +81,7 @@ _LAZY = {
     "RELEASED_TRIM": "uva_agents.data.windows",
     "WindowIndex": "uva_agents.data.windows",
     "WindowSpec": "uva_agents.data.windows",
-    "convert_dataset": "uva_agents.data.writers",
+    "convert_dataset": "uva_agents.data.writers.convert",
 }
 
 __all__ = [

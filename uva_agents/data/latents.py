@@ -14,7 +14,7 @@ import torch
 from uva_agents.data.augment import Variant, apply_variant
 from uva_agents.data.episodes import Episodes
 from uva_agents.errors import NotFiniteError
-from uva_agents.model.context import patchify
+from uva_agents.model.uva.inputs import patchify
 from uva_agents.model.vae import VAE
 
 Progress = Callable[[int, int], None]

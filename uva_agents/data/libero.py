@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uva_agents.data.poses import matrix_from_rot6d, matrix_from_vector, rot6d_from_matrix, vector_from_matrix
+from uva_agents.utils.rotations import matrix_from_rot6d, matrix_from_vector, rot6d_from_matrix, vector_from_matrix
 
 POSITION_SCALE = 0.05
 """Metres that an action of 1 moves the goal of robosuite's OSC_POSE controller."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from uva_agents.data.episodes import Episodes
-from uva_agents.data.poses import (
+from uva_agents.data.windows import WindowIndex, WindowSpec
+from uva_agents.utils.rotations import (
     matrix_from_pose9,
     pose9_from_matrix,
     pose_from_matrix,
@@ -15,7 +16,6 @@ from uva_agents.data.poses import (
     relative_to,
     rot6d_from_matrix,
 )
-from uva_agents.data.windows import WindowIndex, WindowSpec
 
 RELEASED_UMI_SPEC = WindowSpec(n_frames=4, stride=4, action_steps=16, action_offset=1, rows_per_step=3)
 """The released windows: every third row of 60 Hz, frames at -12, -8, -4, 0 and 4, 8, 12, 16 steps, the next 16 poses as actions."""

@@ -3,7 +3,27 @@
 Nothing here knows an environment, a file or a numpy observation.
 """
 
-from uva_agents.model.builders import (
+from uva_agents.model.baselines.builders import (
+    dp_c,
+    dp_c_config,
+    dp_c_nano,
+    dp_c_nano_config,
+    dp_c_points_config,
+    dp_t,
+    dp_t_config,
+    two_frame_nano,
+    two_frame_nano_config,
+)
+from uva_agents.model.baselines.net import (
+    ActionSampler,
+    DiffusionPolicyConfig,
+    DiffusionPolicyNet,
+    TransformerConfig,
+    UNetConfig,
+    sample_chunks,
+)
+from uva_agents.model.baselines.two_frame import TwoFrameConfig, TwoFrameNet
+from uva_agents.model.uva.builders import (
     CONFIGS,
     uva_base,
     uva_base_config,
@@ -18,34 +38,14 @@ from uva_agents.model.builders import (
     uva_tiny,
     uva_tiny_config,
 )
-from uva_agents.model.config import HeadConfig, Task, UVAConfig
-from uva_agents.model.context import Context, patchify, unpatchify
-from uva_agents.model.diffusion_policy import (
-    ActionSampler,
-    DiffusionPolicyConfig,
-    DiffusionPolicyNet,
-    TransformerConfig,
-    UNetConfig,
-    sample_chunks,
-)
-from uva_agents.model.losses import Draws, Jitter, Losses, joint_loss
-from uva_agents.model.masking import Visibility, draw_mask, draw_tasks
-from uva_agents.model.policy_builders import (
-    dp_c,
-    dp_c_config,
-    dp_c_nano,
-    dp_c_nano_config,
-    dp_c_points_config,
-    dp_t,
-    dp_t_config,
-    two_frame_nano,
-    two_frame_nano_config,
-)
-from uva_agents.model.sampling import SamplerConfig, VideoSample, frame_sampler, sample_actions, sample_video
-from uva_agents.model.two_frame import TwoFrameConfig, TwoFrameNet
-from uva_agents.model.uva import UVA
+from uva_agents.model.uva.config import HeadConfig, Task, UVAConfig
+from uva_agents.model.uva.inputs import Context, patchify, unpatchify
+from uva_agents.model.uva.losses import Draws, Jitter, Losses, joint_loss
+from uva_agents.model.uva.masking import Visibility, draw_mask, draw_tasks
+from uva_agents.model.uva.net import UVA
+from uva_agents.model.uva.sampling import SamplerConfig, VideoSample, frame_sampler, sample_actions, sample_video
 from uva_agents.model.vae import VAE, VAEConfig, nano_vae_config
-from uva_agents.model.vision import EncoderConfig
+from uva_agents.model.vision.encoder import EncoderConfig
 
 __all__ = [
     "CONFIGS",

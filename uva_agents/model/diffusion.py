@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uva_agents.model.config import Prediction
 from uva_agents.model.schedulers import DDIM, FlowEuler, hole
+from uva_agents.model.uva.config import Prediction
 
 TRAIN_STEPS = 1000
 Denoiser = Callable[[Tensor, Tensor], Tensor]

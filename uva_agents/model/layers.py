@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uva_agents.model.scratch import Scratch
+from uva_agents.model.cpu.scratch import Scratch
 
 
 class Attention(nn.Module):

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uva_agents.model import winograd
+from uva_agents.model.cpu import winograd
+from uva_agents.model.cpu.scratch import Scratch
 from uva_agents.model.defaults import in_float32
-from uva_agents.model.scratch import Scratch
 
 VAEKind = Literal["kl-f16", "nano"]
 
@@ -135,8 +135,8 @@ class VAE(nn.Module):
     def streamline(self, on: bool = True) -> None:
         """Lay the network out for inference, or (``on=False``) back as it was built. Outputs change by rounding only.
 
-        Channels-last, which CPU convolutions prefer; convolutions with fewer products (:mod:`~uva_agents.model.winograd`) on a CPU
-        where no gradients are wanted; and the residual blocks of kl-f16 write activation and sum into tensors that they own,
+        Channels-last, which CPU convolutions prefer; convolutions with fewer products (:mod:`~uva_agents.model.cpu.winograd`) on a
+        CPU where no gradients are wanted; and the residual blocks of kl-f16 write activation and sum into tensors that they own,
         where diffusers allocates five more per block: at 256 x 256 pixels, 32 MiB each for the system to clear. Whoever hooks into
         the network sees inputs of blocks that were written over.
         """

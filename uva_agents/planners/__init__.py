@@ -1,7 +1,6 @@
 """Planning by imagined futures: proposals x dynamics x objective x budget. Nothing in this package imports torch by itself."""
 
 from uva_agents.planners.blocks import BlockReading, BlockToSquare
-from uva_agents.planners.camera import Camera, Homography, block_push_camera
 from uva_agents.planners.coverage import PushTCoverage
 from uva_agents.planners.goal import Both, ObservedGoal, RandomWalk
 from uva_agents.planners.iterative import CEM, MPPI
@@ -13,6 +12,7 @@ from uva_agents.planners.protocols import Dynamics, Judgement, Looks, Objective,
 from uva_agents.planners.search import Screen
 from uva_agents.planners.simulator import SimulatorModel
 from uva_agents.planners.state import PlannerState
+from uva_agents.planners.vision.camera import Camera, Homography, block_push_camera
 
 __all__ = [
     "CEM",

@@ -10,10 +10,10 @@ import numpy as np
 
 from uva_agents.agents.rollout import Rollout
 from uva_agents.errors import InputError
-from uva_agents.planners.camera import Camera, block_push_camera
-from uva_agents.planners.detector import THRESHOLD, Colour, find_blocks, find_square
 from uva_agents.planners.objectives import Term, pixels_of
 from uva_agents.planners.protocols import Judgement, Looks
+from uva_agents.planners.vision.camera import Camera, block_push_camera
+from uva_agents.planners.vision.detector import THRESHOLD, Colour, find_blocks, find_square
 
 BLOCK_PLANE = 0.03
 """Height of the point that the middle of a block's visible sides seems to be: above its centre, as its upper side is seen best."""
@@ -87,7 +87,9 @@ class BlockToSquare(Term):
             raise InputError("block_camera= goes with camera=, which sees the squares: give both, or camera= alone")
         for given in (camera, block_camera):
             if given is not None and not isinstance(given, Camera):
-                raise TypeError(f"camera={given!r} has no to_metres() and to_pixels(): see uva_agents.planners.camera")
+                raise TypeError(
+                    f"camera={given!r} has no to_metres() and to_pixels(): see uva_agents.planners.vision.camera"
+                )
         self.block: Colour = block
         self.square: Colour = square
         self.block_camera = block_camera or camera

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.pacing import Timing
 from uva_agents.errors import UVAError
 from uva_agents.realtime.schedule import ChunkCounts
+from uva_agents.utils.pacing import Timing
 
 End = Literal["length", "done", "stopped", "dropped", "emergency", "quit", "error", "finished"]
 """Why an episode ended; ``"finished"``: the worker has nothing more to say (a replay)."""

@@ -138,7 +138,7 @@ def absolute(chunker: Chunker, *, key: str = "agent_pos") -> Chunker:
     Returns:
         A chunker that gives (T, 10) in the base frame: position, rot6d, gripper.
     """
-    from uva_agents.data.poses import matrix_from_pose9, pose9_from_matrix, pose_matrix
+    from uva_agents.utils.rotations import matrix_from_pose9, pose9_from_matrix, pose_matrix
 
     def moved(job: Job) -> np.ndarray:
         chunk = chunker(job)

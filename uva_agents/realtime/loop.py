@@ -14,13 +14,13 @@ from typing import Protocol
 import numpy as np
 
 from uva_agents.agents.base import Observation
-from uva_agents.envs.arx_x5.pacing import Pacer
 from uva_agents.realtime.account import AgentError, End, Episode, LoopSettings, Status
 from uva_agents.realtime.body import Body, Observed, Scheduled
 from uva_agents.realtime.chunker import Job
 from uva_agents.realtime.controls import Command, Controls
 from uva_agents.realtime.schedule import ChunkSchedule
 from uva_agents.realtime.worker import Reply, Worker
+from uva_agents.utils.pacing import Pacer
 
 _LOG = logging.getLogger(__name__)
 _NOT_READY = "the agent is not ready"

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.data.lerobot_append import EpisodeDraft, LeRobotAppender
-from uva_agents.data.lerobot_names import arx_names
+from uva_agents.data.writers.lerobot_append import EpisodeDraft, LeRobotAppender
+from uva_agents.data.writers.lerobot_names import arx_names
 from uva_agents.realtime.body import Observed, as_float
 from uva_agents.realtime.replay import write_settings
 
@@ -34,7 +34,7 @@ class EpisodeRecorder:
         say: takes messages for the operator.
 
     Raises:
-        ValueError, MissingExtraError: see :class:`~uva_agents.data.lerobot_append.LeRobotAppender`.
+        ValueError, MissingExtraError: see :class:`~uva_agents.data.writers.lerobot_append.LeRobotAppender`.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from uva_agents.data.poses import matrix_from_rot6d, matrix_from_vector, rot6d_from_matrix, vector_from_matrix
+from uva_agents.utils.rotations import matrix_from_rot6d, matrix_from_vector, rot6d_from_matrix, vector_from_matrix
 
 RotationKind = Literal["vector", "rot6d"]
 _WIDTH = {"vector": 3, "rot6d": 6}

@@ -19,7 +19,7 @@ import numpy as np
 from uva_agents.errors import NotFiniteError
 from uva_agents.realtime.chunker import Chunker, Job
 from uva_agents.realtime.numbers import as_numbers
-from uva_agents.workers import receive
+from uva_agents.utils.workers import receive
 
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 0.05

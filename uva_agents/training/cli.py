@@ -8,8 +8,8 @@ import difflib
 import os
 from pathlib import Path
 
-from uva_agents.training.config import RECIPES, STAGES, Recipe
-from uva_agents.training.network_recipes import NETWORK_RECIPES, NetworkRecipe
+from uva_agents.training.baselines.network_recipes import NETWORK_RECIPES, NetworkRecipe
+from uva_agents.training.uva.recipes import RECIPES, STAGES, Recipe
 from uva_agents.utils.files import check_folder_target
 
 
@@ -73,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
     """Train, and say where the weights are."""
     import torch
 
-    from uva_agents.training.network_pipeline import run_network_recipe
-    from uva_agents.training.pipeline import RunOptions, run_recipe
+    from uva_agents.training.baselines.network_pipeline import run_network_recipe
     from uva_agents.training.sources import Source, with_episodes
+    from uva_agents.training.uva.pipeline import RunOptions, run_recipe
 
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "WORLD_SIZE" not in os.environ:
         # However many were asked for: without MPI it starts one and does not say so.

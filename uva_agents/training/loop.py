@@ -22,9 +22,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from uva_agents.errors import NotFiniteError
-from uva_agents.training.config import StageConfig
 from uva_agents.training.ema import EMA
 from uva_agents.training.report import Reporter
+from uva_agents.training.uva.recipes import StageConfig
 
 
 class Stage(Protocol):

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from uva_agents.progress import progress_bar
+from uva_agents.utils.progress import progress_bar
 
 
 class Reporter:

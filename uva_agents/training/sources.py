@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 
 from uva_agents.data import Dataset, Episodes, Field, open_dataset, recognise
-from uva_agents.data.images import resize_frames
 from uva_agents.data.zarr_store import ZarrFiles
 from uva_agents.errors import DataError, InputError
 from uva_agents.training.memory import Holds, Shape, check_memory
+from uva_agents.utils.images import resize_frames
 
 _LOG = logging.getLogger(__name__)
 

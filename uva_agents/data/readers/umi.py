@@ -9,7 +9,6 @@ import numpy as np
 
 from uva_agents.data.fields import Field
 from uva_agents.data.holes import raise_first
-from uva_agents.data.poses import pose9_from_matrix, pose_matrix
 from uva_agents.data.readers.dataset import MissingExtraError, Stored
 from uva_agents.data.readers.zarr_buffer import (
     is_converted,
@@ -21,6 +20,7 @@ from uva_agents.data.readers.zarr_buffer import (
 )
 from uva_agents.data.zarr_store import ZarrFiles
 from uva_agents.errors import DataError
+from uva_agents.utils.rotations import pose9_from_matrix, pose_matrix
 
 UMI_HZ = 59.94
 """The cameras' rate. The released UVA trains at every third row."""

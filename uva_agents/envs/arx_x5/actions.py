@@ -12,9 +12,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from uva_agents.envs.arx_x5.interface import N_JOINTS, ArmState
-from uva_agents.envs.arx_x5.kinematics import rotation_vector
-from uva_agents.envs.arx_x5.poses import matrix_from_vector, pose_of, rotation_of, tool_axes, vector_near
+from uva_agents.envs.arx_x5.arm.interface import N_JOINTS, ArmState
+from uva_agents.envs.arx_x5.arm.kinematics import rotation_vector
+from uva_agents.envs.arx_x5.arm.poses import matrix_from_vector, pose_of, rotation_of, tool_axes, vector_near
 from uva_agents.envs.robosuite_actions import matrix_from_rows
 from uva_agents.errors import InputError
 
@@ -30,7 +30,7 @@ FARTHEST_MOVE = 0.5
 
 
 LONGEST_TURN = 2 * np.pi
-"""rad; rotation vectors here are not the shortest ones, see :func:`~uva_agents.envs.arx_x5.poses.vector_near`."""
+"""rad; rotation vectors here are not the shortest ones, see :func:`~uva_agents.envs.arx_x5.arm.poses.vector_near`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +61,7 @@ class ActionCodec:
 
     Args:
         mode: one of :data:`ACTIONS`.
-        tool_frame: the axes of the tool in which rotations are given, one of :data:`~uva_agents.envs.arx_x5.poses.TOOL_FRAMES`.
+        tool_frame: the axes of the tool in which rotations are given, one of :data:`~uva_agents.envs.arx_x5.arm.poses.TOOL_FRAMES`.
         low, high: (3,) positions that an absolute action may ask for, metres, base frame.
         joint_low, joint_high: (6,) rad.
         gripper_width: largest opening, metres.

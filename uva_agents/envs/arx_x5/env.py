@@ -12,18 +12,17 @@ import numpy as np
 
 from uva_agents.envs import states
 from uva_agents.envs.arx_x5.actions import ACTIONS, ActionCodec
-from uva_agents.envs.arx_x5.assembly import checked_model
-from uva_agents.envs.arx_x5.demonstrator import Demonstrator
-from uva_agents.envs.arx_x5.drivers import TwinState
-from uva_agents.envs.arx_x5.interface import ArmState, Camera, Clock, Driver, Waypoint
-from uva_agents.envs.arx_x5.limits import arm_limits
+from uva_agents.envs.arx_x5.arm.interface import ArmState, Camera, Driver, Waypoint
+from uva_agents.envs.arx_x5.arm.limits import arm_limits
+from uva_agents.envs.arx_x5.drivers.factory import TwinState
 from uva_agents.envs.arx_x5.observing import OUTSIDE, WRIST, ObservationSettings, observation, observation_space
 from uva_agents.envs.arx_x5.options import check_options
-from uva_agents.envs.arx_x5.pacing import Pacer
-from uva_agents.envs.arx_x5.rig import Latencies, Look
 from uva_agents.envs.arx_x5.safety import Intervention, SafetyConfig
 from uva_agents.envs.arx_x5.safety.simulated import SafetyState
-from uva_agents.envs.arx_x5.stages import TwinStage, open_stage
+from uva_agents.envs.arx_x5.system.assembly import checked_model
+from uva_agents.envs.arx_x5.system.sessions import TwinStage, open_stage
+from uva_agents.envs.arx_x5.system.system import Latencies, Look
+from uva_agents.envs.arx_x5.tasks.demonstrator import Demonstrator
 from uva_agents.envs.arx_x5.twin.camera import LARGEST
 from uva_agents.envs.checks import (
     MOST,
@@ -38,6 +37,8 @@ from uva_agents.envs.checks import (
 )
 from uva_agents.envs.lifecycle import Lifecycle
 from uva_agents.errors import InputError
+from uva_agents.utils.clocks import Clock
+from uva_agents.utils.pacing import Pacer
 
 Observation = dict[str, np.ndarray]
 _STANDS = 1e-3
@@ -131,7 +132,8 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
         late_s: a step that begins later than this is counted as late; a tenth of a period by default.
         log_file: what the safety layer does, as lines of JSON, appended.
         render_size: side in pixels of the pictures of :meth:`render`.
-        driver_options: more for :func:`~uva_agents.envs.arx_x5.drivers.make_driver`: ``interface``, ``realism``, ``options``.
+        driver_options: more for :func:`~uva_agents.envs.arx_x5.drivers.factory.make_driver`: ``interface``, ``realism``,
+            ``options``.
 
     Raises:
         ImportError: MuJoCo or the arm's SDK is not installed.

@@ -9,8 +9,8 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.envs.arx_x5.actions import LONGEST_TURN, ActionCodec
-from uva_agents.envs.arx_x5.interface import N_JOINTS
-from uva_agents.envs.arx_x5.rig import Look
+from uva_agents.envs.arx_x5.arm.interface import N_JOINTS
+from uva_agents.envs.arx_x5.system.system import Look
 from uva_agents.errors import InputError
 
 WRIST, OUTSIDE = "pixels", "pixels_outside"

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from uva_agents.envs.arx_x5.checks import flag, instance, methods, number, path, short
-from uva_agents.envs.arx_x5.rig import Latencies
 from uva_agents.envs.arx_x5.safety import SafetyConfig
+from uva_agents.envs.arx_x5.system.system import Latencies
 from uva_agents.errors import InputError
 
 _FLAGS = ("realtime", "outside", "joint_state", "timestamp", "render_observations")
 _TEXTS = ("model", "task", "action_mode", "tool_frame")
 _MAY_BE_NONE = {"model", "task"}
 MADE_WITH = ("interface", "options", "realism")
-"""What :func:`~uva_agents.envs.arx_x5.drivers.make_driver` takes besides the arm's model."""
+"""What :func:`~uva_agents.envs.arx_x5.drivers.factory.make_driver` takes besides the arm's model."""
 
 
 def check_options(options: Mapping[str, Any]) -> None:

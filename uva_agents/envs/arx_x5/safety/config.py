@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from uva_agents.envs.arx_x5.arm.limits import MODELS, ArmLimits, arm_limits
 from uva_agents.envs.arx_x5.checks import flag, number, short
-from uva_agents.envs.arx_x5.limits import MODELS, ArmLimits, arm_limits
 from uva_agents.errors import InputError
 
 _MOST_STEPS = 10**9

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.interface import Waypoint
+from uva_agents.envs.arx_x5.arm.interface import Waypoint
 
 log = logging.getLogger(__name__)
 

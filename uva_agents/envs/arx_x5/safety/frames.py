@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.geometry import LINKS
-from uva_agents.envs.arx_x5.interface import N_JOINTS, Kinematics
-from uva_agents.envs.arx_x5.limits import ArmLimits
+from uva_agents.envs.arx_x5.arm.geometry import LINKS
+from uva_agents.envs.arx_x5.arm.interface import N_JOINTS, Kinematics
+from uva_agents.envs.arx_x5.arm.limits import ArmLimits
 
 
 class ToolFrames:

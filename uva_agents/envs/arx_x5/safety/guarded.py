@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.interface import N_JOINTS, ArmState, Clock, Driver, DriverError, Waypoint
+from uva_agents.envs.arx_x5.arm.interface import N_JOINTS, ArmState, Driver, DriverError, Waypoint
+from uva_agents.utils.clocks import Clock
 
 T = TypeVar("T")
 

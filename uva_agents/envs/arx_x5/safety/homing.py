@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.interface import Clock
-from uva_agents.envs.arx_x5.limits import ArmLimits
+from uva_agents.envs.arx_x5.arm.limits import ArmLimits
+from uva_agents.envs.arx_x5.safety.commands import Refused, Wanted
+from uva_agents.envs.arx_x5.safety.envelope import SAG_M, Fence
 from uva_agents.envs.arx_x5.safety.events import Kind
-from uva_agents.envs.arx_x5.safety.fence import SAG_M, Fence
-from uva_agents.envs.arx_x5.safety.governor import Governor
-from uva_agents.envs.arx_x5.safety.motion import SAG, Motion
-from uva_agents.envs.arx_x5.safety.wanted import Refused, Wanted
+from uva_agents.envs.arx_x5.safety.executor import SAG, Motion
+from uva_agents.envs.arx_x5.safety.trajectory_filter import Governor
+from uva_agents.utils.clocks import Clock
 
 _POINTS = 60
 _ELBOW = 0.03

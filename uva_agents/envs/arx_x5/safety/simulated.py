@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from uva_agents.envs.arx_x5.safety.arm import Mode, SafeArm
-from uva_agents.envs.arx_x5.safety.governor import Path
-from uva_agents.envs.arx_x5.safety.motion import Follows
+from uva_agents.envs.arx_x5.safety.executor import Follows
+from uva_agents.envs.arx_x5.safety.safe_arm import Mode, SafeArm
+from uva_agents.envs.arx_x5.safety.trajectory_filter import Path
 
 _KEPT = ("_mode", "_near", "_halted", "_undamped", "_problem", "_problem_since", "_stopped", "_fresh_s")
 

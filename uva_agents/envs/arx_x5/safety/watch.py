@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from uva_agents.envs.arx_x5.interface import Clock
+from uva_agents.utils.clocks import Clock
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from uva_agents.envs import gl
-from uva_agents.envs.arx_x5.interface import DriverError, Frame
+from uva_agents.envs.arx_x5.arm.interface import DriverError, Frame
 from uva_agents.envs.arx_x5.twin.controller import TwinController
 from uva_agents.envs.arx_x5.twin.plant import Exposure
 

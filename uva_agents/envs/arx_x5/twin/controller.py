@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.clock import MonotonicClock, SimulatedClock
-from uva_agents.envs.arx_x5.kinematics import X5Kinematics
-from uva_agents.envs.arx_x5.limits import arm_limits
+from uva_agents.envs.arx_x5.arm.kinematics import X5Kinematics
+from uva_agents.envs.arx_x5.arm.limits import arm_limits
 from uva_agents.envs.arx_x5.twin.interpolation import N_NUMBERS, Interpolator, with_velocities
 from uva_agents.envs.arx_x5.twin.plant import Plant, PlantState
 from uva_agents.envs.arx_x5.twin.realism import IDEAL, TwinRealism
@@ -29,6 +28,7 @@ from uva_agents.envs.arx_x5.twin.sdk import (
     controller_config,
     robot_config,
 )
+from uva_agents.utils.clocks import MonotonicClock, SimulatedClock
 
 _log = logging.getLogger(__name__)
 _FAR = 0.2

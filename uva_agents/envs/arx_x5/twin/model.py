@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.geometry import BASE, LINKS, Inertia
-from uva_agents.envs.arx_x5.limits import ArmLimits
+from uva_agents.envs.arx_x5.arm.geometry import BASE, LINKS, Inertia
+from uva_agents.envs.arx_x5.arm.limits import ArmLimits
 from uva_agents.envs.arx_x5.twin.sdk import GRAVITY
 
 PHYSICS_DT = 0.002

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from uva_agents.envs import gl
-from uva_agents.envs.arx_x5.limits import ArmLimits
+from uva_agents.envs.arx_x5.arm.limits import ArmLimits
 from uva_agents.envs.arx_x5.twin.interpolation import N_NUMBERS
 from uva_agents.envs.arx_x5.twin.model import CAMERAS, OBJECTS, PHYSICS_DT, TARGET_AWAY, arm_xml, gear, scene_xml
 from uva_agents.envs.arx_x5.twin.realism import IDEAL, TwinRealism

@@ -11,8 +11,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.interface import N_JOINTS
-from uva_agents.envs.arx_x5.limits import ArmLimits
+from uva_agents.envs.arx_x5.arm.interface import N_JOINTS
+from uva_agents.envs.arx_x5.arm.limits import ArmLimits
 
 GRAVITY = (0.0, 0.0, -9.807)
 

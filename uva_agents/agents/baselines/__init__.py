@@ -1,0 +1,1 @@
+"""What agents are compared to: Diffusion Policy and the two-frame inverse model."""

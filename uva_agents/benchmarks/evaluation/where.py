@@ -1,0 +1,97 @@
+"""Where an evaluation takes place: an environment by its id, or one that somebody has made."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+
+from uva_agents.benchmarks.evaluation.env_workers import BorrowedSlot, Slot, open_slots
+from uva_agents.benchmarks.evaluation.protocols import EvalProtocol
+from uva_agents.errors import InputError
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What episodes are run in.
+
+    Attributes:
+        name: its id, with the module that registers it; of one that is made already, its id or class.
+        made: the environment, if it is made already.
+        settings: what that was made with.
+        max_steps: that one's own limit.
+    """
+
+    name: str
+    made: gym.Env[Any, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    max_steps: int | None = None
+
+    def check(self, *, n_envs: int, vectorization: str, env_kwargs: Mapping[str, Any], filmed: bool) -> None:
+        """That one environment is enough for what is asked.
+
+        Raises:
+            InputError: it is not.
+        """
+        if self.made is None:
+            return
+        if n_envs > 1 or vectorization != "sync":
+            raise InputError(f"one environment cannot run side by side with itself: pass the id {self.name!r} instead")
+        if env_kwargs:
+            raise InputError(f"env_kwargs are for making one, and this one is made: pass the id {self.name!r} instead")
+        mode = self.made.render_mode
+        if filmed and mode != "rgb_array":
+            raise InputError(f"videos need an environment made with render_mode='rgb_array', this one has {mode!r}")
+
+    def slots(self, n: int, kwargs: Mapping[str, Any], vectorization: str, max_steps: int | None) -> list[Slot]:
+        """``n`` of them."""
+        if self.made is None:
+            return open_slots(n, self.name, kwargs, vectorization)
+        return [BorrowedSlot(self.made if max_steps is None else gym.wrappers.TimeLimit(self.made, max_steps))]
+
+
+def find_environment(wanted: Any, rules: EvalProtocol) -> Environment:
+    """The environment that ``wanted`` stands for; ``None`` is the protocol's own.
+
+    Raises:
+        InputError: there is none of that id, with the close ones; or it is something else than an id or one environment.
+    """
+    if wanted is None:
+        if rules.env_id is None:
+            raise InputError(f"protocol {rules.name!r} fits any environment: say which one, env_id=...")
+        wanted = rules.env_id
+    if isinstance(wanted, str):
+        _check_id(wanted)
+        return Environment(wanted)
+    if isinstance(wanted, gym.Env):
+        spec = wanted.spec
+        if spec is None:
+            return Environment(type(wanted.unwrapped).__name__, wanted)
+        return Environment(spec.id, wanted, dict(spec.kwargs), spec.max_episode_steps)
+    if isinstance(wanted, gym.vector.VectorEnv) or hasattr(wanted, "num_envs"):
+        raise InputError(
+            f"{type(wanted).__name__} is several environments: pass the id of one, and n_envs=N makes N of them side by side"
+        )
+    raise InputError(
+        f"an environment is a gymnasium id, for example 'uva/PushT-v0', or what gymnasium.make returns, not {wanted!r}"
+    )
+
+
+def _check_id(env_id: str) -> None:
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a module of the user's: whatever it raises is about what was asked for
+            why = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            raise InputError(f"{env_id}: {module} cannot be imported: {why}") from error
+    try:
+        gym.spec(name)
+    except gym.error.Error as error:
+        close = difflib.get_close_matches(name, gym.registry, n=2)
+        hint = f"did you mean {' or '.join(close)}?" if close else "import the package that registers it first"
+        raise InputError(f"no environment called {name!r}; {hint}") from error

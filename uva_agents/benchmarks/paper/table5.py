@@ -1,0 +1,214 @@
+"""The paper's Table V: block pushing where one block has to go to one square. ``uva bench table5``
+
+Diffusion Policy, trained on pushing both blocks in any order, alone; choosing among its proposals by imagined futures; and
+choosing by the true simulator, the upper bound of the same planner. 100 proposals of 16 actions, 6 executed (section VII-B).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from uva_agents.benchmarks.evaluation.journal import Journal
+from uva_agents.benchmarks.evaluation.machine import check_targets, hardware, versions
+from uva_agents.benchmarks.evaluation.report import EvaluationError
+from uva_agents.benchmarks.paper.table5_report import METHODS, Episode, lines, page, share, summarise
+from uva_agents.utils.results import Results
+from uva_agents.utils.workers import run_jobs
+
+COLOURS = {"R": "red", "G": "green"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides an episode's outcome, besides method, assignment and seed.
+
+    Args:
+        world, policy: weights.
+        candidates: per decision.
+        execute: actions per decision, with and without a planner.
+        steps: denoising steps of imagined frames.
+        screen: share of the candidates that is imagined in full, after a first look at what the sketch alone makes of all of them;
+            1 leaves the first look out.
+        max_steps: of an episode.
+    """
+
+    world: str = "block-push-nano"
+    policy: str = "dp-c-block-push"
+    candidates: int = 100
+    execute: int = 6
+    steps: int = 4
+    screen: float = 1.0
+    max_steps: int = 350
+
+
+@dataclass(frozen=True)
+class Job:
+    """An episode to run; the pictures of its decisions go to ``pictures`` where that is given."""
+
+    method: str
+    assignment: str
+    seed: int
+    pictures: str | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of this benchmark."""
+    plain = Settings()
+    parser.add_argument("--episodes", type=int, default=10, help="per assignment and method (default %(default)s)")
+    parser.add_argument(
+        "--simulator-episodes",
+        type=int,
+        default=None,
+        help="the same for the simulator, which is a hundred times slower: the first so many seeds (default: all)",
+    )
+    parser.add_argument("--seed", type=int, default=100_000, help="of the first episode (default %(default)s)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--assignments", nargs="+", default=["R-R", "R-G", "G-R", "G-G"])
+    parser.add_argument("--world", default=plain.world, help="UVA weights (default %(default)s)")
+    parser.add_argument("--policy", default=plain.policy, help="Diffusion Policy weights (default %(default)s)")
+    for name in ("candidates", "execute", "steps", "max_steps"):
+        option = "--" + name.replace("_", "-")
+        parser.add_argument(option, type=int, default=getattr(plain, name), help="default %(default)s")
+    parser.add_argument(
+        "--screen",
+        type=float,
+        default=plain.screen,
+        help="share of the candidates imagined in full, the best by the sketch alone (default %(default)s)",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes, one thread each (default %(default)s)")
+    parser.add_argument(
+        "--pictures", type=int, default=1, help="episodes per assignment with pictures (default %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("outputs/table5"), help="a killed run continues there")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what is missing, print the table, write ``table5.json`` and ``index.html``."""
+    parser = argparse.ArgumentParser(prog="uva bench table5", description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> int:
+    """See :func:`main`."""
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    settings = Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
+    check_targets(args)
+    head = {"settings": dataclasses.asdict(settings), "versions": versions()}
+    journal = Journal(args.out / "episodes.jsonl", head, Episode, key=lambda e: (e.method, e.assignment, e.seed))
+    jobs = [
+        Job(method, assignment, seed, str(args.out / "pictures") if index < args.pictures and method == "uva" else None)
+        for index, seed in enumerate(range(args.seed, args.seed + args.episodes))
+        for method in args.methods
+        if method != "simulator" or args.simulator_episodes is None or index < args.simulator_episodes
+        for assignment in args.assignments
+    ]
+    done = {(e.method, e.assignment, e.seed) for e in journal.records}
+    missing = [j for j in jobs if (j.method, j.assignment, j.seed) not in done]
+    failures: list[str] = []
+    columns = (
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rates]}"),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task("episodes", total=len(jobs), completed=len(jobs) - len(missing), rates="")
+        for ended in run_jobs(partial(prepare, settings), missing, workers=args.workers, method="spawn"):
+            if ended.result is None:
+                failures.append(f"{ended.job.method} {ended.job.assignment} seed {ended.job.seed}: {ended.error}")
+            else:
+                journal.add(ended.result)
+            rates = "  ".join(f"{m} {share(journal.records, m):.2f}" for m in args.methods)
+            bar.update(task, advance=1, rates=rates)
+    journal.close()
+    wanted = {(j.method, j.assignment, j.seed) for j in jobs}
+    episodes = [e for e in journal.records if (e.method, e.assignment, e.seed) in wanted]
+    if not episodes:
+        raise EvaluationError(f"no episode finished; the first error: {failures[0] if failures else 'none'}")
+    table = summarise(episodes)
+    text = "\n".join([*lines(table), *(f"failed: {f}" for f in failures)])
+    print(text)
+    facts = {"settings": dataclasses.asdict(settings), "seeds": [args.seed, args.seed + args.episodes - 1]}
+    facts |= {"hardware": hardware(), "versions": versions()}
+    result = {**facts, "table": table, "failures": failures, "episodes": [dataclasses.asdict(e) for e in episodes]}
+    with Results() as results:
+        results.text(args.out / "table5.json", json.dumps(result, indent=1))
+        results.text(args.out / "index.html", page(text, facts, sorted((args.out / "pictures").glob("*.png"))))
+    print(f"{args.out / 'table5.json'}, {args.out / 'index.html'}")
+    return 1 if failures else 0
+
+
+def prepare(settings: Settings) -> Callable[[Job], Episode]:
+    """In a worker: load the weights once."""
+    import torch
+
+    import uva_agents as uva
+
+    torch.set_num_threads(1)
+    policy = uva.DiffusionPolicy.from_pretrained(settings.policy, execute=settings.execute)
+    world = uva.WorldModel.from_pretrained(settings.world)
+    return lambda job: play(job, settings, policy, world)
+
+
+def play(job: Job, settings: Settings, policy: Any, world: Any) -> Episode:
+    """One episode."""
+    import gymnasium as gym
+
+    from uva_agents.planners import BlockToSquare, SamplingPlanner, Screen, SimulatorModel
+
+    began = time.perf_counter()
+    env = gym.make(
+        "uva/BlockPush-v0", assignment=job.assignment, render_mode=None, max_episode_steps=settings.max_steps
+    )
+    agent = policy
+    if job.method != "dp-c":
+        block, square = (COLOURS[letter] for letter in job.assignment.split("-"))
+        agent = SamplingPlanner(
+            dynamics=world if job.method == "uva" else SimulatorModel(env),
+            objective=BlockToSquare(block, square),  # type: ignore[arg-type]
+            proposals=policy,
+            n_samples=settings.candidates,
+            execute=settings.execute,
+            steps=settings.steps if job.method == "uva" else None,
+            screen=Screen(steps=0, keep=settings.screen) if job.method == "uva" and settings.screen < 1 else None,
+        )
+    recorder = None
+    if job.pictures is not None:
+        from uva_agents.benchmarks.paper.table5_pictures import Recorder
+
+        recorder = Recorder(Path(job.pictures), job.assignment, job.seed, env, world)
+    try:
+        obs, info = env.reset(seed=job.seed)
+        agent.reset(seed=job.seed)
+        seen: list[Any] = []
+        latencies: list[float] = []
+        length, over = 0, bool(info["is_success"])
+        while not over:
+            decides = length % settings.execute == 0
+            if recorder is not None and decides:
+                recorder.look(length, agent, obs, seen)
+            start = time.perf_counter()
+            action = agent.act(obs)
+            if decides:
+                latencies.append(time.perf_counter() - start)
+            seen.append(obs)
+            obs, _, terminated, truncated, info = env.step(action)
+            length, over = length + 1, terminated or truncated
+    finally:
+        env.close()
+    wall = time.perf_counter() - began
+    return Episode(job.method, job.assignment, job.seed, bool(info["is_success"]), length, wall, tuple(latencies))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

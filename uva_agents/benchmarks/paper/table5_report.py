@@ -1,0 +1,107 @@
+"""The table of Table V: success with intervals, ratios, latencies, as text and as a page with pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uva_agents.benchmarks.evaluation.intervals import wilson_interval
+
+METHODS = ("dp-c", "uva", "simulator")
+TITLES = {"dp-c": "DP-C alone", "uva": "DP-C + UVA", "simulator": "DP-C + simulator"}
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One finished episode; ``latencies_s`` of its decisions."""
+
+    method: str
+    assignment: str
+    seed: int
+    success: bool
+    length: int
+    wall_s: float
+    latencies_s: tuple[float, ...]
+
+
+def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Success per method and assignment and over all of them, lengths, latencies."""
+    table: dict[str, Any] = {}
+    for method in METHODS:
+        mine = [e for e in episodes if e.method == method]
+        if not mine:
+            continue
+        latencies = np.concatenate([e.latencies_s for e in mine])
+        cells = {a: _rate([e for e in mine if e.assignment == a]) for a in dict.fromkeys(e.assignment for e in mine)}
+        table[method] = {
+            "assignments": cells,
+            "all": _rate(mine),
+            "length": float(np.mean([e.length for e in mine])),
+            "wall_s": float(np.sum([e.wall_s for e in mine])),
+            "latency_p50_s": float(np.percentile(latencies, 50)) if len(latencies) else None,
+            "latency_p95_s": float(np.percentile(latencies, 95)) if len(latencies) else None,
+        }
+    for other, name in (("dp-c", "over_dp_c"), ("simulator", "over_simulator")):
+        ratio = _ratio(episodes, other)
+        if ratio is not None:
+            table["uva"][name] = ratio
+    return table
+
+
+def share(episodes: Sequence[Episode], method: str) -> float:
+    won = [float(e.success) for e in episodes if e.method == method]
+    return sum(won) / max(len(won), 1)
+
+
+def _ratio(episodes: Sequence[Episode], other: str) -> float | None:
+    """Success of UVA-guided planning over that of ``other``, on the starts that both have."""
+    found = {m: {(e.assignment, e.seed): e.success for e in episodes if e.method == m} for m in ("uva", other)}
+    both = found["uva"].keys() & found[other].keys()
+    wins = {m: sum(found[m][start] for start in both) for m in found}
+    return wins["uva"] / wins[other] if wins[other] else None
+
+
+def _rate(episodes: Sequence[Episode]) -> dict[str, Any]:
+    wins = sum(e.success for e in episodes)
+    return {"rate": wins / len(episodes), "n": len(episodes), "interval": wilson_interval(wins, len(episodes))}
+
+
+def lines(table: dict[str, Any]) -> list[str]:
+    """The table as text."""
+    found = [
+        f"{'success [95%]':18s}" + "".join(f"{a:^26s}" for a in (*next(iter(table.values()))["assignments"], "all"))
+    ]
+    for method, row in table.items():
+        cells = [*row["assignments"].values(), row["all"]]
+        text = [f"{c['rate']:.2f} [{c['interval'][0]:.2f}, {c['interval'][1]:.2f}] n={c['n']}" for c in cells]
+        found.append(f"{TITLES[method]:18s}" + "".join(f"{t:^26s}" for t in text))
+    for method, row in table.items():
+        if row["latency_p50_s"] is not None:
+            found.append(
+                f"{TITLES[method]:18s}decision p50 {row['latency_p50_s']:.3f} s, p95 {row['latency_p95_s']:.3f} s; "
+                f"{row['length']:.0f} steps an episode; {row['wall_s'] / 60:.1f} min in all"
+            )
+    for name, what in (("over_dp_c", "DP-C alone"), ("over_simulator", "simulator-guided")):
+        if name in table.get("uva", {}):
+            found.append(f"UVA-guided is {table['uva'][name]:.2f} x {what}, on the starts that both have")
+    return found
+
+
+def page(text: str, facts: dict[str, Any], pictures: Sequence[Path]) -> str:
+    """HTML with the table and the pictures beside it in the same folder."""
+    shown = "\n".join(f'<h3>{p.stem}</h3>\n<img src="pictures/{p.name}" alt="{p.stem}">' for p in pictures)
+    style = "body{font-family:sans-serif;margin:2em;max-width:1200px} pre{background:#f4f4f4;padding:1em;overflow:auto}"
+    about = (
+        "Each picture: the present with the paths of all candidates, from green (cheap) to red (dear), the chosen one in white; "
+        "above, what the world model imagines for it 4, 8, 12 and 16 steps ahead; below, what the simulator does with it."
+    )
+    return (
+        f'<!doctype html>\n<meta charset="utf-8">\n<title>Table V</title>\n<style>{style} img{{max-width:100%}}</style>\n'
+        f"<h1>Block pushing, one named block to one named square</h1>\n<pre>{text}</pre>\n"
+        f"<pre>{json.dumps(facts, indent=1)}</pre>\n<p>{about}</p>\n{shown}\n"
+    )

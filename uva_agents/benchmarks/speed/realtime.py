@@ -1,0 +1,371 @@
+"""The control loop in real time: late steps, jitter, gaps between chunks, and a network that pauses.
+
+    uva bench realtime [--minutes 5] [--rate 20 --rate 8] [--inference 0.2] [--busy | --remote] [--json FILE]
+
+On the simulated twin, behind the safety layer, with pictures. The policy takes ``--inference`` seconds and decides chunks of
+``--chunk`` actions; in the middle of each run it does not answer for ``--pause`` seconds. ``--busy`` lets it compute for that
+time instead of sleeping; with ``--remote`` it is in another process behind a policy server, which is stopped for the pause.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uva_agents.benchmarks.evaluation.machine import hardware, versions
+from uva_agents.errors import InputError
+from uva_agents.realtime import (
+    ActionLayout,
+    Body,
+    ChunkSchedule,
+    Episode,
+    Job,
+    Loop,
+    LoopSettings,
+    ScheduleSettings,
+    Status,
+    ThreadWorker,
+    Worker,
+    summary,
+)
+from uva_agents.utils.files import check_file_target, write_text
+
+_AROUND_S = 1.0
+"""Gaps that begin so shortly after a pause belong to it."""
+_SAMPLE_S = 5.0
+"""Between looks at how many processes want to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The policy falls silent in the middle of a run.
+
+    Attributes:
+        begin, end: called by the control loop when it is time, so they must not wait.
+        seconds: between the two.
+        answer_s: how long after the end its first answer may take.
+    """
+
+    begin: Callable[[], None]
+    end: Callable[[], None]
+    seconds: float
+    answer_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One measurement.
+
+    Attributes:
+        rate_hz: of control, and of the actions of a chunk.
+        episode: what the loop counted.
+        gaps: chunks that came too late outside of the pause.
+        held_s: how long there was nothing to follow in the pause.
+        resumed: whether the arm went on after it.
+        load: of the machine meanwhile, processes that wanted to run, mean of the samples.
+        cpu_s: processor time of this process.
+        interventions: kind -> how often.
+    """
+
+    rate_hz: float
+    episode: Episode
+    gaps: int
+    held_s: float
+    resumed: bool
+    load: float
+    cpu_s: float
+    interventions: dict[str, int]
+
+    @property
+    def late(self) -> float:
+        """Share of steps that began later than a tenth of their period."""
+        return self.episode.timing.late_steps / max(self.episode.timing.steps, 1)
+
+    @property
+    def passed(self) -> bool:
+        """Late steps below 1 %, no gap, and the arm held in the pause and went on."""
+        return self.late < 0.01 and self.gaps == 0 and self.resumed
+
+
+class SlowPolicy:
+    """An agent that takes its time: chunks of a slow swing around where it began, as a function of time.
+
+    Args:
+        seconds: per chunk.
+        hz: of its actions.
+        chunk: actions.
+        swing: (A,) how far it swings, in each number of an action.
+        busy: whether it computes, on one core, or sleeps.
+    """
+
+    def __init__(self, seconds: float, *, hz: float, chunk: int, swing: np.ndarray, busy: bool = False) -> None:
+        self.seconds, self.hz, self.chunk, self.swing, self.busy = seconds, hz, chunk, swing, busy
+        self.lookback = 0
+        self._pause_s = 0.0
+
+    def pause(self, seconds: float) -> None:
+        """The next answer takes that much longer."""
+        self._pause_s = seconds
+
+    def sample(self, obs: Any, n: int = 1) -> np.ndarray:
+        """(n, T, A). ``agent_pos`` is the time since the beginning, and where that was (A,)."""
+        until = time.perf_counter() + self.seconds
+        silent_s, self._pause_s = self._pause_s, 0.0
+        if self.busy:
+            square = np.random.default_rng(0).normal(size=(192, 192)).astype(np.float32)
+            while time.perf_counter() < until:
+                square @ square
+        time.sleep(max(0.0, until - time.perf_counter()) + silent_s)
+        told = np.asarray(obs["agent_pos"], np.float64)
+        phase, place = told[0] + np.arange(self.chunk) / self.hz, told[1:]
+        swung: np.ndarray = place + self.swing * (1 - np.cos(0.5 * phase))[:, None]
+        return np.repeat(swung[None], n, axis=0)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """The first action of a chunk; a policy server wants to know how to ask for one."""
+        return self.sample(observation)[0, 0], state
+
+
+class _Asking:
+    """A chunker that tells a :class:`SlowPolicy` where an episode began, and how long ago that was."""
+
+    def __init__(self, sample: Callable[..., np.ndarray], stay: Callable[[Any], np.ndarray | None]) -> None:
+        self._sample, self._stay = sample, stay
+        self._began_s = 0.0
+        self._place = np.zeros(0)
+
+    def __call__(self, job: Job) -> np.ndarray:
+        if job.number == 0:
+            place = self._stay(job.obs)
+            assert place is not None
+            self._place, self._began_s = place, job.observed_s
+        told = np.array([job.observed_s - self._began_s, *self._place], np.float32)
+        # The pictures go along: they are most of what travels to a real policy.
+        chunks = np.asarray(self._sample({**job.obs, "agent_pos": told}, 1))
+        return np.asarray(chunks[0])
+
+
+def measure(
+    body: Body,
+    layout: ActionLayout,
+    worker: Worker,
+    *,
+    rate_hz: float,
+    seconds: float,
+    pause: Pause | None = None,
+) -> Run:
+    """One run of the loop on a body that has been reset, on the body's clock, real or simulated.
+
+    Args:
+        worker: answers; is closed at the end.
+        pause: in the middle of it.
+    """
+    idle: list[float] = []
+    kinds: dict[str, int] = {}
+    loads: list[float] = []
+    silent: list[float] = []  # when it began to be, and when no longer
+
+    def see(status: Status) -> None:
+        now = status.elapsed_s
+        if not status.moving and status.counts.chunks:
+            idle.append(now)
+        if now >= _SAMPLE_S * (len(loads) + 1):
+            loads.append(running())
+        if pause is not None and not silent and now >= seconds / 2:
+            silent.append(now)
+            pause.begin()
+        if pause is not None and len(silent) == 1 and now >= silent[0] + pause.seconds:
+            silent.append(now)
+            pause.end()
+
+    class Counted:
+        """The body, with its interventions counted by kind."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(body, name)
+
+        def schedule(self, actions: np.ndarray, start_s: float, dt: float) -> Any:
+            done = body.schedule(actions, start_s, dt)
+            for text in done.interventions:
+                kind = text.split(":")[0]
+                kinds[kind] = kinds.get(kind, 0) + 1
+            return done
+
+    schedule = ChunkSchedule(ScheduleSettings(action_hz=rate_hz), layout)
+    loop = Loop(
+        Counted(),
+        worker,
+        schedule,
+        LoopSettings(rate_hz=rate_hz, length_s=seconds),
+        say=lambda text: None,
+        watch=see,
+    )
+    try:
+        loop.warm_up()
+        cpu = time.process_time()
+        episode = loop.run()
+        cpu = time.process_time() - cpu
+    finally:
+        if pause is not None and len(silent) == 1:
+            pause.end()
+        worker.close()
+
+    def within(at_s: float) -> bool:
+        return bool(silent) and silent[0] - 0.1 <= at_s <= silent[-1] + (pause.answer_s if pause else 0.0) + _AROUND_S
+
+    inside = [gap for gap in episode.gap_times if within(gap)]
+    # It held, though perhaps it already did before, and was moving again at the end.
+    resumed = pause is None or (any(within(at) for at in idle) and max(idle) < episode.seconds - 1.0)
+    load = float(np.mean(loads)) if loads else running()
+    gaps = episode.counts.gaps - len(inside)
+    return Run(rate_hz, episode, gaps, len(idle) / rate_hz, resumed, load, cpu, kinds)
+
+
+def running() -> float:
+    """Processes that want to run on this machine now, this one included."""
+    try:
+        return float(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].split("/")[0])
+    except (OSError, IndexError, ValueError):
+        return float("nan")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print. 0 if every run has late steps below 1 %, no gap, and goes on after the pause; else 1."""
+    parser = argparse.ArgumentParser(prog="uva bench realtime", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5.0, help="of each run (default %(default)s)")
+    parser.add_argument("--rate", type=float, action="append", metavar="HZ", help="may be repeated (default 20 and 8)")
+    parser.add_argument("--chunk", type=int, default=16, help="actions (default %(default)s)")
+    parser.add_argument("--inference", type=float, default=0.2, metavar="S", help="per chunk (default %(default)s)")
+    parser.add_argument(
+        "--pause", type=float, default=2.0, metavar="S", help="in the middle; 0 for none (default %(default)s)"
+    )
+    parser.add_argument("--busy", action="store_true", help="inference computes on one core instead of sleeping")
+    parser.add_argument("--remote", action="store_true", help="the policy is behind a policy server in another process")
+    parser.add_argument("--image-size", type=int, default=224, help="of the pictures (default %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, hardware and versions there")
+    args = parser.parse_args(argv)
+    if args.minutes <= 0 or args.chunk < 2 or args.inference < 0 or args.pause < 0:
+        raise InputError("--minutes must be positive, --chunk at least 2, seconds not negative")
+    if args.pause and args.minutes * 30 < args.pause + 5:
+        raise InputError(f"--minutes {args.minutes:g} is too short for a pause of {args.pause:g} s: make it longer")
+    if args.json is not None:
+        check_file_target(args.json)
+    kind = "remote" if args.remote else "computing" if args.busy else "sleeping"
+    print(
+        f"{args.minutes:g} minutes each, inference {args.inference:g} s ({kind}), chunks of {args.chunk}, pause {args.pause:g} s"
+    )
+    runs = []
+    for rate in args.rate or [20.0, 8.0]:
+        runs.append(_run(args, rate))
+        print(_line(runs[-1]), flush=True)
+    print(f"on {hardware()}; " + ", ".join(f"{name} {version}" for name, version in versions().items()))
+    if args.json is not None:
+        rows = [dataclasses.asdict(run) for run in runs]
+        text = json.dumps(
+            {"hardware": hardware(), "versions": versions(), "settings": vars(args), "rows": rows}, default=str
+        )
+        write_text(args.json, text + "\n")
+    return 0 if all(run.passed for run in runs) else 1
+
+
+# Joints and gripper: a few centimetres of the tool, from home and back.
+SWING = np.array([0.2, 0.3, 0.3, 0.1, 0.1, 0.2, -0.01])
+
+
+def _run(args: argparse.Namespace, rate: float) -> Run:
+    import gymnasium as gym
+
+    import uva_agents.envs  # noqa: F401
+    from uva_agents.realtime import ArxBody
+
+    env = gym.make(
+        "uva/ArxX5-v0",
+        disable_env_checker=True,
+        realtime=True,
+        control_hz=rate,
+        action_mode="joints",
+        image_size=args.image_size,
+    )
+    with contextlib.closing(env):
+        env.reset(seed=0)
+        body = ArxBody(env)
+        policy = SlowPolicy(args.inference, hz=rate, chunk=args.chunk, swing=SWING, busy=args.busy)
+        with _served(policy) if args.remote else contextlib.nullcontext((policy.sample, None)) as (sample, process):
+
+            def begin() -> None:
+                if process is None:
+                    policy.pause(args.pause)
+                else:
+                    os.kill(process, signal.SIGSTOP)
+
+            def end() -> None:
+                if process is not None:
+                    os.kill(process, signal.SIGCONT)
+
+            ask = _Asking(sample, body.stay)
+            return measure(
+                body,
+                body.layout,
+                ThreadWorker(lambda: ask),
+                rate_hz=rate,
+                seconds=60 * args.minutes,
+                pause=Pause(begin, end, args.pause, args.inference) if args.pause else None,
+            )
+
+
+@contextlib.contextmanager
+def _served(policy: SlowPolicy) -> Iterator[tuple[Callable[..., np.ndarray], int]]:
+    """The policy behind a server in another process: how to ask it, and the process."""
+    import multiprocessing as mp
+
+    from uva_agents.bridges.openpi import RemotePolicy
+
+    context = mp.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, policy), daemon=True)
+    process.start()
+    try:
+        remote = RemotePolicy(ours.recv())
+        assert process.pid is not None
+        yield remote.sample, process.pid
+        remote.close()
+    finally:
+        process.kill()
+        process.join()
+
+
+def _serve(connection: Any, policy: SlowPolicy) -> None:
+    from uva_agents.bridges.openpi import PolicyServer
+
+    with PolicyServer(policy, port=0) as server:
+        connection.send(server.url)
+        threading.Event().wait()
+
+
+def _line(run: Run) -> str:
+    found = ", ".join(f"{kind} {count}" for kind, count in sorted(run.interventions.items())) or "none"
+    verdict = "as it should be" if run.passed else "NOT as it should be"
+    after = "went on" if run.resumed else "did NOT go on"
+    return (
+        f"{run.rate_hz:g} Hz: {summary(run.episode)}\n"
+        f"  gaps outside the pause {run.gaps}; held {run.held_s:.2f} s, {after}; safety: {found}\n"
+        f"  {run.load:.1f} processes wanted to run, {run.cpu_s / max(run.episode.seconds, 1e-9):.2f} cores used here: {verdict}"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Released checkpoints: read without running anything that is in them, and renamed."""

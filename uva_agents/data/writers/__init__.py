@@ -1,0 +1,1 @@
+"""Datasets on disk, in the formats of this package and of others."""

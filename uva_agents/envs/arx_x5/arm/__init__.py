@@ -1,0 +1,1 @@
+"""The arm as numbers: geometry, limits, kinematics, and what its parts agree on."""

@@ -1,0 +1,1 @@
+"""Who moves the arm: the SDK, or the twin."""

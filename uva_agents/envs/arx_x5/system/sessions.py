@@ -1,0 +1,221 @@
+"""Where an episode takes place: with the arm, which is only ever asked, or with its twin, where all can be put back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from uva_agents.envs.arx_x5.arm.interface import ArmState, Camera, Driver, DriverError
+from uva_agents.envs.arx_x5.drivers.factory import TwinDriver, make_driver
+from uva_agents.envs.arx_x5.drivers.sdk import DriverOptions, SdkDriver
+from uva_agents.envs.arx_x5.observing import OUTSIDE, WRIST, picture
+from uva_agents.envs.arx_x5.safety import SafetyConfig
+from uva_agents.envs.arx_x5.safety.simulated import SimulatedSafeArm
+from uva_agents.envs.arx_x5.system.assembly import assemble
+from uva_agents.envs.arx_x5.system.system import Latencies, Rig
+from uva_agents.envs.arx_x5.tasks.tasks import Task, make_task
+from uva_agents.envs.arx_x5.twin.camera import TwinCamera
+from uva_agents.envs.arx_x5.twin.model import CAMERAS
+from uva_agents.errors import InputError
+from uva_agents.utils.clocks import MonotonicClock, SimulatedClock
+
+log = logging.getLogger(__name__)
+
+Home = bool | Callable[[], bool]
+"""Whether the arm may go home, or who is asked each time."""
+
+
+class Stage(Protocol):
+    """What the environment cannot know about: how an episode begins, and whether it succeeded."""
+
+    rig: Rig
+    task: str
+    task_description: str
+
+    def begin(self, seed: int, options: Mapping[str, Any]) -> None:
+        """Bring everything to the start of an episode.
+
+        Raises:
+            DriverError: that is not possible; the message says why.
+        """
+
+    def success(self, state: ArmState) -> bool:
+        """Whether the task is done, the arm being at ``state``."""
+
+    def draw(self, size: tuple[int, int]) -> np.ndarray:
+        """A picture uint8 (*size, 3) for people."""
+
+    def close(self) -> None:
+        """Bring the arm to rest, and let go of everything."""
+
+
+class RealStage:
+    """With the arm itself. Nothing moves unless somebody allowed it.
+
+    Args:
+        rig: the arm, not connected yet.
+        home: whether a reset may send the arm home.
+        success: tells whether the task is done; ``None``: nobody can tell.
+    """
+
+    task = "arx_x5"
+    task_description = "whatever the arm is used for"
+
+    def __init__(self, rig: Rig, *, home: Home = False, success: Callable[[ArmState], bool] | None = None) -> None:
+        self.rig = rig
+        self._home, self._success = home, success
+        rig.connect()
+
+    def begin(self, seed: int, options: Mapping[str, Any]) -> None:
+        arm = self.rig.arm
+        if arm.stop.pressed:
+            if options.get("release_stop") is not True:
+                raise DriverError(
+                    f"the emergency stop is pressed ({arm.stop.reason}): see why, then reset(options={{'release_stop': True}})"
+                )
+            arm.reset_stop()
+        home = options.get("home", self._home)
+        if home() if callable(home) else home:
+            arm.home()
+        else:
+            arm.hold()
+            while not arm.at_rest:  # what was halted goes on from rest only
+                self.rig.sleep_until(self.rig.now() + 0.02)
+        self.rig.wait_for_frames()
+
+    def success(self, state: ArmState) -> bool:
+        return self._success is not None and bool(self._success(state))
+
+    def draw(self, size: tuple[int, int]) -> np.ndarray:
+        for name in (OUTSIDE, WRIST):
+            if name in self.rig.cameras:
+                return picture(self.rig.cameras[name].read().image, size)
+        return np.zeros((*size, 3), np.uint8)
+
+    def close(self) -> None:
+        self.rig.close()
+
+
+class TwinStage:
+    """With the twin, on which every episode begins from the same moment.
+
+    Args:
+        driver: of the twin.
+        task: one of :data:`~uva_agents.envs.arx_x5.tasks.tasks.TASKS`.
+        cameras: of the twin, by key; given ones take the place of its own.
+        assembly: more for :func:`~uva_agents.envs.arx_x5.system.assembly.assemble`.
+    """
+
+    def __init__(self, driver: TwinDriver, task: str, *, cameras: Mapping[str, Camera], **assembly: Any) -> None:
+        self.driver = driver
+        self.rig = assemble(driver, cameras=cameras, simulated=True, **assembly)
+        self.arm: SimulatedSafeArm = self.rig.arm  # type: ignore[assignment]  # as asked for
+        self._task = make_task(task, driver)
+        self.task, self.task_description = self._task.name, self._task.description
+        self._observer: TwinCamera | None = None
+        self.rig.connect()
+        self._first = driver.get_state() if isinstance(driver.clock, SimulatedClock) else None
+
+    def begin(self, seed: int, options: Mapping[str, Any]) -> None:
+        def put() -> None:
+            # Time begins anew, so that an episode does not depend on those before it, not even in the last digit.
+            if self._first is not None:
+                self.driver.set_state(self._first)
+            self.driver.twin.plant.reseed(seed)
+            self._task.reset(np.random.default_rng(seed))
+
+        self.arm.placed(put)
+        if options.get("home"):
+            self.arm.home()
+
+    def success(self, state: ArmState) -> bool:
+        return bool(self._task.is_success())
+
+    def draw(self, size: tuple[int, int]) -> np.ndarray:
+        if self._observer is None:
+            self._observer = self.driver.camera("outside", height=size[0], width=size[1], quality="full")
+        return self._observer.look()
+
+    def close(self) -> None:
+        if self._first is not None:
+            self.arm.abandon()
+        try:
+            self.rig.close()
+        finally:
+            self.driver.shut_down()
+
+    @property
+    def repeats(self) -> bool:
+        """Whether time can be put back."""
+        return self._first is not None
+
+    @property
+    def truth(self) -> Task:
+        """The task, which knows where everything is: for demonstrators and rewards."""
+        return self._task
+
+
+def open_stage(
+    driver: str | Driver,
+    *,
+    model: str,
+    task: str | None,
+    realtime: bool,
+    cameras: Mapping[str, Camera | None],
+    needed: tuple[str, ...],
+    image_size: tuple[int, int],
+    latencies: Latencies | None,
+    safety: SafetyConfig,
+    home: Home,
+    success: Callable[[ArmState], bool] | None,
+    log_file: str | None,
+    options: Mapping[str, Any],
+) -> RealStage | TwinStage:
+    """The stage that goes with a driver, connected.
+
+    Args:
+        driver: ``"sim"``, ``"arx5"``, or a driver.
+        cameras: of every key that there may be pictures of, the camera, where the caller has brought one.
+        needed: keys of the pictures that every observation holds.
+        options: more for :func:`~uva_agents.envs.arx_x5.drivers.factory.make_driver`.
+
+    Raises:
+        InputError: options that do not go together.
+        DriverError: no arm answers.
+    """
+    given = {key: camera for key, camera in cameras.items() if camera is not None}
+    made = driver if not isinstance(driver, str) else _made(driver, model, realtime, latencies, options)
+    rest: dict[str, Any] = {"model": model, "safety": safety, "log_file": log_file}
+    if isinstance(made, TwinDriver):
+        own = {key: made.camera(CAMERAS[key], height=image_size[0], width=image_size[1]) for key in cameras}
+        if latencies is None:
+            latencies = Latencies(action_s=made.twin.plant.realism.action_latency_s)
+        latencies = replace(latencies, state_s=0.0)  # the driver has taken it off
+        return TwinStage(made, task or "cup", cameras=own | given, latencies=latencies, **rest)
+    if task is not None:
+        raise InputError(f"task={task!r} is one of the twin's; with an arm, give success= to say when it is done")
+    if isinstance(driver, str):
+        if latencies is None:
+            log.warning("latencies were not given and are not compensated: measure them as docs/arx_x5.md says")
+        else:
+            latencies = replace(latencies, state_s=0.0)
+    missing = [key for key in needed if key not in given]
+    if missing:
+        raise InputError(
+            f"there is no camera for {' and '.join(missing)}: give camera= and outside_camera=, or pass render_observations=False"
+        )
+    rig = assemble(made, cameras=given, latencies=latencies, **rest)
+    return RealStage(rig, home=home, success=success)
+
+
+def _made(name: str, model: str, realtime: bool, latencies: Latencies | None, options: Mapping[str, Any]) -> SdkDriver:
+    clock = SimulatedClock() if name == "sim" and not realtime else MonotonicClock()
+    settings = dict(options)
+    if name == "arx5" and latencies is not None:
+        own = settings.get("options") or DriverOptions()
+        settings["options"] = replace(own, observation_latency_s=latencies.state_s)
+    return make_driver(name, model=model, clock=clock, **settings)

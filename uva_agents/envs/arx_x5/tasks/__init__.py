@@ -1,0 +1,1 @@
+"""What there is to do on the twin, and who demonstrates it."""

@@ -1,0 +1,1 @@
+"""Networks that UVA is compared to: Diffusion Policy, and two-frame inverse dynamics."""

@@ -1,0 +1,1 @@
+"""Keypoints: detected in frames, moved by actions, rendered back into frames."""

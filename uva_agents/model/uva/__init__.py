@@ -1,0 +1,1 @@
+"""The UVA network (paper section IV): inputs, masking, transformer, heads, losses and sampling."""

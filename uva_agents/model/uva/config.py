@@ -1,0 +1,225 @@
+"""Frozen configuration of the UVA network, and the five tasks that one set of weights is trained for."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from uva_agents.model.vae import VAEConfig
+
+Prediction = Literal["epsilon", "v", "flow"]
+Aggregator = Literal["conv_fc", "conv_ori", "conv2", "fc2", "flatten"]
+
+
+class Task(StrEnum):
+    """What is given and what is predicted (paper section IV-C). Values are the names in the released code.
+
+    ============== =============== ========= ============ ===============
+    task           future frames   history   actions      predicts
+    ============== =============== ========= ============ ===============
+    VIDEO          partly masked   given     masked       frames
+    FORWARD        partly masked   given     given        frames
+    POLICY         masked          given     masked       actions
+    INVERSE        given           masked    masked       actions
+    POLICY_VIDEO   partly masked   given     masked       frames, actions
+    ============== =============== ========= ============ ===============
+    """
+
+    VIDEO = "video_model"
+    FORWARD = "dynamic_model"
+    POLICY = "policy_model"
+    INVERSE = "inverse_model"
+    POLICY_VIDEO = "full_dynamic_model"
+
+    @property
+    def predicts_video(self) -> bool:
+        return self in (Task.VIDEO, Task.FORWARD, Task.POLICY_VIDEO)
+
+    @property
+    def predicts_actions(self) -> bool:
+        return self in (Task.POLICY, Task.INVERSE, Task.POLICY_VIDEO)
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """A diffusion head: an adaLN MLP that denoises one vector given a condition.
+
+    Args:
+        width: hidden width.
+        depth: residual blocks.
+        prediction: what the network outputs. ``"epsilon"`` is the released one (with a learned variance);
+            ``"v"`` and ``"flow"`` are safe to sample in few steps.
+        clip: bound on the predicted clean sample while sampling; ``None`` leaves it free.
+        draws: noise draws per condition in training (they share the transformer's work).
+        share: of the masked tokens whose loss is computed in a training step, drawn anew each time: the same gradient on
+            average, for less work. Frames have many tokens and neighbours tell much the same.
+    """
+
+    width: int = 1024
+    depth: int = 6
+    prediction: Prediction = "epsilon"
+    clip: float | None = None
+    draws: int = 1
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.draws < 1 or not 0 < self.share <= 1:
+            raise ValueError(f"draws={self.draws} must be at least 1, and share={self.share} in (0, 1]")
+
+
+@dataclass(frozen=True)
+class UVAConfig:
+    """Everything that determines the network's tensors.
+
+    Frames enter as VAE latents of ``latent_size`` x ``latent_size``, cut into ``patch_size`` patches; history frame i and
+    future frame i share their tokens (concatenated channel-wise), so there are ``n_frames * tokens_per_frame`` of them.
+
+    Args:
+        vae: the autoencoder that makes the latents.
+        image_size: side of the square images the VAE sees, pixels.
+        patch_size: side of a token's patch, in latent pixels (1 in the released models).
+        width, encoder_depth, decoder_depth, heads, mlp_ratio: the transformer.
+        attention_dropout, dropout, aggregator_dropout: training only.
+        n_frames: history frames, and as many future frames.
+        history_steps, action_steps: control steps that the history and the future cover.
+        action_dim: numbers per action.
+        video_head, action_head: diffusion heads.
+        aggregator: how joint-latent tokens become action conditions. ``"flatten"`` conditions one chunk-wise head;
+            the others are the released ones, a condition per action.
+        text_dim: size of the instruction vector (512 for CLIP), 0 without text.
+        text_tokens: prefix tokens that carry it.
+        proprio_dim: numbers per proprioception step, 0 without.
+        proprio_steps: ``history_steps`` rows, or ``n_frames`` rows, one per history frame.
+        proprio_maskable: learn a mask token for proprioception, so that it may be missing (inverse dynamics, video).
+        history_actions: the actions that led here are an input.
+        wrist_image: a wrist camera's history frames are an input.
+        predict_wrist: and its future frames are predicted.
+        predict_proprio_dim: numbers per step of predicted future proprioception, 0 without.
+        readout_dim: numbers per frame of low-dimensional state (key points, say) that an auxiliary head reads from the
+            joint latent and hands to the action head, 0 without. Trained where the data has them; never an input.
+        frame_points: points that a small reader finds in every visible frame and that are embedded with its tokens, 0 without.
+        point_reader: ``"mlp"`` on the averaged image, or ``"conv"`` with a spatial softmax, for small things in large pictures.
+        point_axes: ``"yx"`` where a point's first coordinate runs down the picture.
+        frame_sketch: move the frame's points by the actions, draw the current frame with them moved, and let the video head
+            sample what is missing from that. Needs ``frame_points``, and a read-out of the same points.
+        point_dynamics: how a sketch moves points: ``"chunk"``, all steps at once; ``"steps"``, one after the other, for one
+            thing that pushes others, see :class:`~uva_agents.model.keypoints.recurrent_dynamics.StepDynamics`.
+        proprio_points: so many leading points are what proprioception measures, in the same units: where it is known, a sketch
+            starts from it instead of from what was read off the frame.
+        standardize: shift and scale every latent of every position to mean 0 and deviation 1 over the training data.
+        predict_actions: false for a video-only network (the released first stage).
+    """
+
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    image_size: int = 256
+    patch_size: int = 1
+    width: int = 768
+    encoder_depth: int = 12
+    decoder_depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    attention_dropout: float = 0.1
+    dropout: float = 0.1
+    aggregator_dropout: float = 0.0
+    n_frames: int = 4
+    history_steps: int = 16
+    action_steps: int = 16
+    action_dim: int = 2
+    video_head: HeadConfig = field(default_factory=HeadConfig)
+    action_head: HeadConfig = field(default_factory=lambda: HeadConfig(clip=1.0))
+    aggregator: Aggregator = "conv_fc"
+    text_dim: int = 0
+    text_tokens: int = 64
+    proprio_dim: int = 0
+    proprio_steps: int = 16
+    proprio_maskable: bool = False
+    history_actions: bool = False
+    wrist_image: bool = False
+    predict_wrist: bool = False
+    predict_proprio_dim: int = 0
+    readout_dim: int = 0
+    frame_points: int = 0
+    point_reader: Literal["mlp", "conv"] = "mlp"
+    point_axes: Literal["xy", "yx"] = "xy"
+    frame_sketch: bool = False
+    point_dynamics: Literal["chunk", "steps"] = "chunk"
+    proprio_points: int = 0
+    standardize: bool = False
+    predict_actions: bool = True
+
+    def __post_init__(self) -> None:
+        if self.image_size % (16 * self.patch_size):
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of 16 * patch_size ({16 * self.patch_size})"
+            )
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.action_steps % self.n_frames or self.history_steps % self.n_frames:
+            raise ValueError("action_steps and history_steps must be multiples of n_frames")
+        if self.proprio_dim and self.proprio_steps not in (self.history_steps, self.n_frames):
+            raise ValueError(f"proprio_steps must be history_steps or n_frames, got {self.proprio_steps}")
+        if self.frame_sketch and (not self.frame_points or self.readout_dim != 2 * self.frame_points):
+            raise ValueError(
+                "frame_sketch moves the points that are read: frame_points must be positive and readout_dim twice that, "
+                f"got {self.frame_points} and {self.readout_dim}"
+            )
+        if self.proprio_points and (2 * self.proprio_points > self.proprio_dim or self.proprio_steps != self.n_frames):
+            raise ValueError(
+                f"proprio_points {self.proprio_points} needs 2 numbers of proprioception each, one row per frame; "
+                f"got proprio_dim {self.proprio_dim}, proprio_steps {self.proprio_steps}"
+            )
+        if self.predict_wrist and not self.wrist_image:
+            raise ValueError("predict_wrist needs wrist_image")
+
+    @property
+    def latent_size(self) -> int:
+        """Side of a frame's latent map."""
+        return self.image_size // 16
+
+    @property
+    def grid(self) -> int:
+        """Tokens along one side of a frame."""
+        return self.latent_size // self.patch_size
+
+    @property
+    def tokens_per_frame(self) -> int:
+        return self.grid**2
+
+    @property
+    def token_dim(self) -> int:
+        """Channels of one latent token."""
+        return self.vae.z_channels * self.patch_size**2
+
+    @property
+    def frame_stride(self) -> int:
+        """Control steps between the frames that the network sees."""
+        return self.action_steps // self.n_frames
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> UVAConfig:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: unknown or ill-typed fields, by name.
+        """
+        values = dict(values)
+        unknown = set(values) - {f.name for f in dataclasses.fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown UVAConfig fields {sorted(unknown)}: the file was written by another version")
+        try:
+            if "vae" in values:
+                vae = dict(values["vae"])
+                vae["channel_mult"] = tuple(vae.get("channel_mult", (1, 1, 2, 2, 4)))
+                values["vae"] = VAEConfig(**vae)
+            for name in ("video_head", "action_head"):
+                if name in values:
+                    values[name] = HeadConfig(**values[name])
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"bad UVAConfig: {error}") from error

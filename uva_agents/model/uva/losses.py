@@ -1,0 +1,178 @@
+"""The joint training objective (paper section IV-C): masked video loss plus action loss, per-sample tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from uva_agents.model.uva.heads import ActionHead, DiffusionHead
+from uva_agents.model.uva.inputs import Context
+from uva_agents.model.uva.masking import Visibility
+from uva_agents.model.uva.net import UVA
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Fixed timesteps and noise for one head, instead of fresh draws; rows cover the whole batch."""
+
+    t: Tensor
+    noise: Tensor
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Noise on what the network sees in training; targets stay clean.
+
+    Args:
+        tokens: standard deviation on frame tokens.
+        points: standard deviation on the frames' points.
+    """
+
+    tokens: float = 0.0
+    points: float = 0.0
+
+    def applied(self, context: Context) -> Context:
+        """The context with noise on it."""
+        noise = {"history": self.tokens, "future": self.tokens}
+        noise |= {"history_points": self.points, "future_points": self.points}
+        values: dict[str, Tensor] = {k: getattr(context, k) for k in noise if getattr(context, k) is not None}
+        return replace(context, **{k: v + noise[k] * torch.randn_like(v) for k, v in values.items() if noise[k]})
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalars. ``total`` is what to minimise; absent parts are 0."""
+
+    total: Tensor
+    video: Tensor
+    action: Tensor
+    proprio: Tensor
+    readout: Tensor
+
+    def scalars(self) -> dict[str, float]:
+        """Detached parts by name, for logs."""
+        return {
+            name: float(getattr(self, name).detach()) for name in ("total", "video", "action", "proprio", "readout")
+        }
+
+
+def joint_loss(
+    model: UVA,
+    context: Context,
+    visibility: Visibility,
+    *,
+    proprio_target: Tensor | None = None,
+    readout_target: Tensor | None = None,
+    action_weight: float = 1.0,
+    readout_weight: float = 1.0,
+    jitter: Jitter | None = None,
+    draws: Mapping[str, Draws] | None = None,
+    has_actions: Tensor | None = None,
+) -> Losses:
+    """Losses of one batch in which every sample has its own task.
+
+    Each part is the mean over the samples that have it, weighted by their share of the batch, so that drawing tasks per
+    sample has the expected gradient of drawing one task per batch.
+
+    Args:
+        context: ``future`` and ``actions`` are both inputs (where visible) and targets.
+        proprio_target: (B, steps, P) future proprioception, for networks that predict it.
+        readout_target: (B, 2, T, readout_dim) state of history and future frames; NaN where unknown.
+        action_weight, readout_weight: of those losses in the total; the released code weighs everything 1.
+        jitter: noise on the inputs.
+        draws: fixed timesteps and noise by head name ("video", "wrist", "action", "proprio"), to repeat a recorded run.
+        has_actions: (B,) bool, false where ``context.actions`` are placeholders: a network that draws frames from actions then
+            draws nothing for those, and its video head learns the whole frame; ``None`` when all are real.
+    """
+    draws = draws or {}
+    z = model.joint_latent(context if jitter is None else jitter.applied(context), visibility)
+    zero = z.new_zeros(())
+    video = action = proprio = readout_loss = zero
+    rows = visibility.future_mask.flatten(1) * visibility.video_loss[:, None]
+    readout = None
+    if model.config.readout_dim:
+        readout = model.read_out(z)
+        if readout_target is not None:
+            readout_loss = _readout_loss(readout, readout_target, visibility)
+    if bool(visibility.video_loss.any()):
+        if context.future is None:
+            raise ValueError("the video loss needs future frames in the context")
+        sketch = _sketch(model, context, visibility, has_actions) if model.config.frame_sketch else None
+        condition = model.video_condition(z, sketch)
+        target = context.future if sketch is None else context.future - sketch
+        share = visibility.video_loss.float().mean()
+        video = share * _token_loss(model.video_head, condition, target, rows, draws.get("video"))
+        if model.config.predict_wrist:
+            if context.wrist_future is None:
+                raise ValueError("the wrist video loss needs wrist_future in the context")
+            video = video + share * _token_loss(model.wrist_head, z, context.wrist_future, rows, draws.get("wrist"))
+    if model.config.predict_actions and bool(visibility.action_loss.any()):
+        if context.actions is None:
+            raise ValueError("the action loss needs actions in the context")
+        chosen = visibility.action_loss
+        condition = model.action_condition(z[chosen], None if readout is None else readout[chosen])
+        losses = _sequence_losses(model.action_head, context.actions, condition, chosen, draws.get("action"))
+        action = chosen.float().mean() * losses.mean()
+    if model.config.predict_proprio_dim and proprio_target is not None:
+        everyone = torch.ones_like(visibility.action_loss)
+        condition = model.proprio_head.condition(z)
+        proprio = _sequence_losses(model.proprio_head, proprio_target, condition, everyone, draws.get("proprio")).mean()
+    total = video + action_weight * action + proprio + readout_weight * readout_loss
+    return Losses(total, video, action, proprio, readout_loss)
+
+
+@torch.no_grad()
+def _sketch(model: UVA, context: Context, visibility: Visibility, has_actions: Tensor | None) -> Tensor:
+    """Drawn from the actions that belong to the frames, which sampling draws first where they are not given; zeros where
+    nobody knows them."""
+    if context.actions is None or context.history is None or context.history_points is None:
+        raise ValueError("this network draws frames from points and actions: give history, history_points and actions")
+    chosen = visibility.video_loss if has_actions is None else visibility.video_loss & has_actions
+    if not bool(chosen.any()):
+        return torch.zeros_like(context.history)
+    some = Context(
+        history=context.history[chosen],
+        history_points=context.history_points[chosen],
+        proprio=None if context.proprio is None else context.proprio[chosen],
+    )
+    sketch = torch.zeros_like(context.history)
+    sketch[chosen] = model.sketch(some, context.actions[chosen])
+    return sketch
+
+
+def _token_loss(head: DiffusionHead, z: Tensor, target: Tensor, rows: Tensor, draws: Draws | None) -> Tensor:
+    """Mean loss of the masked tokens, or of a share of them. Only they are computed: the others would be multiplied by zero."""
+    index = rows.flatten().nonzero().squeeze(1)
+    if draws is None and head.config.share < 1:
+        kept = max(1, round(head.config.share * len(index)))
+        index = index[torch.randperm(len(index), device=index.device)[:kept]]
+    t = noise = None
+    if draws is not None:
+        t, noise = draws.t[index], draws.noise[index]
+    flat = target.flatten(0, 2)[index]
+    return head.row_losses(flat, z.flatten(0, 1)[index], t=t, noise=noise).mean()
+
+
+def _sequence_losses(
+    head: ActionHead, target: Tensor, condition: Tensor, chosen: Tensor, draws: Draws | None
+) -> Tensor:
+    t = noise = None
+    if draws is not None:
+        rows = torch.ones(len(target), 1 if head.chunked else head.steps, dtype=torch.bool, device=target.device)
+        index = (rows & chosen[:, None]).flatten()
+        t, noise = draws.t[index], draws.noise[index]
+    return head.row_losses(target[chosen], condition, t=t, noise=noise)
+
+
+def _readout_loss(readout: Tensor, target: Tensor, visibility: Visibility) -> Tensor:
+    """Absolute error of the state read-out where the target is known and the sample was shown what it depends on.
+
+    Absolute, so that the last few pixels of a position still pull as hard as the first.
+    """
+    known = torch.isfinite(target)
+    known[:, 0] &= visibility.history[:, None, None]
+    error = (readout - torch.where(known, target, readout.detach())).abs()
+    return error.sum() / known.sum().clamp(min=1)

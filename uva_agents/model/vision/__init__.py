@@ -1,0 +1,1 @@
+"""Convolutional trunks that several networks share."""

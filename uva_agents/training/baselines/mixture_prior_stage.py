@@ -1,0 +1,74 @@
+"""Before Diffusion Policy's denoiser: the guesses it starts from. They learn many times as many windows a second as it does."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from uva_agents.model import DiffusionPolicyNet
+from uva_agents.model.baselines.mixture_prior import guess_loss
+from uva_agents.training.baselines.diffusion_stage import PointsDiffusionStage, observe_points
+from uva_agents.training.baselines.point_augmentation import PointAugmentation
+from uva_agents.training.loop import parameter_groups
+from uva_agents.training.report import Reporter
+from uva_agents.training.uva.recipes import StageConfig
+
+
+class GuessModule(nn.Module):
+    """What the guesses are off by."""
+
+    def __init__(self, net: DiffusionPolicyNet, augmentation: PointAugmentation | None) -> None:
+        super().__init__()
+        self.net, self.augmentation = net, augmentation
+
+    def forward(self, points: Tensor, proprio: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        observed = observe_points(self.net, points, proprio)
+        if self.augmentation is not None:
+            observed, actions = self.augmentation.applied(observed, actions, self.net.config.max_step)
+        loss = _loss(self.net, observed, actions)
+        if torch.distributed.is_initialized():  # DDP waits for every gradient
+            loss = loss + sum((p.sum() * 0.0 for p in self.net.parameters() if p.requires_grad), loss.new_zeros(()))
+        return loss, {}
+
+
+class GuessStage(PointsDiffusionStage):
+    """Trains :class:`~uva_agents.model.baselines.relations.Geometry` alone, on the windows of the stage after it.
+
+    Args:
+        policy: that stage.
+        config: of this one.
+    """
+
+    name = "guesses"
+
+    def __init__(self, policy: PointsDiffusionStage, config: StageConfig) -> None:
+        recipe = dataclasses.replace(policy.recipe, stage=config)
+        super().__init__(recipe, policy.net, policy.train, policy.held_out, policy.normalizer, positions=policy.points)
+        self.recorded = policy.recorded
+        self.module = GuessModule(policy.net, recipe.point_augmentation)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """The geometry's."""
+        assert self.net.geometry is not None
+        return parameter_groups(self.net.geometry, weight_decay)
+
+    def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        inputs = super().inputs(step, rank, world)
+        return {name: inputs[name] for name in ("points", "proprio", "actions")}
+
+    def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
+        """The loss in held-out windows."""
+        assert isinstance(module, GuessModule)
+        chosen = np.linspace(0, len(self.held_out) - 1, min(1024, len(self.held_out))).astype(np.int64)
+        observed, actions = self._held_out(module.net, chosen)
+        return {"guess": float(_loss(module.net, observed, actions.to(observed.device)))}
+
+
+def _loss(net: DiffusionPolicyNet, observed: Tensor, actions: Tensor) -> Tensor:
+    guesses = net.prepare(observed).guesses
+    assert guesses is not None
+    return guess_loss(guesses, net.to_steps(actions, observed))

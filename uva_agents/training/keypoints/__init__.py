@@ -1,0 +1,1 @@
+"""Training of keypoint detector, dynamics and renderer."""

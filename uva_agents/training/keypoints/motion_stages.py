@@ -1,0 +1,164 @@
+"""For networks with a sketch: learn how points move, and to draw frames with moved points. Minutes on a CPU each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uva_agents.data import Batch, EpochOrder, LatentWindows, LinearNormalizer
+from uva_agents.model.keypoints.detector import PointDynamics, PointWriter
+from uva_agents.model.keypoints.recurrent_dynamics import StepDynamics
+from uva_agents.training.keypoints.detector_stage import point_scale
+from uva_agents.training.report import Reporter
+from uva_agents.training.uva.recipes import Recipe, StageConfig
+
+
+class _SketchStage:
+    """Windows in the order that every stage uses."""
+
+    name: str
+
+    def __init__(
+        self, recipe: Recipe, config: StageConfig, module: nn.Module, train: LatentWindows, held_out: LatentWindows
+    ) -> None:
+        if train.readout is None or train.points is None:
+            raise ValueError("a sketch needs points in the data: set the recipe's readout_keys")
+        self.recipe, self.config = recipe, config
+        self.module = module
+        self.train, self.held_out = train, held_out
+
+    def _batch(self, step: int, rank: int, world: int) -> Batch:
+        size = self.config.batch_size
+        order = EpochOrder(len(self.train), self.train.variants, size, self.recipe.seed, rank, world)
+        return self.train.batch(*order.at(step), tokens=self.name == "writer")
+
+
+class DynamicsModule(nn.Module):
+    """Mean absolute error of the points: the last pixels of a position pull as hard as the first."""
+
+    def __init__(self, dynamics: StepDynamics | PointDynamics) -> None:
+        super().__init__()
+        self.dynamics = dynamics
+
+    def forward(self, history: Tensor, actions: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return (self.dynamics(history, actions) - target).abs().mean(), {}
+
+
+class DynamicsStage(_SketchStage):
+    """Points read from the history and the actions in, points of the future out."""
+
+    name = "dynamics"
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        dynamics: StepDynamics | PointDynamics,
+        train: LatentWindows,
+        held_out: LatentWindows,
+        normalizer: LinearNormalizer,
+    ) -> None:
+        super().__init__(recipe, recipe.dynamics, DynamicsModule(dynamics), train, held_out)
+        self.unit = torch.from_numpy(recipe.unit_scale / point_scale(recipe, normalizer)[0])
+
+    def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        batch = self._batch(step, rank, world)
+        history, target = moving_points(batch)
+        # Episodes begin at rest, with one frame for a history. A moving start that looks like that cannot be told from it, so
+        # fewer samples than in the joint stage pretend.
+        frozen = torch.rand(len(history), 1, 1) < self.recipe.history_dropout / 3
+        history = torch.where(frozen, history[:, -1:], history)
+        # A reader's error hardly changes from frame to frame: one offset per sample, and a little on top.
+        offset = self.recipe.point_noise * torch.randn_like(target[:, :1])
+        history = history + offset + self.recipe.point_noise / 8 * torch.randn_like(history)
+        return {"history": history, "actions": batch.actions, "target": target + offset}
+
+    def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
+        assert isinstance(module, DynamicsModule)
+        batch = self.held_out.batch(range(len(self.held_out)), tokens=False)
+        history, target = moving_points(batch)
+        device = next(module.parameters()).device
+        moved = module.dynamics(history.to(device), batch.actions.to(device)).cpu()
+        error = ((moved - target)[:, -1].view(len(moved), -1, 2) * self.unit).norm(dim=-1)
+        still = ((target - history[:, -1:])[:, -1].view(len(moved), -1, 2) * self.unit).norm(dim=-1)
+        unit = self.recipe.unit
+        return {
+            f"first_{unit}": float(error[:, 0].mean()),
+            f"others_{unit}": float(error[:, 1:].mean()),
+            f"others_copied_{unit}": float(still[:, 1:].mean()),
+        }
+
+
+class WriterModule(nn.Module):
+    """Squared error of latents, in units of their variance."""
+
+    def __init__(self, writer: PointWriter, variance: float) -> None:
+        super().__init__()
+        self.writer = writer
+        self.variance = variance
+
+    def forward(self, now: Tensor, points: Tensor, moved: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return (self.writer(now, points, moved) - target).square().mean() / self.variance, {}
+
+
+class WriterStage(_SketchStage):
+    """The current frame, its points and where they move in; one of the future frames out.
+
+    Args:
+        mean, std: (S, C) that the windows' tokens were standardised with.
+    """
+
+    name = "writer"
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        writer: PointWriter,
+        train: LatentWindows,
+        held_out: LatentWindows,
+        *,
+        mean: Tensor,
+        std: Tensor,
+    ) -> None:
+        module = WriterModule(writer, float(std.square().mean()))
+        super().__init__(recipe, recipe.writer, module, train, held_out)
+        self.mean, self.std = mean.detach().cpu(), std.detach().cpu()
+
+    def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        batch = self._batch(step, rank, world)
+        history, target = moving_points(batch)
+        n, t = target.shape[:2]
+        frame = torch.randint(t, (n,))
+        points, moved = history[:, -1], target[torch.arange(n), frame]
+        # Where things are is read with an error that hardly matters; how far they move has to be drawn exactly.
+        offset = self.recipe.point_noise * torch.randn_like(points)
+        moved = moved + offset + self.recipe.point_noise / 4 * torch.randn_like(points)
+        return {
+            "now": self._latent(batch.history[:, -1]),
+            "points": points + offset,
+            "moved": moved,
+            "target": self._latent(batch.future[torch.arange(n), frame]),
+        }
+
+    def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
+        assert isinstance(module, WriterModule)
+        device = next(module.parameters()).device
+        batch = self.held_out.batch(range(0, len(self.held_out), 2))
+        now, last = self._latent(batch.history[:, -1]), self._latent(batch.future[:, -1])
+        history, target = moving_points(batch)
+        drawn = module.writer(now.to(device), history[:, -1].to(device), target[:, -1].to(device)).cpu()
+        return {
+            "token_mse": float((drawn - last).square().mean()) / module.variance,
+            "copied_mse": float((now - last).square().mean()) / module.variance,
+        }
+
+    def _latent(self, tokens: Tensor) -> Tensor:
+        return tokens * self.std + self.mean
+
+
+def moving_points(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Points read from the history (B, T, 2K), and where they truly move from there (B, T, 2K)."""
+    assert batch.readout is not None and batch.history_points is not None
+    moved = batch.readout[:, 1] - batch.readout[:, 0, -1:]
+    return batch.history_points, batch.history_points[:, -1:] + moved

@@ -1,0 +1,1 @@
+"""Training of the UVA network: autoencoder, then video, then all five tasks."""

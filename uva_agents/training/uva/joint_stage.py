@@ -1,0 +1,128 @@
+"""Stages 2 and 3: the network on cached latents. Video only first, then all five tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uva_agents.data import Batch, LatentWindows, MixtureWindows
+from uva_agents.model import UVA, Context, Jitter, Task, Visibility, draw_mask, draw_tasks, joint_loss
+from uva_agents.training.report import Reporter
+from uva_agents.training.uva.recipes import Recipe, StageConfig
+from uva_agents.training.uva.validation import Validator
+
+
+class JointModule(nn.Module):
+    """The joint objective as a module, so that DDP sees one forward."""
+
+    def __init__(self, model: UVA, recipe: Recipe) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+
+    def forward(
+        self, context: Context, visibility: Visibility, readout: Tensor | None, has_actions: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        losses = joint_loss(
+            self.model,
+            context,
+            visibility,
+            readout_target=readout,
+            action_weight=self.recipe.action_weight,
+            readout_weight=self.recipe.readout_weight,
+            jitter=Jitter(tokens=self.recipe.latent_noise, points=self.recipe.point_noise),
+            has_actions=has_actions,
+        )
+        # A head that no sample of this batch used still takes part in the graph: DDP waits for every gradient.
+        unused = sum((p.sum() * 0.0 for p in self.model.parameters()), losses.total.new_zeros(()))
+        total = losses.total + unused if torch.distributed.is_initialized() else losses.total
+        return total, {"video": losses.video, "action": losses.action, "readout": losses.readout}
+
+
+class JointStage:
+    """Draws a task and a mask for every sample."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        config: StageConfig,
+        name: str,
+        model: UVA,
+        windows: LatentWindows | MixtureWindows,
+        task_weights: Mapping[Task, float],
+        validator: Validator | None,
+    ) -> None:
+        self.name = name
+        self.recipe, self.config = recipe, config
+        self.windows = windows
+        self.task_weights = task_weights
+        self.validator = validator
+        self.histories = windows.spec.history_choices()
+        self.module: nn.Module = JointModule(model, recipe)
+
+    def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        recipe, n = self.recipe, self.config.batch_size
+        order = self.windows.order(n, seed=recipe.seed, rank=rank, world=world)
+        history = None
+        if recipe.varied_history:
+            history = self.histories[int(torch.randint(len(self.histories), ()))]
+        batch = self.windows.batch(*order.at(step), history=history)
+        tasks = without_unknown_actions(draw_tasks(n, self.task_weights), batch)
+        c = recipe.model
+        mask = draw_mask(
+            n, frames=c.n_frames, tokens=c.tokens_per_frame, minimum=recipe.mask_minimum, std=recipe.mask_std
+        )
+        context, readout = make_context(batch, recipe)
+        return {
+            "context": context,
+            "visibility": Visibility.for_tasks(tasks, mask),
+            "readout": readout,
+            "has_actions": batch.has_actions,
+        }
+
+    def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
+        assert isinstance(module, JointModule)
+        return {} if self.validator is None else self.validator.run(module.model, reporter, step)
+
+
+def without_unknown_actions(tasks: list[Task], batch: Batch) -> list[Task]:
+    """Video for the samples that have no actions: it can teach nothing else."""
+    if batch.has_actions is None:
+        return tasks
+    has = batch.has_actions.tolist()
+    return [task if known else Task.VIDEO for task, known in zip(tasks, has, strict=True)]
+
+
+def make_context(batch: Batch, recipe: Recipe) -> tuple[Context, Tensor | None]:
+    """A training context (some histories collapsed, some proprioception missing) and its read-out target."""
+    history, proprio, readout = batch.history, batch.proprio, batch.readout
+    n = len(history)
+    frozen = torch.rand(n) < recipe.history_dropout
+    history = torch.where(frozen[:, None, None, None], history[:, -1:], history)
+    if proprio is not None:
+        proprio = torch.where(frozen[:, None, None], proprio[:, -1:], proprio)
+        missing = torch.rand(n, 1, 1) < recipe.proprio_dropout
+        proprio = proprio.masked_fill(missing, float("nan"))
+    if readout is not None:
+        known = torch.where(frozen[:, None, None], readout[:, 0, -1:], readout[:, 0])
+        readout = torch.stack([known, readout[:, 1]], dim=1)
+    done = batch.history_actions
+    if done is not None:
+        hidden = torch.rand(*done.shape[:2], 1) < recipe.history_action_dropout
+        done = done.masked_fill(hidden, float("nan"))
+    past = batch.history_points
+    if past is not None:
+        past = torch.where(frozen[:, None, None], past[:, -1:], past)
+    context = Context(
+        history=history,
+        future=batch.future,
+        actions=batch.actions,
+        proprio=proprio,
+        history_actions=done,
+        history_points=past,
+        future_points=batch.future_points,
+    )
+    return context, readout

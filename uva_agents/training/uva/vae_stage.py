@@ -1,0 +1,96 @@
+"""Stage 1: the autoencoder, from augmented frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from uva_agents.data import Episodes
+from uva_agents.data.augment import shift_frames
+from uva_agents.data.dataset import EpochOrder
+from uva_agents.model import VAE
+from uva_agents.training.report import Reporter
+from uva_agents.training.uva.recipes import Recipe
+
+
+def to_images(frames: np.ndarray) -> Tensor:
+    """uint8 (N, H, W, 3) -> float (N, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+
+
+def to_frames(images: Tensor) -> np.ndarray:
+    """Inverse of :func:`to_images`, clamped."""
+    frames = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    return frames.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of image batches in [-1, 1], dB, per image: (N,)."""
+    return 10 * torch.log10(4.0 / (a - b).square().flatten(1).mean(1).clamp(min=1e-10))
+
+
+def draw_moves(recipe: Recipe, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Random augmentation per frame: mirrored (n,) bool, and shift (n, 2) in whole pixels, zero for three in ten."""
+    mirrored = rng.random(count) < (0.5 if recipe.mirror else 0.0)
+    shift = rng.integers(-recipe.max_shift, recipe.max_shift + 1, (count, 2))
+    shift[rng.random(count) < 0.3] = 0
+    return mirrored, shift
+
+
+def move_frames(frames: np.ndarray, mirrored: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Frames (N, H, W, 3), each mirrored or not and shifted by its own amount."""
+    moved = np.empty_like(frames)
+    for i, frame in enumerate(frames):
+        flipped = frame[::-1, ::-1].transpose(1, 0, 2) if mirrored[i] else frame
+        moved[i] = shift_frames(flipped[None], int(shift[i, 0]), int(shift[i, 1]))[0]
+    return moved
+
+
+class VAEModule(nn.Module):
+    """Summed squared error plus weighted KL divergence."""
+
+    def __init__(self, vae: VAE, kl_weight: float) -> None:
+        super().__init__()
+        self.vae = vae
+        self.kl_weight = kl_weight
+
+    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        posterior = self.vae.posterior(images)
+        rebuilt = self.vae.decode(posterior.sample() * self.vae.config.scale)
+        error = (rebuilt - images).square().flatten(1).sum(1).mean()
+        kl = posterior.kl().mean()
+        return error + self.kl_weight * kl, {"error": error, "kl": kl}
+
+
+class VAEStage:
+    """Reconstruct frames of the training episodes, half of them mirrored, most of them shifted."""
+
+    name = "vae"
+
+    def __init__(self, recipe: Recipe, vae: VAE, train: Episodes, held_out: Episodes) -> None:
+        self.recipe = recipe
+        module = VAEModule(vae, recipe.kl_weight)
+        self.module: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.frames = train.arrays["pixels"]
+        self.held_out = held_out.arrays["pixels"][:: max(1, held_out.steps // 64)][:64]
+
+    def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        recipe = self.recipe
+        order = EpochOrder(len(self.frames), 1, recipe.vae.batch_size, recipe.seed, rank, world)
+        rng = np.random.default_rng([recipe.seed, step, rank])
+        frames = self.frames[order.at(step)[0]]
+        moved = move_frames(frames, *draw_moves(recipe, len(frames), rng))
+        return {"images": to_images(moved).contiguous(memory_format=torch.channels_last)}
+
+    def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
+        assert isinstance(module, VAEModule)
+        vae = module.vae
+        images = to_images(self.held_out).to(next(vae.parameters()).device)
+        rebuilt = vae.decode(vae.encode(images))
+        pair = np.concatenate([to_frames(images[:8]), to_frames(rebuilt[:8])], axis=1)
+        reporter.picture("reconstruction", np.concatenate(list(pair), axis=1), step)
+        latents = vae.posterior(images).mean
+        return {"psnr_db": float(psnr(rebuilt.clamp(-1, 1), images).mean()), "latent_std": float(latents.std())}

@@ -1,0 +1,152 @@
+"""Held-out metrics of every task, in units a person can judge: pixels or millimetres for positions, decibels for frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from uva_agents.data import Batch, LatentWindows, LinearNormalizer
+from uva_agents.model import UVA, VAE, Context, SamplerConfig, Task, frame_sampler, sample_actions, sample_video
+from uva_agents.training.report import Reporter
+from uva_agents.training.uva.vae_stage import to_frames
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Runs the network on evenly spaced held-out windows with a fixed random stream.
+
+    Args:
+        windows: of the held-out episodes, unaugmented.
+        vae: decodes frames.
+        normalizer: back to action units.
+        frames: true uint8 frames (N, H, W, 3) of the same rows as ``windows``' latents.
+        n_actions, n_videos: windows for the two kinds of metric.
+        video_only: skip actions (for the video stage).
+        unit, unit_scale: see :class:`~uva_agents.training.uva.recipes.Recipe`.
+        readout_keys: what the auxiliary state consists of.
+    """
+
+    windows: LatentWindows
+    vae: VAE
+    normalizer: LinearNormalizer
+    frames: np.ndarray
+    n_actions: int = 384
+    n_videos: int = 64
+    video_only: bool = False
+    unit: str = "px"
+    unit_scale: float = 1.0
+    readout_keys: tuple[str, ...] = ()
+
+    @torch.no_grad()
+    def run(self, model: UVA, reporter: Reporter | None = None, step: int = 0) -> dict[str, float]:
+        """All metrics; pictures go to the reporter."""
+        device = next(model.parameters()).device
+        generator = torch.Generator(device=device).manual_seed(0)
+        metrics = {} if self.video_only else self._actions(model, generator, device)
+        metrics.update(self._videos(model, generator, device, reporter, step))
+        return metrics
+
+    def _some(self, n: int) -> np.ndarray:
+        return np.linspace(0, len(self.windows) - 1, min(n, len(self.windows))).astype(np.int64)
+
+    def _actions(self, model: UVA, generator: torch.Generator, device: torch.device) -> dict[str, float]:
+        batch = self.windows.batch(self._some(self.n_actions)).to(device)
+        sampler = SamplerConfig()
+        truth = self.normalizer.unnormalize("action", batch.actions)
+        metrics = {}
+        for name, task in (("policy", Task.POLICY), ("inverse", Task.INVERSE)):
+            context = context_for(batch, task)
+            # What a policy does is one sample; what was done is estimated by the mean, as InverseModel does it.
+            n = 8 if task is Task.INVERSE else 1
+            chunk = sample_actions(model, context, task=task, sampler=sampler, generator=generator, n=n)
+            chunk = chunk.view(-1, n, *chunk.shape[1:]).mean(1)
+            error = (self.normalizer.unnormalize("action", chunk) - truth).norm(dim=-1)
+            metrics[f"{name}_error_{self.unit}"] = float(error.mean()) * self.unit_scale
+            if task is Task.POLICY:
+                metrics[f"policy_error8_{self.unit}"] = float(error[:, :8].mean()) * self.unit_scale
+        if batch.readout is not None:
+            metrics.update(self._readout(model, batch))
+        return metrics
+
+    def _readout(self, model: UVA, batch: Batch) -> dict[str, float]:
+        """Position error of the state read from the current frame, with and without proprioception."""
+        assert batch.readout is not None
+        scale = np.concatenate([self.normalizer.scale[key] for key in self.readout_keys]).astype(np.float32)
+        unit = torch.from_numpy(self.unit_scale / scale).view(-1, 2)
+        out = {}
+        for name, proprio in (("readout", batch.proprio), ("readout_blind", None)):
+            context = Context(history=batch.history, history_points=batch.history_points, proprio=proprio)
+            z = model.joint_latent(context, model.visibility(Task.POLICY, len(batch.history)))
+            error = model.read_out(z)[:, 0, -1] - batch.readout[:, 0, -1]
+            out[f"{name}_{self.unit}"] = float((error.cpu().view(len(error), -1, 2) * unit).norm(dim=-1).mean())
+        return out
+
+    def _videos(
+        self, model: UVA, generator: torch.Generator, device: torch.device, reporter: Reporter | None, step: int
+    ) -> dict[str, float]:
+        chosen = self._some(self.n_videos)
+        batch = self.windows.batch(chosen).to(device)
+        truth = self._pixels(chosen, self.windows.spec.future, device)
+        now = self._pixels(chosen, np.zeros(1, np.int64), device)[:, 0]
+        metrics = {"copy_psnr_db": pooled_psnr(now, truth[:, -1])}
+        strips = [truth]
+        jobs = [("forward", Task.FORWARD, 1), ("video", Task.VIDEO, 1), ("video8", Task.VIDEO, 8)]
+        for name, task, iterations in jobs[1:2] if self.video_only else jobs:
+            sample = sample_video(
+                model,
+                context_for(batch, task),
+                task=task,
+                sampler=frame_sampler(model.config, iterations=iterations),
+                generator=generator,
+            )
+            images = self._decode(model, sample.tokens)
+            metrics[f"{name}_psnr_db"] = pooled_psnr(images[:, -1], truth[:, -1])
+            strips.append(images)
+        if reporter is not None:
+            reporter.picture("futures", contact_strips(now, strips), step)
+        return metrics
+
+    def _pixels(self, chosen: np.ndarray, offsets: np.ndarray, device: torch.device) -> Tensor:
+        rows = self.windows.index.steps(chosen, offsets)
+        frames = torch.from_numpy(self.frames[rows]).to(device)
+        return frames.permute(0, 1, 4, 2, 3).float().div(127.5).sub(1.0)
+
+    def _decode(self, model: UVA, tokens: Tensor) -> Tensor:
+        latents = model.to_latents(tokens)
+        images: Tensor = self.vae.decode(latents.flatten(0, 1)).clamp(-1, 1)
+        size = self.frames.shape[1:3]
+        if images.shape[-2:] != size:
+            images = nn.functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+        return images.view(*latents.shape[:2], *images.shape[1:])
+
+
+def context_for(batch: Batch, task: Task) -> Context:
+    """What inference may see for a task: the future only for INVERSE, actions only for FORWARD."""
+    return Context(
+        history=None if task is Task.INVERSE else batch.history,
+        future=batch.future if task is Task.INVERSE else None,
+        actions=batch.actions if task is Task.FORWARD else None,
+        proprio=None if task is Task.INVERSE else batch.proprio,
+        history_points=None if task is Task.INVERSE else batch.history_points,
+        future_points=batch.future_points if task is Task.INVERSE else None,
+    )
+
+
+def pooled_psnr(a: Tensor, b: Tensor) -> float:
+    """Peak signal-to-noise ratio of the mean squared error over all images (N, 3, H, W), dB.
+
+    Pooled, because a window in which nothing moves has an infinite ratio for "copy the last frame", which no mean survives.
+    """
+    return float(10 * torch.log10(4.0 / (a - b).square().mean().clamp(min=1e-10)))
+
+
+def contact_strips(now: Tensor, strips: list[Tensor], rows: int = 4) -> np.ndarray:
+    """Per sample: the current frame, then each strip's frames under one another; uint8 (H, W, 3)."""
+    lines = []
+    for i in np.linspace(0, len(now) - 1, rows).astype(int):
+        for strip in strips:
+            lines.append(np.concatenate(list(to_frames(torch.cat([now[i : i + 1], strip[i]]))), axis=1))
+    return np.concatenate(lines, axis=0)
