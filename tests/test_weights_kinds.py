@@ -11,8 +11,23 @@ from tests.installed_packages import install
 from tests.tiny import tiny_dp_bundle
 from uva_agents.agents import load_policy
 from uva_agents.checkpoints import save_net, weights_kind
-from uva_agents.checkpoints.kinds import OWN_KINDS, all_kinds, kind_of_network
+from uva_agents.checkpoints.kinds import OWN_KINDS, all_kinds, kind_of_network, resolved
 from uva_agents.errors import InputError, MachineError, WeightsError
+
+
+@pytest.mark.parametrize("name", OWN_KINDS)
+def test_everything_that_a_row_names_is_there(name: str) -> None:
+    kind = weights_kind(name)
+    assert kind.name == name
+    assert resolved(kind.recipes) and callable(resolved(kind.steps))
+    for recipe in resolved(kind.recipes).values():
+        assert type(recipe().model) is kind.config
+    if kind.policy is not None:
+        assert callable(resolved(kind.policy).from_pretrained)
+    import uva_agents as uva
+
+    for public in kind.loaded_with.replace(" or ", ", ").split(", "):
+        assert getattr(uva, public.removeprefix("uva."))
 
 
 def test_weights_of_an_unknown_kind_name_the_known_ones_and_a_missing_package(tmp_path: Path) -> None:
@@ -30,7 +45,7 @@ def test_a_network_of_no_kind_is_not_saved() -> None:
     class Sizes:
         pass
 
-    with pytest.raises(InputError, match="no kind of weights has a Sizes for its sizes: .*entry point"):
+    with pytest.raises(InputError, match=r"no kind of weights has a Sizes for its sizes: .*entry point"):
         kind_of_network(Sizes())
 
 
@@ -45,8 +60,8 @@ def test_a_broken_package_harms_its_own_kind_only(
     assert [kind.name for kind in all_kinds()] == list(OWN_KINDS)
     assert "'kinds_of_others'" in caplog.text
     assert weights_kind("uva") is OWN_KINDS["uva"]
-    with pytest.raises(MachineError, match="'absent'.*cannot be loaded"):
+    with pytest.raises(MachineError, match=r"'absent'.*cannot be loaded"):
         weights_kind("absent")
-    with pytest.raises(MachineError, match="'other'.*called 'diffusion-policy': name them alike"):
+    with pytest.raises(MachineError, match=r"'other'.*called 'diffusion-policy': name them alike"):
         weights_kind("other")
     sys.modules.pop("kinds_of_others", None)

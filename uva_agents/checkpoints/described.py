@@ -71,7 +71,7 @@ def describe(folder: Path, kind: WeightsKind | None = None) -> Description:
     """
     config = read_config(folder, kind)
     kind, where = kind_of(config, folder), str(folder / "config.json")
-    sizes: NetworkConfig = kind.schema.read(kind.config, entry(config, "model", folder), f"{where}: model")
+    sizes: NetworkConfig = kind.read_sizes(entry(config, "model", folder), f"{where}: model")
     normalizer = read_normalizer(entry(config, "normalizer", folder), f"{where}: normalizer")
     spec = SCHEMA.read(InterfaceSpec, entry(config, "interface", folder), f"{where}: interface")
     kind.check(sizes, normalizer, spec, where)

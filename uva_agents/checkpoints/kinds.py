@@ -67,6 +67,8 @@ class WeightsKind:
         steps: ``(recipe, options) -> list`` of :class:`~uva_agents.training.steps.Step`, which train them.
         modules: stems of the files that every such folder has.
         ranges: what numbers in ``config`` may be; any by default. See :class:`~uva_agents.checkpoints.schema.Schema`.
+        renamed: first name of a field of ``config`` or of what it consists of -> its name now. Saved weights and run folders keep
+            the first names.
         together: what sizes, normaliser and interface must say together beyond what holds for every network.
     """
 
@@ -79,12 +81,25 @@ class WeightsKind:
     steps: Reference | None = None
     modules: tuple[str, ...] = ("model",)
     ranges: Mapping[type, Mapping[str, Range]] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
     together: Check | None = None
 
     @property
     def schema(self) -> Schema:
         """What reads and checks its sizes."""
         return Schema({**SCHEMA.ranges, **self.ranges}, SCHEMA.tags) if self.ranges else SCHEMA
+
+    def read_sizes(self, values: Any, where: str) -> Any:
+        """An instance of ``config`` from plain values, as ``to_dict`` of this or an earlier version gave them.
+
+        Raises:
+            WeightsError: see :meth:`~uva_agents.checkpoints.schema.Schema.read`.
+        """
+        return self.schema.read(self.config, _with_names(values, self.renamed), where)
+
+    def first_names(self, values: Any) -> Any:
+        """Plain values of the sizes under the names that their fields had first."""
+        return _with_names(values, {now: first for first, now in self.renamed.items()})
 
     def check(self, sizes: NetworkConfig, normalizer: LinearNormalizer, spec: InterfaceSpec, where: str) -> None:
         """That interface and normaliser are of the sizes of the network.
@@ -141,7 +156,9 @@ def weights_kind(name: str) -> WeightsKind:
     others = plugins(GROUP, own=OWN_KINDS, expected=WeightsKind)
     if name not in others:
         known = ", ".join([*OWN_KINDS, *others])
-        raise InputError(f"no kind of weights is called {shown(name)}: known are {known}; a package that adds it may be missing")
+        raise InputError(
+            f"no kind of weights is called {shown(name)}: known are {known}; a package that adds it may be missing"
+        )
     return _loaded(name, others[name])
 
 
@@ -182,6 +199,13 @@ def resolved(reference: Reference) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise MachineError(f"{reference!r}, which a kind of weights refers to, cannot be imported: {error}") from error
+
+
+def _with_names(values: Any, names: Mapping[str, str]) -> Any:
+    if not names or not isinstance(values, Mapping):
+        return values
+    # A value under both names stays under both, and is refused as unknown.
+    return {k if names.get(k, k) in values else names.get(k, k): _with_names(v, names) for k, v in values.items()}
 
 
 def _loaded(name: str, load: Callable[[], Any]) -> WeightsKind:
