@@ -138,7 +138,7 @@ class GoalImage(Term):
         self._code = None
         if world is not None:
             uva = getattr(world, "uva", world)
-            height, width = uva.bundle.spec.image_shape
+            height, width = uva.spec.image_shape
             if goal.shape[:2] != (height, width):
                 raise InputError(f"the goal must be {height}x{width} for these weights, got {goal.shape[:2]}")
             self._code = uva.encode(goal[None]).tokens[0]
