@@ -193,7 +193,7 @@ class PushTEnv(Lifecycle, GymPushT):  # type: ignore[misc]  # gym-pusht has no t
             InputError: ``state`` is no state, of another environment or version, or was changed; nothing has happened then.
         """
         self._require_open("set_state()")
-        states.check(state, self._state, environment=self._env_id, made_by=_made_by(), look=self._look_at)
+        states.check(state, self._state, environment=self._env_id, made_by=_made_by(), validate=self._validate)
         self._adopt(state)
         done = len(self._actions)
         if self._start != state.start or tuple(self._actions) != state.actions[:done]:
@@ -246,7 +246,7 @@ class PushTEnv(Lifecycle, GymPushT):  # type: ignore[misc]  # gym-pusht has no t
     def _adopt(self, state: PushTState) -> None:
         """Take over from ``state`` what :meth:`_begin` chose."""
 
-    def _look_at(self, state: PushTState) -> None:
+    def _validate(self, state: PushTState) -> None:
         """Raise an InputError where no simulation can begin from such values."""
         states.numbers(state.start, "start", size=5)
         states.numbers(state.start[:4], "start", low=0.0, high=SIZE)

@@ -103,8 +103,8 @@ class PushTGoalEnv(PushTEnv):
         assert isinstance(state, GoalState)
         self._aim(state.wanted)
 
-    def _look_at(self, state: PushTState) -> None:
-        super()._look_at(state)
+    def _validate(self, state: PushTState) -> None:
+        super()._validate(state)
         assert isinstance(state, GoalState)
         states.numbers(state.wanted, "goal", size=5)
 

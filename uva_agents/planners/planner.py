@@ -64,7 +64,7 @@ class Planner(StatefulAgent[PlannerState]):
         tail: how it is continued to full length: ``"hold"`` repeats its last action (right for actions that are positions),
             ``"zero"`` adds zeros (for actions that are changes).
         steps: denoising steps of imagined frames; the model's own number when absent.
-        screen: a cheap first look that rules candidates out.
+        screen: a cheap first evaluation that rules candidates out.
         duplicates: candidates closer than about this fraction of the action space are evaluated once; 0 for equal ones only.
         action_space: of one action; the proposals' or the dynamics' own when absent.
         horizon: actions per candidate, where there are no proposals.

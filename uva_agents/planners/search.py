@@ -28,12 +28,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Screen:
-    """A cheap first look, after which only the best part of the candidates is imagined in full.
+    """A cheap first evaluation, after which only the best part of the candidates is imagined in full.
 
     Args:
         keep: the part that stays, in (0, 1].
-        steps: denoising steps of the first look; 0 is the sketch alone, for weights that draw frames from actions.
-        objective: judges the first look, an earlier frame or latents for example; the planner's own objective when absent.
+        steps: denoising steps of the first evaluation; 0 is the rendered prior alone, for weights that render moved keypoints.
+        objective: of the first evaluation, on an earlier frame or on latents for example; the planner's own objective when absent.
     """
 
     keep: float = 0.25
@@ -62,7 +62,7 @@ class Search:
         rng: of this decision.
         clock: of this decision.
         steps: denoising steps of the futures; the model's own when absent.
-        screen: first look, or ``None``.
+        screen: of candidates, or ``None``.
         tolerance: candidates that differ by less than about this fraction of the action space are the same.
     """
 
@@ -182,7 +182,7 @@ class Search:
         )
 
     def _evaluate(self, candidates: np.ndarray, keys: list[bytes]) -> None:
-        """Imagine and judge new candidates, after a first look where there is one."""
+        """Imagine and judge new candidates, after a screen where there is one."""
         screen = self._screen
         if screen is not None and len(candidates) > 1:
             first, _, _ = self._judged(candidates, self._first_objective, screen.steps)

@@ -196,7 +196,9 @@ class ToolHangEnv(Lifecycle, gym.Env[Observation, np.ndarray]):
             InputError: ``state`` is no state, of another environment or version, or was changed; nothing has happened then.
         """
         self._require_open("set_state()")
-        states.check(state, ToolHangState, environment=self._env_id, made_by=self._made_by(), look=self._scene.check)
+        states.check(
+            state, ToolHangState, environment=self._env_id, made_by=self._made_by(), validate=self._scene.check
+        )
         if not self._started:
             # Makes the controllers that the state is put into.
             self._scene.reset(0)

@@ -1,4 +1,4 @@
-"""Where pixels are: the map between an image and the plane on which things happen."""
+"""Where pixels are: the map between an image and a plane of the scene."""
 
 from __future__ import annotations
 
