@@ -18,6 +18,7 @@ from uva_agents.agents.memory import Memory, inputs_of, remember, row_name
 from uva_agents.agents.observations import Frames
 from uva_agents.agents.pose_actions import smooth_actions
 from uva_agents.agents.weights import UVA
+from uva_agents.agents.world_model import Start
 from uva_agents.errors import InputError, MachineError
 from uva_agents.model import Context, SamplerConfig, sample_actions
 from uva_agents.utils.memory import available_memory, in_words
@@ -170,12 +171,32 @@ class Policy(ChunkAgent):
         memories, batched = remember(self._read, self._observe, obs, history)
         self._check_memory(len(memories), n)
         inputs, memories = context(self.uva, memories)
+        names = [row_name(i, len(memories), batched) for i in range(len(memories))]
+        actions = self._sampled(inputs, memories, names, n, seed)
+        return actions if batched else actions[0]
+
+    def shares_encoding(self, start: Any) -> bool:
+        """Whether a world model of the same weights prepared this, so that :meth:`sample_from` can use it."""
+        # A subclass that samples differently is asked to sample.
+        return isinstance(start, Start) and start.uva is self.uva and type(self).sample is Policy.sample
+
+    @torch.no_grad()
+    def sample_from(
+        self, start: Start, obs: Any, n: int, *, history: Any | None = None, seed: int | None = None
+    ) -> np.ndarray:
+        """(n, 16, A) as :meth:`sample` gives, with ``obs`` and ``history`` encoded already: ``start`` of the world model."""
+        n = whole(n, "n")
+        self._check_memory(1, n)
+        return np.asarray(self._sampled(start.context, [start.memory], [row_name(0, 1, batched=False)], n, seed)[0])
+
+    def _sampled(
+        self, inputs: Context, memories: Sequence[Memory], names: Sequence[str], n: int, seed: int | None
+    ) -> np.ndarray:
+        """(B, n, steps, A) in environment units."""
         seed = next(self._seeds) if seed is None else seed_of(seed)
         chunks = self._chunks(inputs, [(seed, 0)], n)
         chunks = chunks.view(len(memories), n, *chunks.shape[1:])
-        names = [row_name(i, len(memories), batched) for i in range(len(memories))]
-        actions: np.ndarray = np.stack([self._actions(*each) for each in zip(memories, chunks, names, strict=True)])
-        return actions if batched else actions[0]
+        return np.stack([self._actions(*each) for each in zip(memories, chunks, names, strict=True)])
 
     def _check_memory(self, rows: int, n: int) -> None:
         c = self.uva.bundle.model.config

@@ -18,6 +18,7 @@ from torch import Tensor
 from uva_agents.agents.arguments import seed_of, whole
 from uva_agents.agents.encoding import context, frames_kept, memories_from
 from uva_agents.agents.finite import Inputs, InputsOf
+from uva_agents.agents.memory import Memory
 from uva_agents.agents.observations import to_floats
 from uva_agents.agents.rollout import Rollout, frame_indices
 from uva_agents.agents.weights import UVA, FrameCode
@@ -42,11 +43,15 @@ class Start:
         context: of one sample, without actions.
         pose: (P,) proprioception now, where there is one.
         now: uint8 (H, W, 3).
+        memory: of the environment, with the codes of its frames.
+        uva: the weights that encoded it.
     """
 
     context: Context
     pose: np.ndarray | None
     now: np.ndarray
+    memory: Memory
+    uva: UVA
 
     @property
     def arrays(self) -> dict[str, np.ndarray | None]:
@@ -110,7 +115,7 @@ class WorldModel:
             raise InputError("the world model takes one observation at a time (candidates are its batch)")
         start, memories = context(self.uva, memories)
         memory = memories[0]
-        return Start(start, memory.proprio[-1] if memory.proprio else None, memory.frames[-1])
+        return Start(start, memory.proprio[-1] if memory.proprio else None, memory.frames[-1], memory, self.uva)
 
     def rollout(
         self,

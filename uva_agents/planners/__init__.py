@@ -20,6 +20,7 @@ from uva_agents.planners.protocols import (
     Proposals,
     RolloutOptions,
     SampleOptions,
+    SharesEncoding,
 )
 from uva_agents.planners.search import Screen
 from uva_agents.planners.simulator import SimulatorModel
@@ -58,6 +59,7 @@ __all__ = [
     "SampleOptions",
     "SamplingPlanner",
     "Screen",
+    "SharesEncoding",
     "SimulatorModel",
     "StateCost",
     "UniformProposals",

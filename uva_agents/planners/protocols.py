@@ -34,7 +34,8 @@ class Dynamics(Protocol):
 class Proposals(Protocol):
     """Candidate actions for a moment: a policy, or a distribution.
 
-    Optional abilities: :class:`SampleOptions`, :class:`LooksBack`, :class:`HasActionSpace`, :class:`Named`, :class:`Identified`.
+    Optional abilities: :class:`SampleOptions`, :class:`SharesEncoding`, :class:`LooksBack`, :class:`HasActionSpace`,
+    :class:`Named`, :class:`Identified`.
     """
 
     def sample(self, obs: Any, n: int) -> np.ndarray:
@@ -87,6 +88,28 @@ class Prepares(Protocol):
 
     def prepare(self, obs: Any, *, history: Any | None = None) -> Any:
         """The moment, which takes the place of ``obs`` and ``history`` in several rollouts."""
+        ...
+
+
+@runtime_checkable
+class SharesEncoding(Protocol):
+    """Proposals that can start from what the dynamics prepared, so that a decision encodes its observation once.
+
+    A policy and a world model of the same weights do.
+    """
+
+    def shares_encoding(self, start: Any) -> bool:
+        """Whether they can use this, which the dynamics' ``prepare`` gave (:class:`Prepares`)."""
+        ...
+
+    def sample_from(
+        self, start: Any, obs: Any, n: int, *, history: Any | None = None, seed: int | None = None
+    ) -> np.ndarray:
+        """(n, T, A), the same as ``sample`` gives.
+
+        Args:
+            start: what ``prepare(obs, history=history)`` gave.
+        """
         ...
 
 

@@ -21,7 +21,7 @@ from uva_agents.planners.abilities import rollout_options, sample_options
 from uva_agents.planners.clock import Clock
 from uva_agents.planners.objective import Objective, as_objective, evaluated
 from uva_agents.planners.plan import Plan
-from uva_agents.planners.protocols import Dynamics, Prepares, Proposals
+from uva_agents.planners.protocols import Dynamics, Prepares, Proposals, SharesEncoding
 
 _T = TypeVar("_T")
 
@@ -117,8 +117,7 @@ class Search:
                 return
             if "seed" in self._sample_options:
                 options["seed"] = int(self.rng.integers(2**31))
-            propose = functools.partial(self._proposals.sample, self._obs, size, **options)
-            sampled = self._timed("proposals", propose)
+            sampled = self._sampled(size, options)
             batch = self._checked(sampled, size)
             if extra is not None and extra.shape == batch.shape[1:]:
                 batch = np.concatenate([batch, extra[None]])
@@ -208,22 +207,34 @@ class Search:
         result = self._timed("objective", lambda: evaluated(objective, rollout))
         return result.costs, result.valid, rollout
 
-    def _imagined(self, candidates: np.ndarray, objective: Objective, steps: int | None) -> Rollout:
-        prepares = isinstance(self._dynamics, Prepares)
+    def _sampled(self, n: int, options: dict[str, Any]) -> Any:
+        proposals = self._proposals
+        sample = functools.partial(proposals.sample, self._obs)
+        if isinstance(proposals, SharesEncoding) and isinstance(self._dynamics, Prepares):
+            start = self._timed("model", self._prepared)
+            if proposals.shares_encoding(start):
+                sample = functools.partial(proposals.sample_from, start, self._obs)
+        return self._timed("proposals", lambda: sample(n, **options))
+
+    def _prepared(self) -> Any:
+        """What all candidates share, computed once: the dynamics' own start, or the observation."""
         if self._start is None:
             self._start = self._obs
             if isinstance(self._dynamics, Prepares):
                 self._start = self._dynamics.prepare(self._obs, history=self._history)
+        return self._start
+
+    def _imagined(self, candidates: np.ndarray, objective: Objective, steps: int | None) -> Rollout:
         required = objective.required_frames()
         options: dict[str, Any] = {
             "seed": self._seed,
             "frames": required.frames,
             "decode": required.pixels,
-            "history": None if prepares else self._history,
+            "history": None if isinstance(self._dynamics, Prepares) else self._history,
             "steps": steps,
         }
         given = {k: v for k, v in options.items() if v is not None and k in self._rollout_options}
-        return self._dynamics.rollout(self._start, candidates, **given)
+        return self._dynamics.rollout(self._prepared(), candidates, **given)
 
     def _checked(self, actions: Any, n: int) -> np.ndarray:
         """Proposals (n, T, A), finite and inside the action space."""

@@ -9,7 +9,7 @@ import numpy as np
 from uva_agents.agents.observations import keys_of, to_floats
 from uva_agents.errors import InputError, MissingKeyError
 from uva_agents.planners.abilities import action_space_of, identity_of, label_of, proposals_lookback, sample_options
-from uva_agents.planners.protocols import Proposals
+from uva_agents.planners.protocols import Proposals, SharesEncoding
 
 
 class RandomWalk:
@@ -83,10 +83,29 @@ class MixedProposals:
 
     def sample(self, obs: Any, n: int, *, history: Any = None, seed: int | None = None) -> np.ndarray:
         """(n, T, A); an odd one more of the first."""
-        parts = []
-        for proposals, count in ((self.first, n - n // 2), (self.second, n // 2)):
-            if count:
-                options = {"history": history, "seed": seed}
-                given = {k: v for k, v in options.items() if k in sample_options(proposals)}
-                parts.append(proposals.sample(obs, count, **given))
-        return np.concatenate(parts)
+        return self._mixed(None, obs, n, history, seed)
+
+    def shares_encoding(self, start: Any) -> bool:
+        """Whether one of them does."""
+        return any(_shares(part, start) for part in (self.first, self.second))
+
+    def sample_from(self, start: Any, obs: Any, n: int, *, history: Any = None, seed: int | None = None) -> np.ndarray:
+        """(n, T, A) as :meth:`sample` gives; those that share the encoding of the dynamics start from it."""
+        return self._mixed(start, obs, n, history, seed)
+
+    def _mixed(self, start: Any, obs: Any, n: int, history: Any, seed: int | None) -> np.ndarray:
+        samples = []
+        for part, count in ((self.first, n - n // 2), (self.second, n // 2)):
+            if not count:
+                continue
+            options = {"history": history, "seed": seed}
+            given = {k: v for k, v in options.items() if k in sample_options(part)}
+            if isinstance(part, SharesEncoding) and _shares(part, start):
+                samples.append(part.sample_from(start, obs, count, **given))
+            else:
+                samples.append(part.sample(obs, count, **given))
+        return np.concatenate(samples)
+
+
+def _shares(part: Proposals, start: Any) -> bool:
+    return start is not None and isinstance(part, SharesEncoding) and part.shares_encoding(start)
