@@ -12,7 +12,8 @@ import pygame
 from gym_pusht.envs.pymunk_override import DrawOptions
 
 from uva_agents.envs.checks import WrongTypeError
-from uva_agents.envs.pusht import SIZE, PushTEnv, PushTState, ResetOptions
+from uva_agents.envs.pusht import PushTEnv, PushTState, ResetOptions
+from uva_agents.envs.pusht_values import SIZE
 from uva_agents.envs.pusht_variations import (
     NORMAL,
     OBJECT_SHAPES,

@@ -15,7 +15,8 @@ import numpy as np
 
 from uva_agents.envs import states
 from uva_agents.envs.checks import WrongTypeError, checked_count
-from uva_agents.envs.pusht import SIZE, PushTEnv, PushTState, ResetOptions, Start, checked_start, initial_state
+from uva_agents.envs.pusht import PushTEnv, PushTState, ResetOptions
+from uva_agents.envs.pusht_values import SIZE, Start, checked_start, initial_state
 from uva_agents.errors import InputError
 
 NEAR_PX = 20.0

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from uva_agents.envs.pusht import Pose, PushTEnv, PushTState, ResetOptions, as_array, check_angle, given
+from uva_agents.envs.pusht import PushTEnv, PushTState, ResetOptions
+from uva_agents.envs.pusht_values import Pose, as_array, check_angle, given
 from uva_agents.errors import InputError
 
 REACH = 100.0

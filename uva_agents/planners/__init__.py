@@ -25,7 +25,7 @@ from uva_agents.planners.protocols import (
 from uva_agents.planners.search import Screen
 from uva_agents.planners.simulator import SimulatorModel
 from uva_agents.planners.state import PlannerState
-from uva_agents.planners.vision.camera import Camera, Homography, block_push_camera
+from uva_agents.planners.vision.camera import Homography, PlaneProjection, block_push_camera
 
 __all__ = [
     "CEM",
@@ -33,7 +33,6 @@ __all__ = [
     "ActionPenalty",
     "BlockReading",
     "BlockToSquare",
-    "Camera",
     "Dynamics",
     "GaussianProposals",
     "GoalImage",
@@ -48,6 +47,7 @@ __all__ = [
     "ObservedGoal",
     "OneEnvironment",
     "Plan",
+    "PlaneProjection",
     "Planner",
     "PlannerState",
     "Prepares",

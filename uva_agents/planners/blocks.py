@@ -12,7 +12,7 @@ from uva_agents.agents.rollout import Rollout
 from uva_agents.errors import InputError
 from uva_agents.planners.objective import MaskedCosts, Objective, RequiredFrames
 from uva_agents.planners.objectives import pixels_of
-from uva_agents.planners.vision.camera import Camera, block_push_camera
+from uva_agents.planners.vision.camera import PlaneProjection, block_push_camera
 from uva_agents.planners.vision.detector import THRESHOLD, Colour, find_blocks, find_square
 
 BLOCK_PLANE = 0.03
@@ -67,8 +67,8 @@ class BlockToSquare(Objective):
         block: Colour = "red",
         square: Colour = "green",
         *,
-        camera: Camera | None = None,
-        block_camera: Camera | None = None,
+        camera: PlaneProjection | None = None,
+        block_camera: PlaneProjection | None = None,
         frames: tuple[int, ...] | None = (-1,),
         reduce: Literal["last", "mean"] = "last",
         threshold: float = THRESHOLD,
@@ -86,7 +86,7 @@ class BlockToSquare(Objective):
         if block_camera is not None and camera is None:
             raise InputError("block_camera= goes with camera=, which sees the squares: give both, or camera= alone")
         for given in (camera, block_camera):
-            if given is not None and not isinstance(given, Camera):
+            if given is not None and not isinstance(given, PlaneProjection):
                 raise TypeError(
                     f"camera={given!r} has no to_metres() and to_pixels(): see uva_agents.planners.vision.camera"
                 )

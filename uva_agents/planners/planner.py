@@ -22,7 +22,7 @@ from uva_agents.planners.abilities import (
     proposals_lookback,
     rollout_options,
 )
-from uva_agents.planners.clock import Clock
+from uva_agents.planners.budget import TimeBudget
 from uva_agents.planners.objective import Objective, as_objective
 from uva_agents.planners.plan import Plan
 from uva_agents.planners.proposals import GaussianProposals
@@ -216,7 +216,7 @@ class Planner(StatefulAgent[PlannerState]):
             history=history,
             space=self._space,
             rng=np.random.default_rng([abs(key[0]), key[1]]),
-            clock=Clock(self.budget_s),
+            budget=TimeBudget(self.budget_s),
             steps=self.steps,
             screen=self.screen,
             tolerance=self.duplicates,

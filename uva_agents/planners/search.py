@@ -18,7 +18,7 @@ from uva_agents.agents.observations import to_numpy
 from uva_agents.agents.rollout import Rollout
 from uva_agents.errors import InputError
 from uva_agents.planners.abilities import rollout_options, sample_options
-from uva_agents.planners.clock import Clock
+from uva_agents.planners.budget import TimeBudget
 from uva_agents.planners.objective import Objective, as_objective, evaluated
 from uva_agents.planners.plan import Plan
 from uva_agents.planners.protocols import Dynamics, Prepares, Proposals, SharesEncoding
@@ -60,7 +60,7 @@ class Search:
         history: earlier ones, leading time axis, or ``None``.
         space: of one action.
         rng: of this decision.
-        clock: of this decision.
+        budget: of time, of this decision.
         steps: denoising steps of the futures; the model's own when absent.
         screen: of candidates, or ``None``.
         tolerance: candidates that differ by less than about this fraction of the action space are the same.
@@ -76,7 +76,7 @@ class Search:
         history: Any,
         space: gym.spaces.Box,
         rng: np.random.Generator,
-        clock: Clock,
+        budget: TimeBudget,
         steps: int | None,
         screen: Screen | None,
         tolerance: float,
@@ -84,7 +84,7 @@ class Search:
         self.rng, self.space = rng, space
         self._dynamics, self._objective, self._proposals = dynamics, objective.bind(obs), proposals
         self._rollout_options, self._sample_options = rollout_options(dynamics), sample_options(proposals)
-        self._obs, self._history, self._clock = obs, history, clock
+        self._obs, self._history, self._budget = obs, history, budget
         self._steps, self._screen, self._tolerance = steps, screen, tolerance
         self._first_objective = self._objective
         if screen is not None and screen.objective is not None:
@@ -111,7 +111,7 @@ class Search:
         if self._history is not None and "history" in self._sample_options:
             options["history"] = self._history
         while n > 0:
-            size = self._clock.size(n)
+            size = self._budget.size(n)
             if size == 0:
                 self._complete = False
                 return
@@ -139,12 +139,12 @@ class Search:
                 claimed.add(key)
                 new.append(i)
         while new:
-            size = self._clock.size(len(new))
+            size = self._budget.size(len(new))
             if size == 0:
                 self._complete = False
                 break
             self._evaluate(candidates[new[:size]], [keys[i] for i in new[:size]])
-            self._clock.evaluated(size)
+            self._budget.evaluated(size)
             new = new[size:]
         for i, key in enumerate(keys):
             if key in self._places:
@@ -168,7 +168,7 @@ class Search:
             costs=costs,
             candidates=candidates,
             rollout=Rollout.concatenate(self._rollouts),
-            latency_s=self._clock.elapsed_s,
+            latency_s=self._budget.elapsed_s,
             best=best,
             valid=valid,
             considered=self._considered,

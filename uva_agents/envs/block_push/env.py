@@ -19,7 +19,7 @@ from uva_agents.envs.block_push.layout import (
     layout_of_seed,
     parse_assignment,
 )
-from uva_agents.envs.block_push.scene import Scene
+from uva_agents.envs.block_push.scene import BlockPushScene
 from uva_agents.envs.block_push.score import IN_SQUARE, Score, advance, both_placed, distances
 from uva_agents.envs.checks import (
     checked_choice,
@@ -134,7 +134,7 @@ class BlockPushEnv(Lifecycle, gym.Env[Observation, np.ndarray]):
             self.action_space = gym.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
         else:
             self.action_space = gym.spaces.Box(np.array(PUSHER_LOW, np.float32), np.array(PUSHER_HIGH, np.float32))
-        self._scene = Scene(draw_arm=checked_flag(draw_arm, "draw_arm"))
+        self._scene = BlockPushScene(draw_arm=checked_flag(draw_arm, "draw_arm"))
         self._layout: Layout | None = None
         self._score = Score()
 
