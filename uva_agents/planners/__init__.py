@@ -12,6 +12,7 @@ from uva_agents.planners.proposals import GaussianProposals, UniformProposals
 from uva_agents.planners.protocols import (
     Dynamics,
     HasActionSpace,
+    HasWeights,
     Identified,
     LooksBack,
     Named,
@@ -37,6 +38,7 @@ __all__ = [
     "GaussianProposals",
     "GoalImage",
     "HasActionSpace",
+    "HasWeights",
     "Homography",
     "Identified",
     "LooksBack",

@@ -11,6 +11,7 @@ import numpy as np
 from uva_agents.agents.rollout import Rollout
 from uva_agents.errors import InputError
 from uva_agents.planners.objective import Objective, RequiredFrames
+from uva_agents.planners.protocols import HasWeights
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class GoalImage(Objective):
         self.goal, self.metric, self.frames = goal, metric, frames
         self._code = None
         if world is not None:
-            uva = getattr(world, "uva", world)
+            uva = world.uva if isinstance(world, HasWeights) else world
             height, width = uva.bundle.spec.image_shape
             if goal.shape[:2] != (height, width):
                 raise InputError(f"the goal must be {height}x{width} for these weights, got {goal.shape[:2]}")

@@ -137,6 +137,16 @@ class HasActionSpace(Protocol):
 
 
 @runtime_checkable
+class HasWeights(Protocol):
+    """A view of shared weights, such as a world model: goals in latent space are encoded by them."""
+
+    @property
+    def uva(self) -> Any:
+        """The :class:`~uva_agents.UVA`."""
+        ...
+
+
+@runtime_checkable
 class OneEnvironment(Protocol):
     """Dynamics that start from the state of the one environment they hold, unless an observation has a ``"state"``."""
 

@@ -19,15 +19,25 @@ class RandomWalk:
         action_space: positions, (A,).
         horizon: actions per candidate.
         hold: steps between changes of direction.
-        stride: greatest change per step, in units of an action.
+        stride: greatest change per step, in units of an action; by default 1/32 of the action space's width.
         key: of the observation, the position (A,) that they start from.
     """
 
     lookback = 0
 
     def __init__(
-        self, action_space: Any, *, horizon: int = 16, hold: int = 4, stride: float = 16.0, key: str = "agent_pos"
+        self,
+        action_space: Any,
+        *,
+        horizon: int = 16,
+        hold: int = 4,
+        stride: float | None = None,
+        key: str = "agent_pos",
     ) -> None:
+        if stride is None:
+            stride = float(np.min(action_space.high.astype(np.float64) - action_space.low)) / 32
+            if not np.isfinite(stride):
+                raise InputError(f"{action_space} has no bounds to derive a stride from: give stride=")
         if not 1 <= hold <= horizon or not stride > 0:
             raise InputError(
                 f"hold must be between 1 and the horizon {horizon} and stride positive, got {hold}, {stride}"
