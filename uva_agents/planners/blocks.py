@@ -11,7 +11,6 @@ import numpy as np
 from uva_agents.agents.rollout import Rollout
 from uva_agents.errors import InputError
 from uva_agents.planners.objective import MaskedCosts, Objective, RequiredFrames
-from uva_agents.planners.objectives import pixels_of
 from uva_agents.planners.vision.camera import PlaneProjection, block_push_camera
 from uva_agents.planners.vision.detector import THRESHOLD, Colour, find_blocks, find_square
 
@@ -127,7 +126,7 @@ class BlockToSquare(Objective):
 
     def read(self, rollout: Rollout) -> BlockReading:
         """Positions in the frames that it looks at."""
-        frames = pixels_of(rollout.select(self.frames))
+        frames = rollout.select(self.frames).pictures()
         s, f, height, width, _ = frames.shape
         camera = self.camera or block_push_camera((height, width), view=self.view)
         above = self.block_camera or block_push_camera((height, width), BLOCK_PLANE, self.view)

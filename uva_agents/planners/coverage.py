@@ -9,7 +9,6 @@ import numpy as np
 
 from uva_agents.agents.rollout import Rollout
 from uva_agents.planners.objective import MaskedCosts, Objective, RequiredFrames
-from uva_agents.planners.objectives import pixels_of
 
 SIDE = 512.0
 """Of the workspace, in the simulator's pixels."""
@@ -68,7 +67,7 @@ class PushTCoverage(Objective):
 
     def read(self, rollout: Rollout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Coverage (S, F), the middle of the block (S, F, 2) in the simulator's pixels, and where it is seen (S, F)."""
-        frames = pixels_of(rollout.select(self.frames))
+        frames = rollout.select(self.frames).pictures()
         s, f, height, width, _ = frames.shape
         mask, _ = _mark(self.mark, height, width)
         block = block_share(frames.reshape(-1, height, width, 3))

@@ -99,7 +99,7 @@ class GoalImage(Objective):
                 raise InputError('these futures have no latents (a simulator\'s have none): use metric="pixels"')
             costs = (rollout.latents - self._code).square().mean((1, 2, 3)).double().cpu().numpy()
         else:
-            frames = pixels_of(rollout)
+            frames = rollout.pictures()
             if frames.shape[2:] != self.goal.shape:
                 raise InputError(f"the goal is {self.goal.shape}, the imagined frames are {frames.shape[2:]}")
             difference = (frames.astype(np.float32) - self.goal) / 255
@@ -136,16 +136,3 @@ class StateCost(Objective):
                 "StateCost needs a simulator's states, and a network has none: use an objective that looks at frames"
             )
         return np.array([np.mean([self.cost(state) for state in row]) for row in rollout.states])
-
-
-def pixels_of(rollout: Rollout) -> np.ndarray:
-    """Its frames (S, F, H, W, 3).
-
-    Raises:
-        ValueError: they were not decoded.
-    """
-    if not rollout.decoded or not len(rollout.frame_steps):
-        raise InputError(
-            "the futures were not decoded: roll out with decode=True, at the frames that the objective requires"
-        )
-    return rollout.frames

@@ -21,6 +21,7 @@ from uva_agents.planners.abilities import (
     label_of,
     proposals_lookback,
     rollout_options,
+    sample_options,
 )
 from uva_agents.planners.budget import TimeBudget
 from uva_agents.planners.objective import Objective, as_objective
@@ -105,7 +106,8 @@ class Planner(StatefulAgent[PlannerState]):
             raise InputError(f'tail={tail!r}: choose "hold" or "zero"')
         duplicates = real(duplicates, "duplicates", 0, 1, below=True)
         wanted_steps = [s for s in (steps, screen.steps if screen else None) if s is not None]
-        if wanted_steps and "steps" not in rollout_options(dynamics):
+        options = rollout_options(dynamics)
+        if wanted_steps and "steps" not in options:
             raise InputError(f"{type(dynamics).__name__} has no denoising steps to choose: leave steps= out")
         spaces = (action_space, action_space_of(proposals), action_space_of(dynamics))
         space = next((s for s in spaces if s is not None), None)
@@ -123,6 +125,7 @@ class Planner(StatefulAgent[PlannerState]):
         self.warm_start, self.tail, self.steps, self.screen = warm_start, tail, steps, screen
         self.duplicates = duplicates
         self._space = space
+        self._rollout_options, self._sample_options = options, sample_options(proposals)
         self._keep = 1 + max(dynamics_lookback(dynamics), proposals_lookback(proposals))
 
     def search(self, search: Search, warm: np.ndarray | None) -> None:
@@ -220,6 +223,8 @@ class Planner(StatefulAgent[PlannerState]):
             steps=self.steps,
             screen=self.screen,
             tolerance=self.duplicates,
+            rollout_options=self._rollout_options,
+            sample_options=self._sample_options,
         )
         self.search(search, self._shifted(previous) if self.warm_start and previous is not None else None)
         plan = search.plan()

@@ -17,7 +17,6 @@ from uva_agents.agents.costs import name_of
 from uva_agents.agents.observations import to_numpy
 from uva_agents.agents.rollout import Rollout
 from uva_agents.errors import InputError
-from uva_agents.planners.abilities import rollout_options, sample_options
 from uva_agents.planners.budget import TimeBudget
 from uva_agents.planners.objective import Objective, as_objective, evaluated
 from uva_agents.planners.plan import Plan
@@ -64,6 +63,7 @@ class Search:
         steps: denoising steps of the futures; the model's own when absent.
         screen: of candidates, or ``None``.
         tolerance: candidates that differ by less than about this fraction of the action space are the same.
+        rollout_options, sample_options: names of the optional arguments that dynamics and proposals take.
     """
 
     def __init__(
@@ -80,10 +80,12 @@ class Search:
         steps: int | None,
         screen: Screen | None,
         tolerance: float,
+        rollout_options: frozenset[str],
+        sample_options: frozenset[str],
     ) -> None:
         self.rng, self.space = rng, space
         self._dynamics, self._objective, self._proposals = dynamics, objective.bind(obs), proposals
-        self._rollout_options, self._sample_options = rollout_options(dynamics), sample_options(proposals)
+        self._rollout_options, self._sample_options = rollout_options, sample_options
         self._obs, self._history, self._budget = obs, history, budget
         self._steps, self._screen, self._tolerance = steps, screen, tolerance
         self._first_objective = self._objective

@@ -1,9 +1,8 @@
-"""A planar simulator of the table, for demonstrations by the hundred thousand: blocks are discs that the post pushes away.
+"""A planar simulator for demonstrations by the hundred thousand: blocks are discs that the post pushes out of its way.
 
-It is quasi-static, two-dimensional and batched: some hundred thousand steps a second on many tables at once, where PyBullet makes
-a hundred. What the pusher would do over the next second and a half depends little on the difference: chunks that it makes in the
-planar simulator from the true positions, six of 16 actions executed, solve the real task as it does itself
-(``docs/experiments.md``).
+The physics engine makes about a hundred steps a second, this some hundred thousand on many tables at once. What the pusher
+would do over the next second and a half depends little on the difference: chunks that it makes here from where things are, six of
+16 actions executed, solve the simulated task as it does itself (``docs/experiments.md``).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _UNDECIDED = 0.08
 """How much farther a push may be, to be chosen e times as rarely, metres."""
 
 
-class PlanarSimulator:
+class PlanarTables:
     """``n`` tables at once on which the pusher works, hindered.
 
     Its steps are disturbed, differently on each table; now and then something shoves it aside; some tables begin with things
@@ -72,7 +71,7 @@ class PlanarSimulator:
     def demonstrate(self, tables: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """What the pusher would do on these tables, undisturbed, which changes nothing there.
 
-        On half of them it continues with its current pair of block and square, on the others it chooses one.
+        On half of them it goes on with what it is doing, on the others it chooses what to do.
 
         Returns:
             positions (N, length, 5, 2) of the post, the blocks and the squares before each step, and (N, length, 2) where it moves.
@@ -126,7 +125,7 @@ class PlanarSimulator:
 def planar_demonstrations(
     n: int, *, length: int = 16, seed: int = 0, tables: int = 4096
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """``n`` short demonstrations, thousands at a time: see :meth:`PlanarSimulator.demonstrate`.
+    """``n`` short demonstrations, some thousand at a time: see :meth:`PlanarTables.demonstrate`.
 
     Args:
         n: demonstrations.
@@ -134,15 +133,15 @@ def planar_demonstrations(
         seed: of everything.
         tables: on which they are made; each takes part in every one of a few steps.
     """
-    simulator = PlanarSimulator(tables, seed=seed)
+    made = PlanarTables(tables, seed=seed)
     for _ in range(100):  # until the beginnings are spread over time
-        simulator.advance()
+        made.advance()
     while n > 0:
         for _ in range(5):
-            simulator.advance()
-        chosen_tables = simulator.rng.permutation(tables)[: min(n, tables // 2)]
-        yield simulator.demonstrate(chosen_tables, length)
-        n -= len(chosen_tables)
+            made.advance()
+        selected = made.rng.permutation(tables)[: min(n, tables // 2)]
+        yield made.demonstrate(selected, length)
+        n -= len(selected)
 
 
 def chosen(here: np.ndarray, blocks: np.ndarray, squares: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,7 @@ from uva_agents.data import BLOCK_PUSH_FIELDS, read_replay_buffer
 from uva_agents.data.collect.planar_block_push import write_sketched
 from uva_agents.envs.block_push import BlockPushEnv
 from uva_agents.envs.block_push.layout import PUSHER_HIGH, PUSHER_LOW
-from uva_agents.envs.block_push.planar import PlanarSimulator, chosen, moved, planar_demonstrations
+from uva_agents.envs.block_push.planar import PlanarTables, chosen, moved, planar_demonstrations
 from uva_agents.envs.block_push.pushing import PLACED, distances
 
 
@@ -24,7 +24,7 @@ def test_the_post_moves_blocks_out_of_its_way_and_these_each_other():
 
 
 def test_most_tables_are_cleared_although_the_pusher_is_hindered():
-    tables = PlanarSimulator(200, seed=0)
+    tables = PlanarTables(200, seed=0)
     placed = np.zeros(200, bool)
     for _ in range(250):
         tables.advance()
@@ -35,7 +35,7 @@ def test_most_tables_are_cleared_although_the_pusher_is_hindered():
 
 
 def test_a_demonstration_changes_nothing_on_the_tables():
-    tables = PlanarSimulator(50, seed=1)
+    tables = PlanarTables(50, seed=1)
     before = tables.here.copy(), tables.blocks.copy()
     seen, targets = tables.demonstrate(np.arange(0, 50, 2), 40)
     assert seen.shape == (25, 40, 5, 2) and targets.shape == (25, 40, 2)
@@ -94,7 +94,7 @@ def test_chunks_made_in_the_planar_simulator_solve_the_simulated_task():
     env, rng, tables = (
         BlockPushEnv(render_mode=None, render_observations=False),
         np.random.default_rng(0),
-        PlanarSimulator(1, seed=0),
+        PlanarTables(1, seed=0),
     )
     _, info = env.reset(seed=300_010)
     for step in range(240):
