@@ -1,4 +1,4 @@
-"""Whether an environment keeps to what agents, planners and benchmarks count on, and if not, what to change."""
+"""Checks an environment against what agents, planners and benchmarks rely on, and says what to change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PushT that looks different from what a policy was trained on, and behaves the same."""
+"""PushT with visual disturbances: other colours, objects, light, camera positions and noise; the dynamics are the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PushT-M: PushT whose mark is somewhere else in every episode."""
+"""PushT-M: PushT with another pose of the mark in every episode."""
 
 from __future__ import annotations
 

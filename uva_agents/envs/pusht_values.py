@@ -31,7 +31,7 @@ def initial_state(seed: int) -> Start:
 
 
 def checked_start(value: Any, what: str = "reset_to_state") -> Start:
-    """``value`` as finger x, y, block x, y, block angle.
+    """``value`` as agent x, y, block x, y, block angle.
 
     Raises:
         InputError: no five finite numbers, or positions outside the picture.

@@ -1,4 +1,4 @@
-"""What may look different in PushT: the values that variations take, how users write them, and how they are drawn."""
+"""Visual variations of PushT: the values they take, how users write them, and how they are sampled."""
 
 from __future__ import annotations
 

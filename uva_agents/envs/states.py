@@ -1,4 +1,4 @@
-"""Saved moments that say what they are of: which environment, which task, which version, and that nothing in them was changed.
+"""Saved states that identify themselves: environment, task, version, and a checksum of their values.
 
 A state is a frozen dataclass; its last field, ``stamp``, is made by :func:`stamp` when it is saved and compared by :func:`check`
 before any of it is used. A simulator that is handed bytes which are not its own may end the process, so nothing goes there before.

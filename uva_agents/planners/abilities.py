@@ -1,4 +1,4 @@
-"""Calls dynamics and proposals with what they take, and reads what they say of themselves, with a default for what they do not."""
+"""Reads the optional abilities of dynamics and proposals, with a default for those that they do not have."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from uva_agents.planners.protocols import (
 )
 
 _LOOKBACK = 15
-"""Earlier observations handed to whatever takes ``history`` and does not say how many it uses: those of a 16-frame window."""
+"""Earlier observations for parts that take ``history`` and do not say how many they use: those of a 16-frame window."""
 
 
 def rollout_options(dynamics: Dynamics) -> frozenset[str]:

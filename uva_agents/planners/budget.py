@@ -1,4 +1,4 @@
-"""How much can still be done before time is up."""
+"""Time of a decision: how many candidates fit into what is left of it."""
 
 from __future__ import annotations
 

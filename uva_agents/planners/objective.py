@@ -170,7 +170,7 @@ def as_objective(objective: Any, *, required_frames: RequiredFrames | None = Non
     for attribute, method in _ABILITIES.items():
         if hasattr(objective, attribute):
             raise TypeError(
-                f"{name} has {attribute!r}, but is no Objective, so that nobody would ask for it: let it inherit from "
+                f"{name} has {attribute!r}, but is no Objective, so that a planner would not use it: let it inherit from "
                 f"uva_agents.planners.Objective and define {method}()"
             )
     _check_signature(objective, name)

@@ -129,7 +129,7 @@ class Planner(StatefulAgent[PlannerState]):
         self._keep = 1 + max(dynamics_lookback(dynamics), proposals_lookback(proposals))
 
     def search(self, search: Search, warm: np.ndarray | None) -> None:
-        """Have candidates scored; whatever was scored best is the plan.
+        """Have candidates scored; the best one is the plan.
 
         Args:
             search: proposes and scores.

@@ -1,4 +1,4 @@
-"""One decision in progress: candidates in, costs out; what was judged is kept."""
+"""The search of one decision: candidates in, costs out; every evaluated candidate is kept."""
 
 from __future__ import annotations
 

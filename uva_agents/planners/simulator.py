@@ -15,7 +15,7 @@ from uva_agents.envs.protocol import Restorable, Skippable
 
 @dataclass(frozen=True)
 class SimulatorStart:
-    """A moment from which candidates are tried: the simulator's state, and its frame where there is one."""
+    """Where candidates start: the simulator's state, and its frame where there is one."""
 
     state: Any
     now: np.ndarray | None

@@ -1,4 +1,4 @@
-"""Where the pictures are taken from."""
+"""Cameras of block pushing: pinhole models above the table."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ def pusht_goal_planner(weights: str = "pusht-nano", *, n_samples: int = 16, prop
     Args:
         weights: whose policy proposes and whose world model imagines.
         n_samples: candidates per decision.
-        proposals: ``"policy"`` (which goes for the mark, whatever the goal), ``"walk"`` (:class:`RandomWalk`) or ``"both"``.
+        proposals: ``"policy"`` (which pushes the block onto the mark and does not see the goal), ``"walk"`` (:class:`RandomWalk`)
+            or ``"both"``.
     """
     from uva_agents.agents import UVA
 
