@@ -397,7 +397,7 @@ def test_a_planner_over_the_world_model_is_vectorised_and_keeps_the_memory_of_th
     for t in range(5):
         actions, state = planner.predict(observation(t, 2), state)
         together.append(actions)
-        assert len(state[0].seen) == min(t + 1, 13)
+        assert len(state[0].observations) == min(t + 1, 13)
     for row in range(2):
         single = planner.initial_state(1, seed=5 + row)
         for t in range(5):

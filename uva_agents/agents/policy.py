@@ -17,6 +17,7 @@ from uva_agents.agents.encoding import ObservationEncoder
 from uva_agents.agents.memory import Memory, inputs_of, row_name
 from uva_agents.agents.observations import Frames
 from uva_agents.agents.pose_actions import smooth_actions
+from uva_agents.agents.stepper import Start
 from uva_agents.agents.weights import Weights
 from uva_agents.errors import InputError, MachineError
 from uva_agents.model import Context, SamplerConfig, sample_actions
@@ -171,12 +172,32 @@ class Policy(ChunkAgent):
         memories, batched = self.encoder.memories(obs, history)
         self._check_memory(len(memories), n)
         inputs, memories = self.encoder.context(memories)
+        names = [row_name(i, len(memories), batched) for i in range(len(memories))]
+        actions = self._sampled(inputs, memories, names, n, seed)
+        return actions if batched else actions[0]
+
+    def shares_encoding(self, start: Any) -> bool:
+        """Whether a world model of the same weights prepared this, so that :meth:`sample_from` can use it."""
+        # A subclass that samples differently is asked to sample.
+        return isinstance(start, Start) and start.weights is self.weights and type(self).sample is Policy.sample
+
+    @torch.no_grad()
+    def sample_from(
+        self, start: Start, obs: Any, n: int, *, history: Any | None = None, seed: int | None = None
+    ) -> np.ndarray:
+        """(n, 16, A) as :meth:`sample` gives, with ``obs`` and ``history`` encoded already: ``start`` of the world model."""
+        n = whole(n, "n")
+        self._check_memory(1, n)
+        return np.asarray(self._sampled(start.context, [start.memory], [row_name(0, 1, batched=False)], n, seed)[0])
+
+    def _sampled(
+        self, inputs: Context, memories: Sequence[Memory], names: Sequence[str], n: int, seed: int | None
+    ) -> np.ndarray:
+        """(B, n, steps, A) in environment units."""
         seed = next(self._seeds) if seed is None else seed_of(seed)
         chunks = self._chunks(inputs, [(seed, 0)], n)
         chunks = chunks.view(len(memories), n, *chunks.shape[1:])
-        names = [row_name(i, len(memories), batched) for i in range(len(memories))]
-        actions: np.ndarray = np.stack([self._actions(*each) for each in zip(memories, chunks, names, strict=True)])
-        return actions if batched else actions[0]
+        return np.stack([self._actions(*each) for each in zip(memories, chunks, names, strict=True)])
 
     def _check_memory(self, rows: int, n: int) -> None:
         c = self.weights.config

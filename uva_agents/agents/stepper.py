@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from uva_agents.agents.guards import InputsOf
+from uva_agents.agents.memory import Memory
 from uva_agents.agents.weights import FrameCode, Weights
 from uva_agents.model import Context, SamplerConfig, Task, VideoSample, sample_video
 
@@ -22,11 +23,15 @@ class Start:
         context: of one sample, without actions.
         pose: (P,) proprioception now, where there is one.
         now: uint8 (H, W, 3).
+        memory: of the environment, with the codes of its frames.
+        weights: that encoded it.
     """
 
     context: Context
     pose: np.ndarray | None
     now: np.ndarray
+    memory: Memory
+    weights: Weights
 
     @property
     def arrays(self) -> dict[str, np.ndarray | None]:

@@ -230,7 +230,7 @@ class Weights:
         parts = [normalizer.unnormalize(key, part) for key, part in zip(keys, points.split(size, dim=-1), strict=True)]
         found = torch.cat(parts, dim=-1).float().cpu().numpy()
         self.require_finite(found, "network that moves points", inputs or (lambda i: Inputs(f"row {i}")))
-        return found.reshape(*found.shape[:-1], -1, 2)
+        return found.reshape(*found.shape[:-1], found.shape[-1] // 2, 2)
 
     def normalize_actions(self, actions: np.ndarray | Tensor, pose: np.ndarray | None = None) -> Tensor:
         """Environment units (..., A) -> network units, on the device. ``pose``: see :meth:`environment_actions`.

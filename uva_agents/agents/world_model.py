@@ -86,7 +86,7 @@ class WorldModel:
             raise InputError("the world model takes one observation at a time (candidates are its batch)")
         start, memories = self.encoder.context(memories)
         memory = memories[0]
-        return Start(start, memory.proprio[-1] if memory.proprio else None, memory.frames[-1])
+        return Start(start, memory.proprio[-1] if memory.proprio else None, memory.frames[-1], memory, self.weights)
 
     def rollout(
         self,
