@@ -5,7 +5,7 @@ import threading
 import numpy as np
 
 from uva_agents.errors import NotFiniteError
-from uva_agents.realtime.body import Observed, Scheduled
+from uva_agents.realtime.robot_interface import Observed, SendReport
 from uva_agents.realtime.worker import Reply
 
 
@@ -24,7 +24,7 @@ class Virtual:
 
 
 class IdealArm:
-    """A :class:`~uva_agents.realtime.body.Body` whose action is where it is. Three positions, a rotation vector and a gripper.
+    """A robot interface whose action is where it is. Three positions, a rotation vector and a gripper.
 
     Args:
         clock: see above.
@@ -72,7 +72,7 @@ class IdealArm:
             kept = self._times < now
             self._times = np.concatenate([self._times[kept][-100:], [now], times])
             self._places = np.concatenate([self._places[kept][-100:], here[None], actions])
-        return Scheduled(np.asarray(actions[0]))
+        return SendReport(np.asarray(actions[0]))
 
     def stay(self, obs):
         return np.asarray(obs["agent_pos"], float)

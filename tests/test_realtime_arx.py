@@ -13,15 +13,15 @@ from uva_agents.envs.arx_x5.arm.kinematics import X5Kinematics
 from uva_agents.envs.arx_x5.env import ArxX5Env
 from uva_agents.errors import NotFiniteError
 from uva_agents.realtime import (
-    ArxBody,
+    ArxRobotInterface,
     ChunkSchedule,
     Command,
     EpisodeRecorder,
     Loop,
     LoopSettings,
-    ReplayChunker,
+    OperatorSession,
+    ReplayChunkSource,
     ScheduleSettings,
-    Session,
     open_recording,
 )
 
@@ -61,17 +61,17 @@ class Silent:
         pass
 
 
-def session(env, chunker, *, seconds=0.2, rate=20.0, length_s=3.0, recorder=None, task=""):
-    body = ArxBody(env, task=task or None)
-    worker = Timed(env.clock, chunker, seconds if callable(seconds) else lambda job: seconds)
-    schedule = ChunkSchedule(ScheduleSettings(action_hz=rate), body.layout)
+def session(env, source, *, seconds=0.2, rate=20.0, length_s=3.0, recorder=None, task=""):
+    robot = ArxRobotInterface(env, task=task or None)
+    worker = Timed(env.clock, source, seconds if callable(seconds) else lambda job: seconds)
+    schedule = ChunkSchedule(ScheduleSettings(action_hz=rate), robot.layout)
     audience = Silent()
-    loop = Loop(body, worker, schedule, LoopSettings(rate_hz=rate, length_s=length_s), say=audience.say)
+    loop = Loop(robot, worker, schedule, LoopSettings(rate_hz=rate, length_s=length_s), say=audience.say)
 
     def reset(seed, *, home=False, release_stop=False):
         env.reset(seed=seed, options={"release_stop": True} if release_stop else {})
 
-    return Session(loop, reset, audience, recorder=recorder, task=task), audience
+    return OperatorSession(loop, reset, audience, recorder=recorder, task=task), audience
 
 
 @pytest.fixture
@@ -159,9 +159,9 @@ def test_an_episode_is_recorded_replayed_and_the_replay_goes_the_same_way(arm, t
     assert data.tasks == ("wave",) and data.arrays["pixels"].shape[1:] == (32, 32, 3)
     recording = open_recording(f"replay:{tmp_path / 'a'}#0")
     assert recording.settings["action_mode"] == "joints" and recording.control_hz == 20
-    body = ArxBody(env)
+    robot = ArxRobotInterface(env)
     again = EpisodeRecorder(tmp_path / "b", control_hz=20)
-    run, audience = session(env, ReplayChunker(recording, body.stay, body.layout), recorder=again, length_s=60)
+    run, audience = session(env, ReplayChunkSource(recording, robot.stay, robot.layout), recorder=again, length_s=60)
     (episode,) = run.run(1)
     again.close()
     assert episode.end == "finished" and episode.counts.gaps == 0, audience.said
@@ -175,10 +175,10 @@ def test_an_episode_is_recorded_replayed_and_the_replay_goes_the_same_way(arm, t
 
 def test_environments_that_wait_for_their_agent_are_refused():
     with pytest.raises(ValueError, match="uva eval"):
-        ArxBody(gym.make("uva/PushT-v0"))
+        ArxRobotInterface(gym.make("uva/PushT-v0"))
     env, _ = make_env(action_mode="relative")
     with pytest.raises(ValueError, match="common frame"):
-        ArxBody(env)
+        ArxRobotInterface(env)
     env.close()
 
 

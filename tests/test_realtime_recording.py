@@ -14,7 +14,7 @@ import pytest
 from tests.ideal_arm import IdealArm, Timed, Virtual, chunk
 from uva_agents.data import open_dataset
 from uva_agents.realtime import Loop, LoopSettings
-from uva_agents.realtime.body import Observed
+from uva_agents.realtime.robot_interface import Observed
 from uva_agents.realtime.schedule import ChunkSchedule, ScheduleSettings
 from uva_agents.realtime.trajectory import ActionLayout
 

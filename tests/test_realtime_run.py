@@ -24,8 +24,8 @@ from uva_agents.realtime import (
     Controls,
     Loop,
     LoopSettings,
+    OperatorSession,
     ScheduleSettings,
-    Session,
     View,
     controls,
     keyboard,
@@ -48,7 +48,7 @@ def session(*, interactive=True, answer=chunk, length_s=1.0):
     def reset(seed, *, home=False, release_stop=False):
         resets.append((seed, home, release_stop))
 
-    return Session(loop, reset, view, interactive=interactive), resets, arm, view
+    return OperatorSession(loop, reset, view, interactive=interactive), resets, arm, view
 
 
 def press(run, *commands):

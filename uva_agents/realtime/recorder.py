@@ -13,8 +13,8 @@ import numpy as np
 
 from uva_agents.data.writers.lerobot_append import EpisodeDraft, LeRobotAppender
 from uva_agents.data.writers.lerobot_names import arx_names
-from uva_agents.realtime.body import Observed, as_float
 from uva_agents.realtime.replay import write_settings
+from uva_agents.realtime.robot_interface import Observed, as_float
 
 _LOG = logging.getLogger(__name__)
 _MAX_BYTES = 512 * 2**20
@@ -77,7 +77,7 @@ class EpisodeRecorder:
         self._queue.put(("begin", None))
 
     def add(self, observed: Observed, action: np.ndarray | None, wanted: np.ndarray | None) -> None:
-        """A step; see :class:`~uva_agents.realtime.loop.Recorder`."""
+        """A step; see :class:`~uva_agents.realtime.loop.StepRecorder`."""
         if self._failed is not None:
             return
         if wanted is not None:

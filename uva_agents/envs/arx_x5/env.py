@@ -145,7 +145,7 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}  # type: ignore[misc]
     _max_episode_steps = 400
     _env_id: ClassVar[str] = "uva/ArxX5-v0"
-    _carried: ClassVar[tuple[str, ...]] = ("_account",)
+    _carried: ClassVar[tuple[str, ...]] = ("_pacer_record",)
 
     def __init__(
         self,
@@ -528,13 +528,13 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
         return stage
 
     @property
-    def _account(self) -> Any:
+    def _pacer_record(self) -> Any:
         """Of the pacer, for copies."""
-        return self._pacer.account
+        return self._pacer.record
 
-    @_account.setter
-    def _account(self, account: Any) -> None:
-        self._pacer.account = account
+    @_pacer_record.setter
+    def _pacer_record(self, record: Any) -> None:
+        self._pacer.record = record
 
     @property
     def _kind(self) -> str:
