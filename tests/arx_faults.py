@@ -181,7 +181,7 @@ class FaultyArm(WritingArm):
         if not waypoints:
             raise DriverError("all waypoints are past")
         commanded, measured = self.commanded(now), self._where()
-        if not self.limp:
+        if not self.damped:
             self.orders.append((now, self._fresh, commanded, measured, self.velocity(), waypoints[0]))
         super().send(waypoints)
         self._fresh = False
@@ -223,7 +223,7 @@ def jumps(driver, config):
         if off[6] > config.gripper_speed * ahead + 1e-6:
             found.append(("jump of the gripper", now, float(off[6])))
         if fresh:
-            # What goes on after a hold, or from limp, begins at rest where the arm is.
+            # What goes on after a hold, or from damped, begins at rest where the arm is.
             if np.abs(velocity).max() > 0.06:
                 found.append(("begins while the arm moves", now, float(np.abs(velocity).max())))
             away = np.abs(row[:6] - measured[:6]).max()

@@ -28,12 +28,12 @@ def driver():
     driver.shut_down()
 
 
-def test_lies_limp_until_told_otherwise():
+def test_lies_damped_until_told_otherwise():
     driver = simulated(joints=None)
     wait(driver, 0.5)
     assert not driver.stiff
     assert np.abs(driver.state().joint_vel).max() < 1e-3
-    with pytest.raises(DriverError, match="limp"):
+    with pytest.raises(DriverError, match="damped"):
         driver.send([Waypoint(1.0, RAISED, 0.0)])
     driver.shut_down()
 

@@ -15,7 +15,7 @@ if importlib.util.find_spec("mujoco") is None:
 from tests.twins import RAISED, simulated, wait
 from uva_agents.envs.arx_x5.arm.interface import DriverError, Waypoint
 from uva_agents.envs.arx_x5.drivers.factory import make_driver
-from uva_agents.envs.arx_x5.drivers.sdk import DriverOptions
+from uva_agents.envs.arx_x5.drivers.options import DriverOptions
 from uva_agents.envs.arx_x5.twin.realism import TwinRealism
 
 ALL_NOISE = TwinRealism(

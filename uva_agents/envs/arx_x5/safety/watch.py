@@ -69,15 +69,15 @@ class WatchThread:
             self._thread.join(timeout=1.0)
 
     def _run(self) -> None:
-        said = ""
+        last_error = ""
         while not self._end.wait(PERIOD_S):
             try:
                 self._look()
-                said = ""
+                last_error = ""
             except (
                 BaseException
             ) as error:  # also SystemExit and asyncio.CancelledError: nobody ends this thread with one
                 what = f"{type(error).__name__}: {error}"
-                if what != said:
-                    said = what
+                if what != last_error:
+                    last_error = what
                     log.exception("the watch over the arm failed, and goes on")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.tasks.tasks import CupOnSaucer, Reach, Task
+from uva_agents.envs.arx_x5.tasks.tasks import CupOnSaucer, Reach, TwinTask
 from uva_agents.envs.arx_x5.twin.model import SAUCER_HEIGHT
 from uva_agents.errors import InputError
 
@@ -50,7 +50,7 @@ class Demonstrator:
         InputError: it knows no way to do this task.
     """
 
-    def __init__(self, task: Task, *, rate_hz: float) -> None:
+    def __init__(self, task: TwinTask, *, rate_hz: float) -> None:
         if not isinstance(task, Reach | CupOnSaucer):
             raise InputError(f"no demonstrator for the task {task.name!r}")
         self._task, self._dt = task, 1.0 / rate_hz

@@ -19,7 +19,7 @@ import numpy as np
 from uva_agents.envs import gl
 from uva_agents.envs.arx_x5.arm.interface import DriverError, Frame
 from uva_agents.envs.arx_x5.twin.controller import TwinController
-from uva_agents.envs.arx_x5.twin.plant import Exposure
+from uva_agents.envs.arx_x5.twin.exposures import Exposure
 
 LARGEST = 1024
 """Pixels, of height and width."""
