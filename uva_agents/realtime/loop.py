@@ -62,8 +62,8 @@ class _EpisodeProgress:
 class StepRecorder(Protocol):
     """Takes every step of an episode, without making the loop wait."""
 
-    def add(self, observed: Observed, action: np.ndarray | None, wanted: np.ndarray | None) -> None:
-        """A step: what was seen, the action that was really sent (A,), and the one that the agent wanted."""
+    def add(self, observed: Observed, action: np.ndarray | None, desired: np.ndarray | None) -> None:
+        """A step: what was seen, the action that was really sent (A,), and the one that the agent chose."""
         ...
 
 
@@ -140,7 +140,7 @@ class Loop:
         """One episode. However it ends, the arm is brought to rest.
 
         Raises:
-            Whatever the robot raises; the arm was told to hold before.
+            Whatever the robot raises; the arm has been ordered to hold before.
         """
         try:
             with _responsive():
@@ -165,20 +165,20 @@ class Loop:
             # Send first: looking may take its time (a simulator draws), and nothing that is sent depends on it.
             earliest_s = robot.now() + robot.reaction_s
             self._take_replies(progress, earliest_s)
-            wanted, sent = self._send(progress, due_s, earliest_s)
+            desired, sent = self._send(progress, due_s, earliest_s)
             progress.interventions += len(sent.interventions)
             self._report_interventions(sent.interventions, due_s)
-            self._count_gap(progress, due_s, has_actions=wanted is not None)
+            self._count_gap(progress, due_s, has_actions=desired is not None)
             observed = robot.observe()
             self._observations.append(observed)
             self._request_chunk(progress)
             if recorder is not None and schedule.counts.chunks:
-                recorder.add(observed, sent.sent, None if wanted is None else wanted[0])
+                recorder.add(observed, sent.sent, None if desired is None else desired[0])
             if self._watch is not None:
-                self._watch(self._status(due_s - progress.began_s, pacer, progress.interventions, wanted is not None))
+                self._watch(self._status(due_s - progress.began_s, pacer, progress.interventions, desired is not None))
             progress.success = observed.success
             if progress.end is None:
-                progress.end = self._natural_end(progress, observed, due_s, has_actions=wanted is not None)
+                progress.end = self._natural_end(progress, observed, due_s, has_actions=desired is not None)
         status = self._status(robot.now() - progress.began_s, pacer, progress.interventions, False)
         if progress.end == "finished":  # that nothing comes after the last action is no gap
             progress.gaps, progress.idle = progress.gaps[:-1], progress.idle - 1
@@ -321,10 +321,10 @@ class Loop:
         step = self.schedule.settings.dt
         times = np.array([seen.time_s for seen in self._observations])
         for back in range(self.settings.lookback, 0, -1):
-            wanted = newest.time_s - back * step
-            if wanted < times[0] - 0.5 * step:
+            desired = newest.time_s - back * step
+            if desired < times[0] - 0.5 * step:
                 continue  # before the episode: agents repeat its first frame themselves
-            history.append(self._observations[int(np.abs(times - wanted).argmin())].obs)
+            history.append(self._observations[int(np.abs(times - desired).argmin())].obs)
         return ChunkRequest(number, newest.obs, tuple(history), newest.time_s, seed, self._episode)
 
     def _status(self, elapsed_s: float, pacer: Pacer, interventions: int, moving: bool) -> Status:

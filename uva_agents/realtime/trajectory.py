@@ -61,8 +61,8 @@ class ActionLayout:
             part = slice(column, column + _WIDTH[kind])
             before, after = _matrices(first[:, part], kind), _matrices(second[:, part], kind)
             turn = vector_from_matrix(np.swapaxes(before, -1, -2) @ after)
-            turned = before @ matrix_from_vector(share * turn)
-            mixed[:, part] = vector_from_matrix(turned) if kind == "vector" else rot6d_from_matrix(turned)
+            rotated = before @ matrix_from_vector(share * turn)
+            mixed[:, part] = vector_from_matrix(rotated) if kind == "vector" else rot6d_from_matrix(rotated)
         return mixed
 
 

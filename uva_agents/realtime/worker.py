@@ -23,7 +23,7 @@ from uva_agents.utils.workers import receive
 
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 0.05
-"""Seconds between looks whether a process is still wanted."""
+"""Seconds between checks whether a process is still needed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ class ThreadWorker:
         self._inbox.put(request)
 
     def poll(self) -> Reply | None:
-        alive = self._thread.is_alive()  # before the look: its last answer comes before its end
+        alive = self._thread.is_alive()  # before reading: its last answer comes before its end
         try:
             return self._outbox.get_nowait()
         except queue.Empty:
@@ -200,7 +200,7 @@ class _Child:
         with theirs:
             try:
                 process.start()
-            except BaseException:  # it cannot be sent there, or there is no room for it: there is no process to stop
+            except BaseException:  # it cannot be sent there, or memory is short: there is no process to stop
                 ours.close()
                 raise
         self._process, self._connection, self._ready = process, ours, False

@@ -35,7 +35,7 @@ class Pacer:
     """Says when the next step is due.
 
     A step that comes late is not made up for by shorter ones: times lie on a grid, and those that passed are skipped. An arm that
-    hurries to catch up moves faster than it was told to.
+    hurries to catch up moves faster than it was ordered to.
 
     Args:
         clock: to sleep on.

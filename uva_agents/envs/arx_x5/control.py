@@ -1,4 +1,4 @@
-"""Control of an arm for loops that keep their own time: look when asked, schedule chunks with their times, hold, stop."""
+"""Control of an arm for loops that keep their own time: observe when asked, schedule chunks with their times, hold, stop."""
 
 from __future__ import annotations
 
@@ -104,13 +104,13 @@ class ArmControl(Lifecycle):
         self._system.arm.stop.press(reason)
 
     def hold_action(self) -> np.ndarray:
-        """The action (A,) that keeps the arm where it is, and the gripper as it was told last: what it grips stays gripped."""
+        """The action (A,) that keeps the arm where it is, and the gripper at its last command: what it grips stays gripped."""
         self._require_reset("hold_action()")
         arm, state = self._system.arm, self._system.history.newest()
         joints, gripper = state.joint_pos, state.gripper_pos
         goal = arm.goal
         if goal is not None:
-            # Where it was sent, and not where it hangs a little below: an arm that is told to stay there sinks step by step.
+            # Where it was sent, and not where it hangs a little below: an arm that is sent there sinks step by step.
             joints, gripper = goal[0] if np.abs(goal[0] - arm.sent_to).max() < _STANDS else joints, goal[1]
         return self._codec.action(self._system.kinematics.forward(joints), joints, gripper, self._seen.state)
 

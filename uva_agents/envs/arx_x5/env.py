@@ -192,7 +192,7 @@ class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
         Args:
             seed: below 2**32; on the twin, the same seed always gives the same episode. ``None`` draws the next one.
             options: ``home``: as ``home_on_reset``, for this episode only. ``release_stop``: True lets go of the emergency stop,
-                which the arm itself needs to be told; on the twin every reset does.
+                which the arm itself requires; on the twin every reset does.
 
         Raises:
             ValueError: an unknown option or a seed out of range.
@@ -213,7 +213,7 @@ class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
         return self._observation(self._render_observations), self._info()
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Send ``action`` through the safety layer, to be reached when the next step is due, and look then.
+        """Send ``action`` through the safety layer, to be reached when the next step is due, and observe then.
 
         Raises:
             ValueError: ``action`` has the wrong shape, or its rotation is none.

@@ -61,7 +61,7 @@ class ControllerClock:
 
 
 def check_waypoints(waypoints: Sequence[Waypoint]) -> None:
-    """That there are some, of six finite joints each, with times that rise.
+    """That there are waypoints, of six finite joints each, with times that rise.
 
     Raises:
         ValueError: there are none, or one is not such.

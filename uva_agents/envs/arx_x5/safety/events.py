@@ -161,7 +161,7 @@ class InterventionLog:
     def _save(self, intervention: Intervention) -> None:
         if self._file is None:
             return
-        # Infinities and NaN are not JSON: what was wanted may well be that.
+        # Infinities and NaN are not JSON: a command may well be that.
         row = asdict(intervention)
         row["wanted"], row["sent"] = _plain(intervention.wanted), _plain(intervention.sent)
         line = memoryview((json.dumps(row, allow_nan=False) + "\n").encode())

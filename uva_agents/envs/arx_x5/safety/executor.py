@@ -85,7 +85,7 @@ class TrajectoryExecutor:
     def begin(self) -> None:
         """Have a trajectory to continue that is at rest where the arm is. What was halted, however, goes on from here only.
 
-        That may be the end of the trajectory, if the arm has got there. Otherwise the driver is told to stay where the arm is.
+        That may be the end of the trajectory, if the arm has got there. Otherwise the driver is ordered to hold where the arm is.
 
         Raises:
             CommandRejected: the arm is not, or cannot be seen to be, at rest.
@@ -163,14 +163,14 @@ class TrajectoryExecutor:
         *,
         trajectory_filter: TrajectoryFilter | None = None,
     ) -> tuple[tuple[Waypoint, ...], list[Note]]:
-        """Send what is wanted, as far as it is allowed.
+        """Follow a target trajectory, as far as it is allowed.
 
         Args:
             read: joints (6,) where the new trajectory begins, and when -> the target trajectory.
             trajectory_filter: another, slower one.
 
         Returns:
-            What was sent, and why that is not what was wanted.
+            What was sent, and why it differs from the target.
 
         Raises:
             CommandRejected: nothing of it may be sent; the old trajectory goes on.
@@ -307,7 +307,7 @@ class TrajectoryExecutor:
 
 
 def _behind(trajectory: JointTrajectory, times: np.ndarray, target: TargetTrajectory, chosen: np.ndarray) -> list[Note]:
-    """Whether the trajectory lags behind what was wanted, and where most."""
+    """Whether the trajectory lags behind the target, and where most."""
     worst, note = 0.0, None
     for time_s, i in zip(times, chosen, strict=True):
         if time_s > trajectory.end_s and i != chosen[-1]:

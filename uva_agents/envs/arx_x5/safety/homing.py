@@ -23,7 +23,7 @@ _NEAR = 1e-3
 """rad: a trajectory that ends nearer than that to its target arrives."""
 _LOOK_S = 0.02
 _SETTLE_S = 2.0
-"""An arm that was told to stay where it is, or is home, rests after so long; or something is wrong with it."""
+"""An arm that holds, or is home, rests after so long; or something is wrong with it."""
 _LATE = 8
 """Pieces of the way in a row that a busy machine may fail to compute in time."""
 

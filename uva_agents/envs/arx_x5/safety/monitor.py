@@ -59,7 +59,7 @@ class ArmMonitor:
 
     @property
     def memory(self) -> tuple[float, float]:
-        """What the next look depends on: since when torques are high, and until when the camera was found to be fresh."""
+        """What the next check depends on: since when torques are high, and until when the camera is known to be fresh."""
         return self._strong_since, self._camera_ok_until
 
     @memory.setter
@@ -81,7 +81,7 @@ class ArmMonitor:
             state = self._driver.state()
         except DriverError as error:
             return Problem(InterventionKind.DRIVER, f"the arm's state cannot be read: {error}")
-        # By the clock after the look, which may have taken its time: a measurement made meanwhile is none from the future.
+        # By the clock after reading, which may have taken its time: a measurement made meanwhile is none from the future.
         return self._measured(self._driver.clock.now(), state, sent_to) or self._seen()
 
     def _measured(self, now: float, state: ArmState, sent_to: np.ndarray | None) -> Problem | None:

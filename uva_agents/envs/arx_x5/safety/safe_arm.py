@@ -28,7 +28,7 @@ from uva_agents.envs.arx_x5.safety.watch import WatchedClock, WatchThread, runs_
 from uva_agents.utils.clocks import Clock
 
 _GRACE_S = 0.002
-"""Between choosing waypoints and the driver's look at them, where time passes by itself."""
+"""Between choosing waypoints and the time at which the driver receives them, where time passes by itself."""
 
 
 class SafeArm:
@@ -278,7 +278,7 @@ class SafeArm:
         self.close()
 
     def tick(self) -> None:
-        """Look at clock, stop, arm and camera. Called by the watch; calling it more often does no harm."""
+        """Check clock, stop, arm and camera. Called by the watch; calling it more often does no harm."""
         self._supervisor.tick()
 
     # --- moving -------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class SafetyState:
         trajectory: that the arm was sent on.
         last_command: whether it follows that.
         supervisor: values of the supervisor: what the arm is doing, and since when.
-        monitor: since when torques are high, and until when the camera was found to be fresh.
+        monitor: since when torques are high, and until when the camera is known to be fresh.
         stop: why the emergency stop is pressed; ``None`` if it is not.
     """
 

@@ -20,7 +20,7 @@ from uva_agents.envs.arx_x5.safety.watch import WatchThread
 from uva_agents.utils.clocks import Clock
 
 _PRESSING_S = 0.5
-"""An arm that still presses against something so long after it was told to stay where it is, is damped."""
+"""An arm that still presses against something so long after a hold, is damped."""
 
 
 class Mode(Enum):
@@ -49,7 +49,7 @@ class ArmSupervisor:
         generation: counts what ends whatever the arm does: one who finds another number than before has been ended.
         from_rest: the arm was halted: it goes on from rest, and the next action has to be near.
         halted: why it was halted last.
-        damping_failed: the driver refused to damp the arm; that is tried again.
+        damping_failed: the driver failed to damp the arm; that is tried again.
         problem: what is wrong with the arm or its camera, and ``problem_since_s``.
         stopped: the emergency stop has been seen and acted on.
         last_command_s: time of the newest command that was accepted.
@@ -133,7 +133,7 @@ class ArmSupervisor:
     # --- watching -----------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Look at clock, stop, arm and camera; calling it more often does no harm."""
+        """Check clock, stop, arm and camera; calling it more often does no harm."""
         with self.locked():
             if self.mode is Mode.CLOSED or not self.connected:
                 return
@@ -156,7 +156,7 @@ class ArmSupervisor:
                 self._watchdog(now)  # whatever comes of looking
 
     def check_arm(self, now: float) -> None:
-        """Look for problems of arm, camera and watch; halt at a new one."""
+        """Check for problems of arm, camera and watch; halt at a new one."""
         moving = self.mode is not Mode.DAMPED and self._executor.known and not self._config.dry_run
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # what is measured may be any number

@@ -141,7 +141,7 @@ class TwinSession:
     def draw(self, size: tuple[int, int]) -> np.ndarray:
         if self._observer is None:
             self._observer = self.driver.camera("outside", height=size[0], width=size[1], quality="full")
-        return self._observer.look()
+        return self._observer.draw()
 
     def close(self) -> None:
         if self._first is not None:

@@ -20,7 +20,7 @@ _SQUEEZED = 0.04
 """m: less than a cup is wide; the SDK stops squeezing at half the gripper's torque."""
 _SPEED, _SLOW, _TURN = 0.22, 0.08, 1.2
 _CLOSING = 0.05
-"""m/s. At the SDK's gains the gripper is 40 ms behind what it is told: closing on something at more than about 0.13 m/s, it has
+"""m/s. At the SDK's gains the gripper is 40 ms behind its command: closing on something at more than about 0.13 m/s, it has
 gone so far ahead when it is stopped that its torque stays above the limit, and the arm switches itself off."""
 
 

@@ -79,7 +79,7 @@ class TwinCamera:
             self._last = exposure, Frame(start_s + exposure.time_s, image)
         return self._last[1]
 
-    def look(self, *, height: int | None = None, width: int | None = None) -> np.ndarray:
+    def draw(self, *, height: int | None = None, width: int | None = None) -> np.ndarray:
         """A picture uint8 (height, width, 3) of this very moment, without latency or noise: for people."""
         with self._twin.present():
             data = self._twin.plant.data

@@ -110,7 +110,7 @@ class ControlCycle:
         self._over_current, self.emergency = state.over_current, state.emergency
 
     def _delayed(self, command: np.ndarray) -> np.ndarray:
-        """The command of some cycles ago. Limits and gravity compensation, in the arm's own loop, are not late."""
+        """The command as it was ``delay_s`` ago. Limits and gravity compensation, in the arm's own loop, are not late."""
         if not self._delay:
             return command
         commands = self._delayed_commands
@@ -120,15 +120,15 @@ class ControlCycle:
         commands.append(command)
         return commands.popleft() if len(commands) > self._delay else commands[0].copy()
 
-    def _gripper(self, wanted: float, before: float, measured: np.ndarray, dt: float) -> float:
+    def _gripper(self, commanded: float, before: float, measured: np.ndarray, dt: float) -> float:
         limits = self._robot
         if self.kp[6] <= 0:
             return min(max(float(measured[18]), 0.0), limits.gripper_width)
         step = limits.gripper_vel_max * dt
-        wanted = min(max(wanted, before - step, 0.0), before + step, limits.gripper_width)
+        commanded = min(max(commanded, before - step, 0.0), before + step, limits.gripper_width)
         # Something is between the fingers, or holds them: squeeze no harder.
-        blocked = abs(measured[20]) > limits.gripper_torque_max / 2 and (wanted - before) * measured[20] > 0
-        return before if blocked else wanted
+        blocked = abs(measured[20]) > limits.gripper_torque_max / 2 and (commanded - before) * measured[20] > 0
+        return before if blocked else commanded
 
     def _watch_currents(self) -> None:
         measured, limits = self._plant.measured, self._robot

@@ -113,7 +113,7 @@ class TwinController:
         return pose
 
     def get_joint_cmd(self) -> JointState:
-        """What the motors were told last."""
+        """The last command to the motors."""
         with self.present():
             return _joint_state(self._cycle.output, self.plant.time_s)
 

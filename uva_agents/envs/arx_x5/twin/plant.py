@@ -146,7 +146,7 @@ class Plant:
             sample += self._noise * self._rng.standard_normal(N_NUMBERS)
         if self.realism.dropped_states and self._rng.random() < self.realism.dropped_states:
             return
-        # The arm's own loop is quick; who asks from outside is told later.
+        # The arm's own loop is quick; from outside, measurements are seen later.
         self.measured = sample
         self._in_flight.append((self.time_s, sample))
         while self._in_flight and self._in_flight[0][0] + self.realism.observation_latency_s <= self.time_s + 1e-9:
@@ -237,9 +237,9 @@ class Plant:
 
     def touching(self, first: str, second: str) -> bool:
         """Do two bodies (an object, ``"left_finger"``, ``"link6"``, ...) touch?"""
-        wanted = {self.model.body(first).id, self.model.body(second).id}
+        pair = {self.model.body(first).id, self.model.body(second).id}
         bodies = self.model.geom_bodyid
-        return any({int(bodies[a]), int(bodies[b])} == wanted for a, b in self.data.contact.geom)
+        return any({int(bodies[a]), int(bodies[b])} == pair for a, b in self.data.contact.geom)
 
     def save(self) -> PlantState:
         """All that the future depends on."""
