@@ -214,7 +214,7 @@ class FaultyArm(WritingArm):
 def jumps(driver, config):
     """What is wrong with how the orders began: (name, by how much) for each."""
     found = []
-    for now, fresh, commanded, measured, velocity, first in driver.orders:
+    for now, first_order, commanded, measured, velocity, first in driver.orders:
         ahead = first.time_s - now
         row = np.append(first.joint_pos, first.gripper_pos)
         off = np.abs(row - commanded)
@@ -222,8 +222,8 @@ def jumps(driver, config):
             found.append(("jump of the joints", now, float(off[:6].max())))
         if off[6] > config.gripper_speed * ahead + 1e-6:
             found.append(("jump of the gripper", now, float(off[6])))
-        if fresh:
-            # What goes on after a hold, or from damped, begins at rest where the arm is.
+        if first_order:
+            # What goes on after a hold, or after damping, begins at rest where the arm is.
             if np.abs(velocity).max() > 0.06:
                 found.append(("begins while the arm moves", now, float(np.abs(velocity).max())))
             away = np.abs(row[:6] - measured[:6]).max()

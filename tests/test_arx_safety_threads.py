@@ -168,16 +168,16 @@ def test_nobody_moves_an_arm_that_is_being_closed(on_exit):
 
 @pytest.mark.parametrize("inside", ["send", "state"])
 @pytest.mark.parametrize("way", ["close", "damp", "hold"])
-@pytest.mark.parametrize("doing", ["command", "home", "hold"])
-def test_what_is_done_inside_of_a_call_of_the_driver_has_the_last_word(inside, way, doing):
+@pytest.mark.parametrize("reaction", ["command", "home", "hold"])
+def test_what_is_done_inside_of_a_call_of_the_driver_has_the_last_word(inside, way, reaction):
     """As a handler of a signal may."""
     arm, driver = safe_arm()
     go(arm, NEAR)
     driver.clock.sleep_until(driver.clock.now() + 0.1)
     gate = Gate(driver, inside, getattr(arm, way))
     with contextlib.suppress(DriverError):
-        {"command": lambda: go(arm, NEAR * 2), "home": arm.home, "hold": arm.hold}[doing]()
-    if inside == "send" or doing != "hold":
+        {"command": lambda: go(arm, NEAR * 2), "home": arm.home, "hold": arm.hold}[reaction]()
+    if inside == "send" or reaction != "hold":
         assert gate.inside.is_set()
         wanted = {"close": Mode.CLOSED, "damp": Mode.DAMPED, "hold": Mode.HOLDING}[way]
         assert arm.mode is wanted and driver.damped == (way != "hold")
