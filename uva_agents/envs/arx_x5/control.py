@@ -11,7 +11,7 @@ import numpy as np
 from uva_agents.envs.arx_x5.actions import ActionCodec
 from uva_agents.envs.arx_x5.observing import ObservationSettings, observation
 from uva_agents.envs.arx_x5.safety import Intervention
-from uva_agents.envs.arx_x5.system.sessions import RealArmSession, TwinSession
+from uva_agents.envs.arx_x5.system.sessions import ArmSession
 from uva_agents.envs.arx_x5.system.system import ArmSystem, Scheduled, Snapshot
 from uva_agents.envs.checks import as_numbers
 from uva_agents.envs.lifecycle import Lifecycle
@@ -20,19 +20,19 @@ from uva_agents.utils.clocks import Clock
 from uva_agents.utils.pacing import Pacer
 
 Observation = dict[str, np.ndarray]
-_STANDS = 1e-3
-"""rad: an arm that has no farther to go."""
+_ARRIVED = 1e-3
+"""rad: nearer than that to its goal an arm has arrived."""
 
 
 class ArmControl(Lifecycle):
-    """What :class:`~uva_agents.envs.arx_x5.env.ArxX5Env` offers besides gymnasium's interface. Its constructor sets these.
+    """What :class:`~uva_agents.envs.arx_x5.env.ArxX5Env` offers besides gymnasium's interface; its constructor sets the attributes.
 
     Attributes:
         control_hz: steps per second.
     """
 
     control_hz: float
-    _session: RealArmSession | TwinSession
+    _session: ArmSession
     _system: ArmSystem
     _codec: ActionCodec
     _settings: ObservationSettings
@@ -111,7 +111,7 @@ class ArmControl(Lifecycle):
         goal = arm.goal
         if goal is not None:
             # Where it was sent, and not where it hangs a little below: an arm that is sent there sinks step by step.
-            joints, gripper = goal[0] if np.abs(goal[0] - arm.sent_to).max() < _STANDS else joints, goal[1]
+            joints, gripper = goal[0] if np.abs(goal[0] - arm.sent_to).max() < _ARRIVED else joints, goal[1]
         return self._codec.action(self._system.kinematics.forward(joints), joints, gripper, self._seen.state)
 
     def get_obs(self) -> Observation:
@@ -174,3 +174,12 @@ class ArmControl(Lifecycle):
             "observed_s": snapshot.time_s,
             "latency_s": self.clock.now() - snapshot.time_s,
         }
+
+    @property
+    def _pacer_record(self) -> Any:
+        """Of the pacer, for copies."""
+        return self._pacer.record
+
+    @_pacer_record.setter
+    def _pacer_record(self, record: Any) -> None:
+        self._pacer.record = record

@@ -174,7 +174,7 @@ class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
         )
         if isinstance(self._session, TwinSession):
             # Who forgets to close an arm finds it as it was; a twin that nobody has any more is nobody's.
-            weakref.finalize(self, _forgotten, self._session).atexit = False
+            weakref.finalize(self, _abandon, self._session).atexit = False
         self._system = self._session.system
         self.task, self.task_description = self._session.task, self._session.task_description
         self._allowed = allowed_motion(self.control_hz, config)
@@ -321,15 +321,6 @@ class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
         return session
 
     @property
-    def _pacer_record(self) -> Any:
-        """Of the pacer, for copies."""
-        return self._pacer.record
-
-    @_pacer_record.setter
-    def _pacer_record(self, record: Any) -> None:
-        self._pacer.record = record
-
-    @property
     def _kind(self) -> str:
         return f"{self.task} with {self._model}"
 
@@ -345,6 +336,6 @@ class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
         return kwargs.get("driver", "sim") == "sim" and not (kwargs.get("camera") or kwargs.get("outside_camera"))
 
 
-def _forgotten(session: TwinSession) -> None:
+def _abandon(session: TwinSession) -> None:
     session.arm.abandon()
     session.close()

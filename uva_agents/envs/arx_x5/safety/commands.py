@@ -57,14 +57,14 @@ class TargetTrajectory:
         times: (T,) rising, in the future.
         joints: (T, 6) rad.
         grippers: (T,) metres.
-        asked: (T, 7) what was asked for instead, joints or pose, and gripper.
+        commanded: (T, 7) what was commanded instead, joints or pose, and gripper.
         notes: what had to be changed.
     """
 
     times: np.ndarray
     joints: np.ndarray
     grippers: np.ndarray
-    asked: np.ndarray
+    commanded: np.ndarray
     notes: tuple[Note, ...]
 
 
@@ -104,10 +104,10 @@ class CommandParser:
         Raises:
             CommandRejected: nothing of them can be used.
         """
-        stream = parse_command(times, poses, grippers, from_s=now, envelope=self._envelope)
+        command = parse_command(times, poses, grippers, from_s=now, envelope=self._envelope)
         # From the branch point, or at once if that is later than the first waypoint.
-        since = min(branch_s, float(stream.times[0]))
-        return pose_targets(stream, envelope=self._envelope, kinematics=self._kinematics, seed=here, from_s=since)
+        since = min(branch_s, float(command.times[0]))
+        return pose_targets(command, envelope=self._envelope, kinematics=self._kinematics, seed=here, from_s=since)
 
 
 def parse_command(times: Any, rows: Any, grippers: Any, *, from_s: float, envelope: SafetyEnvelope) -> ParsedCommand:
@@ -174,31 +174,31 @@ def parse_command(times: Any, rows: Any, grippers: Any, *, from_s: float, envelo
     return ParsedCommand(times_s, table, inside, tuple(notes))
 
 
-def joint_targets(stream: ParsedCommand, *, envelope: SafetyEnvelope, kinematics: Kinematics) -> TargetTrajectory:
+def joint_targets(command: ParsedCommand, *, envelope: SafetyEnvelope, kinematics: Kinematics) -> TargetTrajectory:
     """Joints, moved into their limits, and where the tool would leave the workspace, to the nearest joints where it does not.
 
     Raises:
         CommandRejected: there are none for the first waypoint.
     """
-    notes = list(stream.notes)
+    notes = list(command.notes)
     # A number of this size is a mistake, and no angle: it has no nearest joints that would mean anything.
-    joints = envelope.nearest_joints(stream.rows)
-    off = np.abs(joints - stream.rows).max(1)
+    joints = envelope.nearest_joints(command.rows)
+    off = np.abs(joints - command.rows).max(1)
     worst = int(off.argmax())
-    asked = np.column_stack([stream.rows, stream.grippers])
+    commanded = np.column_stack([command.rows, command.grippers])
     if off[worst] > 1e-3:
-        detail = f"joint {int(np.abs(joints - stream.rows)[worst].argmax()) + 1} beyond its limit by {number_text(off[worst])} rad"
-        notes.append((InterventionKind.JOINT_LIMIT, detail, numbers(asked[worst])))
+        detail = f"joint {int(np.abs(joints - command.rows)[worst].argmax()) + 1} beyond its limit by {number_text(off[worst])} rad"
+        notes.append((InterventionKind.JOINT_LIMIT, detail, numbers(commanded[worst])))
     points, rotations = envelope.tool(joints)
     inside = (envelope.clearance(joints, points, rotations)[:, 12:] >= 0).all(1)
     for i in np.flatnonzero(~inside):
         moved, kind = envelope.nearest_pose(np.concatenate([points[i], _rpy(rotations[i])]))
         found = kinematics.inverse(moved, joints[i])
         if found is None or not _fits(found, envelope):
-            return _cut(
-                stream,
+            return _truncated(
+                command,
                 joints,
-                asked,
+                commanded,
                 int(i),
                 notes,
                 InterventionKind.NO_IK,
@@ -206,12 +206,12 @@ def joint_targets(stream: ParsedCommand, *, envelope: SafetyEnvelope, kinematics
             )
         joints[i] = envelope.nearest_joints(found)
         if kind is not None and not any(n[0] is kind for n in notes):
-            notes.append((kind, f"waypoint {i} would put the tool at {_point(points[i])}", numbers(asked[i])))
-    return TargetTrajectory(stream.times, joints, stream.grippers, asked, tuple(notes))
+            notes.append((kind, f"waypoint {i} would put the tool at {_point(points[i])}", numbers(commanded[i])))
+    return TargetTrajectory(command.times, joints, command.grippers, commanded, tuple(notes))
 
 
 def pose_targets(
-    stream: ParsedCommand, *, envelope: SafetyEnvelope, kinematics: Kinematics, seed: np.ndarray, from_s: float
+    command: ParsedCommand, *, envelope: SafetyEnvelope, kinematics: Kinematics, seed: np.ndarray, from_s: float
 ) -> TargetTrajectory:
     """Tool poses, moved into the workspace, as joints, each solution near the one before.
 
@@ -221,17 +221,17 @@ def pose_targets(
     Raises:
         CommandRejected: the first has no solution within the joints' limits, or only far away.
     """
-    notes = list(stream.notes)
-    asked = np.column_stack([stream.rows, stream.grippers])
-    joints = np.empty_like(stream.rows)
+    notes = list(command.notes)
+    commanded = np.column_stack([command.rows, command.grippers])
+    joints = np.empty_like(command.rows)
     before_s, c = from_s, envelope.config
-    for i, pose in enumerate(stream.rows):
+    for i, pose in enumerate(command.rows):
         # Numbers that no arm is near to make solvers slow or wrong, and no clipping gives them a meaning.
         if np.abs(pose[:3]).max() > 100 or np.abs(pose[3:]).max() > 1000:
-            return _cut(
-                stream,
+            return _truncated(
+                command,
                 joints,
-                asked,
+                commanded,
                 i,
                 notes,
                 InterventionKind.WORKSPACE,
@@ -242,28 +242,28 @@ def pose_targets(
             detail = (
                 "a tool pose at exactly (0, 0, 0) is no place for an arm; check the network's output and its normaliser"
             )
-            return _cut(stream, joints, asked, i, notes, InterventionKind.NOT_FINITE, detail)
+            return _truncated(command, joints, commanded, i, notes, InterventionKind.NOT_FINITE, detail)
         moved, kind = envelope.nearest_pose(pose)
         if kind is not None and not any(n[0] is kind for n in notes):
-            notes.append((kind, f"waypoint {i} would put the tool at {_point(pose)}", numbers(asked[i])))
+            notes.append((kind, f"waypoint {i} would put the tool at {_point(pose)}", numbers(commanded[i])))
         found = kinematics.inverse(moved, seed)
         if found is None or not _fits(found, envelope):
-            return _cut(
-                stream,
+            return _truncated(
+                command,
                 joints,
-                asked,
+                commanded,
                 i,
                 notes,
                 InterventionKind.NO_IK,
                 f"no joints within their limits reach {_point(moved)}",
             )
         far = float(np.abs(found - seed).max())
-        if far > c.ik_jump + c.joint_speed * (stream.times[i] - before_s):
+        if far > c.ik_jump + c.joint_speed * (command.times[i] - before_s):
             detail = f"the joints for {_point(moved)} are {far:.2f} rad away: another posture of the arm"
-            return _cut(stream, joints, asked, i, notes, InterventionKind.NO_IK, detail)
+            return _truncated(command, joints, commanded, i, notes, InterventionKind.NO_IK, detail)
         seed = joints[i] = envelope.nearest_joints(found)
-        before_s = stream.times[i]
-    return TargetTrajectory(stream.times, joints, stream.grippers, asked, tuple(notes))
+        before_s = command.times[i]
+    return TargetTrajectory(command.times, joints, command.grippers, commanded, tuple(notes))
 
 
 def check_first(target: TargetTrajectory, here: np.ndarray, *, envelope: SafetyEnvelope) -> None:
@@ -273,34 +273,34 @@ def check_first(target: TargetTrajectory, here: np.ndarray, *, envelope: SafetyE
         CommandRejected: it is not.
     """
     c = envelope.config
-    (there, now), (rotations, was) = envelope.tool(np.stack([target.joints[0], here]))
+    (there, now), (rotation, rotation_now) = envelope.tool(np.stack([target.joints[0], here]))
     for name, value, most, unit in (
         ("the tool", float(np.linalg.norm(there - now)), c.first_jump, "m"),
-        ("the tool's rotation", angle(rotations, was), c.first_turn, "rad"),
+        ("the tool's rotation", angle(rotation, rotation_now), c.first_turn, "rad"),
         ("a joint", float(np.abs(target.joints[0] - here).max()), c.first_joints, "rad"),
     ):
         if value > most:
             raise CommandRejected(
                 InterventionKind.FIRST_JUMP,
                 f"the first target moves {name} by {value:.3f} {unit}, more than {most} {unit}; begin where the arm is",
-                numbers(target.asked[0]),
+                numbers(target.commanded[0]),
             )
 
 
-def _cut(
-    stream: ParsedCommand,
+def _truncated(
+    command: ParsedCommand,
     joints: np.ndarray,
-    asked: np.ndarray,
+    commanded: np.ndarray,
     i: int,
     notes: list[Note],
     kind: InterventionKind,
     detail: str,
 ) -> TargetTrajectory:
-    """What comes before waypoint ``i``, where the arm then stays."""
+    """The target trajectory up to the waypoint before ``i``, where the arm then stays."""
     if i == 0:
-        raise CommandRejected(kind, detail, numbers(asked[0]))
-    notes.append((kind, f"waypoint {i}: {detail}; the arm stays at the one before", numbers(asked[i])))
-    return TargetTrajectory(stream.times[:i], joints[:i], stream.grippers[:i], asked[:i], tuple(notes))
+        raise CommandRejected(kind, detail, numbers(commanded[0]))
+    notes.append((kind, f"waypoint {i}: {detail}; the arm stays at the one before", numbers(commanded[i])))
+    return TargetTrajectory(command.times[:i], joints[:i], command.grippers[:i], commanded[:i], tuple(notes))
 
 
 def _fits(joints: np.ndarray, envelope: SafetyEnvelope) -> bool:
@@ -311,13 +311,13 @@ def _fits(joints: np.ndarray, envelope: SafetyEnvelope) -> bool:
     )
 
 
-def _rpy(rotations: np.ndarray) -> np.ndarray:
+def _rpy(rotation: np.ndarray) -> np.ndarray:
     """(3, 3) -> roll, pitch, yaw."""
-    across = np.hypot(rotations[0, 0], rotations[1, 0])
-    pitch = np.arctan2(-rotations[2, 0], across)
+    across = np.hypot(rotation[0, 0], rotation[1, 0])
+    pitch = np.arctan2(-rotation[2, 0], across)
     if across < 1e-9:
-        return np.array([0.0, pitch, np.arctan2(-rotations[0, 1], rotations[1, 1])])
-    return np.array([np.arctan2(rotations[2, 1], rotations[2, 2]), pitch, np.arctan2(rotations[1, 0], rotations[0, 0])])
+        return np.array([0.0, pitch, np.arctan2(-rotation[0, 1], rotation[1, 1])])
+    return np.array([np.arctan2(rotation[2, 1], rotation[2, 2]), pitch, np.arctan2(rotation[1, 0], rotation[0, 0])])
 
 
 def _point(values: np.ndarray) -> str:

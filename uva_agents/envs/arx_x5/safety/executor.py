@@ -204,7 +204,9 @@ class TrajectoryExecutor:
             if limit is not None:
                 # The filter keeps more distance than this check does, so this says that it is wrong somewhere.
                 raise CommandRejected(
-                    InterventionKind.SLOWED, f"no path was found within the limits ({limit})", numbers(target.asked[0])
+                    InterventionKind.SLOWED,
+                    f"no path was found within the limits ({limit})",
+                    numbers(target.commanded[0]),
                 )
             waypoints = self._send(trajectory, branch_s, since)
             if waypoints is not None:
@@ -321,6 +323,6 @@ def _behind(trajectory: JointTrajectory, times: np.ndarray, target: TargetTrajec
                 InterventionKind.SLOWED,
                 f"behind by up to {number_text(joint_off)} rad and {number_text(gripper_off, 4)} m of the gripper: "
                 "asked for faster than allowed",
-                numbers(target.asked[i]),
+                numbers(target.commanded[i]),
             )
     return [] if note is None else [note]
