@@ -204,7 +204,7 @@ class Loop:
             if reply.request is None:
                 progress.error, progress.end = str(reply.error), "error"
                 self._say(progress.error)
-                return  # it says so for ever
+                return  # every later poll gives the same
             if reply.request.episode != self._episode:
                 continue
             if reply.chunk is None and reply.not_finite:
@@ -343,5 +343,5 @@ class Loop:
                 raise AgentError(str(reply.error))
             if self.robot.now() > until_s:
                 raise AgentError(f"{problem} after {seconds:g} s")
-            self.robot.observe()  # a safety layer that watches the cameras wants to see that somebody looks
+            self.robot.observe()  # a safety layer that watches the cameras needs snapshots
             self.robot.sleep_until(self.robot.now() + 0.05)

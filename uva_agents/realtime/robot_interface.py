@@ -20,7 +20,7 @@ class Observed:
         time_s: when that was true, on the arm's clock.
         done: the task is over.
         success: it has been solved.
-        stopped: an emergency stop is pressed, whoever did it.
+        stopped: an emergency stop is pressed, by anyone.
         extra: further numbers to record, each (n,).
     """
 

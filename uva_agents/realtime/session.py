@@ -38,7 +38,7 @@ class OperatorSession:
         reset: brings the arm to the start of one.
         audience: shows messages.
         recorder: keeps them.
-        interactive: somebody at the keyboard starts each episode; otherwise they begin at once.
+        interactive: an operator at the keyboard starts each episode; otherwise they begin at once.
         task: recorded with them.
     """
 
@@ -64,7 +64,7 @@ class OperatorSession:
     def run(self, episodes: int, *, seed: int = 0) -> list[EpisodeSummary]:
         """Up to ``episodes`` of them; the operator may end it earlier.
 
-        A dropped one is made up for, but not without somebody at the keyboard. Without one, an emergency stop or an error of the
+        A dropped one is repeated if there is an operator at the keyboard. Without one, an emergency stop or an error of the
         agent ends it all.
         """
         done = 0

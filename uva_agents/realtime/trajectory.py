@@ -32,7 +32,7 @@ class ActionLayout:
         return max((column + _WIDTH[kind] for column, kind in self.rotations), default=1)
 
     def check(self, actions: np.ndarray) -> None:
-        """That actions (n, A) with rotations are poses: blended with others, invalid ones would become valid ones nobody meant.
+        """That actions (n, A) with rotations are poses: blended with others, invalid ones would become valid but meaningless ones.
 
         Raises:
             ValueError: a rotation whose two rows are zero or parallel, or a place of exactly zero, which is the arm's own foot and

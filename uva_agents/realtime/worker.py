@@ -112,8 +112,8 @@ class ThreadWorker:
             self._thread.join(timeout=2.0)  # a thread that hangs in a network read ends with the process
 
     def _work(self) -> None:
-        # An agent that calls sys.exit(), or is ended in another way, is no reason to leave whoever waits for it alone: everything
-        # that it raises is its error, and only the main thread's own signals end this process.
+        # The loop must get a reply even if the agent calls sys.exit(): everything that the agent raises is its error, and only the
+        # main thread's own signals end this process.
         try:
             answer = self._setup()
         except BaseException as error:
@@ -232,7 +232,7 @@ class _Child:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             while connection is None or not connection.poll(_LOOK_S):
-                if self.unwanted or connection is None:  # somebody closes it beside this thread
+                if self.unwanted or connection is None:  # closed by another thread
                     raise _ReportedError("closed")
                 if deadline is not None and time.monotonic() > deadline:
                     self.stop()

@@ -1,6 +1,6 @@
 """Kinds of actions of ``uva/ArxX5-v0``, and what they ask of the arm.
 
-An action that asks for the impossible is not corrected here: whoever sends it to the arm does that, and says so.
+Actions that ask for the impossible are not corrected here: the safety layer does that, and reports it.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
             options=driver_options,
         )
         if isinstance(self._session, TwinSession):
-            # Who forgets to close an arm finds it as it was; a twin that nobody has any more is nobody's.
+            # An arm that was not closed stays as it is; a twin without references is freed.
             weakref.finalize(self, _abandon, self._session).atexit = False
         self._system = self._session.system
         self.task, self.task_description = self._session.task, self._session.task_description
@@ -255,7 +255,7 @@ class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
         """Actions (A,) of a script that knows where everything is, one for each step from now on, until it has no more to do.
 
         Raises:
-            RuntimeError: this is not the twin: only there somebody knows.
+            RuntimeError: this is not the twin: only in simulation that is known.
         """
         self._require_reset("demonstration()")
         session = self._session

@@ -213,7 +213,7 @@ class SdkDriver:
             try:
                 self.damp()
             finally:
-                # The SDK's controller stops when nobody holds it any more.
+                # The SDK's controller stops when there is no reference to it.
                 self._controller = None
 
     # How.
@@ -249,7 +249,7 @@ class SdkDriver:
             with self._lock:
                 self._stay(controller, gripper_pos=None)
             self._await_near(controller, order)
-            # One who holds an arm that another has begun to make stiff goes on with that.
+            # Goes on where an interrupted call left off.
             for step in range(1 + int(steps * (self._rising or 0.0)), steps + 1):
                 share = step / steps
                 with self._lock:

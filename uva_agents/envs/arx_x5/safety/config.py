@@ -37,7 +37,7 @@ class SafetyConfig:
         first_turn: the same for the tool's rotation, rad.
         first_joints: the same for every joint, rad.
         watchdog_s: without a fresh action the arm is at rest after this long.
-        damp_after_s: how much longer it then stays stiff; ``inf``: for ever.
+        damp_after_s: how much longer it then stays stiff; ``inf``: without end.
         state_age_s: an older measurement means that the arm no longer answers.
         camera_age_s: the same for pictures, where a camera is watched.
         tracking_error: how far a joint may be from where it was sent, rad.

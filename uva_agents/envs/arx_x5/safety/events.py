@@ -112,7 +112,7 @@ class InterventionLog:
         if path is not None:
             try:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
-                # Not to wait for whoever reads a pipe.
+                # A pipe that is not read must not block.
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
                 self._file = os.open(path, flags, 0o666)
             except (OSError, ValueError) as error:
@@ -144,7 +144,7 @@ class InterventionLog:
         return taken
 
     def give_back(self, interventions: Sequence[Intervention]) -> None:
-        """Taken by somebody who has no use for them."""
+        """Undo :meth:`take`, for a caller that cannot return them."""
         self._new = [*interventions, *self._new]
 
     def close(self) -> None:

@@ -288,7 +288,7 @@ class TrajectoryExecutor:
         if soonest_s > branch_s:
             return None
         waypoints = trajectory.waypoints(soonest_s)
-        # An error, or Ctrl-C, may come at any line: then nobody knows which of the two trajectories the arm follows.
+        # An error, or Ctrl-C, may come at any line: then it is unknown which of the two trajectories the arm follows.
         self._mark_unknown()
         own, late = self._orders, False
         if waypoints:

@@ -29,7 +29,7 @@ class HomingProcedure:
         envelope: the limits.
         limits: of the arm's model.
         stop: the emergency stop.
-        clock: to sleep on; while somebody does, the arm is watched.
+        clock: to sleep on; the arm is watched meanwhile.
         driver_clock: the driver's own.
     """
 
@@ -51,7 +51,7 @@ class HomingProcedure:
         """Go home, and return when there.
 
         Args:
-            check: raises where nobody may move the arm.
+            check: raises where the arm must not be moved.
 
         Raises:
             DriverError: the arm does not go home now, or something ended it. It holds, or is damped.
@@ -95,7 +95,7 @@ class HomingProcedure:
                     self._supervisor.damp_again(generation)
 
     def _check_ready(self) -> None:
-        """Raises DriverError where nobody goes home."""
+        """Raises DriverError where the arm must not go home."""
         supervisor = self._supervisor
         if self._stop.pressed:
             raise DriverError(f"the stop is pressed ({self._stop.reason}): see why, then reset_stop()")
@@ -126,7 +126,7 @@ class HomingProcedure:
 
     @contextlib.contextmanager
     def _step(self, generation: int) -> Iterator[None]:
-        """For every order on the way home that was begun in that generation: not on another one that somebody began since."""
+        """Around every order of the way home that began in this generation, and of no later one."""
         supervisor = self._supervisor
         with supervisor.locked():
             supervisor.tick()

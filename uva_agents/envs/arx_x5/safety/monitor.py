@@ -35,7 +35,7 @@ def not_measured(state: ArmState, now: float, config: SafetyConfig) -> str | Non
         return "the arm reports NaN or infinity; check power and CAN"
     age = now - state.time_s
     if age < -config.period_s:
-        # It would count as fresh for ever, whatever the arm does meanwhile.
+        # It would never count as old, whatever the arm does meanwhile.
         return f"the arm's last measurement is {-age:.4g} s ahead of the clock; check whether a clock was set, and power and CAN"
     if age > config.state_age_s:
         return f"the arm's last measurement is {number_text(age, 2)} s old; check power and CAN"
@@ -121,7 +121,7 @@ class ArmMonitor:
             age = self._driver.clock.now() - seen_s
         except DriverError as error:
             return Problem(InterventionKind.STALE_CAMERA, f"the camera gives no picture: {error}")
-        except Exception as error:  # somebody else's code, and no reason to stop watching the arm
+        except Exception as error:  # of the camera's code: the arm is still watched
             return Problem(
                 InterventionKind.STALE_CAMERA, f"the camera gives no picture: {type(error).__name__}: {error}"
             )

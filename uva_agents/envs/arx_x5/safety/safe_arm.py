@@ -49,7 +49,7 @@ class SafeArm:
         stop: the emergency stop; by default its own, :attr:`stop`.
         log_file: interventions as lines of JSON, appended. One that cannot be written is reported once, see :attr:`log_problem`.
         threaded: whether a thread watches the arm; by default where the driver's clock runs by itself. On a simulated clock
-            :attr:`clock` watches while somebody sleeps on it.
+            :attr:`clock` watches during sleeps.
 
     Raises:
         InputError: ``config`` allows more than the arm's model can do, or an argument is of the wrong type.
@@ -239,7 +239,7 @@ class SafeArm:
         """Brake, then become passive: the arm sinks.
 
         Raises:
-            DriverError: the driver does not let it. That is tried again for as long as somebody watches.
+            DriverError: the driver does not let it. That is tried again for as long as the arm is watched.
         """
         supervisor = self._supervisor
         supervisor.hold()
@@ -308,7 +308,7 @@ class SafeArm:
                 if supervisor.mode in (Mode.HOLDING, Mode.MOVING):
                     supervisor.halt(rejection.note[1], rejection.note[0])
             except BaseException as error:
-                # Also Ctrl-C in the middle of an order: nobody knows whether the driver took it.
+                # Also Ctrl-C in the middle of an order: it is unknown whether the driver took it.
                 if isinstance(error, DriverError):
                     supervisor.note(InterventionKind.DRIVER, str(error))
                 unsure = isinstance(error, DriverError) or not executor.known

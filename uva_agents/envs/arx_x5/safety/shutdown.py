@@ -1,4 +1,4 @@
-"""The end of an arm's use: what ``SafetyConfig.on_exit`` says, once, whoever asks for it from which thread."""
+"""Shutdown of the arm as ``SafetyConfig.on_exit`` says: once, from whichever thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from uva_agents.utils.clocks import Clock
 log = logging.getLogger(__name__)
 
 _OTHERS_S = 30.0
-"""So long one who closes the arm waits for another who does already."""
+"""How long a thread that closes the arm waits for another one that does already."""
 
 
 class Shutdown:
@@ -34,7 +34,7 @@ class Shutdown:
         events: to be closed.
         config: what ``on_exit`` says.
         stop: the emergency stop.
-        clock: to sleep on; while somebody does, the arm is watched.
+        clock: to sleep on; the arm is watched meanwhile.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Shutdown:
         """What ``config.on_exit`` says."""
         supervisor = self._supervisor
         if supervisor.mode is Mode.DAMPED:
-            with self._nobody_stiffens(), supervisor.locked():
+            with self._after_stiffening(), supervisor.locked():
                 if supervisor.damping_failed:
                     supervisor.damp()
             return
@@ -114,15 +114,15 @@ class Shutdown:
                     self._driver.clock.sleep_until(self._executor.rest_s)
                 finally:
                     if self._config.on_exit != "hold":
-                        with self._nobody_stiffens(), supervisor.locked():
+                        with self._after_stiffening(), supervisor.locked():
                             supervisor.damp()
 
     def _damped(self) -> bool:
         return self._supervisor.mode is Mode.DAMPED
 
     @contextlib.contextmanager
-    def _nobody_stiffens(self) -> Iterator[None]:
-        """Once another thread that makes a damped arm stiff has finished; a driver that never answers keeps nobody for ever."""
+    def _after_stiffening(self) -> Iterator[None]:
+        """Waits for another thread that makes a damped arm stiff, but not longer than a driver may take to answer."""
         waited = self._supervisor.stiffening.acquire(timeout=_OTHERS_S)
         try:
             yield

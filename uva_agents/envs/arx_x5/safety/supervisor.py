@@ -34,7 +34,7 @@ class Mode(Enum):
 
 
 class ArmSupervisor:
-    """The state machine of one arm. Whoever changes it, or orders something, holds :meth:`locked`.
+    """The state machine of one arm. Every change of it, and every order, is made under :meth:`locked`.
 
     Args:
         clock: of the driver.
@@ -46,7 +46,7 @@ class ArmSupervisor:
 
     Attributes:
         mode: what the arm is doing.
-        generation: counts what ends whatever the arm does: one who finds another number than before has been ended.
+        generation: grows whenever what the arm does is ended: work that finds another number than at its start has been ended.
         from_rest: the arm was halted: it goes on from rest, and the next action has to be near.
         halted: why it was halted last.
         damping_failed: the driver failed to damp the arm; that is tried again.
@@ -213,7 +213,7 @@ class ArmSupervisor:
         if self.mode is Mode.CLOSED:
             return
         if kind is not None or self.mode is not Mode.HOLDING:
-            self.halted = kind, why  # one who holds an arm that was halted does not know better why
+            self.halted = kind, why  # a hold of an arm that was halted already is not the reason
         self.mode, self.from_rest, self.generation = Mode.HOLDING, True, self.generation + 1
         self._executor.interrupt()
         generation = self.generation
@@ -225,7 +225,9 @@ class ArmSupervisor:
         except DriverError as error:
             self.note(InterventionKind.DRIVER, f"braking was not possible: {error}")
             self.halted = InterventionKind.DRIVER, str(error)
-        if generation != self.generation:  # inside of the driver's call somebody did something else, and knows better
+        if (
+            generation != self.generation
+        ):  # something else was ordered inside of the driver's call, and takes precedence
             self.damp_again(generation)
             if self.mode is not Mode.HOLDING or self._executor.last_command is not LastCommand.UNKNOWN:
                 return

@@ -3,7 +3,7 @@
 It is fail-safe trajectory planning, in the sense of the literature on provably safe motion planning (for example C. Pek and
 M. Althoff, "Fail-safe motion planning for online verification of autonomous vehicles using convex optimization", IEEE Transactions
 on Robotics 37(3), 2021): a trajectory is executed only together with a verified *fail-safe trajectory*, a manoeuvre to a safe
-terminal state, in which the robot may stay for ever. Here the fail-safe manoeuvre is braking, and the terminal set is "at rest
+terminal state, in which the robot may stay indefinitely. Here the fail-safe manoeuvre is braking, and the terminal set is "at rest
 inside the envelope". The filter is *recursively feasible*, as model predictive control has it: from every state that it leads to
 it knows a feasible continuation, by induction:
 

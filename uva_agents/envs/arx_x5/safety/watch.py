@@ -1,4 +1,4 @@
-"""Who checks the arm when nobody calls: a thread where time passes by itself, every sleep where it does not."""
+"""Checks the arm between calls: in a thread where time passes by itself, during sleeps where it does not."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SLICE_S = 0.02
 
 
 def runs_by_itself(clock: Clock) -> bool:
-    """Whether the clock goes on while nobody sleeps on it."""
+    """Whether the clock goes on by itself, without anyone sleeping on it."""
     before = clock.now()
     time.sleep(0.001)
     return clock.now() > before
 
 
 class WatchedClock:
-    """A simulated clock that checks the arm while somebody sleeps on it.
+    """A simulated clock that checks the arm during sleeps.
 
     Args:
         clock: of the driver.
@@ -74,9 +74,7 @@ class WatchThread:
             try:
                 self._check()
                 last_error = ""
-            except (
-                BaseException
-            ) as error:  # also SystemExit and asyncio.CancelledError: nobody ends this thread with one
+            except BaseException as error:  # also SystemExit and asyncio.CancelledError, which must not end this thread
                 what = f"{type(error).__name__}: {error}"
                 if what != last_error:
                     last_error = what

@@ -55,12 +55,12 @@ class ArmSession(Protocol):
 
 
 class RealArmSession:
-    """With the arm itself. Nothing moves unless somebody allowed it.
+    """With the arm itself. Nothing moves without permission.
 
     Args:
         system: the arm, not connected yet.
         home: whether a reset may send the arm home.
-        success: tells whether the task is done; ``None``: nobody can tell.
+        success: tells whether the task is done; ``None``: never.
     """
 
     task = "arx_x5"

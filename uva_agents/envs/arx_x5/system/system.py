@@ -85,8 +85,8 @@ class Scheduled:
 class CameraFreshness:
     """A camera for the safety layer that gives the age of the first camera's picture at the last snapshot.
 
-    It reads nothing itself: drawing takes time, and reading a device twice as often finds nothing newer. Where nobody takes
-    snapshots nobody acts on old pictures, and the watchdog decides.
+    It reads nothing itself: drawing takes time, and reading a device twice as often finds nothing newer. Where no
+    snapshots are taken no actions depend on old pictures, and the watchdog decides.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -122,7 +122,7 @@ class ArmSystem:
         camera_freshness: gets the times of the first camera's frames.
         latencies: of measurements and actions.
         sample_s: between measurements of the arm.
-        background: measure in a thread of its own, for clocks that do not wait for anybody. Otherwise while sleeping.
+        background: measure in a thread of its own, for clocks that run by themselves. Otherwise while sleeping.
     """
 
     def __init__(
@@ -285,7 +285,7 @@ class ArmSystem:
                 self.history.add(self.arm.state())
                 failed = ""
             except DriverError as error:
-                # Whoever asks for a snapshot meets the same error, and deals with it. It may pass.
+                # snapshot() raises the same error for its caller to handle. It may pass.
                 if str(error) != failed:
                     failed = str(error)
                     log.warning("the arm's state cannot be read: %s", error)

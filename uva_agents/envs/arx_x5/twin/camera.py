@@ -1,6 +1,6 @@
-"""Pictures of the twin. A thread of its own draws them, only when somebody looks, of the moment that the camera saw.
+"""Pictures of the twin. They are drawn only when they are read, in a thread of their own, and show the moment of the exposure.
 
-OpenGL contexts belong to the thread that made them; in a thread that nobody else uses, none gets in another's way, whoever asks.
+An OpenGL context belongs to the thread that made it; in a thread of their own, contexts work for readers in any thread.
 """
 
 from __future__ import annotations

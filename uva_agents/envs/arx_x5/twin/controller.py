@@ -52,7 +52,7 @@ class TwinController:
 
     Args:
         model: ``"X5"`` or ``"X5_umi"``.
-        clock: with a :class:`SimulatedClock`, physics happens while somebody sleeps; with a :class:`MonotonicClock`, a thread of
+        clock: with a :class:`SimulatedClock`, physics advances during sleeps; with a :class:`MonotonicClock`, a thread of
             its own keeps it at the present.
         realism: delays and noise.
 
@@ -263,7 +263,7 @@ class TwinController:
             self._advance(now)
 
     def _live(self) -> None:
-        # Whoever calls brings physics to the present; this only keeps the time between calls short.
+        # Every call brings physics to the present; this thread only bounds the time between calls.
         while not self._closed.wait(0.004):
             self._catch_up()
 

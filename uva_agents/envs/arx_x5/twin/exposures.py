@@ -17,7 +17,7 @@ SavedExposures = tuple[tuple[str, float, int, tuple[tuple[float, int, float, byt
 
 @dataclass(slots=True, eq=False)
 class Exposure:
-    """What a picture will show: every body's place at one moment. Drawn when somebody looks.
+    """What a picture will show: every body's place at one moment. Drawn when it is read.
 
     Attributes:
         time_s: of that moment, on the simulation's clock.
@@ -89,7 +89,7 @@ class Exposures:
             if lost and np.random.default_rng([realism.seed, 1, index, number]).random() < lost:
                 continue
             queue.exposures.append(self._expose(number, time_s, ready_s=time_s + realism.camera_latency_s))
-            queue.arrived(time_s)  # nobody may be looking
+            queue.arrived(time_s)  # drops old ones even if no one reads
 
     def restart(self, time_s: float) -> None:
         """Things were placed elsewhere: every camera sees what is now."""

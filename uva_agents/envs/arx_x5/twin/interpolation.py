@@ -41,7 +41,7 @@ class Interpolator:
         return result
 
     def fix(self, time_s: float, values: np.ndarray) -> None:
-        """That, from the beginning and for ever."""
+        """The same command at all times."""
         self.times, self.values = [time_s], [values.copy()]
 
     def replace(self, now: float, times: Sequence[float], values: Sequence[np.ndarray]) -> None:

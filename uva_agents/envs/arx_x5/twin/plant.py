@@ -91,7 +91,7 @@ class Plant:
         self.measured = self._sense()
         """(21,) what the arm's controller knows."""
         self.reported, self.reported_s = self.measured, 0.0
-        """The same, later, for whoever asks from outside, and when it arrived."""
+        """The same as it is seen from outside, later, and when it arrived."""
         self._in_flight: deque[tuple[float, np.ndarray]] = deque()
         self._exposures = Exposures(realism, lambda: (self.data.qpos.copy(), self.data.mocap_pos[0].copy()))
 
@@ -151,7 +151,7 @@ class Plant:
         self._in_flight.append((self.time_s, sample))
         while self._in_flight and self._in_flight[0][0] + self.realism.observation_latency_s <= self.time_s + 1e-9:
             _, self.reported = self._in_flight.popleft()
-            # As with the arm: the time at which it arrived. Whoever wants the time at which it was true takes the latency off.
+            # As with the arm: the time at which it arrived. The time at which it was true is earlier by the latency.
             self.reported_s = self.time_s
 
     def _noise_scales(self) -> np.ndarray | None:
