@@ -93,7 +93,7 @@ class FaultyArm(WritingArm):
         self._wall = None
         self._fault, self._count = None, 0
         self._coast = self.clock.now(), np.zeros(6)
-        self._fresh = True  # nothing was sent since it was told to stay, or was switched on
+        self._first_order = True  # nothing was sent since it was told to stay, or was switched on
         self.happened = 0
 
     def arm(self, fault):
@@ -182,14 +182,14 @@ class FaultyArm(WritingArm):
             raise DriverError("all waypoints are past")
         commanded, measured = self.commanded(now), self._where()
         if not self.damped:
-            self.orders.append((now, self._fresh, commanded, measured, self.velocity(), waypoints[0]))
+            self.orders.append((now, self._first_order, commanded, measured, self.velocity(), waypoints[0]))
         super().send(waypoints)
-        self._fresh = False
+        self._first_order = False
         self._after(kind, "send")
 
     def _anew(self, value):
         self._coast = self.clock.now(), self.velocity()
-        self._fresh = True
+        self._first_order = True
         super()._anew(value)
 
     def hold(self):
