@@ -41,8 +41,8 @@ def test_a_camera_that_dies_stops_the_arm():
     camera.dead = "somebody pulled the cable"
     with pytest.raises(DriverError, match="pulled the cable"):
         env.step(goal)
-    env._rig.sleep_until(driver.clock.now() + 1.0)
-    assert "stale_camera" in [str(i.kind) for i in env._rig.arm.take_interventions()]
+    env._system.sleep_until(driver.clock.now() + 1.0)
+    assert "stale_camera" in [str(i.kind) for i in env._system.arm.take_interventions()]
 
 
 def test_pictures_that_no_longer_change_stop_the_arm():
