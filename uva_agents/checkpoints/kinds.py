@@ -21,7 +21,7 @@ from uva_agents.checkpoints.schema import Range, Schema, shown
 from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.data.normalizer import LinearNormalizer
 from uva_agents.errors import InputError, MachineError
-from uva_agents.model import UVA, DiffusionPolicyConfig, DiffusionPolicyNet, TwoFrameConfig, TwoFrameNet, UVAConfig
+from uva_agents.model import DiffusionPolicyConfig, DiffusionPolicyNet, TwoFrameConfig, TwoFrameNet, UVAConfig, UVANet
 from uva_agents.utils.plugins import plugins
 
 _LOG = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class WeightsKind:
         ranges: what numbers in ``config`` may be; any by default. See :class:`~uva_agents.checkpoints.schema.Schema`.
         renamed: first name of a field of ``config`` or of what it consists of -> its name now. Saved weights and run folders keep
             the first names.
+        added: field of ``config`` that the first version did not have -> the value that means what there was then.
         together: what sizes, normaliser and interface must say together beyond what holds for every network.
     """
 
@@ -82,6 +83,7 @@ class WeightsKind:
     modules: tuple[str, ...] = ("model",)
     ranges: Mapping[type, Mapping[str, Range]] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+    added: Mapping[str, Any] = field(default_factory=dict)
     together: Check | None = None
 
     @property
@@ -97,9 +99,10 @@ class WeightsKind:
         """
         return self.schema.read(self.config, _with_names(values, self.renamed), where)
 
-    def first_names(self, values: Any) -> Any:
-        """Plain values of the sizes under the names that their fields had first."""
-        return _with_names(values, {now: first for first, now in self.renamed.items()})
+    def first_names(self, values: Mapping[str, Any]) -> Any:
+        """Plain values of the sizes as the first version would have written them, where it could."""
+        known = {name: value for name, value in values.items() if name not in self.added or value != self.added[name]}
+        return _with_names(known, {now: first for first, now in self.renamed.items()})
 
     def check(self, sizes: NetworkConfig, normalizer: LinearNormalizer, spec: InterfaceSpec, where: str) -> None:
         """That interface and normaliser are of the sizes of the network.
@@ -115,12 +118,13 @@ class WeightsKind:
 UVA_WEIGHTS = WeightsKind(
     "uva",
     UVAConfig,
-    UVA,
+    UVANet,
     loaded_with="uva.Policy, uva.WorldModel, uva.InverseModel or uva.UVA",
     policy="uva_agents.agents.policy:Policy",
     recipes="uva_agents.training.uva.recipes:RECIPES",
     steps="uva_agents.training.uva.pipeline:uva_steps",
     modules=("model", "vae"),
+    added={"keypoint_input": "detected"},
     together=check_uva,
 )
 DIFFUSION_POLICY = WeightsKind(

@@ -28,16 +28,16 @@ from uva_agents.benchmarks.evaluation.machine import hardware, versions
 from uva_agents.errors import InputError
 from uva_agents.realtime import (
     ActionLayout,
-    Body,
+    ChunkRequest,
     ChunkSchedule,
-    Episode,
-    Job,
+    EpisodeSummary,
+    InferenceWorker,
     Loop,
     LoopSettings,
+    RobotInterface,
     ScheduleSettings,
     Status,
     ThreadWorker,
-    Worker,
     summary,
 )
 from uva_agents.utils.files import check_file_target, write_text
@@ -80,7 +80,7 @@ class Run:
     """
 
     rate_hz: float
-    episode: Episode
+    episode: EpisodeSummary
     gaps: int
     held_s: float
     resumed: bool
@@ -141,34 +141,34 @@ class SlowPolicy:
 
 
 class _Asking:
-    """A chunker that tells a :class:`SlowPolicy` where an episode began, and how long ago that was."""
+    """A source that tells a :class:`SlowPolicy` where an episode began, and how long ago that was."""
 
     def __init__(self, sample: Callable[..., np.ndarray], stay: Callable[[Any], np.ndarray | None]) -> None:
         self._sample, self._stay = sample, stay
         self._began_s = 0.0
         self._place = np.zeros(0)
 
-    def __call__(self, job: Job) -> np.ndarray:
-        if job.number == 0:
-            place = self._stay(job.obs)
+    def __call__(self, request: ChunkRequest) -> np.ndarray:
+        if request.number == 0:
+            place = self._stay(request.obs)
             assert place is not None
-            self._place, self._began_s = place, job.observed_s
-        told = np.array([job.observed_s - self._began_s, *self._place], np.float32)
+            self._place, self._began_s = place, request.observed_s
+        told = np.array([request.observed_s - self._began_s, *self._place], np.float32)
         # The pictures go along: they are most of what travels to a real policy.
-        chunks = np.asarray(self._sample({**job.obs, "agent_pos": told}, 1))
+        chunks = np.asarray(self._sample({**request.obs, "agent_pos": told}, 1))
         return np.asarray(chunks[0])
 
 
 def measure(
-    body: Body,
+    robot: RobotInterface,
     layout: ActionLayout,
-    worker: Worker,
+    worker: InferenceWorker,
     *,
     rate_hz: float,
     seconds: float,
     pause: Pause | None = None,
 ) -> Run:
-    """One run of the loop on a body that has been reset, on the body's clock, real or simulated.
+    """One run of the loop on a robot that has been reset, on the robot's clock, real or simulated.
 
     Args:
         worker: answers; is closed at the end.
@@ -193,13 +193,13 @@ def measure(
             pause.end()
 
     class Counted:
-        """The body, with its interventions counted by kind."""
+        """The robot, with its interventions counted by kind."""
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(body, name)
+            return getattr(robot, name)
 
         def schedule(self, actions: np.ndarray, start_s: float, dt: float) -> Any:
-            done = body.schedule(actions, start_s, dt)
+            done = robot.schedule(actions, start_s, dt)
             for text in done.interventions:
                 kind = text.split(":")[0]
                 kinds[kind] = kinds.get(kind, 0) + 1
@@ -290,7 +290,7 @@ def _run(args: argparse.Namespace, rate: float) -> Run:
     import gymnasium as gym
 
     import uva_agents.envs  # noqa: F401
-    from uva_agents.realtime import ArxBody
+    from uva_agents.realtime import ArxRobotInterface
 
     env = gym.make(
         "uva/ArxX5-v0",
@@ -302,7 +302,7 @@ def _run(args: argparse.Namespace, rate: float) -> Run:
     )
     with contextlib.closing(env):
         env.reset(seed=0)
-        body = ArxBody(env)
+        robot = ArxRobotInterface(env)
         policy = SlowPolicy(args.inference, hz=rate, chunk=args.chunk, swing=SWING, busy=args.busy)
         with _served(policy) if args.remote else contextlib.nullcontext((policy.sample, None)) as (sample, process):
 
@@ -316,10 +316,10 @@ def _run(args: argparse.Namespace, rate: float) -> Run:
                 if process is not None:
                     os.kill(process, signal.SIGCONT)
 
-            ask = _Asking(sample, body.stay)
+            ask = _Asking(sample, robot.stay)
             return measure(
-                body,
-                body.layout,
+                robot,
+                robot.layout,
                 ThreadWorker(lambda: ask),
                 rate_hz=rate,
                 seconds=60 * args.minutes,

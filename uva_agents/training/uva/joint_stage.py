@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from uva_agents.data import Batch, LatentWindows, MixtureWindows
-from uva_agents.model import UVA, Context, Jitter, Task, Visibility, draw_mask, draw_tasks, joint_loss
+from uva_agents.model import Context, Jitter, Task, UVANet, Visibility, draw_mask, draw_tasks, joint_loss
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.report import Reporter
 from uva_agents.training.uva.recipes import JointTraining, UVARecipe
@@ -19,7 +19,7 @@ from uva_agents.training.uva.validation import Validator
 class JointModule(nn.Module):
     """The joint objective as a module, so that DDP sees one forward."""
 
-    def __init__(self, model: UVA, recipe: UVARecipe) -> None:
+    def __init__(self, model: UVANet, recipe: UVARecipe) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
@@ -51,7 +51,7 @@ class JointStage:
         recipe: UVARecipe,
         config: StageConfig,
         name: str,
-        model: UVA,
+        model: UVANet,
         windows: LatentWindows | MixtureWindows,
         task_weights: Mapping[Task, float],
         validator: Validator | None,

@@ -204,18 +204,18 @@ def _detector(run: UVARun) -> Step:
         return MemoryStep(
             name,
             makes,
-            lambda: refilled(run.model.point_reader, stored_tensors(path), where=str(path), what="point reader"),
+            lambda: refilled(run.guide.detector, stored_tensors(path), where=str(path), what="point reader"),
             needs,
         )
 
     def build() -> Stage:
         train, held_out = run.episodes.select(run.train), run.episodes.select(run.held_out)
         normalizer = make_normalizer(run.recipe.data, train)
-        return DetectorStage(run.recipe, run.model.point_reader, train, held_out, normalizer)
+        return DetectorStage(run.recipe, run.guide.detector, train, held_out, normalizer)
 
     def finish() -> None:
         if PartialState().is_main_process:  # for other runs' points_weights
-            write_tensors(run.options.out / "points" / "reader.safetensors", run.model.point_reader, torch.float32)
+            write_tensors(run.options.out / "points" / "reader.safetensors", run.guide.detector, torch.float32)
 
     return _stage(
         run,
@@ -223,7 +223,7 @@ def _detector(run: UVARun) -> Step:
         makes,
         "points",
         run.recipe.stage("points"),
-        target=lambda: run.model.point_reader,
+        target=lambda: run.guide.detector,
         build=build,
         needs=needs,
         finish=finish,
@@ -233,7 +233,7 @@ def _detector(run: UVARun) -> Step:
 def _dynamics(run: UVARun) -> Step:
     def build() -> Stage:
         windows = run.train_windows, run.held_out_windows
-        return DynamicsStage(run.recipe, run.model.point_dynamics, *windows, run.normalizer)
+        return DynamicsStage(run.recipe, run.guide.dynamics, *windows, run.normalizer)
 
     return _stage(
         run,
@@ -241,7 +241,7 @@ def _dynamics(run: UVARun) -> Step:
         "dynamics",
         "dynamics",
         run.recipe.stage("dynamics"),
-        target=lambda: run.model.point_dynamics,
+        target=lambda: run.guide.dynamics,
         build=build,
         needs=("latents", "keypoints"),
     )
@@ -251,7 +251,7 @@ def _renderer(run: UVARun) -> Step:
     def build() -> Stage:
         mean, std = run.token_statistics()
         windows = run.train_windows, run.held_out_windows
-        return RendererStage(run.recipe, run.model.point_writer, *windows, mean=mean, std=std)
+        return RendererStage(run.recipe, run.guide.renderer, *windows, mean=mean, std=std)
 
     return _stage(
         run,
@@ -259,7 +259,7 @@ def _renderer(run: UVARun) -> Step:
         "renderer",
         "writer",
         run.recipe.stage("writer"),
-        target=lambda: run.model.point_writer,
+        target=lambda: run.guide.renderer,
         build=build,
         needs=("latents", "keypoints"),
     )
@@ -267,8 +267,8 @@ def _renderer(run: UVARun) -> Step:
 
 def _keep(run: UVARun) -> None:
     """The network's own stages leave what moves and draws keypoints as it is."""
-    run.model.point_dynamics.requires_grad_(False)
-    run.model.point_writer.requires_grad_(False)
+    run.guide.dynamics.requires_grad_(False)
+    run.guide.renderer.requires_grad_(False)
 
 
 # -- the network itself ------------------------------------------------------------------------------------------------

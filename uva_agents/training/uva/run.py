@@ -27,8 +27,9 @@ from uva_agents.data import (
     held_out_split,
     standard_variants,
 )
-from uva_agents.model import UVA, VAE
+from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.detector import ConvPointReader, PointReader
+from uva_agents.model.keypoints.guide import KeypointGuide
 from uva_agents.training.memory import Holds, check_out, latents_held
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
 from uva_agents.training.saved_recipes import identity
@@ -61,7 +62,7 @@ class UVARun:
     vae: VAE
     tokens: list[np.ndarray]
     more_tokens: list[list[np.ndarray]]
-    model: UVA
+    model: UVANet
     points: list[np.ndarray] | None = None
     more_points: list[list[np.ndarray]] | None = None
 
@@ -89,6 +90,12 @@ class UVARun:
     def episodes(self) -> Episodes:
         """Of the main dataset."""
         return self.main.episodes
+
+    @property
+    def guide(self) -> KeypointGuide:
+        """The network's keypoints, which only steps of networks that have them ask for."""
+        assert self.model.guide is not None
+        return self.model.guide
 
     @cached_property
     def variants(self) -> tuple[Variant, ...]:
@@ -124,8 +131,8 @@ class UVARun:
         """Make the network, with random weights or those that the run goes on from, and bring latents to its scale."""
         recipe, init = self.recipe, self.options.init
         torch.manual_seed(recipe.seed)  # how much was drawn before depends on what was already trained
-        self.model = UVA(recipe.model)
-        self.model.gradient_checkpointing = recipe.network.gradient_checkpointing
+        self.model = UVANet(recipe.model)
+        self.model.set_gradient_checkpointing(recipe.network.gradient_checkpointing)
         if self.origin is not None:
             match = match_into(self.model, self.origin.model.state_dict())
             if match.fresh or match.left:
@@ -138,7 +145,7 @@ class UVARun:
 
     def read_keypoints(self) -> None:
         """Find the keypoints in every frame of every variant, with the network's finished detector."""
-        detector = self.model.point_reader.eval().requires_grad_(False)
+        detector = self.guide.detector.eval().requires_grad_(False)
 
         def read(episodes: Episodes) -> list[np.ndarray]:
             size = self.recipe.world.size
@@ -266,7 +273,7 @@ def _arrays(recipe: UVARecipe) -> list[str]:
     return list(dict.fromkeys(["pixels", "action", *proprio, *recipe.data.readout_keys]))
 
 
-def _standardize(model: UVA, tokens: list[np.ndarray], *, keep: bool = False) -> list[np.ndarray]:
+def _standardize(model: UVANet, tokens: list[np.ndarray], *, keep: bool = False) -> list[np.ndarray]:
     """Tokens as the network sees them; their statistics, over every variant, go into its buffers.
 
     Most of an image is background, the same in every frame: unless it is subtracted, it drowns the rest.
