@@ -58,7 +58,8 @@ def restore_checkpoint(
     """Continue from it; returns the step, 0 where nothing is.
 
     Args:
-        module: of the stage: one part with weights, which may have renamed its tensors since (``renamed_tensor``).
+        module: of the stage: one part with weights, whose name does not matter, and which may have renamed its tensors since
+            (``renamed_tensor``).
 
     Raises:
         ValueError: see :func:`read_checkpoint`.
@@ -75,9 +76,11 @@ def restore_checkpoint(
 
 
 def _todays_name(module: nn.Module, name: str) -> str:
-    part, dot, rest = name.partition(".")
-    renamed = getattr(type(getattr(module, part, None)), "renamed_tensor", str)
-    return f"{part}{dot}{renamed(rest)}"
+    part, dot, _ = next(iter(module.state_dict())).partition(".")
+    if not dot:
+        return name
+    renamed = getattr(type(getattr(module, part)), "renamed_tensor", str)
+    return f"{part}.{renamed(name.partition('.')[2])}"
 
 
 def _in_todays_order(

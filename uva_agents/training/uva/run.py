@@ -135,7 +135,7 @@ class UVARun:
         self.model.set_gradient_checkpointing(recipe.network.gradient_checkpointing)
         if self.origin is not None:
             match = match_into(self.model, self.origin.model.state_dict())
-            if match.fresh or match.left:
+            if match.unmatched or match.unused:
                 _LOG.warning("%s: %s", init, match)
         elif init is not None:
             load_mar(self.model, Path(str(init)))
