@@ -166,13 +166,11 @@ def check_normalizer(normalizer: LinearNormalizer, where: str) -> LinearNormaliz
     return normalizer
 
 
-def check_together(
-    network: UVAConfig | DiffusionPolicyConfig | TwoFrameConfig,
-    normalizer: LinearNormalizer,
-    spec: InterfaceSpec,
-    where: str,
-) -> None:
-    """That interface and normaliser are of the sizes of the network.
+def check_sizes(network: Any, normalizer: LinearNormalizer, spec: InterfaceSpec, where: str) -> None:
+    """That interface and normaliser are of the sizes of a network, of whatever kind.
+
+    Args:
+        network: its sizes; see :class:`~uva_agents.checkpoints.kinds.NetworkConfig`.
 
     Raises:
         WeightsError: otherwise, by field.
@@ -192,11 +190,12 @@ def check_together(
         raise WeightsError(
             f"{where}: interface.action_pose is {spec.action_pose!r}, which takes 10 numbers, not {network.action_dim}"
         )
-    if not isinstance(network, TwoFrameConfig) and spec.execute > network.action_steps:
+    chunk = getattr(network, "action_steps", None)
+    if chunk is not None and spec.execute > chunk:
         raise WeightsError(
-            f"{where}: interface.execute is {spec.execute}, a chunk has {network.action_steps} actions (model.action_steps)"
+            f"{where}: interface.execute is {spec.execute}, a chunk has {chunk} actions (model.action_steps)"
         )
-    proprio = 0 if isinstance(network, TwoFrameConfig) else network.proprio_dim
+    proprio = getattr(network, "proprio_dim", 0)
     sizes = {"action": network.action_dim}
     if proprio:
         if spec.proprio_key is None:
@@ -207,11 +206,14 @@ def check_together(
         if found is None or found.shape != (wanted,):
             has = "missing" if found is None else f"of size {found.size}"
             raise WeightsError(f"{where}: normalizer.{key} is {has}, the network has {wanted} numbers of it")
-    if isinstance(network, UVAConfig):
-        _check_uva(network, normalizer, spec, where)
 
 
-def _check_uva(network: UVAConfig, normalizer: LinearNormalizer, spec: InterfaceSpec, where: str) -> None:
+def check_uva(network: UVAConfig, normalizer: LinearNormalizer, spec: InterfaceSpec, where: str) -> None:
+    """What holds of UVA's weights beyond :func:`check_sizes`: the wrist camera, and the points.
+
+    Raises:
+        WeightsError: otherwise.
+    """
     if network.wrist_image and spec.wrist_shape is None:
         raise WeightsError(f"{where}: interface.wrist_shape is missing, the network sees a wrist camera")
     if not spec.point_keys:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from uva_agents.checkpoints.described import Description, describe
-from uva_agents.checkpoints.folder import Kind, is_checkpoint_file, pick_device, resolve, write_folder
+from uva_agents.checkpoints.folder import is_checkpoint_file, pick_device, resolve, write_folder
+from uva_agents.checkpoints.kinds import UVA_WEIGHTS
 from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.checkpoints.text import TextEncoder, read_tower
 from uva_agents.data.normalizer import LinearNormalizer
@@ -68,7 +69,7 @@ def save_bundle(
     if bundle.text is not None:
         modules["text"] = bundle.text
         config["text"] = bundle.text.config
-    return write_folder(folder, Kind.UVA, modules, {**config, **(extra or {})}, card=card, dtype=dtype)
+    return write_folder(folder, UVA_WEIGHTS, modules, {**config, **(extra or {})}, card=card, dtype=dtype)
 
 
 def load_bundle(name_or_path: str | Path, *, device: str | torch.device = "auto", heads: int | None = None) -> Bundle:
@@ -86,7 +87,7 @@ def load_bundle(name_or_path: str | Path, *, device: str | torch.device = "auto"
         from uva_agents.checkpoints.official.load import load_official
 
         return load_official(name_or_path, device=device, heads=heads)[0]
-    about = describe(resolve(name_or_path), Kind.UVA)
+    about = describe(resolve(name_or_path), UVA_WEIGHTS)
     sizes = about.sizes
     assert isinstance(sizes, UVAConfig)
     model = about.filled("model", lambda: UVANet(sizes))
