@@ -14,7 +14,7 @@ from tests import toys
 from tests.evaluations import by_hand, essentials, run
 from tests.toys import WALK, NoisyAgent
 from uva_agents.benchmarks import EvaluationError
-from uva_agents.benchmarks.evaluation.episode_loop import Films
+from uva_agents.benchmarks.evaluation.episode_loop import EpisodeVideos
 from uva_agents.benchmarks.evaluation.journal import Journal
 from uva_agents.benchmarks.evaluation.report import EpisodeRecord, Latency
 from uva_agents.errors import InputError, NotFiniteError
@@ -349,7 +349,7 @@ def test_a_video_that_cannot_be_written_is_noted_and_costs_no_episode(tmp_path, 
     assert essentials(report) == by_hand(3)
     assert sum("No space left on device" in note for note in report.notes) == 2
     assert not list(tmp_path.iterdir())
-    assert Films(None, 3, 10.0).open(0, 1) is None
+    assert EpisodeVideos(None, 3, 10.0).open(0, 1) is None
 
 
 def test_a_line_that_is_no_record_is_dropped_from_a_journal(tmp_path):

@@ -9,7 +9,7 @@ import importlib
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "table5": (
         "paper.table5",
-        "block pushing with a named block and square: Diffusion Policy alone, guided by UVA, guided by the simulator",
+        "block pushing with a named block and square: Diffusion Policy, the same guided by UVA, and guided by the simulator",
     ),
     "guidance": (
         "paper.guidance",

@@ -93,7 +93,7 @@ def _check_target(checkpoint: Path, out: Path, *, force: bool) -> Path:
 
 
 def _put(partial: Path, out: Path) -> None:
-    """A finished folder in its place, from one moment to the next; what was there is deleted afterwards."""
+    """A finished folder in its place, at once; what was there is deleted afterwards."""
     old = partial.with_suffix(".old")
     try:
         if out.exists():

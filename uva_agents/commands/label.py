@@ -93,10 +93,10 @@ def _label(args: argparse.Namespace, out: Path) -> int:
 
 
 def read_video(path: Path, fps: float | None, hz: float) -> tuple[Any, np.ndarray]:
-    """Frames uint8 (N, H, W, 3), those of a film on disk until they are looked at, and the seconds (N,) at which they are seen.
+    """Frames uint8 (N, H, W, 3), those of a video on disk until they are looked at, and the seconds (N,) at which they are seen.
 
     Args:
-        fps: frames per second, whatever a film says. Arrays are taken to be at the control rate otherwise.
+        fps: frames per second, whatever a video says. Arrays are taken to be at the control rate otherwise.
         hz: the control rate.
 
     Raises:
@@ -165,7 +165,7 @@ def resampled(seconds: np.ndarray, hz: float) -> np.ndarray:
 
     Raises:
         DataError: less than two control steps of video.
-        InputError: more of it than anybody films, as at a rate of frames that is wrong.
+        InputError: more of it than anybody records, as at a rate of frames that is wrong.
     """
     if seconds[-1] * hz > _MOST_STEPS:
         raise InputError(

@@ -18,8 +18,8 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.agents.arguments import flag
-from uva_agents.benchmarks.evaluation.env_workers import Broken, EnvFacts, Request, Slot
-from uva_agents.benchmarks.evaluation.episode_loop import Driver, Films
+from uva_agents.benchmarks.evaluation.env_workers import Broken, EnvFacts, EnvWorker, Request
+from uva_agents.benchmarks.evaluation.episode_loop import EpisodeLoop, EpisodeVideos
 from uva_agents.benchmarks.evaluation.journal import Journal, check_journal
 from uva_agents.benchmarks.evaluation.machine import hardware, versions
 from uva_agents.benchmarks.evaluation.protocols import EvalProtocol, get_protocol
@@ -96,7 +96,7 @@ def evaluate(
     _check_arguments(agent, n_episodes, seed, n_envs, n_videos, video_dir)
     where = find_environment(env_id, rules)
     env_id, kwargs = where.name, dict(env_kwargs or {})
-    where.check(n_envs=n_envs, vectorization=vectorization, env_kwargs=kwargs, filmed=n_videos > 0)
+    where.check(n_envs=n_envs, vectorization=vectorization, env_kwargs=kwargs, with_videos=n_videos > 0)
     beside = None
     if json_path is not None:
         check_file_target(json_path)
@@ -124,12 +124,12 @@ def evaluate(
 
     began = time.perf_counter()
     total = n_episodes * len(rules.cases)
-    films = Films(None if video_dir is None else Path(video_dir), n_videos, fps=10.0)
-    slots = where.slots(max(1, min(n_envs, total)), kwargs, vectorization, rules.max_steps)
+    videos = EpisodeVideos(None if video_dir is None else Path(video_dir), n_videos, fps=10.0)
+    env_workers = where.env_workers(max(1, min(n_envs, total)), kwargs, vectorization, rules.max_steps)
     journal: Journal[EpisodeRecord] | None = None
     done_with_journal = False
     try:
-        facts = _facts(slots[0], env_id)
+        facts = _facts(env_workers[0], env_id)
         _check_action_space(agent, facts.action_space, env_id)
         if not hasattr(agent, "initial_state") and hasattr(agent, "set_random_seed"):
             agent.set_random_seed(seed)  # stable-baselines3 draws from one global stream
@@ -151,19 +151,19 @@ def evaluate(
                 failures.append(failure)
                 tick()
 
-            films = dataclasses.replace(films, fps=facts.fps)
-            driver = Driver(
+            videos = dataclasses.replace(videos, fps=facts.fps)
+            loop = EpisodeLoop(
                 agent,
-                slots,
+                env_workers,
                 rules,
                 seed=seed,
                 deterministic=deterministic,
-                films=films,
+                videos=videos,
                 on_episode=finished,
                 on_failure=failed,
                 env_id=env_id,
             )
-            timing = driver.run(pending)
+            timing = loop.run(pending)
         report = EvalReport.of(
             done,
             failures,
@@ -173,16 +173,16 @@ def evaluate(
             env_id=env_id,
             agent=label,
             seed=seed,
-            latency=Latency.of(timing.seconds, timing.replanned, len(slots)),
-            n_envs=len(slots),
-            workers=len(slots) if vectorization == "async" else 0,
+            latency=Latency.of(timing.seconds, timing.replanned, len(env_workers)),
+            n_envs=len(env_workers),
+            workers=len(env_workers) if vectorization == "async" else 0,
             deterministic=deterministic,
             env_kwargs=where.settings or dict(env_kwargs or {}),
             resumed=resumed,
             wall_time_s=time.perf_counter() - began,
             versions=versions(),
             hardware=hardware(),
-            notes=(*_notes(agent, rules, where), *films.problems),
+            notes=(*_notes(agent, rules, where), *videos.problems),
         )
         if json_path is not None:
             try:
@@ -195,8 +195,8 @@ def evaluate(
     finally:
         if journal is not None:
             journal.close(remove=done_with_journal)
-        for slot in slots:
-            slot.close()
+        for worker in env_workers:
+            worker.close()
 
 
 def _check_arguments(
@@ -233,9 +233,9 @@ def _is_episode(record: EpisodeRecord, rules: EvalProtocol, seed: int) -> bool:
     return (record.seed, record.case) == (own, case.name) and abs(record.score - score) < 1e-9
 
 
-def _facts(slot: Slot, env_id: str) -> EnvFacts:
-    slot.send(Request("facts"))
-    reply = slot.receive()
+def _facts(worker: EnvWorker, env_id: str) -> EnvFacts:
+    worker.send(Request("facts"))
+    reply = worker.receive()
     if isinstance(reply, Broken):
         raise EvaluationError(f"{env_id} cannot be made: {reply.message}", reply.status)
     assert isinstance(reply, EnvFacts)

@@ -1,6 +1,6 @@
 """What limits guided block pushing: the policy's proposals, the world model, or the detector. ``uva bench guidance``
 
-Episodes are played as in Table V. At every decision some of the policy's own proposals are imagined, and carried out in a copy of
+Episodes are played as in Table V. At every decision a few of the policy's own proposals are imagined, and carried out in a copy of
 the simulator. Compared: where imagined frames and drawn ones show the blocks, where the blocks are, and which proposal each of them
 would choose.
 """
@@ -24,7 +24,7 @@ AHEAD = (4, 8, 12, 16)
 
 @dataclass(frozen=True)
 class Decision:
-    """K proposals at one moment; positions in metres at :data:`AHEAD` steps.
+    """K proposals at one decision; positions in metres at :data:`AHEAD` steps.
 
     Attributes:
         block: index of the named block.
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--proposals", type=int, default=16, help="per decision (default %(default)s)")
     parser.add_argument("--decisions", type=int, default=12, help="per episode, at most (default %(default)s)")
     parser.add_argument(
-        "--steps", type=int, default=4, help="denoising steps of imagined frames; 0 is the sketch alone"
+        "--steps", type=int, default=4, help="denoising steps of imagined frames; 0 is the rendered prior alone"
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/guidance"))
 

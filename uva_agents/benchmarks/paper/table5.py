@@ -1,7 +1,8 @@
 """The paper's Table V: block pushing where one block has to go to one square. ``uva bench table5``
 
-Diffusion Policy, trained on pushing both blocks in any order, alone; choosing among its proposals by imagined futures; and
-choosing by the true simulator, the upper bound of the same planner. 100 proposals of 16 actions, 6 executed (section VII-B).
+Diffusion Policy, trained on pushing both blocks in any order, without a planner; choosing among its proposals by imagined futures;
+and choosing by the true simulator, the upper bound of the same planner. 100 proposals of 16 actions, 6 executed (section VII-B).
+The shipped policy is DP-C on keypoints with a mixture prior, the paper's is DP-C on images: the table says which one it was.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from typing import Any
 from uva_agents.benchmarks.evaluation.journal import Journal
 from uva_agents.benchmarks.evaluation.machine import check_targets, hardware, versions
 from uva_agents.benchmarks.evaluation.report import EvaluationError
-from uva_agents.benchmarks.paper.table5_report import METHODS, Episode, lines, page, share, summarise
+from uva_agents.benchmarks.paper.table5_report import (
+    METHODS,
+    Table5Episode,
+    lines,
+    page,
+    policy_title,
+    share,
+    summarise,
+)
 from uva_agents.utils.results import Results
 from uva_agents.utils.workers import run_jobs
 
@@ -27,7 +36,7 @@ COLOURS = {"R": "red", "G": "green"}
 
 
 @dataclass(frozen=True)
-class Settings:
+class Table5Settings:
     """What decides an episode's outcome, besides method, assignment and seed.
 
     Args:
@@ -35,8 +44,8 @@ class Settings:
         candidates: per decision.
         execute: actions per decision, with and without a planner.
         steps: denoising steps of imagined frames.
-        screen: share of the candidates that is imagined in full, after a first look at what the sketch alone makes of all of them;
-            1 leaves the first look out.
+        screen: share of the candidates that is imagined in full, after all of them were judged by their rendered priors;
+            1 leaves that out.
         max_steps: of an episode.
     """
 
@@ -50,7 +59,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Job:
+class Table5Job:
     """An episode to run; the pictures of its decisions go to ``pictures`` where that is given."""
 
     method: str
@@ -61,7 +70,7 @@ class Job:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of this benchmark."""
-    plain = Settings()
+    plain = Table5Settings()
     parser.add_argument("--episodes", type=int, default=10, help="per assignment and method (default %(default)s)")
     parser.add_argument(
         "--simulator-episodes",
@@ -81,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--screen",
         type=float,
         default=plain.screen,
-        help="share of the candidates imagined in full, the best by the sketch alone (default %(default)s)",
+        help="share of the candidates imagined in full, the best by their rendered priors (default %(default)s)",
     )
     parser.add_argument("--workers", type=int, default=1, help="processes, one thread each (default %(default)s)")
     parser.add_argument(
@@ -101,12 +110,17 @@ def run(args: argparse.Namespace) -> int:
     """See :func:`main`."""
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    settings = Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
+    import uva_agents as uva
+
+    settings = Table5Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Table5Settings)})
     check_targets(args)
+    title = policy_title(uva.DiffusionPolicy.from_pretrained(settings.policy, device="cpu").bundle.model.config)
     head = {"settings": dataclasses.asdict(settings), "versions": versions()}
-    journal = Journal(args.out / "episodes.jsonl", head, Episode, key=lambda e: (e.method, e.assignment, e.seed))
+    journal = Journal(args.out / "episodes.jsonl", head, Table5Episode, key=lambda e: (e.method, e.assignment, e.seed))
     jobs = [
-        Job(method, assignment, seed, str(args.out / "pictures") if index < args.pictures and method == "uva" else None)
+        Table5Job(
+            method, assignment, seed, str(args.out / "pictures") if index < args.pictures and method == "uva" else None
+        )
         for index, seed in enumerate(range(args.seed, args.seed + args.episodes))
         for method in args.methods
         if method != "simulator" or args.simulator_episodes is None or index < args.simulator_episodes
@@ -136,9 +150,13 @@ def run(args: argparse.Namespace) -> int:
     if not episodes:
         raise EvaluationError(f"no episode finished; the first error: {failures[0] if failures else 'none'}")
     table = summarise(episodes)
-    text = "\n".join([*lines(table), *(f"failed: {f}" for f in failures)])
+    text = "\n".join([*lines(table, title), *(f"failed: {f}" for f in failures)])
     print(text)
-    facts = {"settings": dataclasses.asdict(settings), "seeds": [args.seed, args.seed + args.episodes - 1]}
+    facts = {
+        "policy": title,
+        "settings": dataclasses.asdict(settings),
+        "seeds": [args.seed, args.seed + args.episodes - 1],
+    }
     facts |= {"hardware": hardware(), "versions": versions()}
     result = {**facts, "table": table, "failures": failures, "episodes": [dataclasses.asdict(e) for e in episodes]}
     with Results() as results:
@@ -148,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def prepare(settings: Settings) -> Callable[[Job], Episode]:
+def prepare(settings: Table5Settings) -> Callable[[Table5Job], Table5Episode]:
     """In a worker: load the weights once."""
     import torch
 
@@ -160,7 +178,7 @@ def prepare(settings: Settings) -> Callable[[Job], Episode]:
     return lambda job: play(job, settings, policy, world)
 
 
-def play(job: Job, settings: Settings, policy: Any, world: Any) -> Episode:
+def play(job: Table5Job, settings: Table5Settings, policy: Any, world: Any) -> Table5Episode:
     """One episode."""
     import gymnasium as gym
 
@@ -184,9 +202,9 @@ def play(job: Job, settings: Settings, policy: Any, world: Any) -> Episode:
         )
     recorder = None
     if job.pictures is not None:
-        from uva_agents.benchmarks.paper.table5_pictures import Recorder
+        from uva_agents.benchmarks.paper.table5_pictures import DecisionPictures
 
-        recorder = Recorder(Path(job.pictures), job.assignment, job.seed, env, world)
+        recorder = DecisionPictures(Path(job.pictures), job.assignment, job.seed, env, world)
     try:
         obs, info = env.reset(seed=job.seed)
         agent.reset(seed=job.seed)
@@ -207,7 +225,7 @@ def play(job: Job, settings: Settings, policy: Any, world: Any) -> Episode:
     finally:
         env.close()
     wall = time.perf_counter() - began
-    return Episode(job.method, job.assignment, job.seed, bool(info["is_success"]), length, wall, tuple(latencies))
+    return Table5Episode(job.method, job.assignment, job.seed, bool(info["is_success"]), length, wall, tuple(latencies))
 
 
 if __name__ == "__main__":

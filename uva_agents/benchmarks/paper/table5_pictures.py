@@ -14,8 +14,8 @@ _EVERY = 4
 _MOST = 6
 
 
-class Recorder:
-    """Writes ``ASSIGNMENT-SEED-STEP.png`` for some decisions of one episode.
+class DecisionPictures:
+    """Writes ``ASSIGNMENT-SEED-STEP.png`` for a few decisions of one episode.
 
     Asks the planner for a decision of its own, with another seed and without its memory of the last plan: what is drawn is a
     decision like the one it then makes. Planner and environment stay as they were.

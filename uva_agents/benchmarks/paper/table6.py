@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from uva_agents.benchmarks.evaluation.machine import parse_arguments, save_json
-from uva_agents.benchmarks.paper.recordings import SUBJECTS, Recording, Subject, held_out_recordings
+from uva_agents.benchmarks.paper.recordings import SUBJECTS, HeldOutRecording, Subject, held_out_recordings
 from uva_agents.utils.files import check_folder_target
 
 TITLES = {
@@ -94,7 +94,10 @@ def training_median(subject: Subject, data: Path, held_out: int | None) -> np.nd
 
 
 def measure(
-    labellers: Mapping[str, Labeller], recordings: Sequence[Recording], *, progress: Callable[[], None] | None = None
+    labellers: Mapping[str, Labeller],
+    recordings: Sequence[HeldOutRecording],
+    *,
+    progress: Callable[[], None] | None = None,
 ) -> dict[str, list[np.ndarray]]:
     """Per labeller and recording the distances (N - 1,) from the recorded actions, environment units."""
     errors: dict[str, list[np.ndarray]] = {name: [] for name in labellers}

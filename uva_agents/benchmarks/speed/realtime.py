@@ -128,8 +128,8 @@ class SlowPolicy:
             while time.perf_counter() < until:
                 square @ square
         time.sleep(max(0.0, until - time.perf_counter()) + silent_s)
-        told = np.asarray(obs["agent_pos"], np.float64)
-        phase, place = told[0] + np.arange(self.chunk) / self.hz, told[1:]
+        position = np.asarray(obs["agent_pos"], np.float64)
+        phase, place = position[0] + np.arange(self.chunk) / self.hz, position[1:]
         swung: np.ndarray = place + self.swing * (1 - np.cos(0.5 * phase))[:, None]
         return np.repeat(swung[None], n, axis=0)
 
@@ -153,9 +153,9 @@ class _Asking:
             place = self._stay(job.obs)
             assert place is not None
             self._place, self._began_s = place, job.observed_s
-        told = np.array([job.observed_s - self._began_s, *self._place], np.float32)
+        position = np.array([job.observed_s - self._began_s, *self._place], np.float32)
         # The pictures go along: they are most of what travels to a real policy.
-        chunks = np.asarray(self._sample({**job.obs, "agent_pos": told}, 1))
+        chunks = np.asarray(self._sample({**job.obs, "agent_pos": position}, 1))
         return np.asarray(chunks[0])
 
 
