@@ -12,6 +12,7 @@ import numpy as np
 from uva_agents.errors import InputError
 from uva_agents.utils.files import check_folder_target
 from uva_agents.utils.pictures import ImaginedFuture, side_by_side, write_sheet, write_video
+from uva_agents.utils.progress import progress_bar
 from uva_agents.utils.results import Results
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ def run(args: argparse.Namespace) -> int:
     """
     import gymnasium as gym
     from rich.console import Console
-    from rich.progress import track
 
     import uva_agents as uva
 
@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     console.print(f"{args.agent} on {model.device}, {ENV_ID}, seeds {args.seed} to {args.seed + args.episodes - 1}")
     env, branch = gym.make(ENV_ID), gym.make(ENV_ID)
     seeds = range(args.seed, args.seed + args.episodes)
-    records = [play(model, env, branch, seed) for seed in track(seeds, description="episodes", console=console)]
+    with progress_bar(console=console) as bar:
+        records = [play(model, env, branch, seed) for seed in bar.track(seeds, description="episodes")]
     env.close()
     branch.close()
     for seed, r in zip(seeds, records, strict=True):

@@ -13,6 +13,7 @@ from uva_agents.errors import InputError, MachineError
 from uva_agents.utils.files import check_folder_target
 from uva_agents.utils.memory import available_memory, in_words
 from uva_agents.utils.pictures import ImaginedFuture, side_by_side, write_sheet, write_video
+from uva_agents.utils.progress import progress_bar
 from uva_agents.utils.results import Results
 
 
@@ -52,7 +53,6 @@ def run(args: argparse.Namespace) -> int:
         ValueError: an environment without ``get_state``, actions of the wrong size, or a number of steps that is no multiple of 16.
     """
     import gymnasium as gym
-    from rich.progress import track
 
     import uva_agents as uva
 
@@ -78,17 +78,22 @@ def run(args: argparse.Namespace) -> int:
     rollout = model.world_model().rollout(obs, plans, history=history)
     saved = env.unwrapped.get_state()  # type: ignore[attr-defined]
     futures, video = [], []
-    for s, plan in enumerate(track(plans, description="simulating")):
-        env.unwrapped.set_state(saved)
-        real = np.stack([env.unwrapped.step(action)[0]["pixels"] for action in plan])
-        futures.append(
-            ImaginedFuture(
-                f"candidate {s}", obs["pixels"], real[rollout.frame_steps - 1], rollout.frames[s], rollout.frame_steps
+    with progress_bar() as bar:
+        for s, plan in enumerate(bar.track(plans, description="simulating")):
+            env.unwrapped.set_state(saved)
+            real = np.stack([env.unwrapped.step(action)[0]["pixels"] for action in plan])
+            futures.append(
+                ImaginedFuture(
+                    f"candidate {s}",
+                    obs["pixels"],
+                    real[rollout.frame_steps - 1],
+                    rollout.frames[s],
+                    rollout.frame_steps,
+                )
             )
-        )
-        for step, frame in enumerate(real, start=1):
-            shown = rollout.frames[s, np.searchsorted(rollout.frame_steps, step)]
-            video.append(side_by_side(frame, shown, f"real: candidate {s}, step {step}", "imagined"))
+            for step, frame in enumerate(real, start=1):
+                shown = rollout.frames[s, np.searchsorted(rollout.frame_steps, step)]
+                video.append(side_by_side(frame, shown, f"real: candidate {s}, step {step}", "imagined"))
     env.close()
     print(
         f"{args.weights} in {env_id}, seed {args.seed}, after {len(seen)} steps; {len(plans)} candidates ({args.actions})"

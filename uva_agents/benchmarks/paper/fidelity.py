@@ -8,17 +8,16 @@ the recorded frame, which is as well as imagined frames can look. Beyond 16 step
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from uva_agents.benchmarks.evaluation.machine import json_text, parse_arguments
 from uva_agents.benchmarks.paper.recordings import SUBJECTS, HeldOutRecording, Subject, held_out_recordings
-from uva_agents.utils.files import check_folder_target
-from uva_agents.utils.results import Results
+from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_recording
+from uva_agents.utils.progress import progress_bar
 
 WAYS = ("imagined", "copied", "autoencoder")
 SHOWN = (4, 8, 12, 16, 32, 48, 64)
@@ -49,31 +48,21 @@ class Forecasts:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of this benchmark."""
-    parser.add_argument("--task", choices=tuple(SUBJECTS), default="pusht")
-    parser.add_argument("--data", type=Path, required=True, help="the replay buffer that the weights were trained on")
-    parser.add_argument("--weights", default=None, help="UVA weights (default: the shipped ones of the task)")
-    parser.add_argument(
-        "--held-out", type=int, default=None, help="episodes held out in training (default: the recipe's)"
-    )
+    add_recording(parser, tuple(SUBJECTS))
     parser.add_argument(
         "--moments", type=int, default=200, help="observations from which futures are imagined (default %(default)s)"
     )
     parser.add_argument("--ahead", type=int, default=64, help="control steps, a multiple of 16 (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=None, help="default outputs/fidelity-TASK")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the table; write ``fidelity.json`` and ``futures.png``."""
-    from rich.progress import Progress
-
+def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
+    """The table, ``fidelity.json`` and ``futures.png``."""
     from uva_agents.agents import WorldModel
 
-    args = parse_arguments(__doc__, add_arguments, argv)
     subject = SUBJECTS[args.task]
-    out = check_folder_target(args.out or Path("outputs") / f"fidelity-{args.task}")
     world = WorldModel.from_pretrained(args.weights or SHIPPED[args.task])
     recordings = held_out_recordings(subject, args.data, args.held_out)
-    with Progress() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("futures", total=None)
         forecasts = measure(
             world,
@@ -84,13 +73,9 @@ def main(argv: list[str] | None = None) -> int:
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     table = summarise(subject, forecasts)
-    print("\n".join(lines(subject, table, len(forecasts.episode), len(recordings))))
-    found = {"task": args.task, "weights": world.identity, "moments": len(forecasts.episode), "table": table}
-    with Results() as results:
-        results.text(out / "fidelity.json", json_text(found))
-        results.save(out / "futures.png", lambda path: _draw(path, forecasts))
-    print(f"{out / 'fidelity.json'}, {out / 'futures.png'}")
-    return 0
+    yield from lines(subject, table, len(forecasts.episode), len(recordings))
+    numbers = {"task": args.task, "weights": world.identity, "moments": len(forecasts.episode), "table": table}
+    return Outcome(numbers, {"futures.png": lambda path: _draw(path, forecasts)})
 
 
 def measure(
@@ -241,6 +226,10 @@ def _draw(path: Path, forecasts: Forecasts) -> None:
         rows += [np.concatenate(list(truth), axis=1), np.concatenate(list(imagined), axis=1)]
         rows.append(np.full((6, rows[0].shape[1], 3), 255, np.uint8))
     iio.imwrite(path, np.concatenate(rows[:-1]))
+
+
+BENCHMARK = Benchmark("fidelity", __doc__, add_arguments, run, folder="outputs/fidelity-{task}")
+main = BENCHMARK.main
 
 
 if __name__ == "__main__":

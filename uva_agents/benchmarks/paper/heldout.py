@@ -7,46 +7,44 @@ against copying the current one.
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
+from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from uva_agents.benchmarks.evaluation.machine import json_text, parse_arguments
-from uva_agents.utils.results import Results
+from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_held_out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of this benchmark."""
     parser.add_argument("--data", type=Path, required=True, help="the replay buffer that the weights were trained on")
     parser.add_argument("--weights", default="pusht-nano")
-    parser.add_argument(
-        "--held-out", type=int, default=None, help="episodes held out in training, where not the recipe's"
-    )
+    add_held_out(parser)
     parser.add_argument("--actions", type=int, default=1212, help="windows for action errors")
     parser.add_argument("--videos", type=int, default=256, help="windows for frames")
-    parser.add_argument("--out", type=Path, default=Path("outputs/heldout"), help="folder of the result and a picture")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the metrics; write ``heldout.json`` and ``futures.png``."""
+def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
+    """The metrics, ``heldout.json`` and ``futures.png``."""
     from uva_agents.agents import UVA
     from uva_agents.training.report import Reporter
 
-    args = parse_arguments(__doc__, add_arguments, argv)
     uva = UVA.from_pretrained(args.weights)
-    with Results() as results, tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         # The reporter draws in the middle of the work, where a folder that is gone would end it.
         reporter = Reporter(Path(folder), "heldout", 1, 0, show=False, write=True)
         metrics = evaluate_heldout(uva, args.data, args.held_out, args.actions, args.videos, reporter)
-        for name, value in metrics.items():
-            print(f"  {name:22s} {value:8.2f}")
-        results.text(args.out / "heldout.json", json_text({"metrics": metrics, "weights": uva.fingerprint}))
-        for picture in sorted(Path(folder).glob("*.png")):
-            results.save(args.out / picture.name, partial(shutil.copyfile, picture))
-    return 0
+        pictures = {path.name: path.read_bytes() for path in sorted(Path(folder).glob("*.png"))}
+    for name, value in metrics.items():
+        yield f"  {name:22s} {value:8.2f}"
+    files = {name: partial(_write, content=content) for name, content in pictures.items()}
+    return Outcome({"metrics": metrics, "weights": uva.fingerprint}, files)
+
+
+def _write(path: Path, *, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def evaluate_heldout(
@@ -100,6 +98,10 @@ def evaluate_heldout(
         read = (torch.cat(points).cpu().numpy().reshape(truth.shape) - offset) / scale
         metrics[f"points_{recipe.unit}"] = float(np.linalg.norm(read - truth, axis=-1).mean()) * recipe.unit_scale
     return metrics
+
+
+BENCHMARK = Benchmark("heldout", __doc__, add_arguments, run, folder="outputs/heldout")
+main = BENCHMARK.main
 
 
 if __name__ == "__main__":

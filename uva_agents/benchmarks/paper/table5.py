@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from uva_agents.benchmarks.evaluation.journal import Journal
-from uva_agents.benchmarks.evaluation.machine import check_targets, hardware, versions
+from uva_agents.benchmarks.evaluation.machine import hardware, versions
 from uva_agents.benchmarks.evaluation.report import EvaluationError
 from uva_agents.benchmarks.paper.table5_report import (
     METHODS,
@@ -29,7 +28,8 @@ from uva_agents.benchmarks.paper.table5_report import (
     share,
     summarise,
 )
-from uva_agents.utils.results import Results
+from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_seed, add_workers
+from uva_agents.utils.progress import progress_bar
 from uva_agents.utils.workers import run_jobs
 
 COLOURS = {"R": "red", "G": "green"}
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="the same for the simulator, which is a hundred times slower: the first so many seeds (default: all)",
     )
-    parser.add_argument("--seed", type=int, default=100_000, help="of the first episode (default %(default)s)")
+    add_seed(parser, 100_000)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--assignments", nargs="+", default=["R-R", "R-G", "G-R", "G-G"])
     parser.add_argument("--world", default=plain.world, help="UVA weights (default %(default)s)")
@@ -92,28 +92,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=plain.screen,
         help="share of the candidates imagined in full, the best by their rendered priors (default %(default)s)",
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes, one thread each (default %(default)s)")
+    add_workers(parser, 1, ", one thread each")
     parser.add_argument(
         "--pictures", type=int, default=1, help="episodes per assignment with pictures (default %(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=Path("outputs/table5"), help="a killed run continues there")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run what is missing, print the table, write ``table5.json`` and ``index.html``."""
-    parser = argparse.ArgumentParser(prog="uva bench table5", description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
-
-
-def run(args: argparse.Namespace) -> int:
-    """See :func:`main`."""
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
+    """Run what is missing; the table, ``table5.json`` and ``index.html``."""
 
     import uva_agents as uva
 
     settings = Table5Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Table5Settings)})
-    check_targets(args)
     title = policy_title(uva.DiffusionPolicy.from_pretrained(settings.policy, device="cpu").bundle.model.config)
     head = {"settings": dataclasses.asdict(settings), "versions": versions()}
     journal = Journal(args.out / "episodes.jsonl", head, Table5Episode, key=lambda e: (e.method, e.assignment, e.seed))
@@ -129,13 +119,7 @@ def run(args: argparse.Namespace) -> int:
     done = {(e.method, e.assignment, e.seed) for e in journal.records}
     missing = [j for j in jobs if (j.method, j.assignment, j.seed) not in done]
     failures: list[str] = []
-    columns = (
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[rates]}"),
-    )
-    with Progress(*columns) as bar:
+    with progress_bar(note="{task.fields[rates]}") as bar:
         task = bar.add_task("episodes", total=len(jobs), completed=len(jobs) - len(missing), rates="")
         for ended in run_jobs(partial(prepare, settings), missing, workers=args.workers, method="spawn"):
             if ended.result is None:
@@ -150,20 +134,18 @@ def run(args: argparse.Namespace) -> int:
     if not episodes:
         raise EvaluationError(f"no episode finished; the first error: {failures[0] if failures else 'none'}")
     table = summarise(episodes)
-    text = "\n".join([*lines(table, title), *(f"failed: {f}" for f in failures)])
-    print(text)
+    text = [*lines(table, title), *(f"failed: {f}" for f in failures)]
+    yield from text
     facts = {
         "policy": title,
         "settings": dataclasses.asdict(settings),
         "seeds": [args.seed, args.seed + args.episodes - 1],
     }
+    numbers = {**facts, "table": table, "failures": failures, "episodes": [dataclasses.asdict(e) for e in episodes]}
     facts |= {"hardware": hardware(), "versions": versions()}
-    result = {**facts, "table": table, "failures": failures, "episodes": [dataclasses.asdict(e) for e in episodes]}
-    with Results() as results:
-        results.text(args.out / "table5.json", json.dumps(result, indent=1))
-        results.text(args.out / "index.html", page(text, facts, sorted((args.out / "pictures").glob("*.png"))))
-    print(f"{args.out / 'table5.json'}, {args.out / 'index.html'}")
-    return 1 if failures else 0
+    html = page("\n".join(text), facts, sorted((args.out / "pictures").glob("*.png")))
+    files = {"index.html": lambda path: path.write_text(html, encoding="utf-8", errors="surrogateescape")}
+    return Outcome(numbers, files, status=1 if failures else 0)
 
 
 def prepare(settings: Table5Settings) -> Callable[[Table5Job], Table5Episode]:
@@ -226,6 +208,18 @@ def play(job: Table5Job, settings: Table5Settings, policy: Any, world: Any) -> T
         env.close()
     wall = time.perf_counter() - began
     return Table5Episode(job.method, job.assignment, job.seed, bool(info["is_success"]), length, wall, tuple(latencies))
+
+
+BENCHMARK = Benchmark(
+    "table5",
+    __doc__,
+    add_arguments,
+    run,
+    folder="outputs/table5",
+    folder_help="; a killed run continues there",
+    threads=False,  # a worker has one
+)
+main = BENCHMARK.main
 
 
 if __name__ == "__main__":

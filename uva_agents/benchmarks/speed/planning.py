@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
+from collections.abc import Generator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from uva_agents.benchmarks.evaluation.machine import hardware, parse_arguments, save_json, versions
+from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_device
 from uva_agents.planners import GoalImage, Plan, PushTCoverage, SamplingPlanner, Screen
 
 ENV_ID = "uva/PushT-v0"
@@ -37,17 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--naive", type=int, default=3, help="candidates of the straight loop per decision (default %(default)s)"
     )
     parser.add_argument("--moments", type=int, default=3, help="decisions at which the rankings are compared (0: none)")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path, default=None)
+    add_device(parser)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print a table, and write JSON when asked."""
+def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
+    """Seconds of a decision per set of options, and whether they choose the same."""
     import torch
 
     from uva_agents.agents import UVA
 
-    args = parse_arguments(__doc__, add_arguments, argv)
     model = UVA.from_pretrained(args.weights, device=args.device)
     contexts = record(model, max(args.moments, 2))
     planners = {
@@ -64,23 +62,18 @@ def main(argv: list[str] | None = None) -> int:
             rows[name] += [planner.plan(obs, history=history, seed=i)][: i + 1]
         naive += [naive_seconds(model, obs, history, n=args.naive)][: i + 1]
     whole = args.candidates * float(np.median(naive))
-    print(
-        f"{args.weights}, {args.candidates} candidates x 16 actions, {torch.get_num_threads()} threads, {model.device}, "
-        f"{hardware()}, {versions()}"
-    )
-    print(
+    yield f"{args.weights}, {args.candidates} candidates x 16 actions, {torch.get_num_threads()} threads, {model.device}"
+    yield (
         f"  {'straight loop, 100 steps, all frames':40s} {whole:8.3f} s   "
         f"({args.candidates} x the median of n={len(naive)} x {args.naive})"
     )
     for name, plans in rows.items():
-        print("  " + describe(name, plans, whole))
+        yield "  " + describe(name, plans, whole)
     agreement = compare(model, contexts[: args.moments], args.candidates, args.steps) if args.moments else {}
     for name, value in agreement.items():
-        print(f"  {name}: {value:.4f}")
-    if args.json:
-        decisions = {k: [parts(p) for p in v] for k, v in rows.items()}
-        save_json(args.json, {"naive_candidate_s": naive, "plans": decisions, "agreement": agreement})
-    return 0
+        yield f"  {name}: {value:.4f}"
+    decisions = {k: [parts(p) for p in v] for k, v in rows.items()}
+    return Outcome({"naive_candidate_s": naive, "plans": decisions, "agreement": agreement})
 
 
 def variants(model: Any, steps: int, goal: np.ndarray) -> dict[str, dict[str, Any]]:
@@ -193,6 +186,10 @@ def parts(plan: Plan) -> dict[str, float]:
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     first, second = (np.argsort(np.argsort(x)).astype(float) for x in (a, b))
     return float(np.corrcoef(first, second)[0, 1])
+
+
+BENCHMARK = Benchmark("planning", __doc__, add_arguments, run)
+main = BENCHMARK.main
 
 
 if __name__ == "__main__":
