@@ -11,13 +11,6 @@ from uva_agents.utils.plugins import plugins
 GROUP = "uva_agents.tests"
 
 
-@pytest.fixture
-def site(tmp_path, monkeypatch):
-    """A folder on ``sys.path``."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path
-
-
 def test_an_object_of_another_package_is_found_and_loaded(site):
     install(site, "plug_good", f"[{GROUP}]\nanswer = plug_good:ANSWER\n", "ANSWER = 42\n")
     assert {name: load() for name, load in plugins(GROUP, expected=int).items()} == {"answer": 42}

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_planar_arguments(
         actions.add_parser(
             "planar",
-            aliases=["sketch"],  # its name in version 0.1
+            aliases=["sketch"],  # its name before
             help="demonstrations of block pushing in a planar simulator: many, positions only",
         )
     )

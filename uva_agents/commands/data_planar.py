@@ -1,4 +1,4 @@
-"""``uva data planar``: demonstrations of block pushing in a planar simulator."""
+"""``uva data planar``: demonstrations of block pushing without a simulator."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         metavar="NAME",
         help="; ".join(f"{p.name}: {p.description}" for p in PROTOCOLS.values() if "/" not in p.name).replace("%", "%%")
-        + "; pusht-disturbed/NAME: one row alone; default: the one for ENV, else dp-pusht",
+        + "; pusht-disturbed/NAME: one row alone; those of other packages: see `uva info`; default: the one for ENV, else dp-pusht",
     )
     parser.add_argument("--n-envs", type=int, default=1, metavar="N", help="environments side by side (default 1)")
     parser.add_argument(

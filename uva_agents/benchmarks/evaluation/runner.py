@@ -22,9 +22,9 @@ from uva_agents.benchmarks.evaluation.env_workers import Broken, EnvFacts, EnvWo
 from uva_agents.benchmarks.evaluation.episode_loop import EpisodeLoop, EpisodeVideos
 from uva_agents.benchmarks.evaluation.journal import Journal, check_journal
 from uva_agents.benchmarks.evaluation.machine import hardware, versions
-from uva_agents.benchmarks.evaluation.protocols import EvalProtocol, get_protocol
+from uva_agents.benchmarks.evaluation.protocols import EvalProtocol, get_protocol, protocol_for
 from uva_agents.benchmarks.evaluation.report import EpisodeFailure, EpisodeRecord, EvalReport, EvaluationError, Latency
-from uva_agents.benchmarks.evaluation.where import Environment, find_environment
+from uva_agents.benchmarks.evaluation.where import Environment, find_environment, id_of
 from uva_agents.errors import InputError
 from uva_agents.utils.files import check_file_target, check_folder_target, is_stream
 from uva_agents.utils.results import UnwrittenError
@@ -40,7 +40,7 @@ def evaluate(
     n_episodes: int = 50,
     *,
     seed: int = 100_000,
-    protocol: str | EvalProtocol = "dp-pusht",
+    protocol: str | EvalProtocol | None = None,
     n_envs: int = 1,
     workers: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
@@ -65,7 +65,8 @@ def evaluate(
             protocol's step limit around it, and stays open; ``n_envs`` of more than 1 needs an id.
         n_episodes: of each case of the protocol (most have one). Episode i has seed ``seed + i``, in the environment and in
             the agent; all cases have the same seeds.
-        protocol: step limit and score, by name or as an :class:`EvalProtocol`.
+        protocol: step limit and score, by name or as an :class:`EvalProtocol`; by default the environment's usual one, see
+            :func:`protocol_for`.
         n_envs: environments that share a batch.
         workers: processes, with an environment in each: short for ``n_envs=workers, vectorization="async"``. The agent stays in
             this process and acts for all of them; results are the same for any number. A process that dies (killed, out of
@@ -90,7 +91,8 @@ def evaluate(
         UnwrittenError: all episodes are done, and now the report cannot be written. It is the error's ``result``, and is saved
             elsewhere where that is possible; the journal is kept.
     """
-    rules, deterministic = get_protocol(protocol), flag(deterministic, "deterministic")
+    rules = protocol_for(id_of(env_id)) if protocol is None else get_protocol(protocol)
+    deterministic = flag(deterministic, "deterministic")
     if workers is not None:
         n_envs, vectorization = _check_workers(workers, n_envs), "async"
     _check_arguments(agent, n_episodes, seed, n_envs, n_videos, video_dir)

@@ -56,6 +56,11 @@ class Environment:
         return [BorrowedEnvWorker(self.made if max_steps is None else gym.wrappers.TimeLimit(self.made, max_steps))]
 
 
+def id_of(wanted: Any) -> str | None:
+    """The id of an environment that is given by its id or made already, if it has one."""
+    return wanted if isinstance(wanted, str) else getattr(getattr(wanted, "spec", None), "id", None)
+
+
 def find_environment(wanted: Any, rules: EvalProtocol) -> Environment:
     """The environment that ``wanted`` stands for; ``None`` is the protocol's own.
 

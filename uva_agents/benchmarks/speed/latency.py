@@ -75,13 +75,13 @@ def decisions(policy: Policy) -> Iterator[float]:
     """Seconds of every call that makes a new chunk."""
     rng = np.random.default_rng(0)
     height, width = policy.uva.bundle.spec.image_shape
+    spec, config = policy.uva.bundle.spec, policy.uva.bundle.model.config
     state = policy.initial_state(1, seed=0)
     while True:
         decides = state[0].queue is None or len(state[0].queue) == 0
-        obs = {
-            "pixels": rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
-            "agent_pos": rng.uniform(0, 512, 2).astype(np.float32),
-        }
+        obs: dict[str, np.ndarray] = {"pixels": rng.integers(0, 256, (height, width, 3), dtype=np.uint8)}
+        if spec.proprio_key is not None:
+            obs[spec.proprio_key] = rng.uniform(0, 1, spec.proprio_size(config.proprio_dim)).astype(np.float32)
         began = time.perf_counter()
         _, state = policy.predict(obs, state)
         if policy.device.type == "cuda":
