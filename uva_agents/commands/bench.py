@@ -51,6 +51,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "speed.planning",
         "one replanning, against a straight loop",
     ),
+    "call-trace": (
+        "speed.call_trace",
+        "through how many files of this package a decision and a plan go",
+    ),
     "block-push-replay": (
         "paper.block_push_replay",
         "recorded block-push actions in our simulator",
