@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 
 from uva_agents.benchmarks.speed.call_trace import ACT_FILES, PLAN_FILES, files_entered, trace
@@ -16,7 +19,7 @@ def test_files_are_counted_in_the_order_in_which_they_are_entered(tmp_path, monk
     )
     (tmp_path / "traced" / "second.py").write_text("def halves():\n    yield 1\n    yield 2\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    from traced.first import work
+    work = importlib.import_module("traced.first").work
 
     entered = files_entered(work, tmp_path / "traced")
     assert list(entered) == ["first.py", "second.py"]
@@ -31,8 +34,6 @@ def test_an_error_ends_the_tracing():
 
     with pytest.raises(ZeroDivisionError):
         files_entered(fail)
-    import sys
-
     assert sys.getprofile() is None
 
 

@@ -8,6 +8,8 @@ import platform
 import sys
 from pathlib import Path
 
+from uva_agents.version import __version__
+
 _PACKAGES = (
     *("torch", "numpy", "gymnasium", "diffusers", "stable-baselines3"),
     *("gym-pusht", "pymunk", "pybullet", "mujoco", "robosuite", "rpent-libero"),  # what simulates
@@ -16,8 +18,6 @@ _PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python, this package and what its numbers depend on, where installed."""
-    from uva_agents import __version__
-
     found = {"python": platform.python_version(), "uva_agents": __version__}
     for name in _PACKAGES:
         try:
