@@ -136,11 +136,11 @@ def test_an_environment_whose_values_mean_nothing_costs_the_episode_and_is_named
     class Odd(toys.Walk):
         def step(self, action):
             observation, reward, terminated, truncated, info = super().step(action)
-            told = {"reward": reward, "terminated": terminated, "truncated": truncated, "info": info}
+            step_result = {"reward": reward, "terminated": terminated, "truncated": truncated, "info": info}
             if self._seed - 40 < len(WRONG):
                 key, value = WRONG[self._seed - 40]
-                {"coverage": info, "is_success": info, "agent_pos": observation}.get(key, told)[key] = value
-            return observation, *told.values()
+                {"coverage": info, "is_success": info, "agent_pos": observation}.get(key, step_result)[key] = value
+            return observation, *step_result.values()
 
     gym.register("uvatest/Odd-v0", entry_point=Odd)
     report = uva_agents.evaluate(NoisyAgent(), "uvatest/Odd-v0", len(WRONG) + 1, seed=40, progress=False)

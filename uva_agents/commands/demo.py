@@ -82,8 +82,8 @@ class DemoEpisode:
     steps: int
 
 
-def play(model: UVA, env: Any, branch: Any, seed: int, *, looks: int = 3) -> DemoEpisode:
-    """One episode of the policy, with a look ahead at every decision.
+def play(model: UVA, env: Any, branch: Any, seed: int, *, n_shown: int = 3) -> DemoEpisode:
+    """One episode of the policy, with an imagined future at every decision.
 
     The model imagines a future together with the actions that lead there (policy + video task), and a copy of the simulator
     executes exactly those actions: what it shows is what really comes of them.
@@ -121,7 +121,7 @@ def play(model: UVA, env: Any, branch: Any, seed: int, *, looks: int = 3) -> Dem
         step += 1
     video += [video[-1]] * 10
     # The futures in which most happens say most about a model of dynamics.
-    busy = sorted(futures, key=lambda m: -float(np.abs(m.real[-1].astype(int) - m.now.astype(int)).mean()))[:looks]
+    busy = sorted(futures, key=lambda m: -float(np.abs(m.real[-1].astype(int) - m.now.astype(int)).mean()))[:n_shown]
     chosen = [m for m in futures if any(m is b for b in busy)]
     return DemoEpisode(video, chosen, best, float(info["coverage"]), bool(info["is_success"]), step)
 

@@ -182,11 +182,11 @@ def play(job: Table5Job, settings: Table5Settings, policy: Any, world: Any) -> T
             steps=settings.steps if job.method == "uva" else None,
             screen=Screen(steps=0, keep=settings.screen) if job.method == "uva" and settings.screen < 1 else None,
         )
-    recorder = None
+    pictures = None
     if job.pictures is not None:
         from uva_agents.benchmarks.paper.table5_pictures import DecisionPictures
 
-        recorder = DecisionPictures(Path(job.pictures), job.assignment, job.seed, env, world)
+        pictures = DecisionPictures(Path(job.pictures), job.assignment, job.seed, env, world)
     try:
         obs, info = env.reset(seed=job.seed)
         agent.reset(seed=job.seed)
@@ -195,8 +195,8 @@ def play(job: Table5Job, settings: Table5Settings, policy: Any, world: Any) -> T
         length, over = 0, bool(info["is_success"])
         while not over:
             decides = length % settings.execute == 0
-            if recorder is not None and decides:
-                recorder.look(length, agent, obs, seen)
+            if pictures is not None and decides:
+                pictures.record(length, agent, obs, seen)
             start = time.perf_counter()
             action = agent.act(obs)
             if decides:

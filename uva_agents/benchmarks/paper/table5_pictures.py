@@ -34,7 +34,7 @@ class DecisionPictures:
         self.world, self.simulator = world, SimulatorModel(env)
         self.count = self.written = 0
 
-    def look(self, step: int, planner: Any, obs: Any, seen: Sequence[Any]) -> None:
+    def record(self, step: int, planner: Any, obs: Any, seen: Sequence[Any]) -> None:
         """Before the decision at ``step``; ``seen``: earlier observations."""
         from uva_agents.planners.state import stack
 

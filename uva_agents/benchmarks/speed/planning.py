@@ -6,7 +6,7 @@ history encoded again, every frame decoded, 100 denoising steps). The loop is ti
 costs the same; the planner's times include proposing, the loop's do not.
 
 Whether the short cuts change the answer is measured too, at several decisions of episodes: how the candidates' costs are ranked
-(Spearman), and what the planner's choice costs by the straight loop's judgement.
+(Spearman), and how much worse the planner's choice is by the straight loop's costs.
 """
 
 from __future__ import annotations
