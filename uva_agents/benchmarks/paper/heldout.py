@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
     with tempfile.TemporaryDirectory() as folder:
         # The reporter draws in the middle of the work, where a folder that is gone would end it.
         reporter = Reporter(Path(folder), "heldout", 1, 0, show=False, write=True)
-        recipe = args.recipe or uva.bundle.name
+        recipe = args.recipe or uva.name
         metrics = evaluate_heldout(uva, recipe, args.data, args.held_out, args.actions, args.videos, reporter)
         pictures = {path.name: path.read_bytes() for path in sorted(Path(folder).glob("*.png"))}
     for name, value in metrics.items():
@@ -85,12 +85,12 @@ def evaluate_heldout(
     codes = [uva.encode(frames[i : i + 64]) for i in range(0, len(frames), 64)]
     tokens = torch.cat([c.tokens for c in codes]).half().cpu().numpy()
     points = [c.points for c in codes if c.points is not None]
-    c, spec = uva.bundle.model.config, uva.bundle.spec
+    c, spec = uva.config, uva.spec
     windows = LatentWindows(
         episodes,
         [tokens],
         [Variant()],
-        uva.bundle.normalizer,
+        uva.normalizer,
         spec.window(c.n_frames, c.frame_stride, c.action_steps),
         proprio_key=spec.proprio_key,
         readout_keys=recipe.readout_keys if c.readout_dim else (),
@@ -98,8 +98,8 @@ def evaluate_heldout(
     )
     validator = Validator(
         windows,
-        uva.bundle.vae,
-        uva.bundle.normalizer,
+        uva.vae,
+        uva.normalizer,
         frames,
         n_actions=actions,
         n_videos=videos,
@@ -107,10 +107,10 @@ def evaluate_heldout(
         unit_scale=recipe.unit_scale,
         readout_keys=recipe.readout_keys,
     )
-    metrics = validator.run(uva.bundle.model, reporter)
+    metrics = validator.run(uva.net, reporter)
     if points:
         truth = stack_points(recipe, episodes)
-        scale, offset = point_scale(recipe, uva.bundle.normalizer)
+        scale, offset = point_scale(recipe, uva.normalizer)
         read = (torch.cat(points).cpu().numpy().reshape(truth.shape) - offset) / scale
         metrics[f"points_{recipe.unit}"] = float(np.linalg.norm(read - truth, axis=-1).mean()) * recipe.unit_scale
     return metrics

@@ -53,7 +53,7 @@ def trace(weights: str) -> dict[str, dict[str, int]]:
     from uva_agents.planners import ActionPenalty, PushTCoverage, SamplingPlanner
 
     model = UVA.from_pretrained(weights, device="cpu")
-    env_id = model.bundle.spec.env_id
+    env_id = model.spec.env_id
     if env_id is None:
         raise InputError(f"{weights} name no environment: decisions cannot be traced in it")
     policy = model.policy()

@@ -42,7 +42,7 @@ def write_sketched(
     Raises:
         ValueError: ``out`` exists, or there is nothing to write.
     """
-    from uva_agents.envs.block_push.planar import sketched
+    from uva_agents.envs.block_push.planar import planar_demonstrations
 
     out = Path(out)
     if out.exists() and not force:
@@ -52,7 +52,7 @@ def write_sketched(
     state = np.zeros((n, length, len(STATE_NAMES)), np.float32)
     action = np.empty((n, length, 2), np.float32)
     done = 0
-    for seen, targets in sketched(n, length=length, seed=seed, tables=tables):
+    for seen, targets in planar_demonstrations(n, length=length, seed=seed, tables=tables):
         some = slice(done, done + len(seen))
         # The post goes exactly where it is told to go.
         for column, name in ((0, 0), (STATE_NAMES.index("target_x"), 0), *zip(_COLUMNS, range(1, 5), strict=True)):

@@ -449,7 +449,7 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
             environment=self._env_id,
             made_by=_made_by(),
             tasks=(self._kind,),
-            look=_look_at,
+            validate=_validate,
             pack=_packed,
         )
         here = self._allowed
@@ -568,7 +568,7 @@ def _allowed(control_hz: float, config: SafetyConfig) -> dict[str, Any]:
     return {"control_hz": control_hz} | {f"safety.{name}": value for name, value in limits.items()}
 
 
-def _look_at(state: ArxX5State) -> None:
+def _validate(state: ArxX5State) -> None:
     states.numbers((state.due_s, state.start_s, state.twin.clock_s), "times", size=3)
     states.numbers(state.twin.controller.plant.physics, "physics", low=-1e10, high=1e10)
 

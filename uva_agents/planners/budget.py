@@ -1,4 +1,4 @@
-"""How much can still be done before time is up."""
+"""Time of a decision: how many candidates fit into what is left of it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ GROWTH = 4
 """A batch is at most this many times the last: short ones overstate the time per candidate, so sizes grow by measuring."""
 
 
-class Clock:
-    """Counts from its making.
+class TimeBudget:
+    """The time of one decision: counts from its making, and sizes batches of candidates by the measured time per candidate.
 
     Args:
-        budget_s: seconds; ``None`` means all the time in the world.
+        budget_s: seconds; ``None`` for no limit.
         now: the time, seconds.
     """
 
