@@ -77,8 +77,8 @@ def test_an_episode_goes_on_in_a_copy_from_what_has_been_seen(far):
     for t in range(4):
         far.act(obs(0.1 * t))
     other = pickle.loads(pickle.dumps(far))
-    mine, others = far.act(obs(0.4)), other.act(obs(0.4))
-    assert mine.shape == others.shape == (1,)
+    own_action, others = far.act(obs(0.4)), other.act(obs(0.4))
+    assert own_action.shape == others.shape == (1,)
     assert other._state[0].decisions == far._state[0].decisions == 3
     other.close()
 
@@ -134,8 +134,8 @@ def test_a_forked_process_makes_a_connection_of_its_own_and_leaves_its_parents_a
     os.close(writing)
     killer = threading.Timer(60, os.kill, (child, 9))
     killer.start()
-    with os.fdopen(reading, "rb") as told:
-        found = np.frombuffer(told.read(), np.float32)
+    with os.fdopen(reading, "rb") as end:
+        found = np.frombuffer(end.read(), np.float32)
     os.waitpid(child, 0)
     killer.cancel()
     np.testing.assert_array_equal(found[:, None], wanted(5))
