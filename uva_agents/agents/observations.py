@@ -154,12 +154,11 @@ def _check_dict(obs: Any) -> None:
 def _read_proprio(
     obs: Mapping[str, Any], spec: InterfaceSpec, network_size: int, n: int, batched: bool
 ) -> np.ndarray | None:
-    if spec.proprio_key is None or not (network_size or spec.proprio_pose):
+    key, size = spec.proprio_key, spec.proprio_size(network_size)
+    if key is None or not size:
         return None
-    key = spec.proprio_key
     if key not in obs:
         raise MissingKeyError(f"the observation has no {key!r}, which these weights use; its keys are {keys_of(obs)}")
-    size = spec.proprio_size(network_size)
     shape = np.shape(to_numpy(obs[key], repr(key)))
     wanted = (n, size) if batched else (size,)
     if shape != wanted:

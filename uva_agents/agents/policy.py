@@ -16,7 +16,7 @@ from uva_agents.agents.chunks import ChunkAgent, noise_generator, noise_seed, qu
 from uva_agents.agents.encoding import context, frames_kept, look_ahead, observe, read
 from uva_agents.agents.memory import Memory, inputs_of, remember, row_name
 from uva_agents.agents.observations import Frames
-from uva_agents.agents.pose_actions import smooth_actions
+from uva_agents.agents.smoothing import smooth_actions
 from uva_agents.agents.weights import UVA
 from uva_agents.errors import InputError, MachineError
 from uva_agents.model import Context, SamplerConfig, sample_actions

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from uva_agents.agents.finite import Inputs, InputsOf, all_finite, not_finite, rows_not_finite
 from uva_agents.agents.observations import Instruction, to_floats, to_numpy
-from uva_agents.agents.pose_actions import environment_pose_actions, network_pose_actions, relative_proprio
 from uva_agents.agents.ready import Divisor, check_networks
 from uva_agents.checkpoints.store import Bundle, load_bundle
 from uva_agents.data.latents import weights_fingerprint
+from uva_agents.data.transforms import ReferencePoses, to_environment, to_network
 from uva_agents.errors import InputError
 from uva_agents.utils.forks import keep_forks_safe
 
@@ -254,9 +254,8 @@ class UVA:
         Raises:
             InputError: they are not finite in network units, where NaN means unknown.
         """
-        kind = self.bundle.spec.action_pose
-        if kind is not None:
-            actions = network_pose_actions(to_numpy(actions), _base(kind, pose))
+        if transforms := self.bundle.spec.action_transforms:
+            actions = to_network(transforms, to_numpy(actions), ReferencePoses(now=pose))
         value = torch.as_tensor(np.asarray(actions) if not isinstance(actions, Tensor) else actions)
         return self._normalized("action", value.to(torch.float32))
 
@@ -286,9 +285,7 @@ class UVA:
             NotFiniteError: the network's actions are not finite, or are no poses.
         """
         actions: np.ndarray = self.bundle.normalizer.unnormalize("action", normalized).float().cpu().numpy()
-        kind = self.bundle.spec.action_pose
-        if kind is not None:
-            actions = environment_pose_actions(actions, _base(kind, pose))
+        actions = to_environment(self.bundle.spec.action_transforms, actions, ReferencePoses(now=pose))
         self.require_finite(actions, "action head", inputs or (lambda i: Inputs(f"row {i}")))
         space = self.bundle.spec.action_space
         return np.clip(actions, space.low, space.high).astype(np.float32)
@@ -297,8 +294,7 @@ class UVA:
         """Environment units (K, P), the last row being now, and the episode's first row -> network units, on the device."""
         key = self.bundle.spec.proprio_key
         assert key is not None
-        if self.bundle.spec.proprio_pose:
-            rows = relative_proprio(rows, start)
+        rows = to_network(self.bundle.spec.proprio_transforms, rows, ReferencePoses(now=rows[-1], start=start))
         return self._normalized(key, torch.from_numpy(np.asarray(rows, np.float32)))
 
     def embed_task(self, task: Instruction) -> Tensor | None:
@@ -333,11 +329,3 @@ class UVA:
         if not np.isfinite(task).all():
             raise InputError("'task_embedding' has NaN or infinity")
         return torch.from_numpy(np.array(task, np.float32)).to(self.device)
-
-
-def _base(kind: str, pose: np.ndarray | None) -> np.ndarray | None:
-    if kind == "absolute":
-        return None
-    if pose is None:
-        raise InputError("these weights act relative to the current pose: give it")
-    return pose

@@ -11,7 +11,7 @@ from torch import nn
 
 from uva_agents.checkpoints.filling import filled
 from uva_agents.checkpoints.folder import Kind, entry, kind_of, read_config, verifier
-from uva_agents.checkpoints.limits import SCHEMA, check_together, read_normalizer
+from uva_agents.checkpoints.limits import SCHEMA, check_together, read_interface, read_normalizer
 from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.checkpoints.tensor_files import stored_tensors
 from uva_agents.data.normalizer import LinearNormalizer
@@ -80,6 +80,6 @@ def describe(folder: Path, kind: Kind | None = None) -> Description:
     kind, where = kind_of(config, folder), str(folder / "config.json")
     sizes: Sizes = SCHEMA.read(_SIZES[kind], entry(config, "model", folder), f"{where}: model")
     normalizer = read_normalizer(entry(config, "normalizer", folder), f"{where}: normalizer")
-    spec = SCHEMA.read(InterfaceSpec, entry(config, "interface", folder), f"{where}: interface")
+    spec = read_interface(entry(config, "interface", folder), f"{where}: interface")
     check_together(sizes, normalizer, spec, where)
     return Description(folder, kind, config.get("name", folder.name), sizes, normalizer, spec, config)
