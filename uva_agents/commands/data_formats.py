@@ -72,7 +72,7 @@ def convert(args: argparse.Namespace) -> int:
     """
     from rich.progress import Progress
 
-    from uva_agents.data.readers import open_dataset
+    from uva_agents.data import open_dataset
     from uva_agents.data.writers.convert import convert_dataset
 
     fields = parse_fields(args.field)

@@ -13,9 +13,10 @@ import numpy as np
 
 from uva_agents.data.checksums import check_sums, sums_path
 from uva_agents.data.fields import Field
+from uva_agents.data.formats import format_named
 from uva_agents.data.holes import listed
+from uva_agents.data.opening import open_dataset
 from uva_agents.data.readers.dataset import Dataset
-from uva_agents.data.readers.formats import FORMATS, open_dataset
 from uva_agents.data.selection import format_episodes
 from uva_agents.data.windows import WindowSpec
 from uva_agents.errors import DataError
@@ -223,7 +224,7 @@ def inspect_dataset(dataset: Dataset, *, spec: WindowSpec | None = None, every_f
 
 def title(dataset: Dataset) -> str:
     """A dataset's format, in words."""
-    return FORMATS[dataset.format].title
+    return format_named(dataset.format).title
 
 
 def _ordered(found: list[Finding]) -> tuple[Finding, ...]:

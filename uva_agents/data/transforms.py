@@ -251,11 +251,11 @@ def relative_rows(matrix: np.ndarray, gripper: np.ndarray, *, now: np.ndarray, s
 @register
 @dataclass(frozen=True)
 class DeltaActions(Transform):
-    """Scaled changes of the tool's pose outside (7), in [-1, 1], for robosuite's OSC_POSE; the goals they set inside (10), as rot6d.
+    """Scaled changes of the tool's pose in [-1, 1] outside (7), as robosuite's OSC_POSE takes them; the goals they set inside (10).
 
-    A change is added to where the tool is when it arrives. ``references.now`` (..., 6 or more: position and rotation vector of the
-    controlled point) says where, for every action; of one row (P,) for a whole chunk, the pose at an action is taken to be the
-    goal of the one before. See :mod:`uva_agents.data.libero`.
+    A change is added to where the tool is when it arrives. ``references.now`` (..., 6 or more: position and rotation vector of
+    the controlled point) says where, for every action; of one row (P,) for a whole chunk, the pose at an action is taken to be
+    the goal of the one before. See :mod:`uva_agents.data.libero`.
 
     Args:
         position_scale: metres of a change of 1.
