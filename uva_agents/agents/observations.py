@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +137,20 @@ def read_observation(obs: Any, spec: InterfaceSpec, proprio_dim: int) -> Frames:
         wrist = wrist.copy()
     proprio = _read_proprio(obs, spec, proprio_dim, len(pixels), batched)
     return Frames(pixels.copy(), proprio, batched, wrist, _read_task(obs, len(pixels), batched))
+
+
+def stack_observations(observations: Sequence[Any]) -> Any | None:
+    """Observations with a leading time axis, oldest first, as ``history=`` takes them; ``None`` without any. Texts become lists."""
+    if not observations:
+        return None
+    if not isinstance(observations[0], Mapping):
+        return np.stack([np.asarray(o) for o in observations])
+    return {
+        key: np.stack([o[key] for o in observations])
+        if isinstance(value, np.ndarray)
+        else [o[key] for o in observations]
+        for key, value in observations[0].items()
+    }
 
 
 def keys_of(obs: Mapping[Any, Any]) -> list[str]:

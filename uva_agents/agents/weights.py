@@ -20,6 +20,7 @@ from uva_agents.data.latents import weights_fingerprint
 from uva_agents.data.transforms import ReferencePoses, to_environment, to_network
 from uva_agents.errors import InputError
 from uva_agents.utils.forks import keep_forks_safe
+from uva_agents.utils.images import network_images, resize_images, to_frames
 
 if TYPE_CHECKING:
     from uva_agents.agents.inverse_model import InverseModel
@@ -193,15 +194,9 @@ class UVA:
         return not_finite(rows, weights=self.bundle.name, head=head, inputs=inputs, modules=modules)
 
     def images(self, frames: np.ndarray) -> Tensor:
-        """uint8 (N, H, W, 3) -> (N, 3, side, side) in [-1, 1], resized as in training (bilinear), on the device."""
-        frames = np.ascontiguousarray(frames)
-        # torch warns of arrays that are read-only, though nothing is written here.
-        images = torch.from_numpy(frames if frames.flags.writeable else frames.copy()).to(self.device)
-        images = images.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+        """uint8 (N, H, W, 3) -> (N, 3, side, side) in [-1, 1], resized as in training, on the device."""
         side = self.bundle.model.config.image_size
-        if images.shape[-2:] != (side, side):
-            images = torch.nn.functional.interpolate(images, (side, side), mode="bilinear", align_corners=False)
-        return images
+        return network_images(frames, side, resize=self.bundle.spec.resize, device=self.device)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, *, batch_size: int = 64, inputs: InputsOf | None = None) -> np.ndarray:
@@ -222,18 +217,13 @@ class UVA:
             chunk = maps[begin : begin + batch_size]
             images = self.bundle.vae.decode(chunk)
             sums = images.sum((1, 2, 3))
-            images = images.clamp(-1, 1)
-            if images.shape[-2:] != (height, width):
-                images = torch.nn.functional.interpolate(
-                    images, (height, width), mode="bilinear", align_corners=False, antialias=True
-                )
-            parts.append(images.add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu())
+            parts.append(to_frames(resize_images(images.clamp(-1, 1), (height, width))))
             if not all_finite(sums):
                 each = len(maps) // lead[0] if lead else 1
                 rows = sorted({(begin + i) // each for i in rows_not_finite(sums)})
                 head = "autoencoder's decoder" if all_finite(tokens) else "video head"
                 raise self._not_finite(rows, head, inputs or (lambda i: Inputs(f"row {i} of the latents")))
-        return torch.cat(parts).numpy().reshape(*lead, height, width, 3)
+        return np.concatenate(parts).reshape(*lead, height, width, 3)
 
     def point_positions(self, points: Tensor, inputs: InputsOf | None = None) -> np.ndarray:
         """The network's points (N, ..., 2K) -> (N, ..., K, 2) in the units of their data, float32.

@@ -14,6 +14,7 @@ import numpy as np
 from uva_agents.checkpoints.schema import shown
 from uva_agents.data.transforms import AbsolutePoses, RelativePoses, RelativeProprio, Transform, transform_from_dict
 from uva_agents.data.windows import WindowSpec
+from uva_agents.utils.images import Resize
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class InterfaceSpec:
         proprio_key: observation key given as proprioception, or ``None``.
         proprio_transforms: from rows of proprioception, as the environment has them, to what is normalised for the network,
             one after the other; none where the network takes them as they are.
+        resize: how frames of another size than UVA's network takes are brought to that, see
+            :data:`~uva_agents.utils.images.Resize`. The baselines' networks are shown antialiased ones, whatever it says.
         wrist_shape: (H, W) of ``pixels_wrist``, or ``None`` without a wrist camera.
         action_transforms: the same for actions; the way back goes through them in reverse.
         control_hz: control rate.
@@ -40,6 +43,7 @@ class InterfaceSpec:
     action_high: tuple[float, ...]
     proprio_key: str | None = None
     proprio_transforms: tuple[Transform, ...] = ()
+    resize: Resize = "antialiased"
     wrist_shape: tuple[int, int] | None = None
     action_transforms: tuple[Transform, ...] = ()
     control_hz: float = 10.0
@@ -141,6 +145,7 @@ def current_fields(values: Any) -> Any:
     if not isinstance(values, Mapping) or not any(name in values for name in _EARLIER):
         return values
     current = {name: value for name, value in values.items() if name not in _EARLIER}
+    current.setdefault("resize", "bilinear")  # what versions with these fields did
     for earlier, (name, meanings) in _EARLIER.items():
         if earlier not in values:
             continue

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.agents.arguments import flag, real, whole
-from uva_agents.agents.observations import split
+from uva_agents.agents.observations import split, stack_observations
 from uva_agents.agents.stateful import StatefulAgent
 from uva_agents.errors import InputError
 from uva_agents.planners.clock import Clock
@@ -17,7 +17,7 @@ from uva_agents.planners.plan import Plan
 from uva_agents.planners.proposals import GaussianProposals
 from uva_agents.planners.protocols import Dynamics, Objective, Proposals, bound, takes
 from uva_agents.planners.search import Screen, Search
-from uva_agents.planners.state import PlannerState, stack
+from uva_agents.planners.state import PlannerState
 
 _LOOKBACK = 15
 """Earlier observations handed to whatever takes ``history`` and does not say how many it looks at: those of a 16-frame window."""
@@ -178,7 +178,7 @@ class Planner(StatefulAgent[PlannerState]):
             if row.hungry:
                 key = (0, 0) if deterministic else (row.seed, row.decisions)
                 previous = row.plan.actions if row.plan is not None else None
-                row = row.planned(self._decide(obs, stack(row.seen[:-1]), key, previous), self.execute)
+                row = row.planned(self._decide(obs, stack_observations(row.seen[:-1]), key, previous), self.execute)
             action, row = row.acted()
             actions.append(action)
             rows.append(row)

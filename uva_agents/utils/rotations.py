@@ -6,11 +6,17 @@ Conventions of UMI and of the released UVA data (recorded in its golden vectors)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
+
+from uva_agents.errors import InputError
+
+_FLAT = 1e-6
+"""Length from which on a row of a rotation matrix has a direction."""
 
 
 def matrix_from_vector(vector: np.ndarray) -> np.ndarray:
@@ -72,6 +78,22 @@ def matrix_from_rot6d(rot6d: np.ndarray) -> np.ndarray:
     second = second - (first * second).sum(-1, keepdims=True) * first
     second = second / np.maximum(np.linalg.norm(second, axis=-1, keepdims=True), 1e-12)
     return np.stack([first, second, np.cross(first, second)], axis=-2)
+
+
+def matrix_from_rows(rows: np.ndarray) -> np.ndarray:
+    """:func:`matrix_from_rot6d` of numbers (6,) that somebody gave, and that may mean nothing.
+
+    Raises:
+        InputError: the two rows are zero or parallel.
+    """
+    first, second = np.asarray(rows, np.float64).reshape(2, 3)
+    length = math.sqrt(float(first @ first))
+    if length > _FLAT:
+        first = first / length
+        second = second - (first @ second) * first
+        if math.sqrt(float(second @ second)) > _FLAT:
+            return matrix_from_rot6d(rows)
+    raise InputError(f"the rotation {rows.tolist()} of the action is none: its two rows are zero or parallel")
 
 
 def pose_matrix(pose: np.ndarray) -> np.ndarray:

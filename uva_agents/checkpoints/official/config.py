@@ -297,6 +297,7 @@ def interface(said: Settings, network: UVAConfig, limits: tuple[Any, Any] | None
         low, high = (-float("inf"),) * size, (float("inf"),) * size
     return InterfaceSpec(
         image_shape=main,
+        resize="bilinear",
         wrist_shape=(said.wrist_image or main) if network.wrist_image else None,
         action_low=low,
         action_high=high,

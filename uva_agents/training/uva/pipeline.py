@@ -43,9 +43,10 @@ from uva_agents.training.memory import Holds, check_out, latents_held
 from uva_agents.training.sources import Data, Part, joined_frames, open_sources
 from uva_agents.training.uva.joint_stage import JointStage
 from uva_agents.training.uva.recipes import STAGES, DataLayout, Recipe, StageConfig
-from uva_agents.training.uva.vae_stage import VAEStage, to_images
+from uva_agents.training.uva.vae_stage import VAEStage
 from uva_agents.training.uva.validation import Validator
 from uva_agents.utils.files import write_text
+from uva_agents.utils.images import to_images
 
 _LOG = logging.getLogger(__name__)
 
