@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-
 from uva_agents.data import absolute_poses
 from uva_agents.data.transforms import ReferencePoses, RelativePoses, RelativeProprio
 from uva_agents.envs.arx_x5.actions import ACTIONS, ActionCodec

@@ -77,15 +77,15 @@ class VideoInfo:
 
     def note(self, name: str) -> str | None:
         """What is done about uneven times, and what is not read, in words."""
-        said = [f"{name}: {remark}" for remark in self.remarks]
+        parts = [f"{name}: {remark}" for remark in self.remarks]
         if self.even:
-            return "; ".join(said) or None
+            return "; ".join(parts) or None
         gaps = np.diff(self.times)
-        said.append(
+        parts.append(
             f"{name}: its {self.frames} frames are {gaps.min():.4g} to {gaps.max():.4g} s apart; read at {self.fps:.4g} steps a "
             f"second, {len(self.rows())} in all, each with the frame that is seen then"
         )
-        return "; ".join(said)
+        return "; ".join(parts)
 
 
 def probe(path: Path) -> VideoInfo:
@@ -133,7 +133,7 @@ def _rate(path: Path, times: np.ndarray) -> float:
     gaps = np.diff(since)
     shortest = float(gaps.min())
     # Frames that were lost or left out leave holes in an even row: then the usual distance, or the short one, is the period.
-    guesses = [_refined(gaps, float(np.median(some))) for some in (gaps, gaps[gaps < 1.5 * shortest])]
+    guesses = [_refined(gaps, float(np.median(subset))) for subset in (gaps, gaps[gaps < 1.5 * shortest])]
     for guess in guesses:
         steps = np.rint(gaps / guess)
         if steps.min() < 1:

@@ -313,7 +313,7 @@ def _look_over(files: ZarrFiles, key: str, array: zarr.Array, rule: ChunkRule) -
         # Not worth counting one by one, and a description that lies could make it endless.
         raise DataError(f"{name} is incomplete: {expected - len(sizes):,} of {expected:,} {advice}")
     headed = rule.compressor in ("blosc", "zstd", "lz4")
-    missing, faults, said = 0, set(), ""
+    missing, faults, problem = 0, set(), ""
     wanted = set()
     for place in itertools.product(*map(range, grid)):
         chunk = array.metadata.encode_chunk_key(place)
@@ -329,18 +329,18 @@ def _look_over(files: ZarrFiles, key: str, array: zarr.Array, rule: ChunkRule) -
             rule.check_header(begin, sizes[chunk], f"chunk {chunk}")
         except DataError as error:
             faults.add(place[0])
-            said = said or f"{name} is damaged: {error}"
+            problem = problem or f"{name} is damaged: {error}"
     if missing:
-        said = f"{name} is incomplete: {missing} of {expected} {advice}"
+        problem = f"{name} is incomplete: {missing} of {expected} {advice}"
     beyond = sorted(set(sizes) - wanted)
-    if beyond and not said and any(_is_chunk(chunk) for chunk in beyond):
+    if beyond and not problem and any(_is_chunk(chunk) for chunk in beyond):
         extra = [chunk for chunk in beyond if _is_chunk(chunk)]
         raise DataError(
             f"{name} is damaged: it says {_short(shape)}, and there are chunks beyond that ({listed(extra, 3)}); "
             "copy the dataset again"
         )
     rows = [np.arange(first * chunks[0], min((first + 1) * chunks[0], shape[0])) for first in sorted(faults)]
-    return (np.concatenate(rows) if rows else np.zeros(0, np.int64)), said
+    return (np.concatenate(rows) if rows else np.zeros(0, np.int64)), problem
 
 
 def _begin(path: Path) -> bytes:

@@ -111,9 +111,9 @@ class Demonstrations:
         self.beside = self._beside(file, data)
         self.libero = "bddl_file_name" in data.attrs or "problem_info" in data.attrs
         if not self.libero and self._has_libero_arrays(data):
-            said = str(data.attrs.get(CONVENTION, ""))
-            self.libero = said == "opengl"
-            if said not in CONVENTIONS:
+            convention = str(data.attrs.get(CONVENTION, ""))
+            self.libero = convention == "opengl"
+            if convention not in CONVENTIONS:
                 self.holes.append(Hole(f"{self.path} {ORIENTATION}", "data", "warn"))
         self.control_hz = _control_hz(data.attrs, str(self.path), self.holes)
         # The name carries the scene, which the instruction lacks, and is what the released model was trained with.
@@ -368,18 +368,18 @@ class Demonstrations:
         for number, name in enumerate(self.names):
             if number in self.bad:
                 continue
-            said = _count(data[name].attrs, "num_samples")
-            if said is not None and said != self.lengths[number]:
-                text = f"{self.path}: {name} says it has {said} steps, and has {self.lengths[number]}: was it cut?"
+            declared = _count(data[name].attrs, "num_samples")
+            if declared is not None and declared != self.lengths[number]:
+                text = f"{self.path}: {name} says it has {declared} steps, and has {self.lengths[number]}: was it cut?"
                 yield Hole(text, f"data/{name}", "warn", (number,))
         counted = [_number(name) for name in self.names]
         gaps = sorted(set(range(counted[0], counted[-1])) - set(counted)) if counted[-1] - counted[0] < 10**6 else []
         if gaps and len(gaps) < len(counted):
             text = f"{self.path}: there is no demo_{listed(gaps, 3)} between demo_{counted[0]} and demo_{counted[-1]}: was it lost?"
             self.notes.append(text)
-        said, there = _count(data.attrs, "total"), int(self.lengths.sum())
-        if said is not None and said != there and not self.bad:
-            text = f"{self.path} says it has {said} steps, and has {there}: are demonstrations missing?"
+        declared, there = _count(data.attrs, "total"), int(self.lengths.sum())
+        if declared is not None and declared != there and not self.bad:
+            text = f"{self.path} says it has {declared} steps, and has {there}: are demonstrations missing?"
             yield Hole(text, "data", "warn")
 
     def leave_out(self, key: str) -> None:

@@ -105,18 +105,19 @@ def _read(file: h5py.File, main: Path, described: dict[str, Any], holes: list[Ho
     names = sorted((n for n in file if re.fullmatch(r"episode_[0-9]+", n)), key=lambda n: int(n.rsplit("_", 1)[1]))
     if not names:
         raise DataError(f"{main}: the dataset is empty (no episode_N in it)")
-    said = described.get("total_episodes")
-    if said is not None:
-        if not isinstance(said, int | float) or isinstance(said, bool):
+    declared = described.get("total_episodes")
+    if declared is not None:
+        if not isinstance(declared, int | float) or isinstance(declared, bool):
             holes.append(
                 Hole(
-                    f"{main}: metadata.json says total_episodes is {said!r:.40}, a number was expected", "metadata.json"
+                    f"{main}: metadata.json says total_episodes is {declared!r:.40}, a number was expected",
+                    "metadata.json",
                 )
             )
-        elif said != len(names):
+        elif declared != len(names):
             holes.append(
                 Hole(
-                    f"{main}: metadata.json promises {said} episodes, {len(names)} are there: copy it again",
+                    f"{main}: metadata.json promises {declared} episodes, {len(names)} are there: copy it again",
                     "metadata.json",
                 )
             )
@@ -162,9 +163,9 @@ class _Episodes:
                 if len(array) != expected:
                     raise DataError(f"{where}/{key} has {len(array)} rows for {count} actions; expected {expected}")
                 check_whole(array, f"{where}/{key}", self.home)
-            said = group.attrs.get("total_steps")
-            if isinstance(said, int | np.integer) and int(said) != count:
-                text = f"{where} says it has {said} steps, and has {count}: was it cut?"
+            declared = group.attrs.get("total_steps")
+            if isinstance(declared, int | np.integer) and int(declared) != count:
+                text = f"{where} says it has {declared} steps, and has {count}: was it cut?"
                 self.warned.append(Hole(text, name, "warn", (number,)))
         except DataError as error:
             self.bad[number] = str(error)

@@ -41,8 +41,8 @@ def features(
         shape, key = [int(n) for n in given], keys[name]
         if not name.startswith("pixels"):
             dtype = "bool" if key in FLAGS else "float32"
-            said = None if key.startswith("next.") else numbers.get(name)
-            found[key] = {"dtype": dtype, "shape": shape, "names": said}
+            columns = None if key.startswith("next.") else numbers.get(name)
+            found[key] = {"dtype": dtype, "shape": shape, "names": columns}
         else:
             found[key] = {
                 "dtype": "video",

@@ -1,8 +1,8 @@
-"""A sketch of the table, for demonstrations by the hundred thousand: blocks are discs that the post pushes out of its way.
+"""A planar simulator for demonstrations by the hundred thousand: blocks are discs that the post pushes out of its way.
 
-The simulator makes about a hundred steps a second, the sketch some hundred thousand on many tables at once. What the pusher
-would do over the next second and a half depends little on the difference: chunks that it makes in the sketch from where things
-are, six of 16 actions executed, solve the real task as it does itself (``docs/experiments.md``).
+The physics engine makes about a hundred steps a second, this some hundred thousand on many tables at once. What the pusher
+would do over the next second and a half depends little on the difference: chunks that it makes here from where things are, six of
+16 actions executed, solve the simulated task as it does itself (``docs/experiments.md``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _UNDECIDED = 0.08
 """How much farther a push may be, to be chosen e times as rarely, metres."""
 
 
-class SketchTables:
+class PlanarTables:
     """``n`` tables at once on which the pusher works, hindered.
 
     Its steps are disturbed, differently on each table; now and then something shoves it aside; some tables begin with things
@@ -122,8 +122,10 @@ class SketchTables:
         self.pair[i] = chosen(here, blocks, squares, rng)
 
 
-def sketched(n: int, *, length: int = 16, seed: int = 0, tables: int = 4096) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """``n`` short demonstrations, some thousand at a time: see :meth:`SketchTables.demonstrate`.
+def planar_demonstrations(
+    n: int, *, length: int = 16, seed: int = 0, tables: int = 4096
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """``n`` short demonstrations, some thousand at a time: see :meth:`PlanarTables.demonstrate`.
 
     Args:
         n: demonstrations.
@@ -131,15 +133,15 @@ def sketched(n: int, *, length: int = 16, seed: int = 0, tables: int = 4096) -> 
         seed: of everything.
         tables: on which they are made; each takes part in every one of a few steps.
     """
-    made = SketchTables(tables, seed=seed)
+    made = PlanarTables(tables, seed=seed)
     for _ in range(100):  # until the beginnings are spread over time
         made.advance()
     while n > 0:
         for _ in range(5):
             made.advance()
-        some = made.rng.permutation(tables)[: min(n, tables // 2)]
-        yield made.demonstrate(some, length)
-        n -= len(some)
+        selected = made.rng.permutation(tables)[: min(n, tables // 2)]
+        yield made.demonstrate(selected, length)
+        n -= len(selected)
 
 
 def chosen(here: np.ndarray, blocks: np.ndarray, squares: np.ndarray, rng: np.random.Generator) -> np.ndarray:

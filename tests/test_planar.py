@@ -1,13 +1,13 @@
-"""Block pushing on a sketch of the table, and demonstrations made there."""
+"""Block pushing in the planar simulator, and demonstrations made there."""
 
 import numpy as np
 import pytest
 
 from uva_agents.data import BLOCK_PUSH_FIELDS, read_replay_buffer
-from uva_agents.data.collect.planar_block_push import write_sketched
+from uva_agents.data.collect.planar_block_push import write_planar_demonstrations
 from uva_agents.envs.block_push import BlockPushEnv
 from uva_agents.envs.block_push.layout import PUSHER_HIGH, PUSHER_LOW
-from uva_agents.envs.block_push.planar import SketchTables, chosen, moved, sketched
+from uva_agents.envs.block_push.planar import PlanarTables, chosen, moved, planar_demonstrations
 from uva_agents.envs.block_push.pushing import PLACED, distances
 
 
@@ -24,7 +24,7 @@ def test_the_post_moves_blocks_out_of_its_way_and_these_each_other():
 
 
 def test_most_tables_are_cleared_although_the_pusher_is_hindered():
-    tables = SketchTables(200, seed=0)
+    tables = PlanarTables(200, seed=0)
     placed = np.zeros(200, bool)
     for _ in range(250):
         tables.advance()
@@ -35,7 +35,7 @@ def test_most_tables_are_cleared_although_the_pusher_is_hindered():
 
 
 def test_a_demonstration_changes_nothing_on_the_tables():
-    tables = SketchTables(50, seed=1)
+    tables = PlanarTables(50, seed=1)
     before = tables.here.copy(), tables.blocks.copy()
     seen, targets = tables.demonstrate(np.arange(0, 50, 2), 40)
     assert seen.shape == (25, 40, 5, 2) and targets.shape == (25, 40, 2)
@@ -59,40 +59,45 @@ def test_from_afar_every_push_is_chosen_by_some_and_a_begun_one_by_all():
 
 def test_the_same_seed_gives_the_same_demonstrations():
     first, again, other = (
-        np.concatenate([a for _, a in sketched(300, length=24, seed=s, tables=200)]) for s in (3, 3, 4)
+        np.concatenate([a for _, a in planar_demonstrations(300, length=24, seed=s, tables=200)]) for s in (3, 3, 4)
     )
     assert first.shape == (300, 24, 2)
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.01
 
 
-def test_sketched_demonstrations_read_like_collected_ones(tmp_path):
-    out = tmp_path / "sketch.zarr"
+def test_planar_demonstrations_read_like_collected_ones(tmp_path):
+    out = tmp_path / "planar.zarr"
     done = []
     assert (
-        write_sketched(out, 30, length=20, seed=5, tables=50, progress=lambda n, total: done.append((n, total))) == 600
+        write_planar_demonstrations(
+            out, 30, length=20, seed=5, tables=50, progress=lambda n, total: done.append((n, total))
+        )
+        == 600
     )
     assert done[-1] == (30, 30)
     episodes = read_replay_buffer(out, {k: v for k, v in BLOCK_PUSH_FIELDS.items() if k != "pixels"})
     assert len(episodes) == 30 and (episodes.ends - episodes.starts == 20).all()
-    seen, targets = [np.concatenate(a) for a in zip(*sketched(30, length=20, seed=5, tables=50), strict=True)]
+    seen, targets = [
+        np.concatenate(a) for a in zip(*planar_demonstrations(30, length=20, seed=5, tables=50), strict=True)
+    ]
     np.testing.assert_array_equal(episodes.arrays["action"], targets.reshape(-1, 2))
     np.testing.assert_array_equal(episodes.arrays["agent_pos"], seen[:, :, 0].reshape(-1, 2))
     np.testing.assert_array_equal(episodes.arrays["keypoints"], seen[:, :, 1:].reshape(-1, 8))
     with pytest.raises(ValueError, match="--force"):
-        write_sketched(out, 3)
-    assert write_sketched(out, 3, tables=50, force=True) == 48
+        write_planar_demonstrations(out, 3)
+    assert write_planar_demonstrations(out, 3, tables=50, force=True) == 48
     with pytest.raises(ValueError, match="at least one"):
-        write_sketched(tmp_path / "none.zarr", 0)
+        write_planar_demonstrations(tmp_path / "none.zarr", 0)
 
 
-def test_chunks_made_in_the_sketch_solve_the_simulated_task():
+def test_chunks_made_in_the_planar_simulator_solve_the_simulated_task():
     """What justifies learning from it: looked at every six steps only, from positions that are off by millimetres."""
     pytest.importorskip("pybullet", reason="uva/BlockPush-v0 needs PyBullet: pip install 'uva-agents[block-push]'")
     env, rng, tables = (
         BlockPushEnv(render_mode=None, render_observations=False),
         np.random.default_rng(0),
-        SketchTables(1, seed=0),
+        PlanarTables(1, seed=0),
     )
     _, info = env.reset(seed=300_010)
     for step in range(240):
