@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from uva_agents.data import absolute_poses
-from uva_agents.data.transforms import ReferencePoses, RelativePoses, RelativeProprio
+from uva_agents.data.conventions import RelativePoses, RelativeProprio
+from uva_agents.data.transforms import ReferencePoses
 from uva_agents.envs.arx_x5.actions import ACTIONS, ActionCodec
 from uva_agents.envs.arx_x5.arm.interface import ArmState
 from uva_agents.envs.arx_x5.arm.kinematics import rotation_vector

@@ -118,7 +118,7 @@ def test_a_policy_with_umis_interface_acts_here():
     from uva_agents.agents.weights import UVA
     from uva_agents.checkpoints import InterfaceSpec
     from uva_agents.data import LinearNormalizer
-    from uva_agents.data.transforms import RelativePoses, RelativeProprio
+    from uva_agents.data.conventions import RelativePoses, RelativeProprio
 
     bundle = tiny_bundle(action_dim=10, proprio_dim=16, readout_dim=0, frame_points=0)
     spec = InterfaceSpec(

@@ -17,7 +17,7 @@ from uva_agents.agents import Rollout
 from uva_agents.agents.weights import UVA
 from uva_agents.bridges.latents import JointLatent
 from uva_agents.data import encode_frames
-from uva_agents.data.transforms import AbsolutePoses
+from uva_agents.data.conventions import AbsolutePoses
 from uva_agents.errors import InputError, NotFiniteError
 from uva_agents.model import ActionSampler, DiffusionPolicyNet, HeadConfig, SamplerConfig
 from uva_agents.model.diffusion import GaussianDiffusion, respaced_timesteps, sample_few_steps

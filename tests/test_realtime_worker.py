@@ -182,7 +182,8 @@ def test_agents_with_predict_keep_their_state_within_an_episode():
 
 
 def test_actions_relative_to_the_observed_pose_become_absolute():
-    from uva_agents.data.transforms import AbsolutePoses, ReferencePoses, RelativePoses
+    from uva_agents.data.conventions import AbsolutePoses, RelativePoses
+    from uva_agents.data.transforms import ReferencePoses
 
     here = np.array([0.3, 0.1, 0.2, 0.3, -0.2, 1.0, 0.05], np.float32)
     wanted = np.array([[0.35, 0.1, 0.2, 0.3, -0.2, 1.1, 0.03], [0.4, 0.0, 0.2, 0.1, -0.2, 1.1, 0.02]])

@@ -14,19 +14,8 @@ from uva_agents.agents.observations import read_observation
 from uva_agents.agents.weights import UVA
 from uva_agents.checkpoints import Bundle, InterfaceSpec, load_bundle, save_bundle
 from uva_agents.data import LinearNormalizer, absolute_actions
-from uva_agents.data.transforms import (
-    TRANSFORMS,
-    AbsolutePoses,
-    DeltaActions,
-    GripperRange,
-    ReferencePoses,
-    RelativePoses,
-    RelativeProprio,
-    Transform,
-    register,
-    to_environment,
-    to_network,
-)
+from uva_agents.data.conventions import AbsolutePoses, DeltaActions, GripperRange, RelativePoses, RelativeProprio
+from uva_agents.data.transforms import TRANSFORMS, ReferencePoses, Transform, register, to_environment, to_network
 from uva_agents.errors import InputError, WeightsError
 from uva_agents.utils.rotations import matrix_from_quaternion, matrix_from_vector, quaternion_from_matrix
 

@@ -12,7 +12,8 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.checkpoints.schema import shown
-from uva_agents.data.transforms import AbsolutePoses, RelativePoses, RelativeProprio, Transform, transform_from_dict
+from uva_agents.data.conventions import AbsolutePoses, RelativePoses, RelativeProprio
+from uva_agents.data.transforms import Transform, transform_from_dict
 from uva_agents.data.windows import WindowSpec
 from uva_agents.utils.images import Resize
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uva_agents.data.conventions import RelativePoses, relative_rows
 from uva_agents.data.episodes import Episodes
-from uva_agents.data.transforms import ReferencePoses, RelativePoses, relative_rows
+from uva_agents.data.transforms import ReferencePoses
 from uva_agents.data.windows import WindowIndex, WindowSpec
 from uva_agents.utils.rotations import (
     matrix_from_pose9,

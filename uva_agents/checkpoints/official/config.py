@@ -11,7 +11,8 @@ from typing import Any, cast
 from uva_agents.checkpoints.schema import Range, Schema, closest
 from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.checkpoints.stored import StoredTensor
-from uva_agents.data.transforms import AbsolutePoses, RelativePoses, RelativeProprio, Transform
+from uva_agents.data.conventions import AbsolutePoses, RelativePoses, RelativeProprio
+from uva_agents.data.transforms import Transform
 from uva_agents.errors import WeightsError
 from uva_agents.model import HeadConfig, UVAConfig
 from uva_agents.model.uva.config import Aggregator
