@@ -223,7 +223,8 @@ class UVA:
                 rows = sorted({(begin + i) // each for i in rows_not_finite(sums)})
                 head = "autoencoder's decoder" if all_finite(tokens) else "video head"
                 raise self._not_finite(rows, head, inputs or (lambda i: Inputs(f"row {i} of the latents")))
-        return np.concatenate(parts).reshape(*lead, height, width, 3)
+        frames: np.ndarray = np.concatenate(parts).reshape(*lead, height, width, 3)
+        return frames
 
     def point_positions(self, points: Tensor, inputs: InputsOf | None = None) -> np.ndarray:
         """The network's points (N, ..., 2K) -> (N, ..., K, 2) in the units of their data, float32.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from uva_agents.data.readers.dataset import MissingExtraError
 from uva_agents.data.zarr_store import ChunkRule
 from uva_agents.errors import DataError
 
@@ -59,8 +60,6 @@ def _register_picture_codecs(name: str) -> None:
     try:
         from imagecodecs.numcodecs import register_codecs
     except ImportError as error:
-        from uva_agents.data.readers.dataset import MissingExtraError
-
         raise MissingExtraError(
             f"{name} is packed with codecs for pictures, which need imagecodecs: "
             "pip install 'uva-agents[data]' (or pip install imagecodecs)"
