@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from uva_agents.data.episodes import Episodes
 from uva_agents.errors import NotFiniteError
 from uva_agents.model.uva.inputs import patchify
 from uva_agents.model.vae import VAE
+from uva_agents.utils.files import replacing
 from uva_agents.utils.images import network_images, to_images
 
 Progress = Callable[[int, int], None]
@@ -120,11 +120,8 @@ class LatentCache:
             image_size=self.image_size,
             progress=progress,
         )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        with partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             np.save(file, tokens)
-        partial.replace(path)
         return tokens
 
     def get_all(

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from uva_agents.data.replay_buffer import write_replay_buffer_by_episode
+from uva_agents.utils.files import replacing, write_text
 from uva_agents.utils.workers import run_jobs
 
 EpisodeRecorder = Callable[[int], dict[str, np.ndarray]]
@@ -113,9 +114,7 @@ def _working_folder(out: Path, plan: CollectionPlan) -> Path:
     settings, wanted = partial / "plan.json", json.dumps(dataclasses.asdict(plan), indent=1)
     if settings.exists() and settings.read_text(encoding="utf-8") != wanted:
         raise ValueError(f"{partial} holds episodes of other settings: remove it, or finish that job with its settings")
-    unfinished = partial / ".plan.json"
-    unfinished.write_text(wanted, encoding="utf-8")
-    unfinished.replace(settings)
+    write_text(settings, wanted)
     for leftover in partial.glob(".*.npz"):
         leftover.unlink()
     return partial
@@ -173,7 +172,5 @@ def _saver(make_recorder: Callable[[], EpisodeRecorder], partial: Path) -> Calla
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
-    np.savez_compressed(unfinished, **arrays)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        np.savez_compressed(unfinished, **arrays)

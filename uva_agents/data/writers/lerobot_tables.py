@@ -227,6 +227,8 @@ def write_json(path: Path, value: object) -> None:
 
 def _replaced(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(
+        f".{path.name}.partial"
+    )  # after a kill LeRobot's readers, which take *.parquet, pass it over
     write(partial)
     os.replace(partial, path)
