@@ -1,11 +1,11 @@
 """Formats of datasets that other installed packages add."""
 
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.plugin_packages import install
 from uva_agents.data import convert_dataset, inspect_path, open_dataset, recognise, write_replay_buffer
 from uva_agents.errors import DataError, InputError, MachineError
 
@@ -24,15 +24,6 @@ PENDULUM = """
 
     FORMAT = Format("pendulum", "angles in text (.pendulum)", lambda path: path.suffix == ".pendulum", read, Writer(write))
 """
-
-
-def install(folder: Path, name: str, code: str, *entries: str) -> None:
-    """A distribution as pip leaves it, with entry points of the group."""
-    (folder / f"{name}_module.py").write_text(textwrap.dedent(code), encoding="utf-8")
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
-    (info / "entry_points.txt").write_text("[uva_agents.formats]\n" + "\n".join(entries) + "\n", encoding="utf-8")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from tests.plugin_packages import install
 from tests.tiny import tiny_bundle
 from tests.weights_folders import edited, put
 from uva_agents.agents.observations import read_observation
@@ -16,7 +17,7 @@ from uva_agents.checkpoints import Bundle, InterfaceSpec, load_bundle, save_bund
 from uva_agents.data import LinearNormalizer, absolute_actions
 from uva_agents.data.conventions import AbsolutePoses, DeltaActions, GripperRange, RelativePoses, RelativeProprio
 from uva_agents.data.transforms import TRANSFORMS, ReferencePoses, Transform, register, to_environment, to_network
-from uva_agents.errors import InputError, WeightsError
+from uva_agents.errors import InputError, MachineError, WeightsError
 from uva_agents.utils.rotations import matrix_from_quaternion, matrix_from_vector, quaternion_from_matrix
 
 RNG = np.random.default_rng(0)
@@ -218,3 +219,40 @@ def test_another_package_adds_a_convention_as_one_class(tmp_path: Path) -> None:
             register(type("Other", (Millimetres,), {}))
     finally:
         del TRANSFORMS["millimetres"]
+
+
+MILES = """
+    from dataclasses import dataclass
+    from typing import ClassVar
+    from uva_agents.data.transforms import Transform
+
+    @dataclass(frozen=True)
+    class Miles(Transform):
+        kind: ClassVar[str] = "miles"
+        to_network = lambda self, values, references: values * 1609.344
+        to_environment = lambda self, values, references: values / 1609.344
+        network_size = environment_size = lambda self, size: size
+"""
+
+
+def test_weights_bring_the_convention_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    group = "uva_agents.conventions"
+    install(tmp_path, "miles", MILES, "miles = miles_module:Miles", group=group)
+    install(tmp_path, "broken", "1 / 0", "furlongs = broken_module:X", "odd = broken_module:X", group=group)
+    install(tmp_path, "other", MILES, "yards = other_module:Miles", group=group)
+    folder = save_bundle(tiny_bundle(), tmp_path / "w")
+
+    def named(kind: str) -> Path:
+        return edited(folder, tmp_path / kind, put("interface.action_transforms", [{"kind": kind}]))
+
+    try:
+        model = UVA(load_bundle(named("miles"), device="cpu"))
+        near = UVA(tiny_bundle()).normalize_actions(np.array([[1609.344, 0.0]]))
+        np.testing.assert_allclose(model.normalize_actions(np.array([[1.0, 0.0]])), near, rtol=1e-6)
+        with pytest.raises(MachineError, match=r"'furlongs'.*package 'broken' cannot be loaded"):
+            load_bundle(named("furlongs"), device="cpu")
+        with pytest.raises(MachineError, match=r"'yards'.*is Miles, no Transform of that kind"):
+            load_bundle(named("yards"), device="cpu")
+    finally:
+        TRANSFORMS.pop("miles", None)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from uva_agents.checkpoints.schema import Range, Schema, shown
-from uva_agents.checkpoints.spec import InterfaceSpec, current_fields
+from uva_agents.checkpoints.spec import TRANSFORM_FIELDS, InterfaceSpec, current_fields
 from uva_agents.data.normalizer import LinearNormalizer
-from uva_agents.data.transforms import TRANSFORMS, Transform
+from uva_agents.data.transforms import TRANSFORMS, Transform, load_named
 from uva_agents.errors import WeightsError
 from uva_agents.model import (
     DiffusionPolicyConfig,
@@ -129,11 +129,14 @@ def read_interface(values: Any, where: str) -> InterfaceSpec:
 
     Raises:
         WeightsError: a field is unknown, missing, of another type or out of its range.
+        MachineError: the installed package that has a convention of it is broken.
     """
     try:
         values = current_fields(values)
     except ValueError as error:
         raise WeightsError(f"{where}.{error}") from error
+    for name in TRANSFORM_FIELDS if isinstance(values, Mapping) else ():
+        load_named(values.get(name))
     return SCHEMA.read(InterfaceSpec, values, where)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from uva_agents.checkpoints.schema import shown
 from uva_agents.data.conventions import AbsolutePoses, RelativePoses, RelativeProprio
-from uva_agents.data.transforms import Transform, transform_from_dict
+from uva_agents.data.transforms import Transform, load_named, transform_from_dict
 from uva_agents.data.windows import WindowSpec
 from uva_agents.utils.images import Resize
 
@@ -119,6 +119,7 @@ class InterfaceSpec:
             if values.get(key) is not None:
                 values[key] = tuple(values[key])
         for key in TRANSFORM_FIELDS:
+            load_named(values.get(key))
             values[key] = tuple(transform_from_dict(one) for one in values.get(key, ()))
         return cls(**values)
 

@@ -15,7 +15,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from uva_agents.errors import InputError
+from uva_agents.errors import InputError, MachineError
+from uva_agents.utils.plugins import plugins
+
+GROUP = "uva_agents.conventions"
+"""Entry points of other packages: kind -> class."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,26 @@ def register(cls: type[Transform]) -> type[Transform]:
         raise ValueError(f"the convention {cls.kind!r} is registered already, as {TRANSFORMS[cls.kind].__qualname__}")
     TRANSFORMS[cls.kind] = cls
     return cls
+
+
+def load_named(stored: Any) -> None:
+    """Register the conventions that a file names and that other installed packages have, entry points of :data:`GROUP`.
+
+    Args:
+        stored: a list of what :meth:`Transform.to_dict` gives; anything else is left to whoever reads it.
+
+    Raises:
+        MachineError: the package that has one is broken; it names it.
+    """
+    kinds = {one.get("kind") for one in stored if isinstance(one, Mapping)} if isinstance(stored, list) else set()
+    for kind in {kind for kind in kinds if isinstance(kind, str)} - set(TRANSFORMS):
+        load = plugins(GROUP, own=TRANSFORMS, expected=type).get(kind)
+        if load is None:
+            continue
+        added = load()
+        if not issubclass(added, Transform) or getattr(added, "kind", None) != kind:
+            raise MachineError(f"the entry point {kind!r} ({GROUP}) is {added.__qualname__}, no Transform of that kind")
+        register(added)
 
 
 def transform_from_dict(values: Mapping[str, Any]) -> Transform:
