@@ -14,7 +14,7 @@ from uva_agents.data.augment import shift_frames
 from uva_agents.model.keypoints.detector import ConvPointReader, PointReader
 from uva_agents.training.report import Reporter
 from uva_agents.training.uva.recipes import UVARecipe
-from uva_agents.training.uva.vae_stage import to_images
+from uva_agents.utils.images import to_images
 
 
 class DetectorModule(nn.Module):

@@ -35,8 +35,8 @@ from uva_agents.training.run import RunOptions, make_interface, make_normalizer,
 from uva_agents.training.saved_recipes import identity
 from uva_agents.training.sources import Part, open_sources
 from uva_agents.training.uva.recipes import UVARecipe
-from uva_agents.training.uva.vae_stage import to_images
 from uva_agents.training.uva.validation import Validator
+from uva_agents.utils.images import to_images
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from uva_agents.data import Batch, LatentWindows, LinearNormalizer
 from uva_agents.model import VAE, Context, SamplerConfig, Task, UVANet, frame_sampler, sample_actions, sample_video
 from uva_agents.training.report import Reporter
 from uva_agents.training.uva.recipes import World
-from uva_agents.training.uva.vae_stage import to_frames
+from uva_agents.utils.images import resize_images, to_frames, to_images
 
 
 @dataclass(frozen=True)
@@ -111,15 +111,12 @@ class Validator:
 
     def _pixels(self, chosen: np.ndarray, offsets: np.ndarray, device: torch.device) -> Tensor:
         rows = self.windows.index.steps(chosen, offsets)
-        frames = torch.from_numpy(self.frames[rows]).to(device)
-        return frames.permute(0, 1, 4, 2, 3).float().div(127.5).sub(1.0)
+        return to_images(self.frames[rows], device)
 
     def _decode(self, model: UVANet, tokens: Tensor) -> Tensor:
         latents = model.to_latents(tokens)
         images: Tensor = self.vae.decode(latents.flatten(0, 1)).clamp(-1, 1)
-        size = self.frames.shape[1:3]
-        if images.shape[-2:] != size:
-            images = nn.functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+        images = resize_images(images, (self.frames.shape[1], self.frames.shape[2]))
         return images.view(*latents.shape[:2], *images.shape[1:])
 
 
