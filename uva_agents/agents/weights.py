@@ -14,7 +14,8 @@ from torch import Tensor
 
 from uva_agents.agents.guards import Divisor, Inputs, InputsOf, all_finite, check_networks, not_finite, rows_not_finite
 from uva_agents.agents.observations import Instruction, to_floats, to_numpy
-from uva_agents.checkpoints.store import Bundle, load_bundle
+from uva_agents.checkpoints.bundle import Bundle
+from uva_agents.checkpoints.store import load_bundle
 from uva_agents.data.latents import weights_fingerprint
 from uva_agents.data.transforms import ReferencePoses, to_environment, to_network
 from uva_agents.errors import InputError

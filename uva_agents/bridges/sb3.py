@@ -35,7 +35,7 @@ from uva_agents.agents.observations import stacked, to_numpy
 from uva_agents.agents.weights import Weights
 from uva_agents.bridges.latents import JointLatent, Pool
 from uva_agents.bridges.sb3_vec_env import SB3VecEnv
-from uva_agents.checkpoints.store import Bundle
+from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.errors import InputError
 
 __all__ = ["SB3Agent", "SB3VecEnv", "UVAFeatureVecEnv", "UVAFeatures"]

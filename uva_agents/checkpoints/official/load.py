@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.filling import Progress, filled, finite
 from uva_agents.checkpoints.folder import pick_device
 from uva_agents.checkpoints.kinds import UVA_WEIGHTS
@@ -20,7 +21,6 @@ from uva_agents.checkpoints.official.config import Shapes, interface, network_co
 from uva_agents.checkpoints.official.keys import rename, rename_vae
 from uva_agents.checkpoints.official.plain import plain, resolved
 from uva_agents.checkpoints.schema import shown
-from uva_agents.checkpoints.store import Bundle
 from uva_agents.checkpoints.stored import StoredTensor
 from uva_agents.checkpoints.text import TextEncoder, read_tower
 from uva_agents.data.normalizer import LinearNormalizer

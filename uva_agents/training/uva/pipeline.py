@@ -11,9 +11,10 @@ import torch
 from accelerate import PartialState
 from torch import nn
 
+from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.filling import refilled
 from uva_agents.checkpoints.initial import load_vae
-from uva_agents.checkpoints.store import Bundle, save_bundle
+from uva_agents.checkpoints.store import save_bundle
 from uva_agents.checkpoints.tensor_files import stored_tensors, write_tensors
 from uva_agents.data import Episodes, LatentCache, encode_frames
 from uva_agents.model import VAE, Task

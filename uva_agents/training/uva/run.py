@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.folder import is_checkpoint_file
 from uva_agents.checkpoints.initial import load_mar, match_into
 from uva_agents.checkpoints.spec import InterfaceSpec
-from uva_agents.checkpoints.store import Bundle, load_bundle
+from uva_agents.checkpoints.store import load_bundle
 from uva_agents.data import (
     Episodes,
     LatentWindows,
