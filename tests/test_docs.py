@@ -16,6 +16,8 @@ RUN = [
     ROOT / "docs" / "extend" / "environment.md",
     ROOT / "docs" / "extend" / "objective.md",
     ROOT / "docs" / "extend" / "baseline.md",
+    ROOT / "docs" / "extend" / "format.md",
+    ROOT / "docs" / "extend" / "robot.md",
     *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
 ]
 

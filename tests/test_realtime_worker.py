@@ -182,13 +182,14 @@ def test_agents_with_predict_keep_their_state_within_an_episode():
 
 
 def test_actions_relative_to_the_observed_pose_become_absolute():
-    from uva_agents.agents.pose_actions import network_pose_actions
+    from uva_agents.data.conventions import AbsolutePoses, RelativePoses
+    from uva_agents.data.transforms import ReferencePoses
 
     here = np.array([0.3, 0.1, 0.2, 0.3, -0.2, 1.0, 0.05], np.float32)
     wanted = np.array([[0.35, 0.1, 0.2, 0.3, -0.2, 1.1, 0.03], [0.4, 0.0, 0.2, 0.1, -0.2, 1.1, 0.02]])
-    relative = network_pose_actions(wanted, here)
+    relative = RelativePoses().to_network(wanted, ReferencePoses(now=here))
     found = absolute(lambda request: relative)(ChunkRequest(0, {"agent_pos": here}))
-    np.testing.assert_allclose(found, network_pose_actions(wanted, None), atol=1e-6)
+    np.testing.assert_allclose(found, AbsolutePoses().to_network(wanted, ReferencePoses()), atol=1e-6)
     with pytest.raises(ValueError, match=r"\(T, 10\)"):
         absolute(lambda request: wanted)(ChunkRequest(0, {"agent_pos": here}))
 

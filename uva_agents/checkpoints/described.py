@@ -12,7 +12,7 @@ from torch import nn
 from uva_agents.checkpoints.filling import filled
 from uva_agents.checkpoints.folder import entry, kind_of, read_config, verifier
 from uva_agents.checkpoints.kinds import NetworkConfig, WeightsKind
-from uva_agents.checkpoints.limits import SCHEMA, read_normalizer
+from uva_agents.checkpoints.limits import read_interface, read_normalizer
 from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.checkpoints.tensor_files import stored_tensors
 from uva_agents.data.normalizer import LinearNormalizer
@@ -73,6 +73,6 @@ def describe(folder: Path, kind: WeightsKind | None = None) -> Description:
     kind, where = kind_of(config, folder), str(folder / "config.json")
     sizes: NetworkConfig = kind.read_sizes(entry(config, "model", folder), f"{where}: model")
     normalizer = read_normalizer(entry(config, "normalizer", folder), f"{where}: normalizer")
-    spec = SCHEMA.read(InterfaceSpec, entry(config, "interface", folder), f"{where}: interface")
+    spec = read_interface(entry(config, "interface", folder), f"{where}: interface")
     kind.check(sizes, normalizer, spec, where)
     return Description(folder, kind, config.get("name", folder.name), sizes, normalizer, spec, config)

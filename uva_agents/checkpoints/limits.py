@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from uva_agents.checkpoints.schema import Range, Schema, shown
-from uva_agents.checkpoints.spec import InterfaceSpec
+from uva_agents.checkpoints.spec import TRANSFORM_FIELDS, InterfaceSpec, current_fields
 from uva_agents.data.normalizer import LinearNormalizer
+from uva_agents.data.transforms import TRANSFORMS, Transform, load_named
 from uva_agents.errors import WeightsError
 from uva_agents.model import (
     DiffusionPolicyConfig,
@@ -66,9 +67,9 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
         "proprio_dim": _SOME,
         "proprio_steps": _NUMBERS,
         "predict_proprio_dim": _SOME,
-        "readout_dim": _SOME,
-        "frame_points": Range(0, 1024),
-        "proprio_points": Range(0, 1024),
+        "frame_state_dim": _SOME,
+        "num_keypoints": Range(0, 1024),
+        "proprio_keypoints": Range(0, 1024),
     },
     EncoderConfig: {
         "image_size": _SIDE,
@@ -79,7 +80,7 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
         "stem": Range(1, 64),
         "keypoints": _SOME,
         "features": Range(1, 65_536),
-        "points": Range(0, 128),
+        "positions": Range(0, 128),
     },
     UNetConfig: {
         "stages": Range(1, 16_384, items=12),
@@ -102,8 +103,8 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
         "first_action": Range(-64, 0),
         "action_steps": _NUMBERS,
         "train_steps": Range(1, 100_000),
-        "geometry": Range(0, 65_536),
-        "guesses": Range(0, 1024),
+        "relations": Range(0, 65_536),
+        "modes": Range(0, 1024),
         "max_step": Range(0, 1e9, above=True),
     },
     TwoFrameConfig: {"width": _WIDTH, "action_dim": _NUMBERS, "stride": Range(1, 1024)},
@@ -117,10 +118,26 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
         "action_offset": Range(0, 16),
     },
 }
-SCHEMA = Schema(_RANGES, {UNetConfig: "unet", TransformerConfig: "transformer"})
+SCHEMA = Schema(_RANGES, {UNetConfig: "unet", TransformerConfig: "transformer"}, {Transform: TRANSFORMS})
 
 _SCALES = Range(1e-12, 1e12)
 """Of a normaliser, whatever the sign: beyond, single precision has nothing left of the numbers."""
+
+
+def read_interface(values: Any, where: str) -> InterfaceSpec:
+    """An interface as it is stored today or was by earlier versions.
+
+    Raises:
+        WeightsError: a field is unknown, missing, of another type or out of its range.
+        MachineError: the installed package that has a convention of it is broken.
+    """
+    try:
+        values = current_fields(values)
+    except ValueError as error:
+        raise WeightsError(f"{where}.{error}") from error
+    for name in TRANSFORM_FIELDS if isinstance(values, Mapping) else ():
+        load_named(values.get(name))
+    return SCHEMA.read(InterfaceSpec, values, where)
 
 
 def read_normalizer(values: Any, where: str) -> LinearNormalizer:
@@ -176,7 +193,10 @@ def check_sizes(network: Any, normalizer: LinearNormalizer, spec: InterfaceSpec,
         WeightsError: otherwise, by field.
     """
     SCHEMA.check(spec, f"{where}: interface")
-    size = network.action_dim if spec.action_pose is None else 7
+    try:
+        size = spec.action_size(network.action_dim)
+    except ValueError as error:
+        raise WeightsError(f"{where}: interface.action_transforms is {error}") from error
     for name, bounds in (("action_low", spec.action_low), ("action_high", spec.action_high)):
         if len(bounds) != size:
             raise WeightsError(f"{where}: interface.{name} has {len(bounds)} numbers, these actions have {size}")
@@ -186,10 +206,6 @@ def check_sizes(network: Any, normalizer: LinearNormalizer, spec: InterfaceSpec,
         if not some_room:  # clipped to a point, every action would be the same
             how = "above" if low > high else "not below"
             raise WeightsError(f"{where}: interface.action_low[{i}] is {low}, {how} action_high[{i}], which is {high}")
-    if spec.action_pose is not None and network.action_dim != 10:
-        raise WeightsError(
-            f"{where}: interface.action_pose is {spec.action_pose!r}, which takes 10 numbers, not {network.action_dim}"
-        )
     chunk = getattr(network, "action_steps", None)
     if chunk is not None and spec.execute > chunk:
         raise WeightsError(
@@ -216,14 +232,14 @@ def check_uva(network: UVAConfig, normalizer: LinearNormalizer, spec: InterfaceS
     """
     if network.wrist_image and spec.wrist_shape is None:
         raise WeightsError(f"{where}: interface.wrist_shape is missing, the network sees a wrist camera")
-    if not spec.point_keys:
+    if not spec.keypoint_keys:
         return
-    lost = [key for key in spec.point_keys if key not in normalizer.scale]
+    lost = [key for key in spec.keypoint_keys if key not in normalizer.scale]
     if lost:
-        raise WeightsError(f"{where}: interface.point_keys has {shown(lost[0])}, which normalizer does not")
-    points = sum(normalizer.scale[key].size for key in spec.point_keys)
-    wanted = network.readout_dim or 2 * network.frame_points
+        raise WeightsError(f"{where}: interface.keypoint_keys has {shown(lost[0])}, which normalizer does not")
+    points = sum(normalizer.scale[key].size for key in spec.keypoint_keys)
+    wanted = network.frame_state_dim or 2 * network.num_keypoints
     if points != wanted:
         raise WeightsError(
-            f"{where}: the point_keys have {points} numbers together, the network has {wanted} (readout_dim)"
+            f"{where}: the keypoint_keys have {points} numbers together, the network has {wanted} (frame_state_dim)"
         )

@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.episodes < 1:
         raise InputError(f"--episodes {args.episodes}: at least 1")
-    # An arm that has moved for an hour is a bad moment to learn that nothing can be written.
+    # An arm that has moved for an hour is a bad time to learn that nothing can be written.
     if args.record is not None:
         check_folder_target(args.record, space=256 << 20)
     if args.log is not None:
@@ -129,11 +129,11 @@ def run(args: argparse.Namespace) -> int:
         recorder = None
         view = View(f"{args.agent} on {args.env}{', dry run' if args.dry_run else ''}", rate_hz=rate)
         if args.record is not None:
-            told = {"env": args.env, "agent": args.agent, "action_mode": env.unwrapped.action_mode, "rate_hz": rate}
-            told["env_args"] = {
+            settings = {"env": args.env, "agent": args.agent, "action_mode": env.unwrapped.action_mode, "rate_hz": rate}
+            settings["env_args"] = {
                 key: value for key, value in args.env_arg if isinstance(value, bool | int | float | str)
             }
-            recorder = EpisodeRecorder(args.record, control_hz=rate, settings=told, say=view.say)
+            recorder = EpisodeRecorder(args.record, control_hz=rate, settings=settings, say=view.say)
             stack.callback(recorder.close)
         episodes = _session(args, env, rate, agent, recording, recorder, view, stack)
     if recorder is not None:
@@ -288,10 +288,10 @@ def _make(args: argparse.Namespace, rate: float, agent: Any, recording: Recorded
         safety["dry_run"] = True
     if safety:
         options.setdefault("safety", SafetyConfig(**safety))
-    told = dict(recording.settings or {}) if recording is not None else {}
+    recorded = dict(recording.settings or {}) if recording is not None else {}
     width = recording.actions.shape[1] if recording is not None else _width(agent, args)
     if "action_mode" not in options:
-        options["action_mode"] = told.get("action_mode") or ("absolute_vector" if width == 7 else "absolute")
+        options["action_mode"] = recorded.get("action_mode") or ("absolute_vector" if width == 7 else "absolute")
     image = getattr(getattr(agent, "spec", None), "image_shape", None)
     if image is not None:
         options.setdefault("image_size", tuple(image))

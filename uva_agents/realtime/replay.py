@@ -56,7 +56,7 @@ def open_recording(agent: str) -> RecordedActions:
         FileNotFoundError: no such dataset.
         ValueError: no such episode, no actions, or no rate.
     """
-    from uva_agents.data.readers import open_dataset
+    from uva_agents.data import open_dataset
 
     text = agent.removeprefix(_PREFIX)
     found = re.fullmatch(r"(.+?)(?:#(-?\d+))?", text)

@@ -15,8 +15,8 @@ import numpy as np
 from uva_agents.envs.arx_x5.arm.interface import N_JOINTS, ArmState
 from uva_agents.envs.arx_x5.arm.kinematics import rotation_vector
 from uva_agents.envs.arx_x5.arm.poses import matrix_from_vector, pose_of, rotation_of, tool_axes, vector_near
-from uva_agents.envs.robosuite_actions import matrix_from_rows
 from uva_agents.errors import InputError
+from uva_agents.utils.rotations import matrix_from_rows
 
 ACTIONS = {
     "absolute": "(10,), position 3, rotation rows 6, opening of the gripper 1",

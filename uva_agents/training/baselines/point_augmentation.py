@@ -16,7 +16,7 @@ class PointAugmentation:
     Attributes:
         noise: standard deviation on every position, in steps; about what the encoder is off by in frames that it was not
             trained on.
-        turn: see :func:`turned`.
+        turn: see :func:`rotated`.
         exchange: groups of objects, see :func:`exchanged`.
     """
 
@@ -36,17 +36,17 @@ class PointAugmentation:
         points, here = observed[:, 0, :-2], observed[:, 0, -2:]
         points = points + (self.noise * scale * torch.randn_like(points).unflatten(1, (-1, 2))).flatten(1)
         if self.turn:
-            points, actions = turned(points, here, actions, scale)
+            points, actions = rotated(points, here, actions, scale)
         points = exchanged(points, self.exchange)
         return torch.cat([points, here], dim=-1)[:, None], actions
 
 
-def turned(points: Tensor, here: Tensor, actions: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def rotated(points: Tensor, here: Tensor, actions: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Every scene at an angle of its own, half of them mirrored: pushing on a level table works the same in all directions.
 
     Args:
         points: (B, 2 P) normalised.
-        here: (B, 2) round which it is turned.
+        here: (B, 2) round which it is rotated.
         actions: (B, T, 2) normalised.
         scale: (2,) normalised units of one length.
 

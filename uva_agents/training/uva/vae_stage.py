@@ -14,17 +14,7 @@ from uva_agents.data.dataset import EpochOrder
 from uva_agents.model import VAE
 from uva_agents.training.report import Reporter
 from uva_agents.training.uva.recipes import Augmentation, UVARecipe
-
-
-def to_images(frames: np.ndarray) -> Tensor:
-    """uint8 (N, H, W, 3) -> float (N, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
-
-
-def to_frames(images: Tensor) -> np.ndarray:
-    """Inverse of :func:`to_images`, clamped."""
-    frames = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
-    return frames.permute(0, 2, 3, 1).cpu().numpy()
+from uva_agents.utils.images import to_frames, to_images
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:

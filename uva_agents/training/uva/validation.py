@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from uva_agents.data import Batch, LatentWindows, LinearNormalizer
 from uva_agents.model import VAE, Context, SamplerConfig, Task, UVANet, frame_sampler, sample_actions, sample_video
 from uva_agents.training.report import Reporter
 from uva_agents.training.uva.recipes import World
-from uva_agents.training.uva.vae_stage import to_frames
+from uva_agents.utils.images import resize_images, to_frames, to_images
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Validator:
         n_actions, n_videos: windows for the two kinds of metric.
         video_only: skip actions (for the video stage).
         world: units of what is reported.
-        readout_keys: what the auxiliary state consists of.
+        frame_state_keys: what the auxiliary state consists of.
     """
 
     windows: LatentWindows
@@ -38,7 +38,7 @@ class Validator:
     n_actions: int = 384
     n_videos: int = 64
     video_only: bool = False
-    readout_keys: tuple[str, ...] = ()
+    frame_state_keys: tuple[str, ...] = ()
 
     @torch.no_grad()
     def run(self, model: UVANet, reporter: Reporter | None = None, step: int = 0) -> dict[str, float]:
@@ -67,20 +67,20 @@ class Validator:
             metrics[f"{name}_error_{self.world.unit}"] = float(error.mean()) * self.world.unit_scale
             if task is Task.POLICY:
                 metrics[f"policy_error8_{self.world.unit}"] = float(error[:, :8].mean()) * self.world.unit_scale
-        if batch.readout is not None:
-            metrics.update(self._readout(model, batch))
+        if batch.frame_state is not None:
+            metrics.update(self._state_errors(model, batch))
         return metrics
 
-    def _readout(self, model: UVANet, batch: Batch) -> dict[str, float]:
+    def _state_errors(self, model: UVANet, batch: Batch) -> dict[str, float]:
         """Position error of the state read from the current frame, with and without proprioception."""
-        assert batch.readout is not None and model.state_head is not None
-        scale = np.concatenate([self.normalizer.scale[key] for key in self.readout_keys]).astype(np.float32)
+        assert batch.frame_state is not None and model.state_head is not None
+        scale = np.concatenate([self.normalizer.scale[key] for key in self.frame_state_keys]).astype(np.float32)
         unit = torch.from_numpy(self.world.unit_scale / scale).view(-1, 2)
         out = {}
-        for name, proprio in (("readout", batch.proprio), ("readout_blind", None)):
-            context = Context(history=batch.history, history_points=batch.history_points, proprio=proprio)
+        for name, proprio in (("frame_state", batch.proprio), ("frame_state_blind", None)):
+            context = Context(history=batch.history, history_keypoints=batch.history_keypoints, proprio=proprio)
             z = model.joint_latent(context, model.visibility(Task.POLICY, len(batch.history)))
-            error = model.state_head(z)[:, 0, -1] - batch.readout[:, 0, -1]
+            error = model.state_head(z)[:, 0, -1] - batch.frame_state[:, 0, -1]
             out[f"{name}_{self.world.unit}"] = float((error.cpu().view(len(error), -1, 2) * unit).norm(dim=-1).mean())
         return out
 
@@ -111,15 +111,12 @@ class Validator:
 
     def _pixels(self, chosen: np.ndarray, offsets: np.ndarray, device: torch.device) -> Tensor:
         rows = self.windows.index.steps(chosen, offsets)
-        frames = torch.from_numpy(self.frames[rows]).to(device)
-        return frames.permute(0, 1, 4, 2, 3).float().div(127.5).sub(1.0)
+        return to_images(self.frames[rows], device)
 
     def _decode(self, model: UVANet, tokens: Tensor) -> Tensor:
         latents = model.to_latents(tokens)
         images: Tensor = self.vae.decode(latents.flatten(0, 1)).clamp(-1, 1)
-        size = self.frames.shape[1:3]
-        if images.shape[-2:] != size:
-            images = nn.functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+        images = resize_images(images, (self.frames.shape[1], self.frames.shape[2]))
         return images.view(*latents.shape[:2], *images.shape[1:])
 
 
@@ -130,8 +127,8 @@ def context_for(batch: Batch, task: Task) -> Context:
         future=batch.future if task is Task.INVERSE else None,
         actions=batch.actions if task is Task.FORWARD else None,
         proprio=None if task is Task.INVERSE else batch.proprio,
-        history_points=None if task is Task.INVERSE else batch.history_points,
-        future_points=batch.future_points if task is Task.INVERSE else None,
+        history_keypoints=None if task is Task.INVERSE else batch.history_keypoints,
+        future_keypoints=batch.future_keypoints if task is Task.INVERSE else None,
     )
 
 
