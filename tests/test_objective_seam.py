@@ -245,4 +245,4 @@ def test_an_objective_that_requires_no_frame_plans_with_weights_that_move_keypoi
         dynamics=model.world_model(), objective=ActionPenalty(), proposals=model.policy(), n_samples=2, steps=0
     )
     plan = planner.plan({"pixels": np.full((96, 96, 3), 255, np.uint8), "agent_pos": np.full(2, 256.0, np.float32)})
-    assert plan.rollout.points is not None and plan.rollout.points.shape[:2] == (2, 0)
+    assert plan.rollout.keypoints is not None and plan.rollout.keypoints.shape[:2] == (2, 0)

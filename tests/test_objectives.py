@@ -76,8 +76,8 @@ def test_a_block_that_is_nowhere_costs_the_documented_price_and_is_said_to_be_un
 def test_where_colours_have_faded_the_weights_say_where_the_block_is() -> None:
     now, gone = scene(BLOCKS, SQUARES), scene({"green": BLOCKS["green"]}, SQUARES)
     known = np.array([[0.3, -0.4], [0.5, 0.15], BLOCKS["green"], SQUARES["green"], SQUARES["red"]])
-    known_keypoints = replace(futures(now, gone, now=now), points=np.stack([known, known])[:, None])
-    colours = BlockToSquare("red", "green", points=None).evaluate(known_keypoints)
+    known_keypoints = replace(futures(now, gone, now=now), keypoints=np.stack([known, known])[:, None])
+    colours = BlockToSquare("red", "green", keypoints=None).evaluate(known_keypoints)
     assert colours.valid.tolist() == [True, False] and colours.costs[1] == 2.0
     both = BlockToSquare("red", "green").evaluate(known_keypoints)
     assert both.valid.all()

@@ -301,7 +301,7 @@ class WorldModel:
             actions=plans if sampled is None else self.uva.environment_actions(sampled, start.pose, inputs=inputs),
             all_steps=all_steps,
             now=start.now,
-            points=None if parts[0][3] is None else np.concatenate([np.asarray(x[3]) for x in parts]),
+            keypoints=None if parts[0][3] is None else np.concatenate([np.asarray(x[3]) for x in parts]),
         )
 
     def _noise(
