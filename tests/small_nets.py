@@ -3,8 +3,8 @@
 import torch
 
 from uva_agents.model import (
-    UVA,
     Context,
+    UVANet,
     uva_nano,
 )
 
@@ -15,7 +15,7 @@ EVERYTHING = dict(
 )  # fmt: skip
 
 
-def nano(**overrides: object) -> UVA:
+def nano(**overrides: object) -> UVANet:
     torch.manual_seed(0)
     model = uva_nano(**{"width": 32, "heads": 2, "encoder_depth": 1, "decoder_depth": 1, "proprio_dim": 2, **overrides})
     # The zero-initialised output layers would hide what reaches them.
@@ -24,7 +24,7 @@ def nano(**overrides: object) -> UVA:
     return model.eval()
 
 
-def context(model: UVA, batch: int = 2) -> Context:
+def context(model: UVANet, batch: int = 2) -> Context:
     c = model.config
     g = torch.Generator().manual_seed(1)
     frames = (batch, c.n_frames, c.tokens_per_frame, c.token_dim)

@@ -12,7 +12,7 @@ import torch
 import uva_agents as uva
 from tests.tiny import observation, tiny_bundle, tiny_weights
 from uva_agents.agents import Agent, AgentState, Policy, WorldModel
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.envs.pusht import PushTEnv
 from uva_agents.model import SamplerConfig
 
@@ -26,7 +26,7 @@ def test_weights_round_trip_and_the_three_agents_share_them(tmp_path: Path) -> N
     folder = tiny_weights(tmp_path / "w")
     loaded = uva.UVA.from_pretrained(folder)
     policy, world, inverse = loaded.policy(), loaded.world_model(), loaded.inverse_model()
-    assert policy.uva.bundle.model is world.uva.bundle.model is inverse.uva.bundle.model
+    assert policy.weights.net is world.weights.net is inverse.weights.net
     original, again = tiny_bundle().model.state_dict(), loaded.bundle.model.state_dict()
     for name, tensor in original.items():
         torch.testing.assert_close(again[name], tensor, atol=1e-3, rtol=1e-3)

@@ -115,7 +115,7 @@ def test_a_policy_with_umis_interface_acts_here():
     """Imported umi weights: relative poses inside, absolute ones with rotation vectors outside, ``agent_pos`` as the link."""
     from tests.tiny import tiny_bundle
     from uva_agents.agents import Policy
-    from uva_agents.agents.weights import UVA
+    from uva_agents.agents.uva import UVA
     from uva_agents.checkpoints import InterfaceSpec
     from uva_agents.data import LinearNormalizer
 

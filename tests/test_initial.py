@@ -11,7 +11,7 @@ from tests import released
 from tests.tiny import tiny_dataset
 from uva_agents.checkpoints import load_bundle
 from uva_agents.checkpoints.initial import load_mar, load_vae
-from uva_agents.model import UVA, VAE, Context, HeadConfig, Task, Visibility, joint_loss, uva_base
+from uva_agents.model import VAE, Context, HeadConfig, Task, UVANet, Visibility, joint_loss, uva_base
 from uva_agents.training.loop import parameter_groups
 from uva_agents.training.uva.pipeline import RunOptions, run_recipe
 from uva_agents.training.uva.recipes import Recipe, StageConfig
@@ -71,7 +71,7 @@ def test_the_released_recipe_starts_from_mar_and_kl16_and_its_weights_act(
 
 def test_matching_weights_are_taken_and_strangers_refused(tmp_path: Path) -> None:
     model, _ = released.build("pusht")
-    target = UVA(tiny_recipe().model)
+    target = UVANet(tiny_recipe().model)
     match = load_mar(target, mar_file(tmp_path / "mar.pth"))
     assert torch.equal(target.encoder_blocks[0].attn.qkv.weight, model.encoder_blocks[0].attn.qkv.weight)
     assert torch.equal(target.future_proj.weight, model.future_proj.weight)
@@ -92,7 +92,7 @@ def test_matching_weights_are_taken_and_strangers_refused(tmp_path: Path) -> Non
 def test_one_optimisation_step_at_the_released_size() -> None:
     torch.manual_seed(0)
     model = uva_base(action_dim=2).train()
-    model.gradient_checkpointing = True
+    model.set_gradient_checkpointing(True)
     config = recipe_base().joint
     optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.lr, betas=config.betas)
     c = model.config

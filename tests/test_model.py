@@ -8,7 +8,6 @@ import torch
 from tests.small_nets import EVERYTHING, context, nano
 from uva_agents.model import (
     CONFIGS,
-    UVA,
     VAE,
     Context,
     HeadConfig,
@@ -16,6 +15,7 @@ from uva_agents.model import (
     SamplerConfig,
     Task,
     UVAConfig,
+    UVANet,
     Visibility,
     draw_mask,
     joint_loss,
@@ -27,7 +27,7 @@ from uva_agents.model import (
 )
 
 
-def changed(model: UVA, task: Task, **swap: torch.Tensor | None) -> bool:
+def changed(model: UVANet, task: Task, **swap: torch.Tensor | None) -> bool:
     base = context(model)
     visibility = model.visibility(task, 2)
     with torch.no_grad():
@@ -104,14 +104,14 @@ def test_a_sketch_is_the_current_frame_changed_by_what_is_done() -> None:
     base = context(model)
     assert base.actions is not None and base.history is not None
     with torch.no_grad():
-        done, other = model.sketch(base, base.actions), model.sketch(base, -base.actions)
+        done, other = model.render_prior(base, base.actions), model.render_prior(base, -base.actions)
         assert done.shape == (2, 4, 9, 64) and (done - other).abs().max() > 1e-3
-        for p in model.point_writer.net[-1].parameters():
+        for p in model.guide.renderer.net[-1].parameters():
             p.zero_()
         now = base.history[:, -1:].expand(-1, 4, -1, -1)
-        torch.testing.assert_close(model.sketch(base, base.actions), now, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(model.render_prior(base, base.actions), now, atol=1e-4, rtol=1e-4)
         with pytest.raises(ValueError, match="history_points"):
-            model.sketch(replace(base, history_points=None), base.actions)
+            model.render_prior(replace(base, history_points=None), base.actions)
 
 
 def test_a_sketch_starts_from_measured_points_where_they_are_known() -> None:
@@ -121,8 +121,8 @@ def test_a_sketch_starts_from_measured_points_where_they_are_known() -> None:
     partly = base.proprio.clone()
     partly[1] = float("nan")
     with torch.no_grad():
-        read = model.sketch(replace(base, proprio=None), base.actions)
-        measured = model.sketch(replace(base, proprio=partly), base.actions)
+        read = model.render_prior(replace(base, proprio=None), base.actions)
+        measured = model.render_prior(replace(base, proprio=partly), base.actions)
     assert not torch.equal(read[0], measured[0]) and torch.equal(read[1], measured[1])
     with pytest.raises(ValueError, match="proprio_points"):
         uva_nano_config(proprio_points=1)
@@ -130,7 +130,7 @@ def test_a_sketch_starts_from_measured_points_where_they_are_known() -> None:
 
 def test_the_writer_sees_every_point_from_every_token() -> None:
     model = nano(readout_dim=4, frame_points=2, frame_sketch=True)
-    seen = model.point_writer._seen(torch.tensor([[-2 / 3, 0.0, 0.5, 0.5]]))
+    seen = model.guide.renderer._seen(torch.tensor([[-2 / 3, 0.0, 0.5, 0.5]]))
     # Token 3 is the left one of the middle row: its centre is the first point.
     torch.testing.assert_close(seen[0, 3, :2], torch.zeros(2), atol=1e-6, rtol=0)
     torch.testing.assert_close(seen[0, 0, :2], torch.tensor([0.0, 2 / 3]))
@@ -146,7 +146,7 @@ def test_frames_without_given_actions_are_drawn_from_sampled_ones(task: Task) ->
         sampler = SamplerConfig(iterations=3, temperature=0.0)
         sample = sample_video(model, base, task=task, sampler=sampler, with_actions=True)
         assert sample.actions is not None
-        expected = model.sketch(base, sample.actions)
+        expected = model.render_prior(base, sample.actions)
         torch.testing.assert_close(sample.tokens, expected, atol=1e-4, rtol=1e-4)
         assert (sample_video(model, base, task=task, sampler=sampler).actions is None) == (task is Task.VIDEO)
 
@@ -190,7 +190,7 @@ def test_a_head_without_draws_or_tokens_is_named() -> None:
 
 
 def test_every_optional_input_trains_and_every_parameter_gets_a_gradient() -> None:
-    model = UVA(_everything_config())
+    model = UVANet(_everything_config())
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.1)
     base = context(model, 10)
@@ -205,7 +205,7 @@ def test_every_optional_input_trains_and_every_parameter_gets_a_gradient() -> No
     losses.total.backward()
     # The text mask stands in for absent text, the history-action mask for absent actions: neither is absent here.
     idle = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()}
-    assert {n for n in idle if not n.startswith(("point_reader", "point_writer"))} == {
+    assert {n for n in idle if not n.startswith(("guide.detector", "guide.renderer"))} == {
         "text_mask",
         "history_action_mask",
     }
@@ -243,7 +243,7 @@ def test_patches_go_there_and_back() -> None:
 
 def test_base_has_the_released_number_of_parameters() -> None:
     with torch.device("meta"):
-        model = UVA(CONFIGS["base"]())
+        model = UVANet(CONFIGS["base"]())
     assert sum(p.numel() for p in model.parameters()) == 261_079_156
 
 

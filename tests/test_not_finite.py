@@ -14,12 +14,13 @@ import uva_agents as uva
 from tests.small_nets import EVERYTHING
 from tests.tiny import observation, tiny_bundle, tiny_dp_bundle, tiny_points_config, tiny_two_frame_bundle
 from uva_agents.agents import Rollout
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.bridges.latents import JointLatent
 from uva_agents.data import encode_frames
 from uva_agents.errors import InputError, NotFiniteError
 from uva_agents.model import ActionSampler, DiffusionPolicyNet, HeadConfig, SamplerConfig
-from uva_agents.model.diffusion import GaussianDiffusion, respaced_timesteps, sample_few_steps
+from uva_agents.model.diffusion import GaussianDiffusion, respaced_timesteps
+from uva_agents.model.schedulers import sample_few_steps
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (2, 4, 96, 96, 3), dtype=np.uint8)
 ACTIONS = np.random.default_rng(1).uniform(0, 512, (2, 16, 2)).astype(np.float32)
@@ -132,7 +133,7 @@ def test_no_nan_in_every_tensor_gives_another_finite_answer(model: UVA) -> None:
         ("rollout", "video_head.net.final_layer.linear.bias", r"video head gave .* future 0 of 2 .*'actions' from"),
         ("latents", "video_head.net.final_layer.linear.bias", "video head gave .* future 0 of 2"),
         ("dream", "video_head.net.final_layer.linear.bias", "video head gave .* future 0"),
-        ("act", "point_reader.net.0.bias", "keypoint detector gave"),
+        ("act", "guide.detector.net.0.bias", "keypoint detector gave"),
     ],
 )
 def test_the_error_names_weights_head_and_input(model: UVA, output: str, part: str, head: str) -> None:

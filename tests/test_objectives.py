@@ -11,7 +11,7 @@ import pytest
 from tests.scenes import scene
 from tests.tiny import observation, tiny_bundle
 from uva_agents.agents import Rollout
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.planners import (
     BlockToSquare,
     GoalImage,
@@ -193,7 +193,7 @@ def test_goal_images_are_nearest_to_themselves_in_pixels_and_in_latents() -> Non
     latent = GoalImage(goal, metric="latents", world=world)
     assert not latent.required_frames().pixels
     hidden = world.rollout(observation(0), actions, frames=latent.required_frames().frames, decode=False)
-    code = world.uva.encode(goal[None]).tokens[0]
+    code = world.weights.encode(goal[None]).tokens[0]
     expected = [float((row[-1] - code).square().mean()) for row in hidden.latents]
     np.testing.assert_allclose(latent(hidden), expected, rtol=1e-5)
     with pytest.raises(ValueError, match="uint8"):

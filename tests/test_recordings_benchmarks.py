@@ -21,7 +21,7 @@ class Oracle:
     def __init__(self, recording: Recording, late: int = 0) -> None:
         self.recording, self.late = recording, late
         config = SimpleNamespace(frame_stride=4, action_steps=16)
-        self.uva = SimpleNamespace(
+        self.weights = SimpleNamespace(
             bundle=SimpleNamespace(model=SimpleNamespace(config=config)),
             encode=lambda frames: SimpleNamespace(tokens=frames),
             decode=lambda tokens: tokens,

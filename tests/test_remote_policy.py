@@ -12,7 +12,7 @@ from tests import toys
 from tests.planner_toys import Point, at, quadratic
 from tests.serving import ToyAgent, obs, raw_pack, raw_unpack
 from tests.tiny import observation, tiny_bundle
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.bridges.openpi import Limits, PolicyServer, RemotePolicy
 from uva_agents.bridges.openpi.connection import RemotePolicyError
 from uva_agents.cli import main

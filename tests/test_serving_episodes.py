@@ -8,7 +8,7 @@ import pytest
 
 from tests.serving import CHUNK, ToyAgent, held, obs, raw_client, raw_pack, raw_unpack
 from tests.tiny import observation, tiny_bundle
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.bridges.openpi import Limits, PolicyServer, RemotePolicy
 from uva_agents.errors import InputError
 

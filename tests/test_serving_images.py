@@ -11,7 +11,7 @@ from PIL import Image
 from tests.serving import ToyAgent, raw_client
 from tests.tiny import observation, tiny_bundle
 from uva_agents.agents.observations import check_pixels
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.bridges.openpi import KeyMap, PolicyServer, RemotePolicy
 from uva_agents.errors import InputError
 

@@ -12,7 +12,7 @@ import torch
 from tests.planner_toys import Point, quadratic
 from tests.serving import ToyAgent, obs, raw_client
 from tests.tiny import observation, tiny_bundle
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.bridges.openpi import PolicyServer, RemotePolicy
 from uva_agents.bridges.openpi.addresses import AddressError, PortError
 from uva_agents.cli import main

@@ -20,7 +20,7 @@ from tests.tiny import tiny_dataset
 from uva_agents.checkpoints import load_bundle
 from uva_agents.checkpoints.tensor_files import load_tensors
 from uva_agents.data import read_replay_buffer
-from uva_agents.model import UVA, Context, Task
+from uva_agents.model import Context, Task, UVANet
 from uva_agents.training.ema import EMA
 from uva_agents.training.keypoints.detector_stage import PointsStage
 from uva_agents.training.loop import learning_rate
@@ -229,9 +229,9 @@ def test_points_may_be_read_by_convolutions_and_run_down_the_picture_first(data:
     assert 10_000 < last["policy_error_mm"] < 512_000 and np.isfinite(last["readout_mm"])
     assert "points_mm" in curve(tmp_path / "run" / "points")[-1]
     reader = load_tensors(tmp_path / "run" / "points" / "reader.safetensors")  # for other runs
-    torch.testing.assert_close(bundle.model.point_reader.state_dict(), reader, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(bundle.model.guide.detector.state_dict(), reader, rtol=1e-3, atol=1e-3)
     assert "others_mm" in curve(tmp_path / "run" / "dynamics")[-1]
-    centres = bundle.model.point_writer.get_buffer("centres")
+    centres = bundle.model.guide.renderer.get_buffer("centres")
     np.testing.assert_allclose(centres[1, :2], (-2 / 3, 0), atol=1e-6)  # second token: top row, middle column
 
 
@@ -239,7 +239,7 @@ def test_the_agent_may_count_more_than_other_points_in_the_training_of_the_reade
     recipe = replace(tiny_recipe(), agent_point_weight=9.0)
     recipe = replace(recipe, model=replace(recipe.model, proprio_points=1))
     episodes = read_replay_buffer(data)
-    reader = UVA(recipe.model).point_reader
+    reader = UVANet(recipe.model).guide.detector
     stage = PointsStage(recipe, reader, episodes, episodes, make_normalizer(recipe, episodes))
     images = torch.zeros(2, 3, *stage.frames.shape[1:3])
     read = stage.module.reader.read_reduced(images).detach()  # type: ignore[union-attr,operator]

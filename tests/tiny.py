@@ -8,7 +8,6 @@ import torch
 from uva_agents.checkpoints import Bundle, InterfaceSpec, NetBundle, save_bundle
 from uva_agents.data import LinearNormalizer, write_replay_buffer
 from uva_agents.model import (
-    UVA,
     VAE,
     DiffusionPolicyConfig,
     DiffusionPolicyNet,
@@ -17,6 +16,7 @@ from uva_agents.model import (
     TwoFrameConfig,
     TwoFrameNet,
     UNetConfig,
+    UVANet,
     nano_vae_config,
     uva_nano_config,
 )
@@ -33,7 +33,7 @@ def tiny_bundle(seed: int = 0, **overrides: object) -> Bundle:
         "readout_dim": 20,
         "frame_points": 10,
     }
-    model, vae = UVA(uva_nano_config(**(size | overrides))), VAE(nano_vae_config())
+    model, vae = UVANet(uva_nano_config(**(size | overrides))), VAE(nano_vae_config())
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.05)  # zero-initialised outputs would make every observation look alike
     limits = {k: (np.zeros(d), np.full(d, 512.0)) for k, d in (("action", 2), ("agent_pos", 2), ("keypoints", 18))}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.agents.finite import Inputs
+from uva_agents.agents.guards import Inputs
 from uva_agents.agents.observations import Frames, Instruction
 from uva_agents.agents.stateful import Rows
 from uva_agents.agents.weights import FrameCode

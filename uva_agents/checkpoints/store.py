@@ -16,14 +16,14 @@ from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.checkpoints.text import TextEncoder, read_tower
 from uva_agents.data.normalizer import LinearNormalizer
 from uva_agents.errors import WeightsError
-from uva_agents.model import UVA, VAE, UVAConfig
+from uva_agents.model import VAE, UVAConfig, UVANet
 
 
 @dataclass(frozen=True)
 class Bundle:
     """Everything that inference needs, and that all three agents share."""
 
-    model: UVA
+    model: UVANet
     vae: VAE
     normalizer: LinearNormalizer
     spec: InterfaceSpec
@@ -89,7 +89,7 @@ def load_bundle(name_or_path: str | Path, *, device: str | torch.device = "auto"
     about = describe(resolve(name_or_path), Kind.UVA)
     sizes = about.sizes
     assert isinstance(sizes, UVAConfig)
-    model = about.filled("model", lambda: UVA(sizes))
+    model = about.filled("model", lambda: UVANet(sizes))
     if sizes.standardize and not bool((model.token_std > 0).all()):
         raise WeightsError(
             f"{about.folder / 'model.safetensors'}: 'token_std' must be above 0: latents are divided by it"

@@ -91,8 +91,8 @@ def play(model: UVA, env: Any, branch: Any, seed: int, *, looks: int = 3) -> Rec
     from uva_agents.model import frame_sampler
 
     policy = model.policy()
-    world = WorldModel(model, sampler=frame_sampler(model.bundle.model.config, iterations=4))
-    stride = model.bundle.model.config.frame_stride
+    world = WorldModel(model, sampler=frame_sampler(model.config, iterations=4))
+    stride = model.config.frame_stride
     obs, info = env.reset(seed=seed)
     branch.reset(seed=seed)
     state = policy.initial_state(1, seed=[seed])

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--seed {args.seed}: at least 0")
     check_folder_target(args.out)
     model = uva.UVA.from_pretrained(args.weights, device=args.device)
-    env_id = args.env or model.bundle.spec.env_id
+    env_id = args.env or model.spec.env_id
     if env_id is None:
         raise ValueError("these weights name no environment: choose one with --env")
     env = gym.make(env_id)
@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"{env_id} has no get_state and set_state, so the truth cannot be shown beside the imagination"
         )
-    if args.steps < 1 or args.steps % model.bundle.model.config.action_steps:
-        raise ValueError(f"--steps {args.steps} must be a multiple of {model.bundle.model.config.action_steps}")
+    if args.steps < 1 or args.steps % model.config.action_steps:
+        raise ValueError(f"--steps {args.steps} must be a multiple of {model.config.action_steps}")
     obs, seen = play(env, model.policy(), args.seed, args.after)
     history = {key: np.stack([o[key] for o in seen]) for key in obs} if seen else None
     plans = candidates(args, model, obs, history)
@@ -121,16 +121,14 @@ def play(env: Any, policy: Any, seed: int, steps: int) -> tuple[dict[str, np.nda
 
 def candidates(args: argparse.Namespace, model: Any, obs: Any, history: Any) -> np.ndarray:
     """(S, T, A) in environment units."""
-    c, space = model.bundle.model.config, model.bundle.spec.action_space
+    c, space = model.config, model.spec.action_space
     if args.actions not in ("policy", "random"):
         plans = read_actions(Path(args.actions), space.shape[0], args.steps)
-        _check_memory(
-            len(plans), args.steps, model.bundle.spec.image_shape, f"{len(plans)} candidates in {args.actions}"
-        )
+        _check_memory(len(plans), args.steps, model.spec.image_shape, f"{len(plans)} candidates in {args.actions}")
         return plans
     if args.candidates < 1:
         raise ValueError(f"--candidates {args.candidates}: at least 1 is needed")
-    _check_memory(args.candidates, args.steps, model.bundle.spec.image_shape, f"--candidates {args.candidates}")
+    _check_memory(args.candidates, args.steps, model.spec.image_shape, f"--candidates {args.candidates}")
     if args.actions == "policy":
         if args.steps != c.action_steps:
             raise ValueError(

@@ -64,7 +64,7 @@ def _label(args: argparse.Namespace, out: Path) -> int:
     from uva_agents.agents import UVA, InverseModel
 
     model = UVA.from_pretrained(args.weights, device=args.device)
-    spec, hz = model.bundle.spec, model.bundle.spec.control_hz
+    spec, hz = model.spec, model.spec.control_hz
     frames, seconds = read_video(args.video, args.fps, hz)
     index = resampled(seconds, hz)
     part = chosen(frames[0].shape[:2], spec.image_shape, args.crop)

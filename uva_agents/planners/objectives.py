@@ -73,8 +73,8 @@ class GoalImage(Objective):
         self.goal, self.metric, self.frames = goal, metric, frames
         self._code = None
         if world is not None:
-            uva = world.uva if isinstance(world, HasWeights) else world
-            height, width = uva.bundle.spec.image_shape
+            uva = world.weights if isinstance(world, HasWeights) else world
+            height, width = uva.spec.image_shape
             if goal.shape[:2] != (height, width):
                 raise InputError(f"the goal must be {height}x{width} for these weights, got {goal.shape[:2]}")
             self._code = uva.encode(goal[None]).tokens[0]

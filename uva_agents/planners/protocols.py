@@ -141,7 +141,7 @@ class HasWeights(Protocol):
     """A view of shared weights, such as a world model: goals in latent space are encoded by them."""
 
     @property
-    def uva(self) -> Any:
+    def weights(self) -> Any:
         """The :class:`~uva_agents.UVA`."""
         ...
 

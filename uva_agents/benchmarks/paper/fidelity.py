@@ -108,7 +108,7 @@ def measure(
     Raises:
         ValueError: no recording is longer than ``ahead``, or that is no multiple of a chunk of actions.
     """
-    c = world.uva.bundle.model.config
+    c = world.weights.config
     if ahead < 1 or ahead % c.action_steps:
         raise ValueError(f"ahead={ahead}: a multiple of {c.action_steps} control steps, one chunk of actions")
     starts = [(i, t) for i, r in enumerate(recordings) for t in range(len(r.pixels) - ahead)]
@@ -127,7 +127,7 @@ def measure(
         frames = {
             "imagined": future.frames[0],
             "copied": np.broadcast_to(r.pixels[t], truth.shape),
-            "autoencoder": world.uva.decode(world.uva.encode(truth).tokens),
+            "autoencoder": world.weights.decode(world.weights.encode(truth).tokens),
         }
         for way, found in frames.items():
             psnr[way].append(_psnr(found, truth))

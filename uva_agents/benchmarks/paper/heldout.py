@@ -63,7 +63,7 @@ def evaluate_heldout(
     from uva_agents.training.uva.validation import Validator
 
     assert isinstance(uva, UVA) and isinstance(reporter, Reporter)
-    recipe = RECIPES.get(uva.bundle.name, pusht_nano)()
+    recipe = RECIPES.get(uva.name, pusht_nano)()
     episodes = read_replay_buffer(data, recipe.fields)
     count = recipe.held_out if held_out is None else held_out
     episodes = episodes.select(held_out_split(len(episodes), count, seed=42)[1])
@@ -71,12 +71,12 @@ def evaluate_heldout(
     codes = [uva.encode(frames[i : i + 64]) for i in range(0, len(frames), 64)]
     tokens = torch.cat([c.tokens for c in codes]).half().cpu().numpy()
     points = [c.points for c in codes if c.points is not None]
-    c, spec = uva.bundle.model.config, uva.bundle.spec
+    c, spec = uva.config, uva.spec
     windows = LatentWindows(
         episodes,
         [tokens],
         [Variant()],
-        uva.bundle.normalizer,
+        uva.normalizer,
         spec.window(c.n_frames, c.frame_stride, c.action_steps),
         proprio_key=spec.proprio_key,
         readout_keys=recipe.readout_keys if c.readout_dim else (),
@@ -84,8 +84,8 @@ def evaluate_heldout(
     )
     validator = Validator(
         windows,
-        uva.bundle.vae,
-        uva.bundle.normalizer,
+        uva.vae,
+        uva.normalizer,
         frames,
         n_actions=actions,
         n_videos=videos,
@@ -93,10 +93,10 @@ def evaluate_heldout(
         unit_scale=recipe.unit_scale,
         readout_keys=recipe.readout_keys,
     )
-    metrics = validator.run(uva.bundle.model, reporter)
+    metrics = validator.run(uva.net, reporter)
     if points:
         truth = stack_points(recipe, episodes)
-        scale, offset = point_scale(recipe, uva.bundle.normalizer)
+        scale, offset = point_scale(recipe, uva.normalizer)
         read = (torch.cat(points).cpu().numpy().reshape(truth.shape) - offset) / scale
         metrics[f"points_{recipe.unit}"] = float(np.linalg.norm(read - truth, axis=-1).mean()) * recipe.unit_scale
     return metrics

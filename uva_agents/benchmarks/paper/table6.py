@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         "two-frame": two.label,
         "constant": lambda video: np.broadcast_to(constant, (len(video) - 1, len(constant))),
     }
-    weights = {"inverse": inverse.uva.fingerprint, "pooled": pooled.fingerprint, "two-frame": two.fingerprint}
+    weights = {"inverse": inverse.weights.fingerprint, "pooled": pooled.fingerprint, "two-frame": two.fingerprint}
     if args.dense is not None:
         dense = TwoFrameInverse.from_pretrained(args.dense)
         labellers["dense"], weights["dense"] = dense.label, dense.fingerprint

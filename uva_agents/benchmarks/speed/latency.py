@@ -21,8 +21,9 @@ from torch import Tensor
 
 from uva_agents.agents import UVA, Policy
 from uva_agents.agents.chunks import noise_seed
+from uva_agents.agents.weights import Weights
 from uva_agents.benchmarks.evaluation.machine import hardware, parse_arguments, save_json, versions
-from uva_agents.model import Context, Task
+from uva_agents.model import Context, Task, optimize_for_inference
 from uva_agents.model.diffusion import ancestral_process
 from uva_agents.model.layers import Attention
 
@@ -81,7 +82,7 @@ def take_turns(paths: Mapping[str, Iterator[float]], repeats: int) -> dict[str, 
 def decisions(policy: Policy) -> Iterator[float]:
     """Seconds of every call that makes a new chunk."""
     rng = np.random.default_rng(0)
-    height, width = policy.uva.bundle.spec.image_shape
+    height, width = policy.weights.spec.image_shape
     state = policy.initial_state(1, seed=0)
     while True:
         decides = state[0].queue is None or len(state[0].queue) == 0
@@ -97,7 +98,7 @@ def decisions(policy: Policy) -> Iterator[float]:
             yield time.perf_counter() - began
 
 
-def straight(base: UVA, frames: np.ndarray, steps: int, seed: int) -> Tensor:
+def straight(base: Weights, frames: np.ndarray, steps: int, seed: int) -> Tensor:
     """One decision as the released code goes about it: four frames encoded, every step computed from scratch.
 
     Args:
@@ -105,9 +106,9 @@ def straight(base: UVA, frames: np.ndarray, steps: int, seed: int) -> Tensor:
 
     Returns: normalised actions (1, 16, A).
     """
-    model, head = base.bundle.model, base.bundle.model.action_head
+    model, head = base.net, base.net.action_head
     generator = torch.Generator(base.device).manual_seed(seed)
-    tokens = model.to_tokens(base.bundle.vae.encode(base.images(frames)))[None]
+    tokens = model.to_tokens(base.vae.encode(base.images(frames)))[None]
     z = model.joint_latent(Context(history=tokens), model.visibility(Task.POLICY, 1))
     condition = model.action_condition(z)
     chunk = ancestral_process(steps).sample(
@@ -121,19 +122,19 @@ def straight(base: UVA, frames: np.ndarray, steps: int, seed: int) -> Tensor:
     return chunk.view(1, head.steps, head.channels)
 
 
-def straight_decisions(base: UVA, steps: int, *, fused: bool = False) -> Iterator[float]:
+def straight_decisions(base: Weights, steps: int, *, fused: bool = False) -> Iterator[float]:
     """Seconds of :func:`straight` decisions, with autoencoder and transformer as the released code runs them.
 
     Args:
         fused: attention in one kernel all the same.
     """
     rng = np.random.default_rng(0)
-    height, width = base.bundle.spec.image_shape
+    height, width = base.spec.image_shape
     for seed in itertools.count():
         frames = rng.integers(0, 256, (4, height, width, 3), dtype=np.uint8)
-        base.bundle.vae.streamline(False)
-        base.bundle.model.streamline(False)
-        for module in base.bundle.model.modules():
+        optimize_for_inference(base.vae, False)
+        optimize_for_inference(base.net, False)
+        for module in base.net.modules():
             if isinstance(module, Attention):
                 module.fused = fused
         with torch.no_grad():
@@ -142,16 +143,16 @@ def straight_decisions(base: UVA, steps: int, *, fused: bool = False) -> Iterato
             if base.device.type == "cuda":
                 torch.cuda.synchronize()
             taken = time.perf_counter() - began
-        base.bundle.vae.streamline()
-        base.bundle.model.streamline()
+        optimize_for_inference(base.vae)
+        optimize_for_inference(base.net)
         yield taken
 
 
 @torch.no_grad()
 def difference(exact: Policy) -> float:
     """Largest difference between the two paths' actions on the same frames and noise, normalised."""
-    base = exact.uva
-    height, width = base.bundle.spec.image_shape
+    base = exact.weights
+    height, width = base.spec.image_shape
     frame = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
     normalized = base.normalize_actions(exact.sample({"pixels": frame}, n=1, seed=5))
     expected = straight(base, np.stack([frame] * 4), exact.sampler.action_steps, noise_seed((5, 0)))
@@ -163,17 +164,16 @@ def official_size(like: UVA) -> UVA:
     from dataclasses import replace
 
     from uva_agents.checkpoints import Bundle
-    from uva_agents.model import UVA as Network
-    from uva_agents.model import VAE, uva_base_config
+    from uva_agents.model import VAE, UVANet, uva_base_config
 
     config = uva_base_config()
-    spec = replace(like.bundle.spec, proprio_key=None)
-    network = Network(config).eval().requires_grad_(False)
+    spec = replace(like.spec, proprio_key=None)
+    network = UVANet(config).eval().requires_grad_(False)
     for parameter in network.parameters():
         if not parameter.any():  # heads begin as the zero function, which would make any two paths agree
             torch.nn.init.normal_(parameter, std=0.02)
     vae = VAE(config.vae).eval().requires_grad_(False)
-    return UVA(Bundle(network, vae, like.bundle.normalizer, spec, "uva_base").to(like.device))
+    return UVA(Bundle(network, vae, like.normalizer, spec, "uva_base").to(like.device))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
 def variants(model: Any, steps: int, goal: np.ndarray) -> dict[str, dict[str, Any]]:
     """Planner options by name."""
     latent = GoalImage(goal, metric="latents", world=model)
-    sketch = model.bundle.model.config.frame_sketch
+    sketch = model.config.frame_sketch
     rows: dict[str, dict[str, Any]] = {
         f"last frame, {steps} steps": {"objective": PushTCoverage(), "steps": steps},
         "last frame, 16 steps": {"objective": PushTCoverage()},
@@ -159,7 +159,7 @@ def compare(model: Any, moments: list[Any], n: int, steps: int) -> dict[str, flo
         ranks.append(_spearman(exact, quick))
         losses.append(exact[quick.argmin()] - exact.min())
         spreads.append(exact.mean() - exact.min())
-        if model.bundle.model.config.frame_sketch:
+        if model.config.frame_sketch:
             sketch = objective(world.rollout(start, plans, frames=(-1,), steps=0))
             kept.append(float(exact.argmin() in np.argsort(sketch)[: -(-n // 4)]))
     told = {

@@ -111,7 +111,7 @@ class Bench:
         import torch
 
         from uva_agents.data import Episodes, LatentWindows, standard_variants
-        from uva_agents.model import UVA, VAE
+        from uva_agents.model import VAE, UVANet
         from uva_agents.training.ema import EMA
         from uva_agents.training.loop import parameter_groups
         from uva_agents.training.uva.joint_stage import JointStage
@@ -145,8 +145,9 @@ class Bench:
 
         config = replace(recipe.joint, batch_size=batch_size)
         self.vae = VAE(recipe.model.vae).eval().requires_grad_(False)
-        model = UVA(c)
-        for part in (model.point_reader, model.point_dynamics, model.point_writer):
+        model = UVANet(c)
+        assert model.guide is not None
+        for part in (model.guide.detector, model.guide.dynamics, model.guide.renderer):
             part.requires_grad_(False)  # as in the recipe: stages of their own
         self.stage = JointStage(recipe, config, "joint", model, windows, recipe.task_weights, None)
         module = self.stage.module.train()

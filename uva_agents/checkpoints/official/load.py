@@ -24,7 +24,7 @@ from uva_agents.checkpoints.stored import StoredTensor
 from uva_agents.checkpoints.text import TextEncoder, read_tower
 from uva_agents.data.normalizer import LinearNormalizer
 from uva_agents.errors import InputError, WeightsError
-from uva_agents.model import UVA, VAE
+from uva_agents.model import VAE, UVANet
 
 _MAX_TENSORS, _MAX_NAME = 20_000, 300
 Tensors = dict[str, StoredTensor]
@@ -117,7 +117,7 @@ def load_official(
     names = _names(renamed, "model", path)
     own = {renamed[k]: t for k, t in parts["model"].items()}
     where = str(path)
-    model = filled(lambda: UVA(config), own, where=where, names=names, progress=progress)
+    model = filled(lambda: UVANet(config), own, where=where, names=names, progress=progress)
     names = dict(zip(renamed_vae, (f"vae_model.{k}" for k in parts["vae_model"]), strict=True))
     vae = filled(lambda: VAE(config.vae), renamed_vae, where=where, what="autoencoder", names=names, progress=progress)
     text = _text(parts["text_model"], path, progress) if parts["text_model"] else None

@@ -16,8 +16,7 @@ from uva_agents.model.baselines.relations import Geometry
 from uva_agents.model.baselines.transformer import DiffusionTransformer
 from uva_agents.model.baselines.unet1d import ConditionalUNet1D
 from uva_agents.model.defaults import in_float32
-from uva_agents.model.diffusion import cosine_betas
-from uva_agents.model.schedulers import DDIM, DDPM
+from uva_agents.model.schedulers import DDIM, DDPM, cosine_betas
 from uva_agents.model.vision.encoder import EncoderConfig, ImageEncoder
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from uva_agents.model.schedulers import Prediction
 from uva_agents.model.vae import VAEConfig
 
-Prediction = Literal["epsilon", "v", "flow"]
 Aggregator = Literal["conv_fc", "conv_ori", "conv2", "fc2", "flatten"]
 
 
@@ -108,6 +108,8 @@ class UVAConfig:
             thing that pushes others, see :class:`~uva_agents.model.keypoints.recurrent_dynamics.StepDynamics`.
         proprio_points: so many leading points are what proprioception measures, in the same units: where it is known, a sketch
             starts from it instead of from what was read off the frame.
+        keypoint_input: which keypoints the transformer is told to be moved by given actions: ``"detected"`` ones alone, or with
+            those that proprioception measures taken from there, as frames are rendered (``proprio_points``).
         standardize: shift and scale every latent of every position to mean 0 and deviation 1 over the training data.
         predict_actions: false for a video-only network (the released first stage).
     """
@@ -146,6 +148,7 @@ class UVAConfig:
     frame_sketch: bool = False
     point_dynamics: Literal["chunk", "steps"] = "chunk"
     proprio_points: int = 0
+    keypoint_input: Literal["detected", "measured"] = "detected"
     standardize: bool = False
     predict_actions: bool = True
 

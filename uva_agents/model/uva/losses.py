@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from uva_agents.model.uva.heads import ActionHead, DiffusionHead
-from uva_agents.model.uva.inputs import Context
-from uva_agents.model.uva.masking import Visibility
-from uva_agents.model.uva.net import UVA
+from uva_agents.model.uva.inputs import Context, Visibility
+from uva_agents.model.uva.net import UVANet
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Losses:
 
 
 def joint_loss(
-    model: UVA,
+    model: UVANet,
     context: Context,
     visibility: Visibility,
     *,
@@ -92,17 +92,18 @@ def joint_loss(
     zero = z.new_zeros(())
     video = action = proprio = readout_loss = zero
     rows = visibility.future_mask.flatten(1) * visibility.video_loss[:, None]
-    readout = None
-    if model.config.readout_dim:
-        readout = model.read_out(z)
+    state = None
+    if model.state_head is not None:
+        state = model.state_head(z)
         if readout_target is not None:
-            readout_loss = _readout_loss(readout, readout_target, visibility)
+            readout_loss = _state_loss(state, readout_target, visibility)
     if bool(visibility.video_loss.any()):
         if context.future is None:
             raise ValueError("the video loss needs future frames in the context")
-        sketch = _sketch(model, context, visibility, has_actions) if model.config.frame_sketch else None
-        condition = model.video_condition(z, sketch)
-        target = context.future if sketch is None else context.future - sketch
+        prior = _rendered_prior(model, context, visibility, has_actions)
+        condition = model.video_condition(z, prior)
+        # The video head learns what the rendered frame misses.
+        target = context.future if prior is None else context.future - prior
         share = visibility.video_loss.float().mean()
         video = share * _token_loss(model.video_head, condition, target, rows, draws.get("video"))
         if model.config.predict_wrist:
@@ -113,7 +114,7 @@ def joint_loss(
         if context.actions is None:
             raise ValueError("the action loss needs actions in the context")
         chosen = visibility.action_loss
-        condition = model.action_condition(z[chosen], None if readout is None else readout[chosen])
+        condition = model.action_condition(z[chosen], None if state is None else state[chosen])
         losses = _sequence_losses(model.action_head, context.actions, condition, chosen, draws.get("action"))
         action = chosen.float().mean() * losses.mean()
     if model.config.predict_proprio_dim and proprio_target is not None:
@@ -125,22 +126,25 @@ def joint_loss(
 
 
 @torch.no_grad()
-def _sketch(model: UVA, context: Context, visibility: Visibility, has_actions: Tensor | None) -> Tensor:
-    """Drawn from the actions that belong to the frames, which sampling draws first where they are not given; zeros where
+def _rendered_prior(
+    model: UVANet, context: Context, visibility: Visibility, has_actions: Tensor | None
+) -> Tensor | None:
+    """Rendered from the actions that belong to the frames, which sampling draws first where they are not given; zeros where
     nobody knows them."""
+    if model.guide is None or not model.guide.renders:
+        return None
     if context.actions is None or context.history is None or context.history_points is None:
         raise ValueError("this network draws frames from points and actions: give history, history_points and actions")
     chosen = visibility.video_loss if has_actions is None else visibility.video_loss & has_actions
-    if not bool(chosen.any()):
-        return torch.zeros_like(context.history)
-    some = Context(
-        history=context.history[chosen],
-        history_points=context.history_points[chosen],
-        proprio=None if context.proprio is None else context.proprio[chosen],
-    )
-    sketch = torch.zeros_like(context.history)
-    sketch[chosen] = model.sketch(some, context.actions[chosen])
-    return sketch
+    prior = torch.zeros_like(context.history)
+    if bool(chosen.any()):
+        shown = Context(
+            history=context.history[chosen],
+            history_points=context.history_points[chosen],
+            proprio=None if context.proprio is None else context.proprio[chosen],
+        )
+        prior[chosen] = cast(Tensor, model.render_prior(shown, context.actions[chosen]))
+    return prior
 
 
 def _token_loss(head: DiffusionHead, z: Tensor, target: Tensor, rows: Tensor, draws: Draws | None) -> Tensor:
@@ -167,12 +171,12 @@ def _sequence_losses(
     return head.row_losses(target[chosen], condition, t=t, noise=noise)
 
 
-def _readout_loss(readout: Tensor, target: Tensor, visibility: Visibility) -> Tensor:
-    """Absolute error of the state read-out where the target is known and the sample was shown what it depends on.
+def _state_loss(state: Tensor, target: Tensor, visibility: Visibility) -> Tensor:
+    """Absolute error of the state head where the target is known and the sample was shown what it depends on.
 
     Absolute, so that the last few pixels of a position still pull as hard as the first.
     """
     known = torch.isfinite(target)
     known[:, 0] &= visibility.history[:, None, None]
-    error = (readout - torch.where(known, target, readout.detach())).abs()
+    error = (state - torch.where(known, target, state.detach())).abs()
     return error.sum() / known.sum().clamp(min=1)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from uva_agents.data import Batch, EpochOrder, LatentWindows, LinearNormalizer
-from uva_agents.model.keypoints.detector import PointDynamics, PointWriter
+from uva_agents.model.keypoints.dynamics import PointDynamics
 from uva_agents.model.keypoints.recurrent_dynamics import StepDynamics
+from uva_agents.model.keypoints.renderer import PointWriter
 from uva_agents.training.keypoints.detector_stage import point_scale
 from uva_agents.training.report import Reporter
 from uva_agents.training.uva.recipes import Recipe, StageConfig

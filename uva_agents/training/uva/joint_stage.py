@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from uva_agents.data import Batch, LatentWindows, MixtureWindows
-from uva_agents.model import UVA, Context, Jitter, Task, Visibility, draw_mask, draw_tasks, joint_loss
+from uva_agents.model import Context, Jitter, Task, UVANet, Visibility, draw_mask, draw_tasks, joint_loss
 from uva_agents.training.report import Reporter
 from uva_agents.training.uva.recipes import Recipe, StageConfig
 from uva_agents.training.uva.validation import Validator
@@ -18,7 +18,7 @@ from uva_agents.training.uva.validation import Validator
 class JointModule(nn.Module):
     """The joint objective as a module, so that DDP sees one forward."""
 
-    def __init__(self, model: UVA, recipe: Recipe) -> None:
+    def __init__(self, model: UVANet, recipe: Recipe) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
@@ -50,7 +50,7 @@ class JointStage:
         recipe: Recipe,
         config: StageConfig,
         name: str,
-        model: UVA,
+        model: UVANet,
         windows: LatentWindows | MixtureWindows,
         task_weights: Mapping[Task, float],
         validator: Validator | None,

@@ -34,7 +34,7 @@ from uva_agents.data import (
     held_out_split,
     standard_variants,
 )
-from uva_agents.model import UVA, VAE, Task
+from uva_agents.model import VAE, Task, UVANet
 from uva_agents.model.keypoints.detector import ConvPointReader, PointReader
 from uva_agents.training.keypoints.detector_stage import PointsStage
 from uva_agents.training.keypoints.motion_stages import DynamicsStage, WriterStage
@@ -138,8 +138,8 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
             for part in others
         ]
     torch.manual_seed(recipe.seed)  # again: how much was drawn above depends on what was already trained
-    model = UVA(recipe.model)
-    model.gradient_checkpointing = recipe.gradient_checkpointing
+    model = UVANet(recipe.model)
+    model.set_gradient_checkpointing(recipe.gradient_checkpointing)
     if pretrained:
         load_mar(model, Path(str(options.init)))
     origin_has_sketch = origin is not None and origin.model.config.frame_sketch
@@ -195,18 +195,19 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
             for p, t in zip(others, more_tokens, strict=True)
         ]
         mixed = MixtureWindows([train_windows, *more], [parts[first].weight, *(part.weight for part in others)])
-    if recipe.model.frame_sketch and not origin_has_sketch:
+    guide = model.guide
+    if guide is not None and guide.renders and not origin_has_sketch:
         held_windows = windows(held_out, variants[:1])
         one = torch.ones(recipe.model.tokens_per_frame, recipe.model.token_dim)
         mean, std = (model.token_mean, model.token_std) if recipe.model.standardize else (0 * one, one)
-        moves = DynamicsStage(recipe, model.point_dynamics, train_windows, held_windows, normalizer)
-        draws = WriterStage(recipe, model.point_writer, train_windows, held_windows, mean=mean, std=std)
+        moves = DynamicsStage(recipe, guide.dynamics, train_windows, held_windows, normalizer)
+        draws = WriterStage(recipe, guide.renderer, train_windows, held_windows, mean=mean, std=std)
         for stage in (moves, draws):
             if not _train(stage, None, stage.config, recipe, options):
                 return None
-    if recipe.model.frame_sketch:
-        model.point_dynamics.requires_grad_(False)
-        model.point_writer.requires_grad_(False)
+    if guide is not None and guide.renders:
+        guide.dynamics.requires_grad_(False)
+        guide.renderer.requires_grad_(False)
     for config, name, weights, check in stages:
         if config.steps == 0:
             continue
@@ -267,7 +268,7 @@ def _check_sizes(recipe: Recipe, episodes: Episodes) -> None:
 
 def _more_windows(
     recipe: Recipe,
-    model: UVA,
+    model: UVANet,
     part: Part,
     tokens: list[np.ndarray],
     variants: tuple[Variant, ...],
@@ -275,7 +276,7 @@ def _more_windows(
     spec: InterfaceSpec,
 ) -> LatentWindows:
     """Windows of a further dataset; of video alone, without any numbers."""
-    c, reader = recipe.model, getattr(model, "point_reader", None)
+    c, reader = recipe.model, None if model.guide is None else model.guide.detector
     points = None
     if reader is not None:
         points = [_read_points(reader, apply_variant(part.episodes, v, world_size=recipe.world_size)) for v in variants]
@@ -343,7 +344,7 @@ def _autoencoder(recipe: Recipe, options: RunOptions, train: Episodes, held_out:
     return vae
 
 
-def _standardize(model: UVA, tokens: list[np.ndarray], *, keep: bool = False) -> list[np.ndarray]:
+def _standardize(model: UVANet, tokens: list[np.ndarray], *, keep: bool = False) -> list[np.ndarray]:
     """Tokens as the network sees them; their statistics, over every variant, go into its buffers.
 
     Most of an image is background, the same in every frame: unless it is subtracted, it drowns the rest.
@@ -357,7 +358,7 @@ def _standardize(model: UVA, tokens: list[np.ndarray], *, keep: bool = False) ->
 
 
 def _points(
-    model: UVA,
+    model: UVANet,
     recipe: Recipe,
     options: RunOptions,
     episodes: Episodes,
@@ -369,9 +370,9 @@ def _points(
 
     ``None`` when the network has no point reader, or when its training was cut short.
     """
-    if not recipe.model.frame_points:
+    if model.guide is None:
         return None
-    reader = model.point_reader
+    reader = model.guide.detector
     if options.init is not None and not is_checkpoint_file(options.init):
         pass  # it came with the weights
     elif options.points_weights is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from uva_agents.data import Batch, LatentWindows, LinearNormalizer
-from uva_agents.model import UVA, VAE, Context, SamplerConfig, Task, frame_sampler, sample_actions, sample_video
+from uva_agents.model import VAE, Context, SamplerConfig, Task, UVANet, frame_sampler, sample_actions, sample_video
 from uva_agents.training.report import Reporter
 from uva_agents.training.uva.vae_stage import to_frames
 
@@ -41,7 +41,7 @@ class Validator:
     readout_keys: tuple[str, ...] = ()
 
     @torch.no_grad()
-    def run(self, model: UVA, reporter: Reporter | None = None, step: int = 0) -> dict[str, float]:
+    def run(self, model: UVANet, reporter: Reporter | None = None, step: int = 0) -> dict[str, float]:
         """All metrics; pictures go to the reporter."""
         device = next(model.parameters()).device
         generator = torch.Generator(device=device).manual_seed(0)
@@ -52,7 +52,7 @@ class Validator:
     def _some(self, n: int) -> np.ndarray:
         return np.linspace(0, len(self.windows) - 1, min(n, len(self.windows))).astype(np.int64)
 
-    def _actions(self, model: UVA, generator: torch.Generator, device: torch.device) -> dict[str, float]:
+    def _actions(self, model: UVANet, generator: torch.Generator, device: torch.device) -> dict[str, float]:
         batch = self.windows.batch(self._some(self.n_actions)).to(device)
         sampler = SamplerConfig()
         truth = self.normalizer.unnormalize("action", batch.actions)
@@ -71,21 +71,21 @@ class Validator:
             metrics.update(self._readout(model, batch))
         return metrics
 
-    def _readout(self, model: UVA, batch: Batch) -> dict[str, float]:
+    def _readout(self, model: UVANet, batch: Batch) -> dict[str, float]:
         """Position error of the state read from the current frame, with and without proprioception."""
-        assert batch.readout is not None
+        assert batch.readout is not None and model.state_head is not None
         scale = np.concatenate([self.normalizer.scale[key] for key in self.readout_keys]).astype(np.float32)
         unit = torch.from_numpy(self.unit_scale / scale).view(-1, 2)
         out = {}
         for name, proprio in (("readout", batch.proprio), ("readout_blind", None)):
             context = Context(history=batch.history, history_points=batch.history_points, proprio=proprio)
             z = model.joint_latent(context, model.visibility(Task.POLICY, len(batch.history)))
-            error = model.read_out(z)[:, 0, -1] - batch.readout[:, 0, -1]
+            error = model.state_head(z)[:, 0, -1] - batch.readout[:, 0, -1]
             out[f"{name}_{self.unit}"] = float((error.cpu().view(len(error), -1, 2) * unit).norm(dim=-1).mean())
         return out
 
     def _videos(
-        self, model: UVA, generator: torch.Generator, device: torch.device, reporter: Reporter | None, step: int
+        self, model: UVANet, generator: torch.Generator, device: torch.device, reporter: Reporter | None, step: int
     ) -> dict[str, float]:
         chosen = self._some(self.n_videos)
         batch = self.windows.batch(chosen).to(device)
@@ -114,7 +114,7 @@ class Validator:
         frames = torch.from_numpy(self.frames[rows]).to(device)
         return frames.permute(0, 1, 4, 2, 3).float().div(127.5).sub(1.0)
 
-    def _decode(self, model: UVA, tokens: Tensor) -> Tensor:
+    def _decode(self, model: UVANet, tokens: Tensor) -> Tensor:
         latents = model.to_latents(tokens)
         images: Tensor = self.vae.decode(latents.flatten(0, 1)).clamp(-1, 1)
         size = self.frames.shape[1:3]

@@ -1,7 +1,7 @@
-"""Nothing that is not finite leaves an agent. Outputs of networks are checked where they leave; the error says where it came from.
+"""What agents refuse: networks that are not as they were trained, and outputs that are not finite.
 
-The check is one pass over what was computed, at the moment it goes to the CPU anyway. Who is to blame is only looked for once
-something was found.
+Outputs are checked where they leave, and the error says where they came from. The check is one pass over what was computed, at the
+moment it goes to the CPU anyway. Which network is to blame is only looked for once something was found.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uva_agents.errors import NotFiniteError
+from uva_agents.errors import InputError, NotFiniteError
+from uva_agents.utils.forks import check_process
 
 
 @dataclass(frozen=True)
@@ -101,3 +102,53 @@ def _range(name: str, value: np.ndarray) -> str:
     if bad:
         return f"{name!r} with {bad} numbers that are not finite themselves"
     return f"{name!r} from {value.min():g} to {value.max():g}"
+
+
+def check_networks(weights: str, networks: Mapping[str, nn.Module], device: torch.device) -> None:
+    """Refuse at once what would compute something else, hang, or fail without a name. A few microseconds.
+
+    Args:
+        weights: name or folder.
+        networks: by their place in the bundle.
+        device: that is about to compute.
+
+    Raises:
+        InputError: one is in training mode, or has been cast.
+        MachineError: see :func:`~uva_agents.utils.forks.check_process`.
+    """
+    check_process(device)
+    for name, network in networks.items():
+        if network.training:
+            raise InputError(
+                f"weights {weights!r}: bundle.{name} is in training mode, which changes what it computes (dropout): call "
+                f"bundle.{name}.eval() before agents use it, and .train() before training goes on"
+            )
+        first = next(network.parameters(), None)
+        if first is not None and first.dtype != torch.float32:
+            raise InputError(
+                f"weights {weights!r}: bundle.{name} has been cast to {first.dtype}, and agents compute in float32: call "
+                f"bundle.{name}.float(), and torch.autocast where less precision is wanted"
+            )
+
+
+class Divisor:
+    """Checks a tensor that others are divided by; on an accelerator only after it was changed, because somebody waits for that."""
+
+    def __init__(self) -> None:
+        self._known: tuple[int, int] | None = None
+
+    def check(self, weights: str, name: str, value: Tensor) -> None:
+        """Refuse infinity, which would make everything 0, and what is not above 0.
+
+        Raises:
+            NotFiniteError: naming weights and tensor.
+        """
+        now = (id(value), 0 if value.is_inference() else value._version)
+        if value.device.type != "cpu" and now == self._known:
+            return
+        if bool((torch.isinf(value) | (value <= 0)).any()):
+            raise NotFiniteError(
+                f"weights {weights!r}: {name!r} has infinity, or numbers that are not above 0, and latents are divided by it: "
+                "load or train the weights again"
+            )
+        self._known = now
