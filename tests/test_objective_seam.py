@@ -149,6 +149,19 @@ def test_a_function_may_say_which_frames_it_needs() -> None:
         as_objective(ActionPenalty(), required_frames=RequiredFrames())
 
 
+def test_objectives_add_up_in_any_order_and_scale_by_any_real_number() -> None:
+    rollout = Point().rollout(at(), np.random.default_rng(0).uniform(-1, 1, (3, T, 2)))
+    price, where = ActionPenalty(), StateCost(distance)
+    expected = price(rollout) + 0.5 * calm(rollout)
+    for total in (price + 0.5 * as_objective(calm), as_objective(calm) * np.float32(0.5) + price):
+        np.testing.assert_allclose(total(rollout), expected)
+    np.testing.assert_allclose((calm + price)(rollout), price(rollout) + calm(rollout))
+    np.testing.assert_allclose(sum([price, where, price])(rollout), 2 * price(rollout) + where(rollout))
+    for wrong in (lambda: price + 3, lambda: price * "2", lambda: price * price):
+        with pytest.raises(TypeError):
+            wrong()
+
+
 def test_an_objective_without_a_call_cannot_be_made() -> None:
     class Nothing(Objective):
         pass

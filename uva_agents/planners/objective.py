@@ -93,6 +93,8 @@ class Objective(ABC):
         return WeightedSum((*_terms(self), *_terms(other)))
 
     def __radd__(self, other: Any) -> WeightedSum:
+        if isinstance(other, int) and other == 0:  # where sum() begins
+            return WeightedSum(_terms(self))
         if not callable(other):
             return NotImplemented
         return WeightedSum((*_terms(other), *_terms(self)))
