@@ -267,6 +267,7 @@ def test_what_is_asked_for_and_is_not_there_is_named(argv, status, message, caps
         ["demo", "--agent", "no-such-weights", "--out", "FILE"],
         ["imagine", "--weights", "no-such-weights", "--out", "FILE/deeper"],
         ["train", "pusht-nano", "--data", "no-such-data", "--out", "FILE"],
+        ["data", "planar", "FILE/pushes.zarr"],
         ["data", "sketch", "FILE/pushes.zarr"],
         *(
             ["bench", name, "--json", where]

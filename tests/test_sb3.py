@@ -219,8 +219,8 @@ def test_thawed_weights_begin_as_they_were_are_trained_and_saved(weights: Path, 
     )
     extractor: Any = model.policy.features_extractor
     original = UVA.from_pretrained(weights, device="cpu")
-    mine, theirs = extractor.model.state_dict(), original.bundle.model.state_dict()
-    assert all(torch.equal(mine[k], theirs[k]) for k in theirs)  # SB3's orthogonal initialisation left them alone
+    ours, theirs = extractor.model.state_dict(), original.bundle.model.state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)  # SB3's orthogonal initialisation left them alone
     vae = {k: v.clone() for k, v in extractor._latent.weights.vae.state_dict().items()}
     model.learn(8)
     assert not torch.equal(extractor.model.mix.weight, original.bundle.model.mix.weight)

@@ -1,4 +1,4 @@
-"""UVA's joint latent as features for whatever learns on top of it: one vector per moment."""
+"""UVA's joint latent as features for whatever learns on top of it: one vector per time step."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from uva_agents.agents.observations import stacked, to_numpy
 from uva_agents.agents.weights import Weights
 from uva_agents.bridges.latents import JointLatent, Pool
 from uva_agents.bridges.sb3_vec_env import SB3VecEnv
-from uva_agents.checkpoints.store import Bundle
+from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.errors import InputError
 
 __all__ = ["SB3Agent", "SB3VecEnv", "UVAFeatureVecEnv", "UVAFeatures"]
@@ -141,10 +141,10 @@ class UVAFeatures(BaseFeaturesExtractor):
     def forward(self, observations: Mapping[str, Tensor]) -> Tensor:
         """Dict of (B, ...) -> features (B, features_dim)."""
         encoder = self._latent.encoder
-        moments = self._layout.moments({k: self._numpy(k, observations[k]) for k in self._layout.keys}, self._keep)
-        memories = [Memory(0)] * len(next(iter(moments[0].values())))
-        for moment in moments:
-            frames = encoder.read(moment)
+        steps = self._layout.time_steps({k: self._numpy(k, observations[k]) for k in self._layout.keys}, self._keep)
+        memories = [Memory(0)] * len(next(iter(steps[0].values())))
+        for step in steps:
+            frames = encoder.read(step)
             memories = [encoder.observe(memory, frames, i) for i, memory in enumerate(memories)]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features, _ = self._latent(memories)
@@ -197,10 +197,10 @@ class UVAFeatures(BaseFeaturesExtractor):
         Raises:
             ValueError: naming both.
         """
-        mine = self.get_extra_state()
-        if state != mine:
+        own = self.get_extra_state()
+        if state != own:
             raise ValueError(
-                f"this policy was trained on features of other weights (fingerprint {state or 'none'}, here {mine or 'none'}): "
+                f"this policy was trained on features of other weights (fingerprint {state or 'none'}, here {own or 'none'}): "
                 "give it the weights that it was trained with, with the same frozen="
             )
 
@@ -248,7 +248,7 @@ class UVAFeatureVecEnv(VecEnvWrapper):
         self._memories: list[Memory] = []
 
     def reset(self) -> np.ndarray:
-        """(n, features) of the first moments."""
+        """(n, features) of the first observations."""
         self._memories = [Memory(0)] * self.num_envs
         return self._features(self.venv.reset(), list(range(self.num_envs)))
 
@@ -257,7 +257,7 @@ class UVAFeatureVecEnv(VecEnvWrapper):
         observations, rewards, dones, infos = self.venv.step_wait()
         ended = [i for i in range(self.num_envs) if dones[i]]
         if ended:
-            # The last moment of an episode belongs to its history; what the environments show is the next one's first.
+            # The last observation of an episode belongs to its history; what the environments show is the next one's first.
             last = [infos[i]["terminal_observation"] for i in ended]
             stacked = {k: np.stack([np.asarray(obs[k]) for obs in last]) for k in last[0]}
             for i, row in zip(ended, self._features(stacked, ended), strict=True):
@@ -269,13 +269,13 @@ class UVAFeatureVecEnv(VecEnvWrapper):
     def _features(self, observations: VecEnvObs, rows: list[int]) -> np.ndarray:
         """(len(rows), features); row k of the observations belongs to environment ``rows[k]``, whose memory goes on."""
         values = cast(Observations, observations)
-        (moment,) = self._layout.moments({k: to_numpy(values[k], repr(k)) for k in self._layout.keys}, 1)
-        frames = self._latent.encoder.read(moment)
+        (step,) = self._layout.time_steps({k: to_numpy(values[k], repr(k)) for k in self._layout.keys}, 1)
+        frames = self._latent.encoder.read(step)
         memories = [self._latent.encoder.observe(self._memories[i], frames, k) for k, i in enumerate(rows)]
         parts = []
         for begin in range(0, len(rows), self._batch_size):
-            some = slice(begin, begin + self._batch_size)
-            features, memories[some] = self._latent(memories[some])
+            batch = slice(begin, begin + self._batch_size)
+            features, memories[batch] = self._latent(memories[batch])
             parts.append(features.float().cpu().numpy())
         for i, memory in zip(rows, memories, strict=True):
             self._memories[i] = memory
@@ -295,8 +295,8 @@ class _Layout:
             raise TypeError(f"UVA sees dict observations with 'pixels', and this space is {space}")
         spec, config = bundle.spec, bundle.model.config
         needed: dict[str, tuple[int, ...]] = {"pixels": (*spec.image_shape, 3)}
-        if spec.proprio_key is not None and (config.proprio_dim or spec.proprio_pose):
-            needed[spec.proprio_key] = (spec.proprio_size(config.proprio_dim),)
+        if spec.proprio_key is not None and (size := spec.proprio_size(config.proprio_dim)):
+            needed[spec.proprio_key] = (size,)
         if spec.wrist_shape is not None:
             needed["pixels_wrist"] = (*spec.wrist_shape, 3)
         if missing := [k for k in needed if k not in space.spaces]:
@@ -318,8 +318,8 @@ class _Layout:
                 )
         self.keys = [*needed, *(k for k in ("task_embedding",) if k in space.spaces and config.text_dim)]
 
-    def moments(self, observations: Mapping[str, np.ndarray], keep: int) -> list[dict[str, np.ndarray]]:
-        """Batches of the newest ``keep`` moments, oldest first, images with channels last."""
+    def time_steps(self, observations: Mapping[str, np.ndarray], keep: int) -> list[dict[str, np.ndarray]]:
+        """Batches of the newest ``keep`` time steps, oldest first, images with channels last."""
         arrays = {k: np.moveaxis(v, -3, -1) if k in self._first else v for k, v in observations.items()}
         if self.stack is None:
             return [arrays]

@@ -6,14 +6,14 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``uva data collect ENVIRONMENT OUT``, ``sketch OUT``, ``inspect PATH`` and ``convert IN OUT``."""
+    """Arguments of ``uva data collect ENVIRONMENT OUT``, ``planar OUT``, ``inspect PATH`` and ``convert IN OUT``."""
     from uva_agents.commands.data_collect import add_collect_arguments
     from uva_agents.commands.data_formats import add_convert_arguments
     from uva_agents.commands.data_inspect import add_checksum_arguments, add_inspect_arguments
-    from uva_agents.commands.data_sketch import add_sketch_arguments
+    from uva_agents.commands.data_planar import add_planar_arguments
 
     actions = parser.add_subparsers(
-        title="what to do", metavar="collect | sketch | inspect | checksum | convert", required=True
+        title="what to do", metavar="collect | planar | inspect | checksum | convert", required=True
     )
     add_inspect_arguments(
         actions.add_parser("inspect", help="what a dataset of any format holds, and what is wrong with it")
@@ -24,8 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     )
     add_convert_arguments(actions.add_parser("convert", help="write a dataset as LeRobot v3 or zarr"))
-    add_sketch_arguments(
-        actions.add_parser("sketch", help="demonstrations of block pushing without a simulator: many, positions only")
+    add_planar_arguments(
+        actions.add_parser(
+            "planar",
+            aliases=["sketch"],  # its name before
+            help="demonstrations of block pushing in a planar simulator: many, positions only",
+        )
     )
     collect = actions.add_parser("collect", help="demonstrations of an environment into a replay buffer")
     add_collect_arguments(collect)

@@ -1,4 +1,4 @@
-"""Films are whole or an error: imageio looks neither at how ffmpeg ended nor at what it left."""
+"""Videos are whole or an error: imageio looks neither at how ffmpeg ended nor at what it left."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def ffmpeg_writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is not None:
             raise
-        raise unwritten(path, "ffmpeg ended before the film did") from error
+        raise unwritten(path, "ffmpeg ended before the video did") from error
 
 
-def check_film(path: Path, frames: int) -> None:
+def check_video(path: Path, frames: int) -> None:
     """That every frame which was handed to ffmpeg can be shown.
 
     Raises:
@@ -52,7 +52,7 @@ def check_film(path: Path, frames: int) -> None:
 
 
 def unwritten(path: Path, otherwise: str) -> OSError:
-    """Why a film was not written: the disk, if it is full, else ``otherwise``."""
+    """Why a video was not written: the disk, if it is full, else ``otherwise``."""
     with contextlib.suppress(OSError, AttributeError):
         facts = os.statvfs(path.parent)
         if facts.f_bavail * facts.f_frsize < _FULL:

@@ -1,4 +1,4 @@
-"""``uva data sketch``: demonstrations of block pushing without a simulator."""
+"""``uva data planar``: demonstrations of block pushing without a simulator."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 
 from uva_agents.utils.files import check_folder_target
+from uva_agents.utils.progress import progress_bar
 
 
-def add_sketch_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``uva data sketch OUT``."""
+def add_planar_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``uva data planar OUT``."""
     parser.add_argument(
         "out", type=Path, help="replay buffer (.zarr folder) to write: positions and actions, no pictures"
     )
@@ -18,24 +19,22 @@ def add_sketch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything (default %(default)s)")
     parser.add_argument("--force", action="store_true", help="replace OUT")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    parser.set_defaults(action=run_sketch)
+    parser.set_defaults(action=run_planar)
 
 
-def run_sketch(args: argparse.Namespace) -> int:
+def run_planar(args: argparse.Namespace) -> int:
     """Write them.
 
     Raises:
         ValueError: OUT exists already, or there is nothing to write.
         MachineError: OUT cannot be written; known before the work.
     """
-    from rich.progress import Progress
-
-    from uva_agents.data.collect.planar_block_push import write_sketched
+    from uva_agents.data.collect.planar_block_push import write_planar_demonstrations
 
     check_folder_target(args.out.absolute().parent)
-    with Progress(disable=args.quiet) as bar:
+    with progress_bar(disable=args.quiet) as bar:
         task = bar.add_task("demonstrations", total=args.demonstrations)
-        rows = write_sketched(
+        rows = write_planar_demonstrations(
             args.out,
             args.demonstrations,
             length=args.length,

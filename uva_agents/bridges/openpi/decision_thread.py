@@ -12,7 +12,7 @@ _LAST_JOB_S = 0.2
 """For a job whose result has been handed over to end; one that hangs gets no more."""
 
 
-class Worker:
+class DecisionThread:
     """Like an executor with one thread, with three differences: what waits can be counted, a job that is cancelled is let go of
     at once with all that it holds, and a job that hangs does not keep the process alive."""
 
@@ -39,7 +39,7 @@ class Worker:
         return future
 
     def stop(self) -> None:
-        """End the thread after the job that it is doing, which is not waited for long; those that wait are cancelled."""
+        """End the thread after the job that it is running, which is not waited for long; those that wait are cancelled."""
         with self._changed:
             self._stopped = True
             waiting = [future for future, _ in self._jobs]
@@ -74,9 +74,7 @@ class Worker:
                     error = RuntimeError(f"the agent raised {type(problem).__name__}: {problem}")
                     error.__cause__ = problem
             with self._changed:
-                self._busy = (
-                    False  # before anybody hears of it: who then asks for more must not be told that it is busy
-                )
+                self._busy = False  # before anybody hears of it: who then asks for more must not hear that it is busy
             if error is not None:
                 future.set_exception(error)
             elif running:

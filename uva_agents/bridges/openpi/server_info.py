@@ -25,7 +25,7 @@ class RemoteNotFiniteError(NotFiniteError, RemotePolicyError):
 
 
 @dataclass(frozen=True)
-class Told:
+class ServerInfo:
     """What a server's first frame says, as far as a client acts on it.
 
     Attributes:
@@ -48,7 +48,7 @@ class Told:
     message_bytes: int | None = None
 
     @classmethod
-    def read(cls, metadata: Mapping[Any, Any], url: str) -> Told:
+    def read(cls, metadata: Mapping[Any, Any], url: str) -> ServerInfo:
         """Raises:
         RemotePolicyError: a server that says it is one of ours says what none of ours would.
         """
@@ -96,18 +96,18 @@ def whole(answer: Mapping[Any, Any], url: str) -> np.ndarray:
     return actions
 
 
-def said(answer: Mapping[Any, Any], url: str) -> tuple[bool, int]:
+def episode_status(answer: Mapping[Any, Any], url: str) -> tuple[bool, int]:
     """Of an answer about a named episode: whether the server has lost it, and how many actions it expects to be carried out.
 
     Raises:
         RemotePolicyError: it says something else.
     """
-    told = answer.get("uva")
+    status = answer.get("uva")
     try:
-        if not isinstance(told, dict):
-            raise TypeError(f"'uva' is {type(told).__name__}")
-        lost = told.get("lost") is True
-        return lost, 1 if lost else (_steps(told, "execute", 1) or 1)
+        if not isinstance(status, dict):
+            raise TypeError(f"'uva' is {type(status).__name__}")
+        lost = status.get("lost") is True
+        return lost, 1 if lost else (_steps(status, "execute", 1) or 1)
     except (TypeError, ValueError) as error:
         raise RemotePolicyError(f"an answer of {url} is damaged: {error}") from error
 
