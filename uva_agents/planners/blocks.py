@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -94,8 +93,7 @@ class BlockToSquare(Objective):
         self.block_camera = block_camera or camera
         self.camera, self.reduce, self.threshold, self.blind = camera, reduce, threshold, blind
         self.view, self.keypoints, self.frames = view, keypoints, frames
-        # One decision asks several times about the same frame.
-        self._square_in = lru_cache(maxsize=4)(self._find_square)
+        self._newest: tuple[Any, tuple[np.ndarray, bool]] | None = None
 
     @property
     def identity(self) -> dict[str, object]:
@@ -141,17 +139,18 @@ class BlockToSquare(Objective):
             block_seen = np.ones_like(block_seen)
         square, square_seen = np.zeros(2), False
         if rollout.now is not None and rollout.now.shape == (height, width, 3):
-            square, square_seen = self._square_in(
-                np.ascontiguousarray(rollout.now, np.uint8).tobytes(), (height, width)
-            )
+            square, square_seen = self._square_now(np.ascontiguousarray(rollout.now, np.uint8))
         if not square_seen:
             mean = frames.mean((0, 1), dtype=np.float32)
             square, _, square_seen = find_square(mean, self.square, camera, area=AREA)
         return BlockReading(block, block_seen, square, square_seen, np.linalg.norm(block - square, axis=-1))
 
-    def _find_square(self, frame: bytes, size: tuple[int, int]) -> tuple[np.ndarray, bool]:
-        image = np.frombuffer(frame, np.uint8).reshape(*size, 3)
-        square, _, seen = find_square(
-            image, self.square, self.camera or block_push_camera(size, view=self.view), area=AREA
-        )
-        return square, seen
+    def _square_now(self, frame: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Where the square is in the frame (H, W, 3) from which the futures start, and whether it is detected."""
+        key, newest = (frame.shape, frame.tobytes()), self._newest
+        if newest is None or newest[0] != key:
+            camera = self.camera or block_push_camera((frame.shape[0], frame.shape[1]), view=self.view)
+            square, _, detected = find_square(frame, self.square, camera, area=AREA)
+            # One decision asks several times about the same frame.
+            self._newest = newest = key, (square, detected)
+        return newest[1]
