@@ -94,6 +94,16 @@ def test_several_conventions_follow_each_other() -> None:
     np.testing.assert_allclose(to_environment(chain, inside, ReferencePoses(NOW)), values, atol=1e-9)
 
 
+def test_changes_outside_may_be_relative_poses_inside() -> None:
+    chain = (DeltaActions(), RelativePoses(environment="rot6d"))
+    changes = RNG.uniform(-1, 1, (16, 7))
+    inside = to_network(chain, changes, ReferencePoses(NOW))
+    goals = DeltaActions().to_network(changes, ReferencePoses(NOW))
+    first = matrix_from_vector(NOW[3:6]).T @ (goals[0, :3] - NOW[:3])
+    np.testing.assert_allclose(inside[0, :3], first, atol=1e-6)
+    np.testing.assert_allclose(to_environment(chain, inside, ReferencePoses(NOW)), changes, atol=1e-5)
+
+
 # -- saved with the weights ------------------------------------------------------------------------------------------
 
 
