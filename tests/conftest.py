@@ -33,3 +33,10 @@ def shared() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on ``sys.path``, into which :func:`tests.installed_packages.install` puts packages of other people."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path

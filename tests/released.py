@@ -8,7 +8,7 @@ import dill
 import torch
 from omegaconf import OmegaConf
 
-from uva_agents.model import UVA, VAE, HeadConfig, UVAConfig
+from uva_agents.model import VAE, HeadConfig, UVAConfig, UVANet
 from uva_agents.model.vae import VAEConfig
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -51,7 +51,7 @@ _NAMES = (
 )
 
 
-def network_state(model: UVA) -> dict[str, torch.Tensor]:
+def network_state(model: UVANet) -> dict[str, torch.Tensor]:
     """A network's tensors under the released names."""
     out = {}
     for key, value in model.state_dict().items():
@@ -123,11 +123,11 @@ def config(task: str, heads: int) -> Any:
     )  # fmt: skip
 
 
-def build(task: str) -> tuple[UVA, VAE]:
+def build(task: str) -> tuple[UVANet, VAE]:
     """The network and autoencoder that go into the file."""
     torch.manual_seed(0)
     vae = VAEConfig(channels=32, res_blocks=1)
-    model = UVA(
+    model = UVANet(
         UVAConfig(
             vae=vae, image_size=64, width=32, encoder_depth=1, decoder_depth=1, heads=2,
             video_head=HeadConfig(width=32, depth=1), action_head=HeadConfig(width=32, depth=1, clip=1.0), **TASKS[task],
@@ -138,7 +138,7 @@ def build(task: str) -> tuple[UVA, VAE]:
     return model.eval(), VAE(vae).eval()
 
 
-def state_of(task: str) -> tuple[dict[str, torch.Tensor], UVA, VAE]:
+def state_of(task: str) -> tuple[dict[str, torch.Tensor], UVANet, VAE]:
     """All tensors of a released file, and the modules they came from."""
     model, vae = build(task)
     state = {"_dummy_variable": torch.zeros(0), **vae_state(vae), **network_state(model)}

@@ -40,8 +40,8 @@ class ToyState:
         return np.array([row.decisions for row in self.rows])
 
     def restarted(self, mask: np.ndarray, seeds: Sequence[int] | None = None) -> ToyState:
-        fresh = [ToyRow(row.seed + 1 if seeds is None else seeds[i]) for i, row in enumerate(self.rows)]
-        return ToyState(tuple(new if m else row for new, m, row in zip(fresh, mask, self.rows, strict=True)))
+        begun = [ToyRow(row.seed + 1 if seeds is None else seeds[i]) for i, row in enumerate(self.rows)]
+        return ToyState(tuple(new if m else row for new, m, row in zip(begun, mask, self.rows, strict=True)))
 
 
 class ToyAgent:

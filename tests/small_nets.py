@@ -3,19 +3,19 @@
 import torch
 
 from uva_agents.model import (
-    UVA,
     Context,
+    UVANet,
     uva_nano,
 )
 
 EVERYTHING = dict(
-    width=32, heads=2, encoder_depth=1, decoder_depth=1, proprio_dim=2, readout_dim=4, frame_points=2, frame_sketch=True,
+    width=32, heads=2, encoder_depth=1, decoder_depth=1, proprio_dim=2, frame_state_dim=4, num_keypoints=2, rendered_prior=True,
     text_dim=8, text_tokens=2,
     history_actions=True, wrist_image=True, predict_wrist=True, predict_proprio_dim=4,
 )  # fmt: skip
 
 
-def nano(**overrides: object) -> UVA:
+def nano(**overrides: object) -> UVANet:
     torch.manual_seed(0)
     model = uva_nano(**{"width": 32, "heads": 2, "encoder_depth": 1, "decoder_depth": 1, "proprio_dim": 2, **overrides})
     # The zero-initialised output layers would hide what reaches them.
@@ -24,7 +24,7 @@ def nano(**overrides: object) -> UVA:
     return model.eval()
 
 
-def context(model: UVA, batch: int = 2) -> Context:
+def context(model: UVANet, batch: int = 2) -> Context:
     c = model.config
     g = torch.Generator().manual_seed(1)
     frames = (batch, c.n_frames, c.tokens_per_frame, c.token_dim)
@@ -38,6 +38,6 @@ def context(model: UVA, batch: int = 2) -> Context:
         history_actions=r(batch, c.history_steps, c.action_dim) if c.history_actions else None,
         wrist_history=r(*frames) if c.wrist_image else None,
         wrist_future=r(*frames) if c.predict_wrist else None,
-        history_points=r(batch, c.n_frames, 2 * c.frame_points) if c.frame_points else None,
-        future_points=r(batch, c.n_frames, 2 * c.frame_points) if c.frame_points else None,
+        history_keypoints=r(batch, c.n_frames, 2 * c.num_keypoints) if c.num_keypoints else None,
+        future_keypoints=r(batch, c.n_frames, 2 * c.num_keypoints) if c.num_keypoints else None,
     )

@@ -12,7 +12,7 @@ import torch
 import uva_agents as uva
 from tests.tiny import observation, tiny_bundle, tiny_weights
 from uva_agents.agents import Agent, AgentState, Policy, WorldModel
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.envs.pusht import PushTEnv
 from uva_agents.model import SamplerConfig
 
@@ -26,7 +26,7 @@ def test_weights_round_trip_and_the_three_agents_share_them(tmp_path: Path) -> N
     folder = tiny_weights(tmp_path / "w")
     loaded = uva.UVA.from_pretrained(folder)
     policy, world, inverse = loaded.policy(), loaded.world_model(), loaded.inverse_model()
-    assert policy.uva.bundle.model is world.uva.bundle.model is inverse.uva.bundle.model
+    assert policy.weights.net is world.weights.net is inverse.weights.net
     original, again = tiny_bundle().model.state_dict(), loaded.bundle.model.state_dict()
     for name, tensor in original.items():
         torch.testing.assert_close(again[name], tensor, atol=1e-3, rtol=1e-3)
@@ -368,13 +368,13 @@ def test_the_history_is_encoded_once_for_all_candidates(model: UVA, monkeypatch:
         world.rollout(start, np.full((1, 16, 2), 200.0), history=past)
 
 
-def test_fewer_steps_and_the_sketch_alone() -> None:
-    sketching = UVA(tiny_bundle(frame_sketch=True)).world_model()
+def test_fewer_steps_and_the_rendered_prior_alone() -> None:
+    rendering = UVA(tiny_bundle(rendered_prior=True)).world_model()
     actions = np.random.default_rng(0).uniform(0, 512, (3, 16, 2))
-    frames = [sketching.rollout(observation(0), actions, steps=n).latents for n in (0, 1, 16, None)]
+    frames = [rendering.rollout(observation(0), actions, steps=n).latents for n in (0, 1, 16, None)]
     torch.testing.assert_close(frames[2], frames[3])
     assert not torch.allclose(frames[0], frames[1]) and not torch.allclose(frames[1], frames[2])
-    with pytest.raises(ValueError, match="draw none"):
+    with pytest.raises(ValueError, match="render none"):
         UVA(tiny_bundle()).world_model().rollout(observation(0), actions, steps=0)
 
 
@@ -397,7 +397,7 @@ def test_a_planner_over_the_world_model_is_vectorised_and_keeps_the_memory_of_th
     for t in range(5):
         actions, state = planner.predict(observation(t, 2), state)
         together.append(actions)
-        assert len(state[0].seen) == min(t + 1, 13)
+        assert len(state[0].observations) == min(t + 1, 13)
     for row in range(2):
         single = planner.initial_state(1, seed=5 + row)
         for t in range(5):

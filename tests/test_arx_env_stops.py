@@ -41,8 +41,8 @@ def test_a_camera_that_dies_stops_the_arm():
     camera.dead = "somebody pulled the cable"
     with pytest.raises(DriverError, match="pulled the cable"):
         env.step(goal)
-    env._rig.sleep_until(driver.clock.now() + 1.0)
-    assert "stale_camera" in [str(i.kind) for i in env._rig.arm.take_interventions()]
+    env._system.sleep_until(driver.clock.now() + 1.0)
+    assert "stale_camera" in [str(i.kind) for i in env._system.arm.take_interventions()]
 
 
 def test_pictures_that_no_longer_change_stop_the_arm():
@@ -115,12 +115,12 @@ def test_a_policy_with_umis_interface_acts_here():
     """Imported umi weights: relative poses inside, absolute ones with rotation vectors outside, ``agent_pos`` as the link."""
     from tests.tiny import tiny_bundle
     from uva_agents.agents import Policy
-    from uva_agents.agents.weights import UVA
+    from uva_agents.agents.uva import UVA
     from uva_agents.checkpoints import InterfaceSpec
     from uva_agents.data import LinearNormalizer
     from uva_agents.data.conventions import RelativePoses, RelativeProprio
 
-    bundle = tiny_bundle(action_dim=10, proprio_dim=16, readout_dim=0, frame_points=0)
+    bundle = tiny_bundle(action_dim=10, proprio_dim=16, frame_state_dim=0, num_keypoints=0)
     spec = InterfaceSpec(
         (96, 96),
         (-np.inf,) * 7,

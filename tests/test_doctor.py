@@ -8,7 +8,7 @@ import pytest
 
 from uva_agents.cli import main
 from uva_agents.commands import doctor, surroundings
-from uva_agents.commands.surroundings import Finding
+from uva_agents.commands.surroundings import CheckResult
 
 VARIABLES = (
     *("CUDA_VISIBLE_DEVICES", "MUJOCO_GL", "PYOPENGL_PLATFORM", "MUJOCO_EGL_DEVICE_ID", "DISPLAY", "OMP_NUM_THREADS"),
@@ -108,7 +108,7 @@ def test_what_is_there_and_broken_is_in_the_last_line_and_what_is_not_installed_
         return "made"
 
     monkeypatch.setattr(doctor, "_step", tried)
-    monkeypatch.setattr(doctor, "surroundings", lambda: iter([Finding("note", "threads", "odd", broken=True)]))
+    monkeypatch.setattr(doctor, "surroundings", lambda: iter([CheckResult("note", "threads", "odd", broken=True)]))
     assert main(["doctor"]) == 0
     *_, core, rest = capsys.readouterr().out.splitlines()
     assert core == "everything that the core needs works"

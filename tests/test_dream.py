@@ -13,7 +13,7 @@ from gymnasium.utils.env_checker import check_env
 import uva_agents as uva
 from tests.tiny import observation, tiny_bundle
 from uva_agents.agents import Rollout
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.envs.lifecycle import ClosedError
 from uva_agents.errors import InputError
 from uva_agents.model import SamplerConfig
@@ -40,7 +40,7 @@ def test_a_dream_is_a_gymnasium_environment(world: uva.WorldModel) -> None:
 
 
 def test_after_whole_chunks_a_dream_is_the_rollout_of_its_actions(world: uva.WorldModel) -> None:
-    world = uva.WorldModel(world.uva, sampler=SamplerConfig(video_temperature=0.0))
+    world = uva.WorldModel(world.weights, sampler=SamplerConfig(video_temperature=0.0))
     env = world.as_env(darkness, horizon=64, hold=False)
     obs = observation(2)
     first, info = env.reset(seed=0, options={"obs": obs})
@@ -81,7 +81,7 @@ def test_a_held_action_counts_for_every_control_step_of_a_frame(world: uva.World
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_side_by_side_dreams_equal_single_ones(world: uva.WorldModel, temperature: float) -> None:
-    world = uva.WorldModel(world.uva, sampler=SamplerConfig(video_temperature=temperature))
+    world = uva.WorldModel(world.weights, sampler=SamplerConfig(video_temperature=temperature))
     starts = [observation(i) for i in range(5)]
     many = world.as_vector_env(3, darkness, horizon=20, starts=starts)
     singles = [world.as_env(darkness, horizon=20, starts=starts) for _ in range(3)]

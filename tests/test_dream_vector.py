@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import uva_agents as uva
 from tests.tiny import observation, tiny_bundle
 from uva_agents.agents import Rollout
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.model import SamplerConfig
 
 STARTS = [observation(i) for i in range(4)]
@@ -100,7 +100,7 @@ def test_reset_masks_are_checked_and_options_left_as_they_were(world: uva.WorldM
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["copy", "pickle"])
 @pytest.mark.parametrize("vector", [False, True], ids=["one", "several"])
 def test_a_copied_dream_goes_on_exactly_as_the_original(world: uva.WorldModel, how: Any, vector: bool) -> None:
-    world = uva.WorldModel(world.uva, sampler=SamplerConfig(video_temperature=1.0))
+    world = uva.WorldModel(world.weights, sampler=SamplerConfig(video_temperature=1.0))
     options: dict[str, Any] = dict(horizon=16, starts=STARTS)
     env: Any = world.as_vector_env(2, brightness, **options) if vector else world.as_env(brightness, **options)
     env.reset(seed=1)
@@ -125,13 +125,13 @@ def test_a_failed_step_changes_nothing(world: uva.WorldModel) -> None:
     action = np.full(2, 200, np.float32)
     for each in (env, calm):
         each.reset(seed=0)
-    decode = world.uva.decode
+    decode = world.weights.decode
     try:
-        world.uva.decode = lambda *a, **k: (_ for _ in ()).throw(MemoryError())  # type: ignore[method-assign]
+        world.weights.decode = lambda *a, **k: (_ for _ in ()).throw(MemoryError())  # type: ignore[method-assign]
         with pytest.raises(MemoryError):
             env.step(action)
     finally:
-        world.uva.decode = decode  # type: ignore[method-assign]
+        world.weights.decode = decode  # type: ignore[method-assign]
     np.testing.assert_equal(env.step(action)[0], calm.step(action)[0])
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from uva_agents.envs.checks import as_numbers
-from uva_agents.envs.pusht import PushTEnv, checked_start
+from uva_agents.envs.pusht import PushTEnv
 from uva_agents.envs.pusht_multi import checked_goal
+from uva_agents.envs.pusht_values import checked_start
 from uva_agents.errors import InputError
 
 NO_NUMBERS = [

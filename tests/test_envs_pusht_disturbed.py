@@ -176,7 +176,7 @@ def test_resets_without_a_seed_go_on_drawing(env):
 def test_drawn_things_can_be_told_apart(env):
     for seed in range(12):
         env.reset(seed=seed, options={"variation": "all"})
-        look = env.unwrapped._look
+        look = env.unwrapped._appearance
         colours = [getattr(look, name) for name in COLOURS] + [look.background_object.color]
         assert min(math.dist(a, b) for i, a in enumerate(colours) for b in colours[:i]) >= DISTINCT
         assert all(math.dist(getattr(look, name), getattr(NORMAL, name)) >= DISTINCT for name in COLOURS)
@@ -287,3 +287,15 @@ def test_it_is_deterministic_under_a_seed_across_processes():
 
 def test_resets_do_not_grow_memory_and_it_closes():
     assert grown_after_resets(ENV, {"variation": "all"}) < 3e6
+
+
+def test_a_state_pickled_under_the_class_s_earlier_name_is_restored(env):
+    env = env.unwrapped
+    env.reset(seed=7, options={"variation": ["goal_color", "noise"]})
+    state, picture = env.get_state(), env.get_obs()["pixels"]
+    pickled = pickle.dumps(state, protocol=2)
+    earlier = pickled.replace(b"\nAppearance\n", b"\nLook\n")
+    assert earlier != pickled
+    env.reset(seed=8)
+    env.set_state(pickle.loads(earlier))
+    np.testing.assert_array_equal(env.get_obs()["pixels"], picture)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.pusht_checks import checkers_pass, digest, digest_in_another_process, grown_after_resets, read_recording
-from uva_agents.envs.pusht import GOAL
 from uva_agents.envs.pusht_multi import REACH, checked_goal
+from uva_agents.envs.pusht_values import GOAL
 
 ENV = "uva/PushTMulti-v0"
 OTHER = (356.0, 356.0, math.pi / 4)

@@ -14,7 +14,7 @@ from tests import toys
 from tests.evaluations import by_hand, essentials, run
 from tests.toys import WALK, NoisyAgent
 from uva_agents.benchmarks import EvaluationError
-from uva_agents.benchmarks.evaluation.episode_loop import Films
+from uva_agents.benchmarks.evaluation.episode_loop import EpisodeVideos
 from uva_agents.benchmarks.evaluation.journal import Journal
 from uva_agents.benchmarks.evaluation.report import EpisodeRecord, Latency
 from uva_agents.errors import InputError, NotFiniteError
@@ -136,11 +136,11 @@ def test_an_environment_whose_values_mean_nothing_costs_the_episode_and_is_named
     class Odd(toys.Walk):
         def step(self, action):
             observation, reward, terminated, truncated, info = super().step(action)
-            told = {"reward": reward, "terminated": terminated, "truncated": truncated, "info": info}
+            step_result = {"reward": reward, "terminated": terminated, "truncated": truncated, "info": info}
             if self._seed - 40 < len(WRONG):
                 key, value = WRONG[self._seed - 40]
-                {"coverage": info, "is_success": info, "agent_pos": observation}.get(key, told)[key] = value
-            return observation, *told.values()
+                {"coverage": info, "is_success": info, "agent_pos": observation}.get(key, step_result)[key] = value
+            return observation, *step_result.values()
 
     gym.register("uvatest/Odd-v0", entry_point=Odd)
     report = uva_agents.evaluate(NoisyAgent(), "uvatest/Odd-v0", len(WRONG) + 1, seed=40, progress=False)
@@ -349,7 +349,7 @@ def test_a_video_that_cannot_be_written_is_noted_and_costs_no_episode(tmp_path, 
     assert essentials(report) == by_hand(3)
     assert sum("No space left on device" in note for note in report.notes) == 2
     assert not list(tmp_path.iterdir())
-    assert Films(None, 3, 10.0).open(0, 1) is None
+    assert EpisodeVideos(None, 3, 10.0).open(0, 1) is None
 
 
 def test_a_line_that_is_no_record_is_dropped_from_a_journal(tmp_path):

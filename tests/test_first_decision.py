@@ -12,7 +12,7 @@ import torch
 
 import uva_agents as uva
 from tests.tiny import observation, tiny_bundle, tiny_dp_bundle, tiny_two_frame_bundle
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.checkpoints import save_bundle, save_net
 from uva_agents.checkpoints.folder import pick_device
 from uva_agents.errors import InputError, MachineError
@@ -32,10 +32,10 @@ policy = uva.Policy.from_pretrained("block-push-nano", device="cpu")
 policy.act(obs)
 proposals = uva.DiffusionPolicy.from_pretrained("dp-c-block-push", device="cpu")
 proposals.act(obs)
-world = policy.uva.world_model()
+world = policy.weights.world_model()
 world.rollout(obs, proposals.sample(obs, 2))
 world.imagine(obs)
-policy.uva.inverse_model().infer(np.zeros((4, 96, 96, 3), np.uint8))
+policy.weights.inverse_model().infer(np.zeros((4, 96, 96, 3), np.uint8))
 uva.TwoFrameInverse.from_pretrained("two-frame-pusht").infer(np.zeros((4, 96, 96, 3), np.uint8))
 """
 

@@ -17,7 +17,7 @@ from uva_agents.benchmarks import PROTOCOLS, get_protocol, protocol_for
 from uva_agents.cli import main
 from uva_agents.envs.pusht import PushTEnv
 from uva_agents.envs.pusht_goal import NEAR_PX, NEAR_RAD, PushTGoalEnv, scripted_pair
-from uva_agents.planners import ActionPenalty, Both, GoalImage, ObservedGoal, RandomWalk
+from uva_agents.planners import ActionPenalty, GoalImage, MixedProposals, ObservedGoal, RandomWalk
 from uva_agents.planners.goal import RandomWalker, random_walker
 
 GOAL = "uva/PushTGoal-v0"
@@ -274,16 +274,16 @@ def test_the_objective_takes_its_goal_from_the_observation():
     goals = {level: {"goal": np.full((4, 4, 3), level, np.uint8)} for level in (0, 90, 120)}
     last = ObservedGoal(frames=(-1,))
     for level, best in ((90, 1), (0, 2)):
-        costs = last.at(goals[level])(rollout)
+        costs = last.bind(goals[level])(rollout)
         assert costs.argmin() == best
         np.testing.assert_array_equal(costs, GoalImage(goals[level]["goal"])(rollout))
-    nearest = ObservedGoal(frames=(1, 3), nearest=True).at(goals[120])(rollout)
+    nearest = ObservedGoal(frames=(1, 3), nearest=True).bind(goals[120])(rollout)
     assert nearest.argmin() == 1 and nearest[1] == 0
-    both = (ObservedGoal(frames=(-1,)) + 0.0 * ActionPenalty()).at(goals[90])
-    assert both.looks.frames == (-1,)
+    both = (ObservedGoal(frames=(-1,)) + 0.0 * ActionPenalty()).bind(goals[90])
+    assert both.required_frames().frames == (-1,)
     with pytest.raises(KeyError, match=r"no 'goal' to plan for; its keys are \['pixels'\]"):
-        last.at({"pixels": 0})
-    with pytest.raises(ValueError, match="ask at"):
+        last.bind({"pixels": 0})
+    with pytest.raises(ValueError, match="call bind"):
         last(rollout)
 
 
@@ -296,7 +296,9 @@ def test_walks_start_where_the_finger_is_and_stay_inside():
     assert np.abs(steps).max() <= 10.001
     np.testing.assert_allclose(steps[:, 0], steps[:, 3], atol=1e-3)
     np.testing.assert_array_equal(drawn, walk.sample({"agent_pos": np.array([5.0, 300.0])}, 50, seed=1))
-    two = Both(walk, RandomWalk(space, horizon=8, stride=1)).sample({"agent_pos": np.full(2, 256.0)}, 5, seed=0)
+    two = MixedProposals(walk, RandomWalk(space, horizon=8, stride=1)).sample(
+        {"agent_pos": np.full(2, 256.0)}, 5, seed=0
+    )
     far = np.abs(two[:, -1] - 256).max(1)
     assert len(two) == 5 and (far[:3] > 9).any() and (far[3:] <= 8).all()
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from uva_agents.agents.smoothing import smooth_actions
 from uva_agents.benchmarks.paper import fvd
 from uva_agents.checkpoints.official.keys import rename, rename_vae
-from uva_agents.model import VAE, HeadConfig
+from uva_agents.model import VAE, HeadConfig, optimize_for_inference
 from uva_agents.model.uva.config import VAEConfig
 from uva_agents.model.uva.heads import ActionHead
 from uva_agents.utils import rotations as poses
@@ -62,12 +62,12 @@ def test_action_aggregators_match_the_recording(misc: dict[str, np.ndarray], kin
     assert float(losses.mean()) == pytest.approx(float(misc[f"aggr/{kind}/loss"]), rel=1e-5)
 
 
-@pytest.mark.parametrize("streamlined", [False, True])
-def test_the_autoencoder_matches_the_recording(shared: Path, streamlined: bool) -> None:
+@pytest.mark.parametrize("optimized", [False, True])
+def test_the_autoencoder_matches_the_recording(shared: Path, optimized: bool) -> None:
     recorded = np.load(shared / "golden" / "vae_small_io.npz")
     vae = VAE(VAEConfig(channels=32, res_blocks=1)).eval()
     vae.load_state_dict(rename_vae(load_file(shared / "golden" / "vae_small_state.safetensors")))
-    vae.streamline(streamlined)
+    optimize_for_inference(vae, optimized)
     with torch.no_grad():
         for name in ("image", "image_smooth"):
             image = torch.from_numpy(recorded[name])

@@ -13,14 +13,15 @@ from tests.test_golden_misc import made_up_weight
 from uva_agents.checkpoints.official.keys import rename, rename_vae
 from uva_agents.data import LinearNormalizer
 from uva_agents.model import (
-    UVA,
     VAE,
     Context,
     Draws,
     SamplerConfig,
     Task,
+    UVANet,
     Visibility,
     joint_loss,
+    optimize_for_inference,
     sample_actions,
     uva_base_config,
 )
@@ -36,7 +37,7 @@ class Released:
         self.recorded = dict(np.load(folder / "policy_pusht.npz"))
         config = uva_base_config()
         with torch.device("meta"):
-            model, vae = UVA(config), VAE(config.vae)
+            model, vae = UVANet(config), VAE(config.vae)
             shapes = {k.removeprefix("model."): v.shape for k, v in network_state(model).items()}
             vae_shapes = {k.removeprefix("vae_model."): v.shape for k, v in vae_state(vae).items()}
         weights = {rename(k): made_up_weight(k, tuple(s)) for k, s in shapes.items()}
@@ -62,13 +63,13 @@ def policy(shared: Path) -> Released:
 
 @pytest.fixture(params=[False, True], ids=["as released", "as our agents run it"])
 def either_way(policy: Released, request: pytest.FixtureRequest) -> Iterator[Released]:
-    def streamline(on: bool) -> None:
-        policy.vae.streamline(on)
-        policy.model.streamline(on)
+    def optimize(on: bool) -> None:
+        optimize_for_inference(policy.vae, on)
+        optimize_for_inference(policy.model, on)
 
-    streamline(request.param)
+    optimize(request.param)
     yield policy
-    streamline(False)
+    optimize(False)
     for module in policy.model.modules():
         if isinstance(module, Attention):
             module.fused = True  # as it was built

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 
 from uva_agents.checkpoints.official.keys import rename
 from uva_agents.model import (
-    UVA,
     Context,
     Draws,
     HeadConfig,
     SamplerConfig,
     Task,
     UVAConfig,
+    UVANet,
     Visibility,
     joint_loss,
     patchify,
@@ -49,7 +49,7 @@ class Golden:
         self.name = name
         self.inputs = {k: torch.from_numpy(v) for k, v in np.load(folder / f"small_{name}_inputs.npz").items()}
         self.outputs = dict(np.load(folder / f"small_{name}_outputs.npz"))
-        self.model = UVA(config(name)).eval()
+        self.model = UVANet(config(name)).eval()
         state = load_file(folder / f"small_{name}_state.safetensors")
         self.model.load_state_dict({rename(k): v for k, v in state.items()})
 

@@ -11,16 +11,16 @@ from uva_agents.benchmarks.evaluation.journal import Journal, check_journal
 from uva_agents.benchmarks.evaluation.protocols import get_protocol
 from uva_agents.benchmarks.evaluation.report import EpisodeRecord
 from uva_agents.benchmarks.evaluation.runner import _is_episode
-from uva_agents.benchmarks.paper.table5_report import Episode
+from uva_agents.benchmarks.paper.table5_report import Table5Episode
 from uva_agents.errors import DataError, MachineError
 
-FIRST = Episode("uva", "R-R", 1, True, 40, 2.0, (0.5, 0.7))
-SECOND = Episode("uva", "R-G", 1, False, 350, 9.0, (0.6,))
+FIRST = Table5Episode("uva", "R-R", 1, True, 40, 2.0, (0.5, 0.7))
+SECOND = Table5Episode("uva", "R-G", 1, False, 350, 9.0, (0.6,))
 MADE = {"settings": {"candidates": 100, "goal": (1, 2)}, "versions": {"python": "3.11.2"}}
 
 
 def open_journal(path, settings=MADE):
-    return Journal(path, settings, Episode)
+    return Journal(path, settings, Table5Episode)
 
 
 def records(path):
@@ -130,7 +130,7 @@ def test_of_two_records_of_an_episode_one_counts_where_they_agree_and_none_where
     other = json.dumps({**json.loads(second), "length": 2})
     path.write_text("\n".join((head, first, first, second, other)) + "\n")
     with pytest.warns(UserWarning, match="3 of 4 lines are damaged"):
-        journal = Journal(path, MADE, Episode, key=lambda e: (e.method, e.assignment, e.seed))
+        journal = Journal(path, MADE, Table5Episode, key=lambda e: (e.method, e.assignment, e.seed))
     journal.close()
     assert journal.records == [FIRST]
 

@@ -53,8 +53,8 @@ def test_a_film_at_another_rate_and_size_is_labelled_at_the_control_rate(
     assert cli.main([*words, str(tmp_path / "middle")]) == 0
     saved = np.load(tmp_path / "middle" / "actions.npz")
     assert saved["actions"].shape == (22, 2) and saved["frames"].tolist() == list(range(0, 66, 3))
-    said = capsys.readouterr()
-    assert "22 actions at 10 Hz from 69 frames at 30 per second" in said.out and "the middle 192 by 192" in said.err
+    output = capsys.readouterr()
+    assert "22 actions at 10 Hz from 69 frames at 30 per second" in output.out and "the middle 192 by 192" in output.err
     assert cli.main([*words, str(tmp_path / "same"), "--crop", "32", "0", "192", "192"]) == 0
     np.testing.assert_array_equal(np.load(tmp_path / "same" / "actions.npz")["actions"], saved["actions"])
     assert cli.main([*words, str(tmp_path / "other"), "--crop", "0", "0", "192", "192"]) == 0

@@ -14,7 +14,8 @@ from uva_agents.model import (
     sample_actions,
     sample_video,
 )
-from uva_agents.model.diffusion import ddim_timesteps, respaced_timesteps, sample_few_steps
+from uva_agents.model.diffusion import ddim_timesteps, respaced_timesteps
+from uva_agents.model.schedulers import sample_few_steps
 from uva_agents.model.uva.heads import DiffusionHead
 from uva_agents.model.uva.masking import reveal_counts
 
@@ -41,7 +42,7 @@ def test_few_step_samplers_recover_a_known_target(prediction: str, steps: int) -
     target = torch.tensor([[0.5, -0.25]])
     torch.manual_seed(0)
     noise = torch.randn(1, 2)
-    from uva_agents.model.diffusion import cosine_betas
+    from uva_agents.model.schedulers import cosine_betas
 
     bars = np.cumprod(1 - cosine_betas())
 
@@ -91,7 +92,7 @@ def test_reveal_schedule_matches_the_recording_and_always_progresses(shared) -> 
 
 
 def test_video_sampling_shapes_and_joint_actions() -> None:
-    model = nano(readout_dim=4)
+    model = nano(frame_state_dim=4)
     base = context(model)
     sample = sample_video(model, base, task=Task.POLICY_VIDEO, sampler=SamplerConfig(iterations=8, video_steps=2))
     assert sample.tokens.shape == (2, 4, 9, 64) and (sample.tokens != 0).all()

@@ -14,13 +14,14 @@ import uva_agents as uva
 from tests.small_nets import EVERYTHING
 from tests.tiny import observation, tiny_bundle, tiny_dp_bundle, tiny_points_config, tiny_two_frame_bundle
 from uva_agents.agents import Rollout
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.bridges.latents import JointLatent
 from uva_agents.data import encode_frames
 from uva_agents.data.conventions import AbsolutePoses
 from uva_agents.errors import InputError, NotFiniteError
 from uva_agents.model import ActionSampler, DiffusionPolicyNet, HeadConfig, SamplerConfig
-from uva_agents.model.diffusion import GaussianDiffusion, respaced_timesteps, sample_few_steps
+from uva_agents.model.diffusion import GaussianDiffusion, respaced_timesteps
+from uva_agents.model.schedulers import sample_few_steps
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (2, 4, 96, 96, 3), dtype=np.uint8)
 ACTIONS = np.random.default_rng(1).uniform(0, 512, (2, 16, 2)).astype(np.float32)
@@ -34,7 +35,7 @@ def brightness(rollout: Rollout) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def model() -> UVA:
-    return UVA(tiny_bundle(frame_sketch=True))
+    return UVA(tiny_bundle(rendered_prior=True))
 
 
 @contextmanager
@@ -133,7 +134,7 @@ def test_no_nan_in_every_tensor_gives_another_finite_answer(model: UVA) -> None:
         ("rollout", "video_head.net.final_layer.linear.bias", r"video head gave .* future 0 of 2 .*'actions' from"),
         ("latents", "video_head.net.final_layer.linear.bias", "video head gave .* future 0 of 2"),
         ("dream", "video_head.net.final_layer.linear.bias", "video head gave .* future 0"),
-        ("act", "point_reader.net.0.bias", "keypoint detector gave"),
+        ("act", "guide.detector.net.0.bias", "keypoint detector gave"),
     ],
 )
 def test_the_error_names_weights_head_and_input(model: UVA, output: str, part: str, head: str) -> None:
@@ -301,7 +302,7 @@ def test_values_that_normalisation_makes_infinite_do_not_count_as_unknown(model:
 
 def test_poses_that_are_none_are_not_clipped_to_some() -> None:
     """Rotations from two rows of zeros are no rotations, though every number of the network was finite."""
-    bundle = tiny_bundle(action_dim=10, proprio_dim=0, readout_dim=0, frame_points=0)
+    bundle = tiny_bundle(action_dim=10, proprio_dim=0, frame_state_dim=0, num_keypoints=0)
     low, high = (-1.0,) * 7, (1.0,) * 7
     spec = type(bundle.spec)((96, 96), low, high, action_transforms=(AbsolutePoses(),))
     normalizer = type(bundle.normalizer)({"action": np.ones(10)}, {"action": np.zeros(10)})
@@ -322,8 +323,8 @@ def test_every_kind_of_network_reports_what_it_samples() -> None:
         "wrist_image": False,
         "predict_wrist": False,
         "predict_proprio_dim": 0,
-        "frame_points": 10,
-        "readout_dim": 20,
+        "num_keypoints": 10,
+        "frame_state_dim": 20,
     }
     noise = HeadConfig(prediction="epsilon", clip=3.0)
     bundle = tiny_bundle(**{**EVERYTHING, **sizes, "action_head": noise})
@@ -342,7 +343,7 @@ def test_every_kind_of_network_reports_what_it_samples() -> None:
 
 def test_what_is_divided_by_infinity_is_no_answer() -> None:
     """It would be a finite one: the middle of the action space, whatever is seen."""
-    bundle = tiny_bundle(frame_sketch=True)
+    bundle = tiny_bundle(rendered_prior=True)
     model = UVA(bundle)
     std = bundle.model.token_std
     for value in (float("inf"), 0.0):
@@ -363,7 +364,7 @@ def test_what_is_divided_by_infinity_is_no_answer() -> None:
 
 
 def test_networks_in_training_mode_or_cast_are_refused_by_name() -> None:
-    model, dp = UVA(tiny_bundle(frame_sketch=True)), uva.DiffusionPolicy(tiny_dp_bundle(), steps=2)
+    model, dp = UVA(tiny_bundle(rendered_prior=True)), uva.DiffusionPolicy(tiny_dp_bundle(), steps=2)
     pair = uva.TwoFrameInverse(tiny_two_frame_bundle())
     start = model.world_model().prepare(observation(0))
     dream = model.world_model().as_env(brightness, starts=[observation(0)])

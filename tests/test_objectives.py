@@ -11,7 +11,7 @@ import pytest
 from tests.scenes import scene
 from tests.tiny import observation, tiny_bundle
 from uva_agents.agents import Rollout
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.planners import (
     BlockToSquare,
     GoalImage,
@@ -49,10 +49,10 @@ def test_the_distance_is_read_from_the_frames(way: str, block: Any, square: Any)
     reading = objective.read(futures(*pictures, now=now))
     np.testing.assert_allclose(reading.square, SQUARES[square], atol=0.006)
     np.testing.assert_allclose(reading.block[:, 0], places, atol=0.010)
-    told = objective.judge(futures(*pictures, now=now))
+    result = objective.evaluate(futures(*pictures, now=now))
     true = np.linalg.norm(np.array(places) - SQUARES[square], axis=1)
-    assert told.seen.all() and np.abs(told.costs - true).max() < 0.012
-    assert told.costs.argmin() == 2
+    assert result.valid.all() and np.abs(result.costs - true).max() < 0.012
+    assert result.costs.argmin() == 2
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -69,18 +69,18 @@ def test_an_outline_is_not_a_block_and_a_block_is_not_an_outline(way: str, colou
 def test_a_block_that_is_nowhere_costs_the_documented_price_and_is_said_to_be_unseen() -> None:
     now = scene(BLOCKS, SQUARES)
     gone = scene({"green": BLOCKS["green"]}, SQUARES)
-    told = BlockToSquare(blind=3.0).judge(futures(now, gone, now=now))
-    assert told.seen.tolist() == [True, False] and told.costs[1] == 3.0 and told.costs[0] < 1
+    result = BlockToSquare(blind=3.0).evaluate(futures(now, gone, now=now))
+    assert result.valid.tolist() == [True, False] and result.costs[1] == 3.0 and result.costs[0] < 1
 
 
 def test_where_colours_have_faded_the_weights_say_where_the_block_is() -> None:
     now, gone = scene(BLOCKS, SQUARES), scene({"green": BLOCKS["green"]}, SQUARES)
     known = np.array([[0.3, -0.4], [0.5, 0.15], BLOCKS["green"], SQUARES["green"], SQUARES["red"]])
-    told = replace(futures(now, gone, now=now), points=np.stack([known, known])[:, None])
-    colours = BlockToSquare("red", "green", points=None).judge(told)
-    assert colours.seen.tolist() == [True, False] and colours.costs[1] == 2.0
-    both = BlockToSquare("red", "green").judge(told)
-    assert both.seen.all()
+    known_keypoints = replace(futures(now, gone, now=now), points=np.stack([known, known])[:, None])
+    colours = BlockToSquare("red", "green", points=None).evaluate(known_keypoints)
+    assert colours.valid.tolist() == [True, False] and colours.costs[1] == 2.0
+    both = BlockToSquare("red", "green").evaluate(known_keypoints)
+    assert both.valid.all()
     assert both.costs[0] == colours.costs[0], "what is seen goes first"
     assert both.costs[1] == pytest.approx(np.hypot(0.02, 0.05), abs=0.01)
 
@@ -98,8 +98,8 @@ def test_a_block_behind_the_arm_is_found_by_its_visible_half_or_not_at_all() -> 
     two = Rollout(
         np.stack([earlier, hidden])[None], None, np.array([12, 16]), now=earlier, all_steps=np.array([4, 8, 12, 16])
     )
-    told = BlockToSquare(frames=(-2, -1)).judge(two)
-    assert told.seen[0] and told.costs[0] == pytest.approx(np.hypot(0.07, 0.1), abs=0.012)
+    result = BlockToSquare(frames=(-2, -1)).evaluate(two)
+    assert result.valid[0] and result.costs[0] == pytest.approx(np.hypot(0.07, 0.1), abs=0.012)
 
 
 def test_a_square_that_is_hidden_now_is_read_from_the_imagined_frames() -> None:
@@ -108,8 +108,8 @@ def test_a_square_that_is_hidden_now_is_read_from_the_imagined_frames() -> None:
     reading = BlockToSquare().read(futures(*pictures, now=now))
     assert reading.square_seen
     np.testing.assert_allclose(reading.square, SQUARES["green"], atol=0.008)
-    nowhere = BlockToSquare().judge(futures(now, now=now))
-    assert not nowhere.seen.any() and nowhere.costs[0] == 2.0
+    nowhere = BlockToSquare().evaluate(futures(now, now=now))
+    assert not nowhere.valid.any() and nowhere.costs[0] == 2.0
 
 
 def test_a_planner_that_sees_no_block_says_so() -> None:
@@ -125,7 +125,7 @@ def test_a_planner_that_sees_no_block_says_so() -> None:
     )
     with pytest.warns(UserWarning, match="BlockToSquare cannot see what it judges in any of 3"):
         plan = planner.plan({"pixels": empty, "agent_pos": np.zeros(2)})
-    assert (plan.costs == 2.0).all() and not plan.seen.any()
+    assert (plan.costs == 2.0).all() and not plan.valid.any()
 
 
 def observation_space() -> Any:
@@ -191,9 +191,9 @@ def test_goal_images_are_nearest_to_themselves_in_pixels_and_in_latents() -> Non
     goal = roll.frames[3, -1]
     assert GoalImage(goal)(roll).argmin() == 3 and GoalImage(goal)(roll)[3] == 0
     latent = GoalImage(goal, metric="latents", world=world)
-    assert not latent.looks.pixels
-    hidden = world.rollout(observation(0), actions, frames=latent.looks.frames, decode=False)
-    code = world.uva.encode(goal[None]).tokens[0]
+    assert not latent.required_frames().pixels
+    hidden = world.rollout(observation(0), actions, frames=latent.required_frames().frames, decode=False)
+    code = world.weights.encode(goal[None]).tokens[0]
     expected = [float((row[-1] - code).square().mean()) for row in hidden.latents]
     np.testing.assert_allclose(latent(hidden), expected, rtol=1e-5)
     with pytest.raises(ValueError, match="uint8"):

@@ -14,7 +14,7 @@ import torch
 import uva_agents as uva
 from tests.tiny import observation, tiny_bundle, tiny_dp_bundle, tiny_two_frame_bundle
 from uva_agents.agents.observations import split
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.errors import InputError, UVAError
 from uva_agents.planners import SamplingPlanner
 

@@ -25,7 +25,7 @@ from uva_agents.planners import (
     UniformProposals,
 )
 from uva_agents.planners import planner as planner_module
-from uva_agents.planners.clock import Clock
+from uva_agents.planners.budget import TimeBudget
 
 # -- finding the best plan -------------------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ def test_the_budget_is_kept_whatever_a_batch_costs(
     kind: str, call: float, each: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = FakeTime()
-    monkeypatch.setattr(planner_module, "Clock", functools.partial(Clock, now=clock))
+    monkeypatch.setattr(planner_module, "TimeBudget", functools.partial(TimeBudget, now=clock))
     world = SlowPoint(clock, call=call, each=each)
     plan = toy(kind, dynamics=world, n_samples=5000, budget_s=1.0).plan(at(), seed=0)
     assert 0.8 <= plan.latency_s <= 1.2
@@ -136,7 +136,7 @@ def test_the_budget_is_kept_whatever_a_batch_costs(
 @pytest.mark.parametrize("hiccup", range(12))
 def test_one_batch_twice_as_slow_stays_within_a_fifth(hiccup: int, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeTime()
-    monkeypatch.setattr(planner_module, "Clock", functools.partial(Clock, now=clock))
+    monkeypatch.setattr(planner_module, "TimeBudget", functools.partial(TimeBudget, now=clock))
     world = SlowPoint(clock, call=0.01, each=0.003, hiccup=hiccup)
     plan = toy(dynamics=world, n_samples=5000, budget_s=1.0).plan(at(), seed=0)
     assert plan.latency_s <= 1.2
@@ -144,7 +144,7 @@ def test_one_batch_twice_as_slow_stays_within_a_fifth(hiccup: int, monkeypatch: 
 
 def test_slow_proposals_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeTime()
-    monkeypatch.setattr(planner_module, "Clock", functools.partial(Clock, now=clock))
+    monkeypatch.setattr(planner_module, "TimeBudget", functools.partial(TimeBudget, now=clock))
 
     class Slow(UniformProposals):
         def sample(self, obs: Any, n: int, *, seed: int | None = None) -> np.ndarray:
@@ -157,7 +157,7 @@ def test_slow_proposals_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_impossible_budget_still_gives_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeTime()
-    monkeypatch.setattr(planner_module, "Clock", functools.partial(Clock, now=clock))
+    monkeypatch.setattr(planner_module, "TimeBudget", functools.partial(TimeBudget, now=clock))
     plan = toy(dynamics=SlowPoint(clock, call=5.0, each=0.0), budget_s=0.1).plan(at(), seed=0)
     assert len(plan.costs) >= 1 and np.isfinite(plan.cost) and not plan.complete
 

@@ -16,8 +16,9 @@ from uva_agents.planners import (
     CEM,
     ActionPenalty,
     GaussianProposals,
-    Judgement,
-    Looks,
+    MaskedCosts,
+    Objective,
+    RequiredFrames,
     Screen,
     StateCost,
     UniformProposals,
@@ -147,45 +148,47 @@ def test_a_tuple_and_a_foreign_state_are_refused() -> None:
         planner.plan({"agent_pos": np.zeros((2, 2), np.float32)})
 
 
-class Blind:
+class Blind(Objective):
     """Sees only candidates whose first action goes right, and finds the others cheap."""
-
-    looks = Looks(frames=(), pixels=False)
 
     def __init__(self, sees: bool) -> None:
         self.sees = sees
 
-    def judge(self, rollout: Rollout) -> Judgement:
+    def required_frames(self) -> RequiredFrames:
+        return RequiredFrames(frames=(), pixels=False)
+
+    def evaluate(self, rollout: Rollout) -> MaskedCosts:
         assert rollout.actions is not None
         right = rollout.actions[:, 0, 0] > 0
-        return Judgement(np.where(right, 5.0, -5.0), right & self.sees)
+        return MaskedCosts(np.where(right, 5.0, -5.0), right & self.sees)
 
     def __call__(self, rollout: Rollout) -> np.ndarray:
-        return self.judge(rollout).costs
+        return self.evaluate(rollout).costs
 
 
 def test_what_was_not_seen_never_beats_what_was() -> None:
     plan = toy(objective=Blind(True), n_samples=30).plan(at(), seed=0)
-    assert plan.actions[0, 0] > 0 and plan.seen[plan.best] and not plan.seen.all()
+    assert plan.actions[0, 0] > 0 and plan.valid[plan.best] and not plan.valid.all()
 
 
 def test_seeing_nothing_at_all_is_said() -> None:
     with pytest.warns(UserWarning, match="Blind cannot see what it judges in any of 30"):
         plan = toy(objective=Blind(False), n_samples=30).plan(at(), seed=0)
-    assert not plan.seen.any()
+    assert not plan.valid.any()
 
 
-def test_sums_give_each_term_the_frames_that_it_looks_at() -> None:
-    early, late = StateCost(lambda s: float(s[0]), frames=(1,)), StateCost(lambda s: float(s[1]), frames=(-1,))
-    both = 2 * early + late * 0.5 + ActionPenalty(smoothness=0, effort=1)
-    assert both.looks.frames is not None and set(both.looks.frames) == {1, -1} and not both.looks.pixels
+def test_sums_give_each_term_the_frames_that_it_requires() -> None:
+    first, last = StateCost(lambda s: float(s[0]), frames=(1,)), StateCost(lambda s: float(s[1]), frames=(-1,))
+    both = 2 * first + last * 0.5 + ActionPenalty(smoothness=0, effort=1)
+    required = both.required_frames()
+    assert required.frames is not None and set(required.frames) == {1, -1} and not required.pixels
     actions = np.random.default_rng(0).uniform(-1, 1, (4, T, 2))
     path = actions.cumsum(1)
     expected = 2 * path[:, 1, 0] + 0.5 * path[:, -1, 1] + np.square(actions).mean((1, 2))
     world = Point()
-    np.testing.assert_allclose(both(world.rollout(at(), actions, frames=both.looks.frames)), expected)
+    np.testing.assert_allclose(both(world.rollout(at(), actions, frames=required.frames)), expected)
     with pytest.raises(ValueError, match=r"no frames at control steps \[8\]"):
-        late(world.rollout(at(), actions, frames=(1,)))
+        last(world.rollout(at(), actions, frames=(1,)))
 
 
 def test_penalties_measure_what_they_say() -> None:

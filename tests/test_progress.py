@@ -31,6 +31,15 @@ def test_a_log_file_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) ->
     assert lines[3].startswith("joint: 4 of 1000")
 
 
+def test_a_log_file_says_what_is_known_of_work_whose_size_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_LOG_EVERY_S", 0.0)
+    file = io.StringIO()
+    bar = progress.progress_bar(console=Console(file=file, width=60), auto_refresh=False)
+    task = bar.add_task("frames", total=None)
+    bar.update(task, completed=1_500_000)
+    assert file.getvalue().startswith("frames: 1500000 of ?, 0:00:00 so far")
+
+
 def test_a_log_file_gets_no_more_than_a_line_a_minute() -> None:
     assert log_of(100, terminal=False) == ""
 

@@ -11,17 +11,17 @@ from tests.scenes import scene
 from tests.tiny import tiny_dataset, tiny_two_frame_bundle, tiny_weights
 from uva_agents.agents.rollout import Rollout
 from uva_agents.benchmarks.paper import fidelity, table6
-from uva_agents.benchmarks.paper.recordings import BLOCK_PUSH, PUSHT, Recording, held_out_recordings
+from uva_agents.benchmarks.paper.recordings import BLOCK_PUSH, PUSHT, HeldOutRecording, held_out_recordings
 from uva_agents.checkpoints import save_net
 
 
 class Oracle:
     """A world model that knows the recording, but for ``late`` frames; its autoencoder loses nothing."""
 
-    def __init__(self, recording: Recording, late: int = 0) -> None:
+    def __init__(self, recording: HeldOutRecording, late: int = 0) -> None:
         self.recording, self.late = recording, late
         config = SimpleNamespace(frame_stride=4, action_steps=16)
-        self.uva = SimpleNamespace(
+        self.weights = SimpleNamespace(
             bundle=SimpleNamespace(model=SimpleNamespace(config=config)),
             encode=lambda frames: SimpleNamespace(tokens=frames),
             decode=lambda tokens: tokens,
@@ -43,7 +43,7 @@ def recording():
     pixels = np.stack([scene(b, squares, arm=None) for b in blocks])
     objects = np.array([[b["red"], b["green"]] for b in blocks])
     position = np.zeros((40, 2))
-    return Recording(pixels, position + np.arange(40)[:, None], position, objects)
+    return HeldOutRecording(pixels, position + np.arange(40)[:, None], position, objects)
 
 
 def test_true_futures_are_as_good_as_the_autoencoder_and_late_ones_are_off_by_the_motion(recording):
@@ -77,7 +77,7 @@ def test_too_short_recordings_and_odd_lengths_are_named(recording):
 
 def test_the_ratio_is_of_mean_errors_over_all_actions():
     rng = np.random.default_rng(0)
-    recordings = [Recording(*(rng.normal(size=(n, 2)) for _ in range(4))) for n in (30, 60, 90)]
+    recordings = [HeldOutRecording(*(rng.normal(size=(n, 2)) for _ in range(4))) for n in (30, 60, 90)]
     shift = {"inverse": 1.0, "two-frame": 3.0}
     answers = {len(r.pixels): r.actions for r in recordings}
     labellers = {

@@ -74,8 +74,8 @@ def answers(n: int, seed: int) -> dict[str, int]:
             if isinstance(found, np.ndarray):
                 # Arrays whose keys are text are not read by openpi's own clients, and so not by the one of these tests.
                 read = unpack if b"__npgeneric__" in sent[0] or b"\xab__ndarray__" in sent[0] else raw_unpack
-                told = np.asarray(read(sent[0])["actions"], np.float32)
-                np.testing.assert_array_equal(found, np.clip(told.reshape(-1, 1)[0], -1, 1))
+                sent_actions = np.asarray(read(sent[0])["actions"], np.float32)
+                np.testing.assert_array_equal(found, np.clip(sent_actions.reshape(-1, 1)[0], -1, 1))
             counts["action" if isinstance(found, np.ndarray) else "error"] += 1
             if sum(counts.values()) >= n * 9 // 10:  # an episode that was lost is asked for twice
                 break

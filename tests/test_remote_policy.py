@@ -12,7 +12,7 @@ from tests import toys
 from tests.planner_toys import Point, at, quadratic
 from tests.serving import ToyAgent, obs, raw_pack, raw_unpack
 from tests.tiny import observation, tiny_bundle
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.bridges.openpi import Limits, PolicyServer, RemotePolicy
 from uva_agents.bridges.openpi.connection import RemotePolicyError
 from uva_agents.cli import main
@@ -111,11 +111,11 @@ def test_a_state_may_be_begun_twice_and_continued_twice(caplog):
         other, after_other = far.predict(obs(0.9), start)
         near = ToyAgent()
         for x, first, state in ((0.1, one, after_one), (0.9, other, after_other)):
-            wanted, mine = near.predict(obs(x), near.initial_state(1, seed=[4]))
+            wanted, near_state = near.predict(obs(x), near.initial_state(1, seed=[4]))
             np.testing.assert_array_equal(first, wanted)
             for t in range(6):
                 action, state = far.predict(obs(0.2 * t), state)
-                wanted, mine = near.predict(obs(0.2 * t), mine)
+                wanted, near_state = near.predict(obs(0.2 * t), near_state)
                 np.testing.assert_array_equal(action, wanted)
         assert not [r for r in caplog.records if r.name == "uva_agents.remote"]
         for _ in range(3):

@@ -77,8 +77,8 @@ def test_an_episode_goes_on_in_a_copy_from_what_has_been_seen(far):
     for t in range(4):
         far.act(obs(0.1 * t))
     other = pickle.loads(pickle.dumps(far))
-    mine, others = far.act(obs(0.4)), other.act(obs(0.4))
-    assert mine.shape == others.shape == (1,)
+    own_action, others = far.act(obs(0.4)), other.act(obs(0.4))
+    assert own_action.shape == others.shape == (1,)
     assert other._state[0].decisions == far._state[0].decisions == 3
     other.close()
 
@@ -134,8 +134,8 @@ def test_a_forked_process_makes_a_connection_of_its_own_and_leaves_its_parents_a
     os.close(writing)
     killer = threading.Timer(60, os.kill, (child, 9))
     killer.start()
-    with os.fdopen(reading, "rb") as told:
-        found = np.frombuffer(told.read(), np.float32)
+    with os.fdopen(reading, "rb") as end:
+        found = np.frombuffer(end.read(), np.float32)
     os.waitpid(child, 0)
     killer.cancel()
     np.testing.assert_array_equal(found[:, None], wanted(5))
@@ -208,7 +208,7 @@ def test_nothing_is_printed_when_a_process_ends_with_both_open():
         "far = RemotePolicy(server.url)\n"
         "print(far.act(obs(0.1)).shape)\n"
     )
-    words = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", code]
+    words = [sys.executable, "-W", "default", "-W", "error::ResourceWarning", "-c", code]
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "(1,)\n", "")
 

@@ -19,8 +19,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecTran
 
 from tests.conftest import REPOSITORY
 from tests.tiny import tiny_bundle, tiny_weights
-from uva_agents.agents.encoding import context, memories_from
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.encoding import ObservationEncoder
+from uva_agents.agents.uva import UVA
 from uva_agents.bridges.latents import JointLatent
 from uva_agents.bridges.sb3 import SB3Agent, UVAFeatures, UVAFeatureVecEnv
 from uva_agents.envs.pusht import PushTEnv
@@ -128,8 +128,9 @@ def test_an_agent_without_predict_is_named() -> None:
 def expected(uva: UVA, obs: dict[str, np.ndarray], pool: str, history: Any = None) -> np.ndarray:
     """Pooled by hand."""
     with torch.no_grad():
-        inputs, _ = context(uva, memories_from(uva, obs, history)[0])
-        model, n = uva.bundle.model, inputs.batch_size
+        encoder = ObservationEncoder(uva)
+        inputs, _ = encoder.context(encoder.memories(obs, history)[0])
+        model, n = uva.net, inputs.batch_size
         z = model.joint_latent(inputs, model.visibility(Task.POLICY, n))
         if pool == "action":
             return model.action_condition(z).numpy()
@@ -183,7 +184,7 @@ def test_algorithms_train_on_it_and_load_again(weights: Path, tmp_path: Path, al
     before = UVA.from_pretrained(weights, device="cpu").fingerprint
     model.learn(16)
     extractor = next(m for m in model.policy.modules() if isinstance(m, UVAFeatures))
-    assert extractor._latent.uva.fingerprint == before  # not trained, and not initialised anew
+    assert extractor._latent.weights.fingerprint == before  # not trained, and not initialised anew
     assert not list(extractor.parameters())
     model.save(tmp_path / "model")
     again = algorithm.load(tmp_path / "model", device="cpu")
@@ -218,13 +219,13 @@ def test_thawed_weights_begin_as_they_were_are_trained_and_saved(weights: Path, 
     )
     extractor: Any = model.policy.features_extractor
     original = UVA.from_pretrained(weights, device="cpu")
-    mine, theirs = extractor.model.state_dict(), original.bundle.model.state_dict()
-    assert all(torch.equal(mine[k], theirs[k]) for k in theirs)  # SB3's orthogonal initialisation left them alone
-    vae = {k: v.clone() for k, v in extractor._latent.uva.bundle.vae.state_dict().items()}
+    ours, theirs = extractor.model.state_dict(), original.bundle.model.state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)  # SB3's orthogonal initialisation left them alone
+    vae = {k: v.clone() for k, v in extractor._latent.weights.vae.state_dict().items()}
     model.learn(8)
     assert not torch.equal(extractor.model.mix.weight, original.bundle.model.mix.weight)
-    assert all(torch.equal(v, vae[k]) for k, v in extractor._latent.uva.bundle.vae.state_dict().items())
-    reader, same = extractor.model.point_reader.state_dict(), original.bundle.model.point_reader.state_dict()
+    assert all(torch.equal(v, vae[k]) for k, v in extractor._latent.weights.vae.state_dict().items())
+    reader, same = extractor.model.guide.detector.state_dict(), original.bundle.model.guide.detector.state_dict()
     assert all(torch.equal(reader[k], same[k]) for k in same)
     model.save(tmp_path / "model")
     again = PPO.load(tmp_path / "model", device="cpu")

@@ -14,7 +14,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecTransposeImage
 
 from tests.tiny import observation, tiny_bundle
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.agents.world_model import WorldModel
 from uva_agents.bridges.sb3 import SB3Agent, SB3VecEnv, UVAFeatureVecEnv
 from uva_agents.errors import InputError

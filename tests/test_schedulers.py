@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from uva_agents.model.baselines.net import ActionSampler
-from uva_agents.model.diffusion import TRAIN_STEPS, cosine_betas, few_step_scheduler
+from uva_agents.model.schedulers import TRAIN_STEPS, cosine_betas, few_step_scheduler
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from tests.serving import (
     raw_pack,
 )
 from tests.tiny import observation, tiny_bundle
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.bridges.openpi import Limits, PolicyServer, serve
 
 

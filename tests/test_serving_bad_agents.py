@@ -15,7 +15,7 @@ from tests.tiny import tiny_bundle
 from uva_agents.agents import UVA
 from uva_agents.benchmarks.evaluation.report import plain
 from uva_agents.bridges.openpi import KeyMap, PolicyServer
-from uva_agents.bridges.openpi.service import Episode, Service
+from uva_agents.bridges.openpi.service import ServedEpisode, Service
 from uva_agents.cli import main
 from uva_agents.errors import InputError
 
@@ -66,11 +66,11 @@ def test_an_agent_that_calls_exit_ends_its_connection_and_not_the_server(server)
 
 
 def test_what_the_wire_has_no_form_for_is_an_error_of_the_answer(server, monkeypatch):
-    from uva_agents.bridges.openpi.session import Session
+    from uva_agents.bridges.openpi.session import ClientSession
 
     with raw_client(server.url) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(Session, "answer", lambda self, request: {"actions": object()})
+            patch.setattr(ClientSession, "answer", lambda self, request: {"actions": object()})
             assert client.ask({}) == "WireError: the agent's answer cannot be sent: the wire has no form for object"
         np.testing.assert_array_equal(client.ask({})["actions"], GOOD[None])
 
@@ -105,7 +105,7 @@ def test_what_clients_say_fills_no_memory():
     with pytest.raises(InputError, match="letters"):
         KeyMap().observation({"prompt": "x" * 10_000})
     seen = {"note": "x" * 1000, "more": [b"y" * 1000, {"deep": np.zeros(1000, np.uint8)}]}
-    assert Episode(None, last=seen).size >= 3000
+    assert ServedEpisode(None, last=seen).size >= 3000
 
 
 def test_encoded_instructions_are_kept_in_bounds():

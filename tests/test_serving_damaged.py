@@ -15,7 +15,7 @@ from tests.tiny import observation
 from uva_agents.agents.observations import read_observation
 from uva_agents.bridges.openpi import Limits, PolicyServer, WireError, pack, unpack
 from uva_agents.bridges.openpi.service import Service
-from uva_agents.bridges.openpi.session import Session
+from uva_agents.bridges.openpi.session import ClientSession
 from uva_agents.checkpoints import InterfaceSpec
 from uva_agents.errors import UVAError
 
@@ -45,7 +45,7 @@ class Reader:
         return np.array([pixels.mean(), position.sum()], np.float32)
 
 
-def judge(frame: Frame, session: Session, limits: Limits) -> str:
+def judge(frame: Frame, session: ClientSession, limits: Limits) -> str:
     """What became of it. Anything else than an answer or one of the errors that clients are told raises."""
     if isinstance(frame, str):
         return "text"
@@ -77,7 +77,7 @@ def right(request: dict[str, Any], actions: np.ndarray) -> None:
 def run(n: int, seed: int) -> dict[str, int]:
     limits = Limits(message_bytes=2**20)
     service = Service(Reader(), limits=limits)
-    session, counts = Session(service), {"text": 0, "wire": 0, "error": 0, "answer": 0, "nothing said": 0}
+    session, counts = ClientSession(service), {"text": 0, "wire": 0, "error": 0, "answer": 0, "nothing said": 0}
     for frame in damaged(n, seed):
         counts[judge(frame, session, limits)] += 1
     for request in requests()[:2]:
@@ -99,7 +99,7 @@ def test_forty_thousand_more(seed):
 
 def test_the_memory_that_damaged_requests_take_is_bounded():
     limits = Limits(message_bytes=2**20)
-    frames, session = list(damaged(300, 5)), Session(Service(Reader(), limits=limits))
+    frames, session = list(damaged(300, 5)), ClientSession(Service(Reader(), limits=limits))
     tracemalloc.start()
     for frame in frames:
         judge(frame, session, limits)
@@ -111,7 +111,7 @@ def test_the_memory_that_damaged_requests_take_is_bounded():
 
 def test_what_episodes_hold_on_to_is_bounded():
     limits = Limits(message_bytes=2**18)
-    session = Session(Service(Reader(), limits=limits))
+    session = ClientSession(Service(Reader(), limits=limits))
     for i in range(64):
         big = {**observation(1), "unknown": np.zeros(2**17, "u1"), "uva": {"episode": f"e{i}", "start": True}}
         session.answer(unpack(raw_pack(big), limits))

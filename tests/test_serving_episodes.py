@@ -8,7 +8,7 @@ import pytest
 
 from tests.serving import CHUNK, ToyAgent, held, obs, raw_client, raw_pack, raw_unpack
 from tests.tiny import observation, tiny_bundle
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.bridges.openpi import Limits, PolicyServer, RemotePolicy
 from uva_agents.errors import InputError
 
@@ -53,8 +53,8 @@ def paused(clock):
 
 def test_by_default_the_connection_is_the_episode_and_the_metadata_say_so(clock):
     with PolicyServer(ToyAgent(), port=0, clock=clock) as running, raw_client(running.url) as client:
-        told = client.metadata["uva"]
-        assert (told["stateless"], told["new_episode_after_s"]) == (False, None)
+        server_info = client.metadata["uva"]
+        assert (server_info["stateless"], server_info["new_episode_after_s"]) == (False, None)
         client.started(4)
         found = []
         for x in (0.1, 0.9, -0.4):
@@ -114,8 +114,8 @@ def test_an_agent_without_states_of_its_own_is_told_that_an_episode_begins(state
 
 def test_a_pause_begins_an_episode(paused, clock):
     with raw_client(paused.url) as client:
-        told = client.metadata["uva"]
-        assert (told["stateless"], told["new_episode_after_s"]) == (False, 5.0)
+        server_info = client.metadata["uva"]
+        assert (server_info["stateless"], server_info["new_episode_after_s"]) == (False, 5.0)
         client.started(4)
         first = [client.ask(obs(x))["actions"] for x in (0.1, 0.9)]
         clock.now += 4.9

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.serving import ToyAgent, raw_client
 from tests.tiny import observation, tiny_bundle
 from uva_agents.agents.observations import check_pixels
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.bridges.openpi import KeyMap, PolicyServer, RemotePolicy
 from uva_agents.errors import InputError
 
@@ -188,9 +188,9 @@ def test_images_of_another_aspect_ratio_are_refused_or_put_between_bars():
 def test_the_metadata_say_which_sizes_are_taken_and_images_that_fit_are_left_alone(how):
     looker = Looker((96, 96), (30, 40))
     with PolicyServer(looker, port=0, resize=how) as running, raw_client(running.url) as client:
-        told = client.metadata["uva"]
-        assert told["image_shape"] == [96, 96] and told["wrist_shape"] == [30, 40]
-        assert told["resize"] == (how or None) and "[0, 1]" in told["images"]
+        server_info = client.metadata["uva"]
+        assert server_info["image_shape"] == [96, 96] and server_info["wrist_shape"] == [30, 40]
+        assert server_info["resize"] == (how or None) and "[0, 1]" in server_info["images"]
         client.ask({"image": BIG[:96, :96], "wrist_image": WIDE[:30, :40]})
     np.testing.assert_array_equal(looker.seen[-1]["pixels"], BIG[:96, :96])
 

@@ -12,7 +12,7 @@ import torch
 from tests.planner_toys import Point, quadratic
 from tests.serving import ToyAgent, obs, raw_client
 from tests.tiny import observation, tiny_bundle
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.bridges.openpi import PolicyServer, RemotePolicy
 from uva_agents.bridges.openpi.addresses import AddressError, PortError
 from uva_agents.cli import main
@@ -200,10 +200,10 @@ def test_the_identity_is_a_map_and_says_how_many_actions_are_carried_out():
     policy = UVA(tiny_bundle()).policy()
     for options, execute in (({}, 8), ({"execute": 5}, 5)):
         with PolicyServer(policy, port=0, **options) as running, raw_client(running.url) as client:
-            told = client.metadata["uva"]
+            server_info = client.metadata["uva"]
             far = RemotePolicy(running.url, patience_s=5)
-            assert far.identity["server"] == {**policy.identity, "execute": execute} == told["identity"]
-            assert client.metadata["action_horizon"] == 16 and told["execute"] == execute
+            assert far.identity["server"] == {**policy.identity, "execute": execute} == server_info["identity"]
+            assert client.metadata["action_horizon"] == 16 and server_info["execute"] == execute
             far.close()
 
 

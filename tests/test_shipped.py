@@ -92,7 +92,7 @@ def test_readme_snippets_run() -> None:
     assert namespace["chunks"].shape == (4, 16, 2) and namespace["actions"].shape == (4, 16, 2)
 
 
-def test_the_demo_writes_a_film_and_a_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_writes_a_video_and_a_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import imageio.v2
     import imageio.v3 as iio
 
@@ -103,8 +103,8 @@ def test_the_demo_writes_a_film_and_a_sheet(tmp_path: Path, monkeypatch: pytest.
     assert main(["demo", "--episodes", "1", "--out", str(tmp_path)]) == 0
     sheet = iio.imread(tmp_path / "imagined.png")
     assert sheet.ndim == 3 and sheet.std() > 10
-    film = imageio.v2.mimread(tmp_path / "pusht.mp4", memtest=False)
-    assert len(film) >= 20 and film[0].shape[1] > film[0].shape[0]
+    video = imageio.v2.mimread(tmp_path / "pusht.mp4", memtest=False)
+    assert len(video) >= 20 and video[0].shape[1] > video[0].shape[0]
 
 
 def test_the_planning_guide_runs() -> None:

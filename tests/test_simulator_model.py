@@ -203,8 +203,8 @@ def test_coverage_survives_blur_and_says_when_no_block_is_there() -> None:
     changed = type(roll)(blurred, None, roll.frame_steps, all_steps=roll.all_steps)
     assert abs(float(PushTCoverage().read(changed)[0][0, 0]) - info["coverage"]) < 0.1
     empty = np.full((2, 1, 96, 96, 3), 255, np.uint8)
-    told = PushTCoverage(reach=0.5).judge(type(roll)(empty, None, roll.frame_steps, all_steps=roll.all_steps))
-    assert told.costs.tolist() == [1.5, 1.5] and not told.seen.any()
+    result = PushTCoverage(reach=0.5).evaluate(type(roll)(empty, None, roll.frame_steps, all_steps=roll.all_steps))
+    assert result.costs.tolist() == [1.5, 1.5] and not result.valid.any()
     assert block_share(empty[0]).sum() == 0
 
 
@@ -215,7 +215,7 @@ def test_a_plan_in_the_true_simulator_pushes_the_block_nearer() -> None:
     target = StateCost(lambda s: -s.max_coverage)
     plan = planner(env, n_samples=40).plan(obs, seed=0)
     assert plan.cost <= np.median(plan.costs) - 0.005, "candidates must differ for this to test anything"
-    assert target.looks.pixels is False
+    assert target.required_frames().pixels is False
     model = SimulatorModel(env)
     chosen, worst = (
         model.rollout(obs, plan.candidates[[i]], frames=(-1,)) for i in (plan.best, int(plan.costs.argmax()))

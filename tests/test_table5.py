@@ -10,10 +10,11 @@ import pytest
 
 from tests.tiny import tiny_bundle, tiny_dp_bundle
 from uva_agents.benchmarks.paper import table5
-from uva_agents.benchmarks.paper.table5 import Episode, lines, page, summarise
+from uva_agents.benchmarks.paper.table5 import Table5Episode, lines, page, policy_title, summarise
 from uva_agents.checkpoints import InterfaceSpec, save_bundle
 from uva_agents.checkpoints.networks import save_net
 from uva_agents.data import LinearNormalizer
+from uva_agents.model.baselines.builders import dp_c_config, dp_c_positions_config, dp_t_config
 
 LOW, HIGH = (0.15, -0.5), (0.7, 0.5)
 
@@ -25,7 +26,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     spec = InterfaceSpec((96, 96), LOW, HIGH, proprio_key="agent_pos", env_id="uva/BlockPush-v0", execute=6)
     limits = {key: (np.array(LOW), np.array(HIGH)) for key in ("action", "agent_pos")}
     world = replace(
-        tiny_bundle(readout_dim=0, frame_points=0), spec=spec, normalizer=LinearNormalizer.from_limits(limits)
+        tiny_bundle(frame_state_dim=0, num_keypoints=0), spec=spec, normalizer=LinearNormalizer.from_limits(limits)
     )
     policy = replace(tiny_dp_bundle(), spec=spec, normalizer=LinearNormalizer.from_limits(limits))
     return {
@@ -51,6 +52,7 @@ def test_the_table_is_run_with_pictures_and_continued(
     assert first["settings"]["candidates"] == 3 and first["seeds"] == [100003, 100003]
     text = capsys.readouterr().out
     assert "DP-C + simulator" in text and "n=1" in text
+    assert first["policy"] in text and first["policy"].startswith("DP-")
     pictures = sorted(p.name for p in (tmp_path / "pictures").glob("*.png"))
     assert pictures == ["R-G-100003-000.png"]
     assert pictures[0] in (tmp_path / "index.html").read_text()
@@ -76,23 +78,29 @@ def test_an_episode_that_fails_is_reported_and_costs_itself_only(
 
 
 def test_rates_intervals_and_ratios() -> None:
-    def some(method: str, wins: int) -> list[Episode]:
-        return [Episode(method, "R-R" if i % 2 else "G-G", i, i < wins, 100, 1.0, (0.1, 0.3)) for i in range(10)]
+    def episodes(method: str, wins: int) -> list[Table5Episode]:
+        return [Table5Episode(method, "R-R" if i % 2 else "G-G", i, i < wins, 100, 1.0, (0.1, 0.3)) for i in range(10)]
 
-    table = summarise([*some("dp-c", 4), *some("uva", 6), *some("simulator", 8)])
+    table = summarise([*episodes("dp-c", 4), *episodes("uva", 6), *episodes("simulator", 8)])
     assert table["uva"]["all"]["rate"] == 0.6 and table["uva"]["assignments"]["R-R"]["n"] == 5
     low, high = table["uva"]["all"]["interval"]
     assert 0.25 < low < 0.35 and 0.8 < high < 0.86
     assert table["uva"]["over_dp_c"] == pytest.approx(1.5) and table["uva"]["over_simulator"] == pytest.approx(0.75)
     assert table["uva"]["latency_p50_s"] == pytest.approx(0.2)
     # A simulator that was given fewer starts is compared on those: 4 of 4 against 4 of 4.
-    few = summarise([*some("dp-c", 4), *some("uva", 6), *some("simulator", 8)[:4]])
+    few = summarise([*episodes("dp-c", 4), *episodes("uva", 6), *episodes("simulator", 8)[:4]])
     assert few["uva"]["over_simulator"] == 1 and few["uva"]["over_dp_c"] == pytest.approx(1.5)
-    text = lines(table)
-    assert any("1.50 x DP-C alone" in line for line in text)
+    text = lines(table, "DP-C on images")
+    assert any("1.50 x DP-C on images" in line for line in text)
     assert "<pre>a line</pre>" in page("a line", {}, [])
 
 
+def test_the_table_says_which_diffusion_policy_it_was() -> None:
+    assert policy_title(dp_c_positions_config()) == "DP-C on keypoints with a mixture prior"
+    assert policy_title(dp_c_config()) == "DP-C on images"
+    assert policy_title(dp_t_config()) == "DP-T on images"
+
+
 def test_columns_stay_apart_with_hundreds_of_episodes() -> None:
-    many = [Episode("uva", a, i, True, 100, 1.0, (0.1,)) for a in ("R-R", "G-G") for i in range(500)]
-    assert len(re.split(r" {2,}", lines(summarise(many))[1].strip())) == 4
+    many = [Table5Episode("uva", a, i, True, 100, 1.0, (0.1,)) for a in ("R-R", "G-G") for i in range(500)]
+    assert len(re.split(r" {2,}", lines(summarise(many), "DP-C")[1].strip())) == 4

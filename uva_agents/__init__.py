@@ -9,8 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import uva_agents.envs  # noqa: F401  (registers the environments)
-
-__version__ = "0.1.0"
+from uva_agents.version import __version__
 
 _LAZY = {
     "UVA": "uva_agents.agents",

@@ -27,11 +27,15 @@ class _Command:
 
 # Modules are imported when their command is called: `uva --help` is instant, and one that is broken breaks no other.
 COMMANDS = {
-    "demo": _Command("uva_agents.commands.demo", "run the shipped policy and film what it sees and imagines"),
+    "demo": _Command(
+        "uva_agents.commands.demo", "run the shipped policy and write a video of what it sees and imagines"
+    ),
     "eval": _Command("uva_agents.commands.evaluate", "run an agent in an environment and report its score"),
     "train": _Command("uva_agents.commands.train", "train a model on demonstrations"),
     "bench": _Command("uva_agents.commands.bench", "run a benchmark"),
-    "imagine": _Command("uva_agents.commands.imagine", "film what the world model predicts beside what really happens"),
+    "imagine": _Command(
+        "uva_agents.commands.imagine", "a video of what the world model predicts beside what really happens"
+    ),
     "label": _Command("uva_agents.commands.label", "read the actions off a video"),
     "data": _Command(
         "uva_agents.commands.data", "collect demonstrations, look at datasets of any format, convert them"
@@ -106,10 +110,10 @@ def _reader_has_left() -> bool:
 def _how_to_report(command: str | None, words: Sequence[str]) -> str:
     # What a token or password might be in is left out.
     secret = any(word.startswith("--token") for word in words)
-    told = f"uva {command} ..." if secret else f"uva {shlex.join(words)}"
+    shown = f"uva {command} ..." if secret else f"uva {shlex.join(words)}"
     return (
         f"uva {command}: this is a mistake in uva-agents {__version__}, not in what you did. Please report it with the lines "
-        f"above, what `uva doctor` prints, and the command: {told}"
+        f"above, what `uva doctor` prints, and the command: {shown}"
     )
 
 

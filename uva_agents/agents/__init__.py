@@ -13,7 +13,7 @@ from uva_agents.agents.rollout import Rollout
 
 # Planners need the contract and Rollout only, and work on a simulator without any network.
 _LAZY = {
-    "UVA": "uva_agents.agents.weights",
+    "UVA": "uva_agents.agents.uva",
     "DiffusionPolicy": "uva_agents.agents.baselines.diffusion_policy",
     "InverseModel": "uva_agents.agents.inverse_model",
     "Policy": "uva_agents.agents.policy",
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from uva_agents.agents.inverse_model import InverseModel
     from uva_agents.agents.loading import load_policy
     from uva_agents.agents.policy import Policy
-    from uva_agents.agents.weights import UVA
+    from uva_agents.agents.uva import UVA
     from uva_agents.agents.world_model import WorldModel
 
 __all__ = [

@@ -52,14 +52,14 @@ class ChunkAgent(StatefulAgent[PolicyState]):
             ValueError: naming both spaces.
         """
         space = getattr(env, "single_action_space", env.action_space)
-        mine = self.action_space
+        own = self.action_space
         if not (
             isinstance(space, gym.spaces.Box)
-            and space.shape == mine.shape
-            and np.allclose(space.low, mine.low)
-            and np.allclose(space.high, mine.high)
+            and space.shape == own.shape
+            and np.allclose(space.low, own.low)
+            and np.allclose(space.high, own.high)
         ):
-            raise InputError(f"these weights act in {mine}, the environment wants {space}: use weights trained for it")
+            raise InputError(f"these weights act in {own}, the environment wants {space}: use weights trained for it")
 
     def predict(
         self,
@@ -87,11 +87,11 @@ class ChunkAgent(StatefulAgent[PolicyState]):
         frames = self._read(observation)
         state = self._current(state, len(frames), episode_start)
         rows = [self._observe(row, frames, i) for i, row in enumerate(state.rows)]
-        hungry = [i for i, row in enumerate(rows) if row.queue is None or len(row.queue) == 0]
-        for begin in range(0, len(hungry), self.batch_size):
-            some = hungry[begin : begin + self.batch_size]
-            names = [row_name(i, len(rows), frames.batched) for i in some]
-            for i, row in zip(some, self._decide([rows[i] for i in some], deterministic, names), strict=True):
+        needs_replan = [i for i, row in enumerate(rows) if row.queue is None or len(row.queue) == 0]
+        for begin in range(0, len(needs_replan), self.batch_size):
+            indices = needs_replan[begin : begin + self.batch_size]
+            names = [row_name(i, len(rows), frames.batched) for i in indices]
+            for i, row in zip(indices, self._decide([rows[i] for i in indices], deterministic, names), strict=True):
                 rows[i] = row
         actions = np.stack([queue_of(row)[0] for row in rows])
         rows = [self._acted(row) for row in rows]
@@ -106,7 +106,7 @@ class ChunkAgent(StatefulAgent[PolicyState]):
         raise NotImplementedError
 
     def _decide(self, memories: list[Memory], deterministic: bool, names: Sequence[str]) -> list[Memory]:
-        """Memories with the first ``execute`` actions of a fresh chunk queued, and one more decision counted.
+        """Memories with the first ``execute`` actions of a new chunk queued, and one more decision counted.
 
         Args:
             names: of their observations, for errors.

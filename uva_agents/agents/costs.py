@@ -10,21 +10,21 @@ from uva_agents.agents.observations import to_numpy
 from uva_agents.errors import InputError
 
 
-def checked_costs(told: Any, n: int, name: str) -> np.ndarray:
+def checked_costs(result: Any, n: int, name: str) -> np.ndarray:
     """Costs (n,) float64 of n candidates.
 
     Args:
-        told: by the objective; a single number will do for a single candidate.
+        result: of the objective; a single number will do for a single candidate.
         name: of the objective, for errors.
 
     Raises:
         InputError: no real numbers (None, text, bool, complex), masked ones, not one for each candidate, or not finite.
     """
-    if told is None:
+    if result is None:
         raise InputError(f"{name} gave None: it must return one cost per candidate, ({n},)")
-    costs = to_numpy(told, f"what {name} gave")
+    costs = to_numpy(result, f"what {name} gave")
     if costs.dtype.kind not in "iuf":
-        raise InputError(f"{name} must give costs as real numbers, but gave {type(told).__name__} of {costs.dtype}")
+        raise InputError(f"{name} must give costs as real numbers, but gave {type(result).__name__} of {costs.dtype}")
     if costs.shape == () and n == 1:
         costs = costs[None]
     if costs.shape != (n,):

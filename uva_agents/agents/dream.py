@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from gymnasium.envs.registration import EnvSpec
 
 from uva_agents.agents.arguments import whole
 from uva_agents.agents.costs import checked_costs, name_of
+from uva_agents.agents.futures import Futures
 from uva_agents.agents.observations import to_floats
-from uva_agents.agents.stepper import Imagination
 from uva_agents.checkpoints.folder import shipped_names
 from uva_agents.errors import InputError
 
@@ -55,8 +54,8 @@ class _Dream:
     """What one and several dreams share: spaces, beginnings, steps, rewards."""
 
     def __init__(self, world: WorldModel, rules: DreamRules, starts: Starts | None, n: int) -> None:
-        uva = world.uva
-        c, spec = uva.bundle.model.config, uva.bundle.spec
+        weights = world.weights
+        c, spec = weights.config, weights.spec
         self.world, self.rules = world, rules
         self.stride = c.frame_stride
         if whole(rules.horizon, "horizon") < self.stride or rules.horizon % self.stride:
@@ -73,7 +72,7 @@ class _Dream:
             isinstance(limit, bool) or not isinstance(limit, int | float | np.number) or not np.isfinite(limit)
         ):
             raise InputError(f"success_cost must be a finite number, or None to end no episode, got {limit!r:.60}")
-        self.imagination = Imagination(world, n)
+        self.futures = Futures(world.engine, world.sampler, n)
         self.elapsed = np.zeros(n, np.int64)
         self.starts = starts
         self._env: gym.Env[Any, Any] | None = None
@@ -82,7 +81,7 @@ class _Dream:
             low, high = np.tile(low, (self.stride, 1)), np.tile(high, (self.stride, 1))
         self.action_space = gym.spaces.Box(low, high, dtype=np.float32)
         observed: dict[str, gym.Space[Any]] = {"pixels": gym.spaces.Box(0, 255, (*spec.image_shape, 3), np.uint8)}
-        self.reads_position = self.imagination.agent_position(np.zeros((1, *spec.image_shape, 3), np.uint8)) is not None
+        self.reads_position = self.futures.agent_position(np.zeros((1, *spec.image_shape, 3), np.uint8)) is not None
         if self.reads_position:
             observed["agent_pos"] = gym.spaces.Box(-np.inf, np.inf, (c.proprio_dim,), np.float32)
         self.observation_space = gym.spaces.Dict(observed)
@@ -96,13 +95,13 @@ class _Dream:
             obs, history = options["obs"], options.get("history")
         else:
             obs, history = self._start(rng), None
-        self.imagination.begin(row, self.world.prepare(obs, history=history), int(rng.integers(1 << 62)))
+        self.futures.begin(row, self.world.prepare(obs, history=history), int(rng.integers(1 << 62)))
         self.elapsed[row] = 0
 
     def _start(self, rng: np.random.Generator) -> Any:
         starts = self.starts
         if starts is None:
-            env_id = self.world.uva.bundle.spec.env_id
+            env_id = self.world.weights.spec.env_id
             if env_id is None:
                 raise InputError(
                     "these weights name no environment to begin dreams in: give starts=, or reset(options={'obs': ...})"
@@ -121,10 +120,10 @@ class _Dream:
 
     def observations(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
         """Batched, of these rows."""
-        pixels = np.stack([self.imagination.frame(row) for row in rows])
+        pixels = np.stack([self.futures.frame(row) for row in rows])
         seen = {"pixels": pixels}
         if self.reads_position:
-            seen["agent_pos"] = cast(np.ndarray, self.imagination.agent_position(pixels))
+            seen["agent_pos"] = cast(np.ndarray, self.futures.agent_position(pixels))
         return seen
 
     def step(
@@ -139,9 +138,9 @@ class _Dream:
             raise InputError("actions have NaN or infinity")
         actions = np.clip(actions, self.action_space.low, self.action_space.high)
         chunks = np.repeat(actions[:, None], self.stride, axis=1) if self.rules.hold else actions
-        told = self.imagination.advance(rows, chunks)
+        rollouts = self.futures.advance(rows, chunks)
         objective = self.rules.objective
-        costs = np.concatenate([checked_costs(objective(rollout), 1, name_of(objective)) for rollout in told])
+        costs = np.concatenate([checked_costs(objective(rollout), 1, name_of(objective)) for rollout in rollouts])
         self.elapsed[rows] += self.stride
         limit = self.rules.success_cost
         success = np.zeros(len(rows), bool) if limit is None else costs <= limit
@@ -223,9 +222,9 @@ class DreamEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
     def render(self) -> np.ndarray:
         """The newest frame."""
         require_open(self._closed, "render()")
-        if not self._dream.imagination.begun:
+        if not self._dream.futures.begun:
             raise RuntimeError("call reset() before render()")
-        return self._dream.imagination.frame(0).copy()
+        return self._dream.futures.frame(0).copy()
 
     def close(self) -> None:
         """Closed for good, as other environments."""
@@ -236,38 +235,12 @@ class DreamEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         return {key: value[0] for key, value in self._dream.observations([0]).items()}
 
 
-def make_dream(
-    *,
-    weights: str,
-    objective: str,
-    horizon: int = 64,
-    hold: bool = True,
-    success_cost: float | None = None,
-    render_mode: str | None = None,
-) -> DreamEnv:
-    """Entry point of a dream's ``spec``.
-
-    Args:
-        weights: a name or folder.
-        objective: ``"module:function"``.
-        render_mode: dreams have one, whatever is asked for.
-    """
-    from uva_agents.agents.world_model import WorldModel
-
-    module, _, name = objective.partition(":")
-    function = getattr(importlib.import_module(module), name)
-    rules = DreamRules(function, horizon, hold, success_cost)
-    return WorldModel.from_pretrained(weights).as_env(
-        rules.objective, horizon=horizon, hold=hold, success_cost=success_cost
-    )
-
-
 def spec_of(world: WorldModel, rules: DreamRules, starts: Starts | None) -> EnvSpec | None:
     """What ``gymnasium.make`` makes the same environment of; ``None`` where it cannot.
 
     It can for shipped weights, an objective that can be imported, and starts in the weights' own environment.
     """
-    name, function = world.uva.bundle.name, rules.objective
+    name, function = world.weights.name, rules.objective
     place = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
     if starts is not None or name not in shipped_names() or "<" in place or "." in place.partition(":")[2]:
         return None
@@ -276,12 +249,4 @@ def spec_of(world: WorldModel, rules: DreamRules, starts: Starts | None) -> EnvS
         return None
     options = {"horizon": rules.horizon, "hold": rules.hold, "success_cost": rules.success_cost}
     kwargs = {"weights": name, "objective": place, **options}
-    return EnvSpec("uva/Dream-v0", entry_point="uva_agents.agents.dream:make_dream", kwargs=kwargs)
-
-
-def __getattr__(name: str) -> Any:
-    if name == "DreamVectorEnv":  # which builds on what is here
-        from uva_agents.agents.dream_vector import DreamVectorEnv
-
-        return DreamVectorEnv
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return EnvSpec("uva/Dream-v0", entry_point="uva_agents.agents.dream_entry:make_dream", kwargs=kwargs)

@@ -105,23 +105,23 @@ class DreamVectorEnv(gym.vector.VectorEnv[dict[str, np.ndarray], np.ndarray, np.
         actions = to_floats(actions, "actions")
         if actions.ndim == 0 or len(actions) != self.num_envs:
             raise InputError(f"actions of shape {actions.shape} for {self.num_envs} environments: give one for each")
-        n, fresh = self.num_envs, self._finished
-        if self.autoreset_mode is AutoresetMode.DISABLED and fresh.any():
+        n, beginning = self.num_envs, self._finished
+        if self.autoreset_mode is AutoresetMode.DISABLED and beginning.any():
             raise RuntimeError(
-                f"environments {np.flatnonzero(fresh).tolist()} have finished: reset(options={{'reset_mask': mask}}) them "
+                f"environments {np.flatnonzero(beginning).tolist()} have finished: reset(options={{'reset_mask': mask}}) them "
                 "before step(), or choose another autoreset_mode"
             )
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            fresh = np.zeros(n, bool)
+            beginning = np.zeros(n, bool)
         rewards, terminated, truncated = np.zeros(n), np.zeros(n, bool), np.zeros(n, bool)
-        told: list[dict[str, Any]] = [dict(_BEGUN) for _ in range(n)]
-        rows = np.flatnonzero(~fresh).tolist()
+        infos_of: list[dict[str, Any]] = [dict(_BEGUN) for _ in range(n)]
+        rows = np.flatnonzero(~beginning).tolist()
         if rows:
             rewards[rows], terminated[rows], truncated[rows], values = self._dream.step(rows, actions[rows])
             for at, i in enumerate(rows):
-                told[i] = {key: value[at].item() for key, value in values.items()}
+                infos_of[i] = {key: value[at].item() for key, value in values.items()}
         # After the others: a step that is refused has begun nothing.
-        for i in np.flatnonzero(fresh).tolist():
+        for i in np.flatnonzero(beginning).tolist():
             self._dream.begin(i, self._rngs[i], None)
         self._finished = terminated | truncated
         infos: dict[str, Any] = {}
@@ -130,10 +130,10 @@ class DreamVectorEnv(gym.vector.VectorEnv[dict[str, np.ndarray], np.ndarray, np.
         for i in range(n):
             if i in ended:
                 final = {key: value[ended.index(i)] for key, value in last.items()}
-                infos = self._add_info(infos, {"final_obs": final, "final_info": told[i]}, i)
+                infos = self._add_info(infos, {"final_obs": final, "final_info": infos_of[i]}, i)
                 self._dream.begin(i, self._rngs[i], None)
-                told[i] = dict(_BEGUN)
-            infos = self._add_info(infos, told[i], i)
+                infos_of[i] = dict(_BEGUN)
+            infos = self._add_info(infos, infos_of[i], i)
         return self._dream.observations(range(n)), rewards, terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...]:
@@ -141,7 +141,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[dict[str, np.ndarray], np.ndarray, np.
         require_open(self.closed, "render()")
         if self._finished is None:
             raise RuntimeError("call reset() before render()")
-        return tuple(self._dream.imagination.frame(i).copy() for i in range(self.num_envs))
+        return tuple(self._dream.futures.frame(i).copy() for i in range(self.num_envs))
 
     def close_extras(self, **kwargs: Any) -> None:
         self._dream.close()

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from uva_agents.agents.arguments import seed_of, whole
-from uva_agents.agents.encoding import proprio_offsets
-from uva_agents.agents.finite import Inputs
+from uva_agents.agents.encoding import ObservationEncoder
+from uva_agents.agents.guards import Inputs
 from uva_agents.agents.observations import Instruction, check_pixels, to_floats
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.weights import Weights
 from uva_agents.errors import InputError
 from uva_agents.model import Context, SamplerConfig, Task, sample_actions
 
@@ -22,15 +22,16 @@ class InverseModel:
     """Reads actions off video (paper section VII-C); frames alone are enough, no proprioception.
 
     Args:
-        uva: shared weights.
+        weights: shared weights.
         steps: denoising steps.
         draws: samples that are averaged. What was done is one thing, not a distribution to sample from: the mean is nearest
             to it. They share the transformer's work.
         seed: of the sampling noise; the same frames give the same actions.
     """
 
-    def __init__(self, uva: UVA, *, steps: int = 16, draws: int = 8, seed: int = 0) -> None:
-        self.uva = uva
+    def __init__(self, weights: Weights, *, steps: int = 16, draws: int = 8, seed: int = 0) -> None:
+        self.weights = weights
+        self.encoder = ObservationEncoder(weights)
         self.sampler = SamplerConfig(action_steps=whole(steps, "steps"))
         self.draws = whole(draws, "draws")
         self.seed = seed_of(seed)
@@ -38,7 +39,7 @@ class InverseModel:
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, device: str | torch.device = "auto", **options: Any) -> Self:
         """A shipped name, a weights folder or a released ``.ckpt`` file; ``options`` go to the constructor."""
-        return cls(UVA.from_pretrained(name_or_path, device=device), **options)
+        return cls(Weights.from_pretrained(name_or_path, device=device), **options)
 
     @torch.no_grad()
     def infer(
@@ -63,7 +64,7 @@ class InverseModel:
             ValueError: wrong shape or dtype; fewer frames than the network takes, or so many that they are one per control step;
                 something missing that the network needs.
         """
-        spec, c = self.uva.bundle.spec, self.uva.bundle.model.config
+        spec, c = self.weights.spec, self.weights.config
         pixels = check_pixels(frames, spec.image_shape, video=True)
         batched = pixels.ndim == 5
         pixels = pixels if batched else pixels[None]
@@ -79,9 +80,9 @@ class InverseModel:
             )
         pixels = pixels[:, -c.n_frames :]
         n = len(pixels)
-        code = self.uva.encode(pixels.reshape(-1, *pixels.shape[2:]))
+        code = self.weights.encode(pixels.reshape(-1, *pixels.shape[2:]))
         rows = self._rows(proprio, n, batched)
-        text = self.uva.embed_task(task) if c.text_dim else None
+        text = self.weights.embed_task(task) if c.text_dim else None
         generator = torch.Generator().manual_seed(self.seed)
         # The same noise for every video of a batch: an answer does not depend on its neighbours.
         noise = torch.randn(
@@ -89,10 +90,10 @@ class InverseModel:
         )
         noise = noise.repeat(n, 1, 1)
         chunks = sample_actions(
-            self.uva.bundle.model,
+            self.weights.net,
             Context(
                 future=code.tokens.view(*pixels.shape[:2], *code.tokens.shape[1:]),
-                future_points=None if code.points is None else code.points.view(*pixels.shape[:2], -1),
+                future_keypoints=None if code.points is None else code.points.view(*pixels.shape[:2], -1),
                 proprio=self._proprio(rows),
                 wrist_history=self._wrist(wrist, n, batched),
                 text=None if text is None else text.expand(n, -1),
@@ -100,7 +101,7 @@ class InverseModel:
             task=Task.INVERSE,
             sampler=self.sampler,
             n=self.draws,
-            noise=noise.to(self.uva.device),
+            noise=noise.to(self.weights.device),
         )
         chunk = chunks.view(n, self.draws, c.action_steps, c.action_dim).mean(1)
         poses = np.zeros((n, 7)) if rows is None else rows[:, -1]
@@ -113,7 +114,10 @@ class InverseModel:
             for i in range(n)
         ]
         actions: np.ndarray = np.stack(
-            [self.uva.environment_actions(*each[:2], inputs=each[2]) for each in zip(chunk, poses, given, strict=True)]
+            [
+                self.weights.environment_actions(*each[:2], inputs=each[2])
+                for each in zip(chunk, poses, given, strict=True)
+            ]
         )
         return actions if batched else actions[0]
 
@@ -138,7 +142,7 @@ class InverseModel:
         Raises:
             ValueError: wrong shape or dtype, or weights whose inverse task needs more than frames.
         """
-        spec, c = self.uva.bundle.spec, self.uva.bundle.model.config
+        spec, c = self.weights.spec, self.weights.config
         if c.wrist_image or (c.proprio_dim and not c.proprio_maskable) or spec.needs_pose:
             raise InputError(
                 "label() works on frames alone, and these weights need more (proprioception or a wrist camera): "
@@ -173,7 +177,7 @@ class InverseModel:
 
     def _rows(self, proprio: Any | None, n: int, batched: bool) -> np.ndarray | None:
         """(B, K, P), checked."""
-        spec, c = self.uva.bundle.spec, self.uva.bundle.model.config
+        spec, c = self.weights.spec, self.weights.config
         if proprio is None:
             if c.proprio_dim and not c.proprio_maskable:
                 raise InputError(
@@ -190,14 +194,14 @@ class InverseModel:
         return rows
 
     def _proprio(self, rows: np.ndarray | None) -> torch.Tensor | None:
-        c = self.uva.bundle.model.config
+        c = self.weights.config
         if rows is None or not c.proprio_dim or c.proprio_maskable:
             return None  # maskable proprioception is history, which this task does not see
-        index = np.maximum(rows.shape[1] - 1 + proprio_offsets(self.uva), 0)
-        return torch.stack([self.uva.normalize_proprio(row[index], row[0]) for row in rows])
+        index = np.maximum(rows.shape[1] - 1 + self.encoder.proprio_offsets, 0)
+        return torch.stack([self.weights.normalize_proprio(row[index], row[0]) for row in rows])
 
     def _wrist(self, wrist: Any | None, n: int, batched: bool) -> torch.Tensor | None:
-        spec, c = self.uva.bundle.spec, self.uva.bundle.model.config
+        spec, c = self.weights.spec, self.weights.config
         if not c.wrist_image:
             return None
         if wrist is None or spec.wrist_shape is None:
@@ -206,6 +210,6 @@ class InverseModel:
         images = images if images.ndim == 5 else images[None]
         if len(images) != n:
             raise InputError(f"wrist is for {len(images)} videos, the frames are of {n}")
-        images = images[:, np.maximum(images.shape[1] - 1 + self.uva.history_offsets, 0)]
-        tokens = self.uva.encode(images.reshape(-1, *images.shape[2:])).tokens
+        images = images[:, np.maximum(images.shape[1] - 1 + self.weights.history_offsets, 0)]
+        tokens = self.weights.encode(images.reshape(-1, *images.shape[2:])).tokens
         return tokens.view(n, c.n_frames, *tokens.shape[1:])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.agents.finite import Inputs
+from uva_agents.agents.guards import Inputs
 from uva_agents.agents.observations import Frames, Instruction
 from uva_agents.agents.stateful import Rows
 from uva_agents.agents.weights import FrameCode
@@ -44,7 +44,7 @@ class Memory:
     done: tuple[np.ndarray, ...] = ()
 
     @property
-    def untouched(self) -> bool:
+    def unobserved(self) -> bool:
         """Whether nothing has been observed yet."""
         return not self.frames
 

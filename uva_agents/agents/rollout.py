@@ -44,6 +44,18 @@ class Rollout:
         """Whether there are frames to look at."""
         return int(self.frames.shape[1]) == len(self.frame_steps)
 
+    def pictures(self) -> np.ndarray:
+        """Its frames uint8 (S, F, H, W, 3), of an objective that judges pictures.
+
+        Raises:
+            InputError: they were not decoded.
+        """
+        if not self.decoded or not len(self.frame_steps):
+            raise InputError(
+                "the futures were not decoded: roll out with decode=True, at the frames that the objective requires"
+            )
+        return self.frames
+
     def select(self, frames: Sequence[int] | None) -> Rollout:
         """Only these frames.
 

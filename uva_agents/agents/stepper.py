@@ -1,190 +1,216 @@
-"""Futures imagined a frame at a time, several side by side: what a dream's environments step through."""
+"""The rollout engine: futures predicted a chunk of frames at a time, for whole rollouts and for dreams that go frame by frame."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from uva_agents.agents.finite import Inputs
-from uva_agents.agents.rollout import Rollout
-from uva_agents.errors import InputError
-from uva_agents.model import Context, Task, sample_video
-
-if TYPE_CHECKING:
-    from uva_agents.agents.world_model import Start, WorldModel
+from uva_agents.agents.guards import InputsOf
+from uva_agents.agents.memory import Memory
+from uva_agents.agents.weights import FrameCode, Weights
+from uva_agents.model import Context, SamplerConfig, Task, VideoSample, sample_video
 
 
-class Imagination:
-    """``n`` independent futures of one world model.
+@dataclass(frozen=True)
+class Start:
+    """A moment from which futures are imagined, encoded once: takes the place of ``obs`` and ``history``.
 
-    A future advances by one frame (``frame_stride`` control steps). Within a chunk (16 control steps) every frame is predicted
-    from the frames before the chunk and the actions so far, with the last one held for the rest; when the chunk is full, its
-    frames become the history of the next. After whole chunks a future is therefore what :meth:`WorldModel.rollout` gives for the
-    same actions and noise.
-
-    Args:
-        world: the model and its sampler.
-        n: futures.
+    Attributes:
+        context: of one sample, without actions.
+        pose: (P,) proprioception now, where there is one.
+        now: uint8 (H, W, 3).
+        memory: of the environment, with the codes of its frames.
+        weights: that encoded it.
     """
 
-    def __init__(self, world: WorldModel, n: int) -> None:
-        self.world = world
-        self._contexts: list[Context | None] = [None] * n
-        self._poses: list[np.ndarray | None] = [None] * n
-        self._actions: list[list[np.ndarray]] = [[] for _ in range(n)]
-        self._generators = [torch.Generator(world.uva.device) for _ in range(n)]
-        self._frames: list[np.ndarray | None] = [None] * n
-
-    def __getstate__(self) -> dict[str, Any]:
-        streams = [(generator.device.type, generator.get_state()) for generator in self._generators]
-        return {**self.__dict__, "_generators": streams}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        # On the device that the weights have come to, which may be another one.
-        self._generators = [torch.Generator(self.world.uva.device) for _ in state["_generators"]]
-        for generator, (device, stream) in zip(self._generators, state["_generators"], strict=True):
-            if device == generator.device.type:
-                generator.set_state(stream)
-
-    def begin(self, row: int, start: Start, seed: int) -> None:
-        """Future ``row`` starts over from here, with noise of its own."""
-        self._contexts[row], self._poses[row] = start.context, start.pose
-        self._actions[row] = []
-        self._frames[row] = start.now
-        self._generators[row].manual_seed(seed)
+    context: Context
+    pose: np.ndarray | None
+    now: np.ndarray
+    memory: Memory
+    weights: Weights
 
     @property
-    def begun(self) -> bool:
-        """Whether every future has a first frame."""
-        return all(frame is not None for frame in self._frames)
+    def arrays(self) -> dict[str, np.ndarray | None]:
+        """What was observed, for errors."""
+        return {"pixels": self.now, "proprioception": self.pose}
 
-    def frame(self, row: int) -> np.ndarray:
-        """uint8 (H, W, 3), the newest frame of a future."""
-        newest = self._frames[row]
-        assert newest is not None, "begin() comes first"
-        return newest
+    @property
+    def computed(self) -> list[tuple[str, Tensor | None]]:
+        """By which network each part was computed, for errors."""
+        c = self.context
+        code = FrameCode(*(x for x in (c.history, c.history_keypoints, c.wrist_history)))  # type: ignore[arg-type]
+        return code.computed
 
-    @torch.no_grad()
-    def advance(self, rows: list[int], actions: np.ndarray) -> list[Rollout]:
-        """Futures ``rows`` by one frame.
+
+@dataclass(frozen=True)
+class Imagined:
+    """A batch of n futures, their F wanted frames only.
+
+    Attributes:
+        tokens: (n, F, S, C).
+        frames: uint8 (n, F, H, W, 3); none of them where they were not decoded.
+        actions: (n, action_steps, A) normalised, where they were sampled.
+        points: (n, F, K, 2) where given actions take the keypoints, in the units of their data, for weights that say so.
+    """
+
+    tokens: Tensor
+    frames: np.ndarray
+    actions: Tensor | None
+    points: np.ndarray | None
+
+
+class RolloutEngine:
+    """Predicts chunks of T frames (``action_steps`` control steps), and makes them the history of the next chunk.
+
+    Args:
+        weights: of the world model.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        """(T, S, C) of one future's start noise for one chunk."""
+        c = self.weights.config
+        return c.n_frames, c.tokens_per_frame, c.token_dim
+
+    def draws_once(self, sampler: SamplerConfig | None) -> bool:
+        """Whether start noise is all that a sampler draws, so that each future can be given its own."""
+        predicts_wrist = self.weights.config.predict_wrist
+        return sampler is None or not (sampler.iterations > 1 or sampler.ancestral or predicts_wrist)
+
+    def chunk(
+        self,
+        context: Context,
+        task: Task,
+        *,
+        actions: Tensor | None = None,
+        sampler: SamplerConfig | None,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        frames: Sequence[int] | None = None,
+    ) -> VideoSample:
+        """One chunk of future frames.
 
         Args:
-            actions: (R, frame_stride, A) environment units.
-
-        Returns:
-            One rollout of one candidate and one frame per row; its ``now`` is the frame before. What fails changes nothing.
+            context: history of n samples.
+            actions: (n, action_steps, A) normalised, for FORWARD.
+            sampler: of the frames; ``None`` gives the rendered prior alone, without the transformer.
+            noise: (n, T, S, C) start noise, where the sampler draws once.
+            frames: which of the T frames are wanted, ascending; all when absent.
         """
-        streams = [self._generators[row].get_state() for row in rows]
-        try:
-            return self._advanced(rows, actions)
-        except BaseException:
-            for row, stream in zip(rows, streams, strict=True):
-                self._generators[row].set_state(stream)
-            raise
-
-    def _advanced(self, rows: list[int], actions: np.ndarray) -> list[Rollout]:
-        uva = self.world.uva
-        uva.check()
-        model, c = uva.bundle.model, uva.bundle.model.config
-        # Nothing is remembered of a step that fails.
-        done = [[*self._actions[row], chunk] for row, chunk in zip(rows, actions, strict=True)]
-        plans = [np.concatenate(chunks) for chunks in done]
-        held = [np.concatenate([p, np.repeat(p[-1:], c.action_steps - len(p), 0)]) for p in plans]
-        given = torch.cat([uva.normalize_actions(p[None], self._poses[row]) for p, row in zip(held, rows, strict=True)])
-        contexts = [context for row in rows if (context := self._contexts[row]) is not None]
-        noise = self._noise(rows)
-        tokens = sample_video(
-            model,
-            replace(stacked(contexts), actions=given),
-            task=Task.FORWARD,
-            sampler=self.world.sampler,
-            generator=self._generators[rows[0]],
+        net, c = self.weights.net, self.weights.config
+        wanted = list(range(c.n_frames)) if frames is None else list(frames)
+        if actions is not None:
+            context = replace(context, actions=actions)
+            if net.guide is not None and net.guide.renders:
+                context = net.guide.with_moved(context, actions)
+        if sampler is None:
+            prior = net.render_prior(context, context.actions)
+            assert prior is not None
+            return VideoSample(prior[:, wanted], moved_keypoints=context.moved_keypoints)
+        n, device = context.batch_size, self.weights.device
+        if not wanted:
+            nothing = torch.zeros(n, 0, c.tokens_per_frame, c.token_dim, device=device, dtype=torch.float32)
+            return VideoSample(nothing, moved_keypoints=context.moved_keypoints)
+        return sample_video(
+            net,
+            context,
+            task=task,
+            sampler=sampler,
+            generator=generator,
             # The order in which positions are revealed means nothing where they are revealed together.
-            order=None if noise is None else torch.arange(c.tokens_per_frame, device=uva.device).expand(len(rows), -1),
+            order=None if noise is None else torch.arange(c.tokens_per_frame, device=device).expand(n, -1),
+            frames=None if len(wanted) == c.n_frames else wanted,
             noise=noise,
-        ).tokens
-        at = [len(chunks) - 1 for chunks in done]
-        newest = tokens[range(len(rows)), at][:, None]
-
-        def inputs(i: int) -> Inputs:
-            context = contexts[i]
-            arrays = {"pixels": self._frames[rows[i]], "actions": np.asarray(actions[i])}
-            computed = [("autoencoder", context.history), ("keypoint detector", context.history_points)]
-            return Inputs(f"future {rows[i]} (counted from 0)", arrays, computed)
-
-        frames = uva.decode(newest, inputs=inputs)
-        told = []
-        for i, row in enumerate(rows):
-            told.append(
-                # Copies: what an objective writes into them does not change what is seen, or what comes next.
-                Rollout(
-                    frames=frames[i : i + 1].copy(),
-                    latents=newest[i : i + 1].clone(),
-                    frame_steps=np.array([c.frame_stride]),
-                    actions=np.array(actions[i : i + 1], np.float32),
-                    now=self.frame(row).copy(),
-                )
-            )
-            self._frames[row] = frames[i, 0]
-            self._actions[row] = done[i]
-            if at[i] == c.n_frames - 1:
-                self._turn(row, tokens[i : i + 1])
-        return told
-
-    def _turn(self, row: int, tokens: Tensor) -> None:
-        """A full chunk becomes history; where the agent then is, nobody has measured."""
-        uva = self.world.uva
-        before = self._contexts[row]
-        assert before is not None
-        points = None
-        if uva.bundle.model.config.frame_points:
-            images = uva.decode(tokens)[0]
-            points = uva.bundle.model.point_reader(uva.images(images))[None]
-        self._contexts[row] = Context(history=tokens, history_points=points, text=before.text)
-        self._actions[row] = []
-
-    def _noise(self, rows: list[int]) -> Tensor | None:
-        """(R, T, S, C), each row from its own stream, where the sampler draws once; others share what they draw as they go."""
-        sampler, c = self.world.sampler, self.world.uva.bundle.model.config
-        if sampler.iterations > 1 or sampler.ancestral or c.predict_wrist:
-            return None
-        warmth = sampler.temperature if sampler.video_temperature is None else sampler.video_temperature
-        shape, device = (c.n_frames, c.tokens_per_frame, c.token_dim), self.world.uva.device
-        if not warmth:
-            return torch.zeros(len(rows), *shape, device=device, dtype=torch.float32)
-        return warmth * torch.stack(
-            [torch.randn(shape, generator=self._generators[row], device=device, dtype=torch.float32) for row in rows]
         )
 
-    def agent_position(self, frames: np.ndarray) -> np.ndarray | None:
-        """(N, P) proprioception read off frames uint8 (N, H, W, 3), for weights whose point reader finds it; else ``None``."""
-        uva = self.world.uva
-        c, key = uva.bundle.model.config, uva.bundle.spec.proprio_key
-        if key is None or not c.proprio_points or 2 * c.proprio_points != c.proprio_dim:
-            return None
-        with torch.no_grad():
-            points = uva.bundle.model.point_reader(uva.images(frames))[:, : c.proprio_dim]
-        position = np.asarray(uva.bundle.normalizer.unnormalize(key, points.cpu()).numpy(), np.float32)
-        uva.require_finite(position, "keypoint detector", lambda i: Inputs(f"frame {i}", {"pixels": frames[i]}))
-        return position
+    def as_history(self, tokens: Tensor, images: np.ndarray | None, text: Tensor | None) -> Context:
+        """A whole predicted chunk (n, T, S, C) as the history of the next; where the agent then is, nobody has measured.
+
+        Args:
+            images: uint8 (n, T, H, W, 3), for weights that detect keypoints in them.
+        """
+        guide, points = self.weights.net.guide, None
+        if guide is not None and images is not None:
+            points = guide.detector(self.weights.images(images.reshape(-1, *images.shape[2:])))
+            points = points.view(*tokens.shape[:2], -1)
+        return Context(history=tokens, history_keypoints=points, text=text)
+
+    def rollout(
+        self,
+        start: Start,
+        n: int,
+        task: Task,
+        *,
+        actions: Tensor | None,
+        frames: list[int],
+        decode: bool,
+        sampler: SamplerConfig | None,
+        generator: torch.Generator,
+        noise: list[Tensor],
+        inputs: InputsOf,
+    ) -> Imagined:
+        """n futures from one moment, chunk after chunk up to the last wanted frame.
+
+        Args:
+            actions: (n, chunks * action_steps, A) normalised.
+            frames: which frames are wanted, ascending.
+            decode: whether as pictures, too.
+            noise: of each chunk; empty where the sampler draws as it goes.
+            inputs: of a future, for errors.
+        """
+        c = self.weights.config
+        context = Context(**{key: _repeat(value, n) for key, value in vars(start.context).items()})
+        tokens, images_of, points, sampled = [], [], [], None
+        chunks = max(frames, default=0) // c.n_frames + 1  # nobody looks at what comes after the last wanted frame
+        detects = self.weights.net.guide is not None
+        for k in range(chunks):
+            own = [i - k * c.n_frames for i in frames if i // c.n_frames == k]
+            last = k == chunks - 1
+            # What becomes history is needed whole.
+            needed = own if last else list(range(c.n_frames))
+            sample = self.chunk(
+                context,
+                task,
+                actions=None if actions is None else actions[:, k * c.action_steps : (k + 1) * c.action_steps],
+                sampler=sampler,
+                generator=generator,
+                noise=noise[k] if noise else None,
+                frames=needed,
+            )
+            sampled = sample.actions if needed else sampled
+            if sample.moved_keypoints is not None and actions is not None and self.weights.spec.keypoint_keys:
+                points.append(self.weights.keypoint_positions(sample.moved_keypoints[:, own], inputs))
+            kept = [needed.index(i) for i in own]
+            tokens.append(sample.tokens[:, kept])
+            shown = decode and bool(own)
+            images = None
+            if needed and (shown or (detects and not last)):
+                images = self.weights.decode(sample.tokens, inputs=inputs)
+            if shown and images is not None:
+                images_of.append(images[:, kept])
+            if not last:
+                context = self.as_history(sample.tokens, images, context.text)
+        height, width = self.weights.spec.image_shape
+        nothing = np.empty((n, 0, height, width, 3), np.uint8)
+        return Imagined(
+            tokens=torch.cat(tokens, dim=1),
+            frames=np.concatenate(images_of, axis=1) if images_of else nothing,
+            actions=sampled,
+            points=np.concatenate(points, axis=1) if points else None,
+        )
 
 
-def stacked(contexts: list[Context]) -> Context:
-    """Contexts of one sample each as a batch; what only some of them know is unknown (NaN) for the others."""
-    values: dict[str, Tensor | None] = {}
-    for name in (f.name for f in fields(Context)):
-        parts: list[Tensor | None] = [getattr(context, name) for context in contexts]
-        known = [part for part in parts if part is not None]
-        if not known:
-            values[name] = None
-        elif len(known) < len(parts) and name not in ("proprio", "history_actions"):
-            raise InputError(f"some futures began with {name} and some without: begin all with it, or none")
-        else:
-            unknown = torch.full_like(known[0], float("nan"))
-            values[name] = torch.cat([unknown if part is None else part for part in parts])
-    return Context(**values)
+def noise_scale(sampler: SamplerConfig) -> float:
+    """Of the start noise of frames."""
+    return sampler.temperature if sampler.video_temperature is None else sampler.video_temperature
+
+
+def _repeat(x: Tensor | None, n: int) -> Tensor | None:
+    return None if x is None else x.expand(n, *x.shape[1:])

@@ -1,4 +1,4 @@
-"""One set of weights behind all three agents: preprocessing and encoding that they share."""
+"""One set of weights, and what every agent does with it: encoding, decoding, and the units of the outside world."""
 
 from __future__ import annotations
 
@@ -6,27 +6,22 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from uva_agents.agents.finite import Inputs, InputsOf, all_finite, not_finite, rows_not_finite
+from uva_agents.agents.guards import Divisor, Inputs, InputsOf, all_finite, check_networks, not_finite, rows_not_finite
 from uva_agents.agents.observations import Instruction, to_floats, to_numpy
-from uva_agents.agents.ready import Divisor, check_networks
-from uva_agents.checkpoints.store import Bundle, load_bundle
+from uva_agents.checkpoints.bundle import Bundle
+from uva_agents.checkpoints.store import load_bundle
 from uva_agents.data.latents import weights_fingerprint
 from uva_agents.data.transforms import ReferencePoses, to_environment, to_network
 from uva_agents.errors import InputError
+from uva_agents.model.cpu.inference import optimize_for_inference, plain_blocks
 from uva_agents.utils.forks import keep_forks_safe
 from uva_agents.utils.images import network_images, resize_images, to_frames
-
-if TYPE_CHECKING:
-    from uva_agents.agents.inverse_model import InverseModel
-    from uva_agents.agents.policy import Policy
-    from uva_agents.agents.world_model import WorldModel
-
 
 LONGEST_TASK = 4096
 """Letters of an instruction. Text encoders read less than 100 words."""
@@ -50,20 +45,29 @@ class FrameCode:
         return FrameCode(*(None if part is None else part[index] for part in vars(self).values()))  # type: ignore[arg-type]
 
 
-class UVA:
-    """Unified Video Action model: ``.policy()``, ``.world_model()`` and ``.inverse_model()`` share these weights.
+class Weights:
+    """Network, autoencoder, normaliser and interface of a Unified Video Action model, ready for inference.
 
     Args:
-        bundle: network, autoencoder, normaliser and interface.
+        bundle: what was loaded, or trained.
+
+    Attributes:
+        name: of the weights.
+        net, vae, text: the networks; ``text`` is ``None`` for weights without instructions.
+        config: of ``net``.
+        spec: what the weights expect from the outside.
+        normalizer: between units of the data and of the network.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
-        bundle.model.streamline()
-        if bundle.vae.config.kind == "kl-f16":
-            bundle.vae.streamline()
+        self.name, self.spec, self.normalizer = bundle.name, bundle.spec, bundle.normalizer
+        self.net, self.vae, self.text = bundle.model, bundle.vae, bundle.text
+        self.config = self.net.config
+        optimize_for_inference(self.net)
+        optimize_for_inference(self.vae)
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
-        self._spread = Divisor()
+        self._divisor = Divisor()
         keep_forks_safe()
 
     @classmethod
@@ -85,8 +89,8 @@ class UVA:
             FileNotFoundError: unknown name; the message lists close matches.
             ValueError: damaged or foreign files.
         """
-        uva = cls(load_bundle(name_or_path, device=device, heads=heads))
-        return uva.compile() if compile else uva
+        weights = cls(load_bundle(name_or_path, device=device, heads=heads))
+        return weights.compile() if compile else weights
 
     def compile(self) -> Self:
         """Compile the transformer, the heads and the encoder with ``torch.compile``; the first calls take minutes.
@@ -94,8 +98,8 @@ class UVA:
         Shapes are static for a batch size, and on CUDA kernels are replayed as graphs (``mode="reduce-overhead"``).
         """
         mode = "reduce-overhead" if self.device.type == "cuda" else None
-        model, vae = self.bundle.model, self.bundle.vae
-        model.sums_in_place = False  # which would go round the compiled blocks
+        model, vae = self.net, self.vae
+        plain_blocks(model)  # what is laid out for a CPU would go round the compiled ones
         for block in [*model.encoder_blocks, *model.decoder_blocks]:
             block.compile(mode=None)
         if self.device.type != "cpu" or vae.config.kind == "nano":  # on a CPU, kl-f16 is faster as it is laid out
@@ -105,28 +109,10 @@ class UVA:
                 setattr(head.net, "denoise", torch.compile(head.net.denoise, mode=mode))  # noqa: B010
         return self
 
-    def policy(self) -> Policy:
-        """Observations to actions."""
-        from uva_agents.agents.policy import Policy
-
-        return Policy(self)
-
-    def world_model(self) -> WorldModel:
-        """Observations and actions to future frames."""
-        from uva_agents.agents.world_model import WorldModel
-
-        return WorldModel(self)
-
-    def inverse_model(self) -> InverseModel:
-        """Frames to actions."""
-        from uva_agents.agents.inverse_model import InverseModel
-
-        return InverseModel(self)
-
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all tensors."""
-        return weights_fingerprint(self.bundle.model) + weights_fingerprint(self.bundle.vae)
+        return weights_fingerprint(self.net) + weights_fingerprint(self.vae)
 
     @property
     def device(self) -> torch.device:
@@ -136,18 +122,17 @@ class UVA:
         """Refuse to compute with networks that would give something else than what was trained, or hang.
 
         Raises:
-            InputError, MachineError: see :func:`~uva_agents.agents.ready.check_networks`.
+            InputError, MachineError: see :func:`~uva_agents.agents.guards.check_networks`.
             NotFiniteError: latents would be divided by infinity or 0.
         """
-        bundle = self.bundle
-        check_networks(bundle.name, {"model": bundle.model, "vae": bundle.vae}, self.device)
-        if bundle.model.config.standardize:
-            self._spread.check(bundle.name, "model.token_std", bundle.model.token_std)
+        check_networks(self.name, {"model": self.net, "vae": self.vae}, self.device)
+        if self.config.standardize:
+            self._divisor.check(self.name, "model.token_std", self.net.token_std)
 
     @property
     def history_offsets(self) -> np.ndarray:
         """(T,) control steps of the history frames relative to now, ending in 0."""
-        c = self.bundle.model.config
+        c = self.config
         return np.arange(1 - c.n_frames, 1) * c.frame_stride
 
     @torch.no_grad()
@@ -158,12 +143,12 @@ class UVA:
             NotFiniteError: they are not finite.
         """
         self.check()
-        model = self.bundle.model
+        model = self.net
         images = self.images(frames)
         code = FrameCode(
-            model.to_tokens(self.bundle.vae.encode(images)),
-            model.point_reader(images) if model.config.frame_points else None,
-            None if wrist is None else model.to_tokens(self.bundle.vae.encode(self.images(wrist))),
+            model.to_tokens(self.vae.encode(images)),
+            model.guide.detector(images) if model.guide is not None else None,
+            None if wrist is None else model.to_tokens(self.vae.encode(self.images(wrist))),
         )
         parts = [(network, part) for network, part in code.computed if part is not None]
         if not all_finite(torch.stack([part.sum() for _, part in parts])):  # one number to wait for
@@ -188,15 +173,15 @@ class UVA:
             raise self._not_finite(rows_not_finite(value), head, inputs)
 
     def _not_finite(self, rows: list[int], head: str, inputs: InputsOf) -> Exception:
-        modules: dict[str, torch.nn.Module] = {"model": self.bundle.model, "vae": self.bundle.vae}
-        if self.bundle.text is not None:
-            modules["text"] = self.bundle.text
-        return not_finite(rows, weights=self.bundle.name, head=head, inputs=inputs, modules=modules)
+        modules: dict[str, torch.nn.Module] = {"model": self.net, "vae": self.vae}
+        if self.text is not None:
+            modules["text"] = self.text
+        return not_finite(rows, weights=self.name, head=head, inputs=inputs, modules=modules)
 
     def images(self, frames: np.ndarray) -> Tensor:
         """uint8 (N, H, W, 3) -> (N, 3, side, side) in [-1, 1], resized as in training, on the device."""
-        side = self.bundle.model.config.image_size
-        return network_images(frames, side, resize=self.bundle.spec.resize, device=self.device)
+        side = self.config.image_size
+        return network_images(frames, side, resize=self.spec.resize, device=self.device)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, *, batch_size: int = 64, inputs: InputsOf | None = None) -> np.ndarray:
@@ -210,12 +195,12 @@ class UVA:
         """
         self.check()
         lead = tokens.shape[:-2]
-        maps = self.bundle.model.to_latents(tokens.flatten(0, -3))
-        height, width = self.bundle.spec.image_shape
+        maps = self.net.to_latents(tokens.flatten(0, -3))
+        height, width = self.spec.image_shape
         parts = []
         for begin in range(0, len(maps), batch_size):
             chunk = maps[begin : begin + batch_size]
-            images = self.bundle.vae.decode(chunk)
+            images = self.vae.decode(chunk)
             sums = images.sum((1, 2, 3))
             parts.append(to_frames(resize_images(images.clamp(-1, 1), (height, width))))
             if not all_finite(sums):
@@ -226,18 +211,18 @@ class UVA:
         frames: np.ndarray = np.concatenate(parts).reshape(*lead, height, width, 3)
         return frames
 
-    def point_positions(self, points: Tensor, inputs: InputsOf | None = None) -> np.ndarray:
+    def keypoint_positions(self, points: Tensor, inputs: InputsOf | None = None) -> np.ndarray:
         """The network's points (N, ..., 2K) -> (N, ..., K, 2) in the units of their data, float32.
 
         Raises:
             NotFiniteError: they are not finite.
         """
-        keys, normalizer = self.bundle.spec.point_keys, self.bundle.normalizer
+        keys, normalizer = self.spec.keypoint_keys, self.normalizer
         size = [int(np.asarray(normalizer.scale[key]).size) for key in keys]
         parts = [normalizer.unnormalize(key, part) for key, part in zip(keys, points.split(size, dim=-1), strict=True)]
         found = torch.cat(parts, dim=-1).float().cpu().numpy()
         self.require_finite(found, "network that moves points", inputs or (lambda i: Inputs(f"row {i}")))
-        return found.reshape(*found.shape[:-1], -1, 2)
+        return found.reshape(*found.shape[:-1], found.shape[-1] // 2, 2)
 
     def normalize_actions(self, actions: np.ndarray | Tensor, pose: np.ndarray | None = None) -> Tensor:
         """Environment units (..., A) -> network units, on the device. ``pose``: see :meth:`environment_actions`.
@@ -245,16 +230,16 @@ class UVA:
         Raises:
             InputError: they are not finite in network units, where NaN means unknown.
         """
-        if transforms := self.bundle.spec.action_transforms:
+        if transforms := self.spec.action_transforms:
             actions = to_network(transforms, to_numpy(actions), ReferencePoses(now=pose))
         value = torch.as_tensor(np.asarray(actions) if not isinstance(actions, Tensor) else actions)
         return self._normalized("action", value.to(torch.float32))
 
     def _normalized(self, key: str, value: Tensor) -> Tensor:
         """Network units, on the device; finite, because networks take NaN for what is not known."""
-        normalized = self.bundle.normalizer.normalize(key, value.to(self.device))
+        normalized = self.normalizer.normalize(key, value.to(self.device))
         # Where the value is on the CPU already, nobody has to wait to know.
-        local = normalized if self.device.type == "cpu" else self.bundle.normalizer.normalize(key, value)
+        local = normalized if self.device.type == "cpu" else self.normalizer.normalize(key, value)
         if not all_finite(local):
             bounds = f"from {value.min():g} to {value.max():g}" if value.numel() else "empty"
             raise InputError(
@@ -275,17 +260,17 @@ class UVA:
         Raises:
             NotFiniteError: the network's actions are not finite, or are no poses.
         """
-        actions: np.ndarray = self.bundle.normalizer.unnormalize("action", normalized).float().cpu().numpy()
-        actions = to_environment(self.bundle.spec.action_transforms, actions, ReferencePoses(now=pose))
+        actions: np.ndarray = self.normalizer.unnormalize("action", normalized).float().cpu().numpy()
+        actions = to_environment(self.spec.action_transforms, actions, ReferencePoses(now=pose))
         self.require_finite(actions, "action head", inputs or (lambda i: Inputs(f"row {i}")))
-        space = self.bundle.spec.action_space
+        space = self.spec.action_space
         return np.clip(actions, space.low, space.high).astype(np.float32)
 
     def normalize_proprio(self, rows: np.ndarray, start: np.ndarray) -> Tensor:
         """Environment units (K, P), the last row being now, and the episode's first row -> network units, on the device."""
-        key = self.bundle.spec.proprio_key
+        key = self.spec.proprio_key
         assert key is not None
-        rows = to_network(self.bundle.spec.proprio_transforms, rows, ReferencePoses(now=rows[-1], start=start))
+        rows = to_network(self.spec.proprio_transforms, rows, ReferencePoses(now=rows[-1], start=start))
         return self._normalized(key, torch.from_numpy(np.asarray(rows, np.float32)))
 
     def embed_task(self, task: Instruction) -> Tensor | None:
@@ -297,17 +282,17 @@ class UVA:
         """
         if task is None:
             return None
-        wanted = self.bundle.model.config.text_dim
+        wanted = self.config.text_dim
         if isinstance(task, str):
             if len(task) > LONGEST_TASK:
                 raise InputError(f"obs['task'] has {len(task):,} letters; at most {LONGEST_TASK:,} are read")
             if task not in self._texts:
-                if self.bundle.text is None:
+                if self.text is None:
                     raise InputError(
                         f"these weights have no text encoder here: give obs['task_embedding'], a vector ({wanted},), instead "
                         "of obs['task']"
                     )
-                vector = self.bundle.text.embed(task).to(self.device)
+                vector = self.text.embed(task).to(self.device)
                 self.require_finite(vector[None], "text encoder", lambda _: Inputs(f"the instruction {task!r}"))
                 self._texts[task] = vector
                 while len(self._texts) > _KEPT_TEXTS:  # whoever serves these weights is asked with any number of them

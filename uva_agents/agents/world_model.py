@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,13 +16,14 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from uva_agents.agents.arguments import seed_of, whole
-from uva_agents.agents.encoding import context, frames_kept, memories_from
-from uva_agents.agents.finite import Inputs, InputsOf
+from uva_agents.agents.encoding import ObservationEncoder
+from uva_agents.agents.guards import Inputs
 from uva_agents.agents.observations import to_floats
 from uva_agents.agents.rollout import Rollout, frame_indices
-from uva_agents.agents.weights import UVA, FrameCode
+from uva_agents.agents.stepper import RolloutEngine, Start, noise_scale
+from uva_agents.agents.weights import Weights
 from uva_agents.errors import InputError
-from uva_agents.model import Context, SamplerConfig, Task, frame_sampler, sample_video
+from uva_agents.model import SamplerConfig, Task, frame_sampler
 
 if TYPE_CHECKING:
     from uva_agents.agents.dream import DreamEnv, Starts
@@ -34,50 +35,25 @@ _ROWS = 1 << 16
 """Tokens that pass through the network together: more than this costs memory and no longer saves time."""
 
 
-@dataclass(frozen=True)
-class Start:
-    """A moment from which futures are imagined, encoded once: takes the place of ``obs`` and ``history``.
-
-    Attributes:
-        context: of one sample, without actions.
-        pose: (P,) proprioception now, where there is one.
-        now: uint8 (H, W, 3).
-    """
-
-    context: Context
-    pose: np.ndarray | None
-    now: np.ndarray
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray | None]:
-        """What was observed, for errors."""
-        return {"pixels": self.now, "proprioception": self.pose}
-
-    @property
-    def computed(self) -> list[tuple[str, Tensor | None]]:
-        """By which network each part was computed, for errors."""
-        c = self.context
-        code = FrameCode(*(x for x in (c.history, c.history_points, c.wrist_history)))  # type: ignore[arg-type]
-        return code.computed
-
-
 class WorldModel:
     """Predicts frames with the forward-dynamics and video tasks (paper sections IV-C, VII-B).
 
     Args:
-        uva: shared weights.
-        sampler: denoising steps and reveal iterations. By default, weights that draw frames from actions (``frame_sketch``) give
+        weights: shared weights.
+        sampler: denoising steps and reveal iterations. By default, weights that render frames from actions give
             the most likely frames for those actions; others a draw.
         seed: of the sampling noise.
         batch_size: candidates imagined together; by default as many as is efficient for the size of the network.
     """
 
     def __init__(
-        self, uva: UVA, *, sampler: SamplerConfig | None = None, seed: int = 0, batch_size: int | None = None
+        self, weights: Weights, *, sampler: SamplerConfig | None = None, seed: int = 0, batch_size: int | None = None
     ) -> None:
         batch_size = None if batch_size is None else whole(batch_size, "batch_size")
-        c = uva.bundle.model.config
-        self.uva = uva
+        c = weights.config
+        self.weights = weights
+        self.encoder = ObservationEncoder(weights)
+        self.engine = RolloutEngine(weights)
         self.sampler = sampler or frame_sampler(c)
         self.seed = seed_of(seed)
         self.batch_size = batch_size or min(128, max(1, _ROWS // (c.n_frames * c.tokens_per_frame)))
@@ -85,32 +61,32 @@ class WorldModel:
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, device: str | torch.device = "auto", **options: Any) -> Self:
         """A shipped name, a weights folder or a released ``.ckpt`` file; ``options`` go to the constructor."""
-        return cls(UVA.from_pretrained(name_or_path, device=device), **options)
+        return cls(Weights.from_pretrained(name_or_path, device=device), **options)
 
     @property
     def action_space(self) -> gym.spaces.Box:
         """Of one action of a candidate."""
-        return self.uva.bundle.spec.action_space
+        return self.weights.spec.action_space
 
     @property
     def lookback(self) -> int:
         """Observations before the current one that a prediction may look at."""
-        return frames_kept(self.uva) - 1
+        return self.encoder.frames_kept - 1
 
     @property
     def identity(self) -> dict[str, Any]:
         """What decides its predictions, as JSON values."""
-        return {"weights": self.uva.fingerprint, "sampler": dataclasses.asdict(self.sampler), "seed": self.seed}
+        return {"weights": self.weights.fingerprint, "sampler": dataclasses.asdict(self.sampler), "seed": self.seed}
 
     @torch.no_grad()
     def prepare(self, obs: Any, *, history: Any | None = None) -> Start:
         """What all candidates share, computed once: give it as ``obs`` to several :meth:`rollout` calls from one moment."""
-        memories, batched = memories_from(self.uva, obs, history)
+        memories, batched = self.encoder.memories(obs, history)
         if batched:
             raise InputError("the world model takes one observation at a time (candidates are its batch)")
-        start, memories = context(self.uva, memories)
+        start, memories = self.encoder.context(memories)
         memory = memories[0]
-        return Start(start, memory.proprio[-1] if memory.proprio else None, memory.frames[-1])
+        return Start(start, memory.proprio[-1] if memory.proprio else None, memory.frames[-1], memory, self.weights)
 
     def rollout(
         self,
@@ -133,8 +109,8 @@ class WorldModel:
             frames: which frames of the future are wanted: indices, negative ones from the end. The others are neither sampled
                 (where that is possible) nor decoded. ``None`` means all.
             decode: false leaves the frames in latent space.
-            steps: denoising steps of the frames; the sampler's own when absent. 0 is the sketch alone, for weights that draw
-                frames from actions: no transformer, a first impression.
+            steps: denoising steps of the frames; the sampler's own when absent. 0 is the rendered prior alone, for weights
+                that render frames from actions: no transformer, a first impression.
 
         Raises:
             ValueError: T is not a multiple of 16; actions that are not finite, of the wrong size or outside the action space; an
@@ -196,7 +172,7 @@ class WorldModel:
 
     def _checked(self, actions: Any) -> np.ndarray:
         """(S, T, A) float32."""
-        c, space = self.uva.bundle.model.config, self.action_space
+        c, space = self.weights.config, self.action_space
         size = space.shape[0]
         plans = to_floats(actions, "actions")
         plans = plans[None] if plans.ndim == 2 else plans
@@ -217,12 +193,13 @@ class WorldModel:
         return plans
 
     def _with_steps(self, steps: int | None) -> SamplerConfig | None:
-        """The sampler with that many steps for frames; ``None`` for the sketch alone."""
+        """The sampler with that many steps for frames; ``None`` for the rendered prior alone."""
         if steps is None:
             return self.sampler
         steps = whole(steps, "steps", least=0)
-        if steps == 0 and not self.uva.bundle.model.config.frame_sketch:
-            raise InputError("steps=0 is the sketch alone, and these weights draw none (frame_sketch): use at least 1")
+        guide = self.weights.net.guide
+        if steps == 0 and (guide is None or not guide.renders):
+            raise InputError("steps=0 is the rendered prior alone, and these weights render none: use at least 1")
         return replace(self.sampler, video_steps=steps) if steps else None
 
     @torch.no_grad()
@@ -238,8 +215,8 @@ class WorldModel:
         decode: bool = True,
         sampler: SamplerConfig | None = None,
     ) -> Rollout:
-        self.uva.check()
-        c = self.uva.bundle.model.config
+        self.weights.check()
+        c = self.weights.config
         n, seed = whole(n, "n"), self.seed if seed is None else seed_of(seed)
         if isinstance(obs, Start) and history is not None:
             raise InputError("history= is part of what prepare() made already: give it there")
@@ -251,52 +228,43 @@ class WorldModel:
                 f"frames: roll out {c.action_steps} steps at a time"
             )
         sampler = self.sampler if plans is None else sampler
-        chunks = steps // c.action_steps
-        wanted = frame_indices(frames, chunks * c.n_frames)
-        actions = None if plans is None else self.uva.normalize_actions(plans, start.pose)
-        generator = torch.Generator(device=self.uva.device).manual_seed(seed)
-        all_steps = np.arange(1, chunks * c.n_frames + 1) * c.frame_stride
-        chunks = max(wanted, default=0) // c.n_frames + 1  # nobody looks at what comes after the last wanted frame
-        noise, size = self._noise(task, n, chunks, sampler, generator)
-        parts = []
+        all_steps = np.arange(1, steps // c.frame_stride + 1) * c.frame_stride
+        wanted = frame_indices(frames, len(all_steps))
+        actions = None if plans is None else self.weights.normalize_actions(plans, start.pose)
+        generator = torch.Generator(device=self.weights.device).manual_seed(seed)
+        noise, size = self._noise(task, n, max(wanted, default=0) // c.n_frames + 1, sampler, generator)
 
         def inputs(i: int, begin: int = 0) -> Inputs:
             what = f"future {begin + i} of {n} (counted from 0)"
-            return Inputs(
-                what, {**start.arrays, "actions": None if plans is None else plans[begin + i]}, start.computed
-            )
+            given = {**start.arrays, "actions": None if plans is None else plans[begin + i]}
+            return Inputs(what, given, start.computed)
 
-        for begin in range(0, n, size):
-            rows = slice(begin, min(begin + size, n))
-            parts.append(
-                self._imagine(
-                    start,
-                    rows.stop - begin,
-                    task,
-                    None if actions is None else actions[rows],
-                    chunks,
-                    wanted,
-                    decode,
-                    sampler,
-                    generator,
-                    [] if noise is None else [x[rows] for x in noise],
-                    partial(inputs, begin=begin),
-                )
+        parts = [
+            self.engine.rollout(
+                start,
+                min(size, n - begin),
+                task,
+                actions=None if actions is None else actions[begin : begin + size],
+                frames=wanted,
+                decode=decode,
+                sampler=sampler,
+                generator=generator,
+                noise=[] if noise is None else [x[begin : begin + size] for x in noise],
+                inputs=partial(inputs, begin=begin),
             )
-        height, width = self.uva.bundle.spec.image_shape
-        sampled = parts[0][2]
-        latents = torch.cat([x[0] for x in parts])
-        self.uva.require_finite(latents, "video head", inputs)
+            for begin in range(0, n, size)
+        ]
+        latents = torch.cat([part.tokens for part in parts])
+        self.weights.require_finite(latents, "video head", inputs)
+        sampled = parts[0].actions
         return Rollout(
-            frames=np.concatenate([x[1] for x in parts])
-            if decode and wanted
-            else np.empty((n, 0, height, width, 3), np.uint8),
+            frames=np.concatenate([part.frames for part in parts]),
             latents=latents,
             frame_steps=all_steps[wanted],
-            actions=plans if sampled is None else self.uva.environment_actions(sampled, start.pose, inputs=inputs),
+            actions=plans if sampled is None else self.weights.environment_actions(sampled, start.pose, inputs=inputs),
             all_steps=all_steps,
             now=start.now,
-            points=None if parts[0][3] is None else np.concatenate([np.asarray(x[3]) for x in parts]),
+            points=None if parts[0].points is None else np.concatenate([np.asarray(part.points) for part in parts]),
         )
 
     def _noise(
@@ -307,91 +275,16 @@ class WorldModel:
         Drawn for all candidates at once, so that a future does not depend on which others are in its batch. Samplers that draw
         more than that as they go get all candidates in one batch.
         """
-        c = self.uva.bundle.model.config
-        if task is not Task.FORWARD or (
-            sampler is not None and (sampler.iterations > 1 or sampler.ancestral or c.predict_wrist)
-        ):
+        if task is not Task.FORWARD or not self.engine.draws_once(sampler):
             return None, n
-        warmth = 0.0
-        if sampler is not None:
-            warmth = sampler.temperature if sampler.video_temperature is None else sampler.video_temperature
-        shape = (n, c.n_frames, c.tokens_per_frame, c.token_dim)
-        if not warmth:
-            zero = torch.zeros(1, 1, 1, 1, device=self.uva.device, dtype=torch.float32).expand(shape)
+        scale = 0.0 if sampler is None else noise_scale(sampler)
+        shape, device = (n, *self.engine.noise_shape), self.weights.device
+        if not scale:
+            zero = torch.zeros(1, 1, 1, 1, device=device, dtype=torch.float32).expand(shape)
             return [zero] * chunks, min(n, self.batch_size)
         noise = []
         for _ in range(chunks):
             # The order of one iteration.
-            torch.rand(n, c.tokens_per_frame, generator=generator, device=self.uva.device, dtype=torch.float32)
-            noise.append(torch.randn(shape, generator=generator, device=self.uva.device, dtype=torch.float32) * warmth)
+            torch.rand(n, self.weights.config.tokens_per_frame, generator=generator, device=device, dtype=torch.float32)
+            noise.append(torch.randn(shape, generator=generator, device=device, dtype=torch.float32) * scale)
         return noise, min(n, self.batch_size)
-
-    def _imagine(
-        self,
-        start: Start,
-        n: int,
-        task: Task,
-        actions: Tensor | None,
-        chunks: int,
-        wanted: list[int],
-        decode: bool,
-        sampler: SamplerConfig | None,
-        generator: torch.Generator,
-        noise: list[Tensor],
-        given: InputsOf,
-    ) -> tuple[Tensor, np.ndarray, Tensor | None, np.ndarray | None]:
-        """Tokens (n, K, S, C), frames (n, K, H, W, 3) and points of the wanted frames, and actions where they are sampled."""
-        model, c = self.uva.bundle.model, self.uva.bundle.model.config
-        inputs = Context(**{key: _repeat(value, n) for key, value in vars(start.context).items()})
-        tokens, frames, points, sampled = [], [], [], None
-        moves = c.frame_sketch and actions is not None and bool(self.uva.bundle.spec.point_keys)
-        for k in range(chunks):
-            mine = [i - k * c.n_frames for i in wanted if i // c.n_frames == k]
-            last = k == chunks - 1
-            # What becomes history is needed whole.
-            drawn = mine if last else list(range(c.n_frames))
-            if actions is not None:
-                steps = actions[:, k * c.action_steps : (k + 1) * c.action_steps]
-                inputs = replace(inputs, actions=steps)
-                if moves:
-                    points.append(self.uva.point_positions(model.moved_points(inputs, steps)[:, mine], given))
-            if sampler is None:
-                assert inputs.actions is not None
-                future = model.sketch(inputs, inputs.actions)[:, drawn]
-            elif drawn:
-                # The order in which positions are revealed means nothing where they are revealed together.
-                order = torch.arange(c.tokens_per_frame, device=self.uva.device).expand(n, -1) if noise else None
-                sample = sample_video(
-                    model,
-                    inputs,
-                    task=task,
-                    sampler=sampler,
-                    generator=generator,
-                    order=order,
-                    frames=None if len(drawn) == c.n_frames else drawn,
-                    noise=noise[k] if noise else None,
-                )
-                future, sampled = sample.tokens, sample.actions
-            else:
-                future = torch.zeros(n, 0, c.tokens_per_frame, c.token_dim, device=self.uva.device, dtype=torch.float32)
-            kept = [drawn.index(i) for i in mine]
-            tokens.append(future[:, kept])
-            again = c.frame_points and not last  # points of the next chunk's history are read from the frames
-            images = self.uva.decode(future, inputs=given) if drawn and (again or (decode and mine)) else None
-            if images is not None and decode and mine:
-                frames.append(images[:, kept])
-            if not last:
-                # Predicted frames become the history of the next chunk; where the agent then is, nobody has measured.
-                seen = None
-                if again and images is not None:
-                    seen = model.point_reader(self.uva.images(images.reshape(-1, *images.shape[2:])))
-                    seen = seen.view(n, c.n_frames, -1)
-                inputs = Context(history=future, history_points=seen, text=inputs.text)
-        height, width = self.uva.bundle.spec.image_shape
-        empty = np.empty((n, 0, height, width, 3), np.uint8)
-        shown = np.concatenate(frames, axis=1) if frames else empty
-        return torch.cat(tokens, dim=1), shown, sampled, np.concatenate(points, axis=1) if points else None
-
-
-def _repeat(x: Tensor | None, n: int) -> Tensor | None:
-    return None if x is None else x.expand(n, *x.shape[1:])

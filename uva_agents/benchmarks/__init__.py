@@ -1,6 +1,13 @@
 """Protocols, evaluation and reports. Nothing in this package imports torch."""
 
-from uva_agents.benchmarks.evaluation.protocols import PROTOCOLS, Case, EvalProtocol, get_protocol, protocol_for
+from uva_agents.benchmarks.evaluation.protocols import (
+    PROTOCOLS,
+    Case,
+    EvalProtocol,
+    describe_protocols,
+    get_protocol,
+    protocol_for,
+)
 from uva_agents.benchmarks.evaluation.report import (
     CaseScore,
     EpisodeFailure,
@@ -21,6 +28,7 @@ __all__ = [
     "EvalReport",
     "EvaluationError",
     "Latency",
+    "describe_protocols",
     "evaluate",
     "get_protocol",
     "protocol_for",

@@ -1,4 +1,4 @@
-"""UVA's joint latent as features for whatever learns on top of it: one vector per moment."""
+"""UVA's joint latent as features for whatever learns on top of it: one vector per time step."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from uva_agents.agents.encoding import context
+from uva_agents.agents.encoding import ObservationEncoder
 from uva_agents.agents.memory import Memory, inputs_of, row_name
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.weights import Weights
 from uva_agents.model import Task
 
 Pool = Literal["action", "frames", "mean", "tokens"]
@@ -27,20 +27,21 @@ class JointLatent:
     """Z as the policy task computes it (history and proprioception given, future and actions masked), pooled.
 
     Args:
-        uva: the weights.
+        weights: whose.
         pool: see :data:`Pool`.
 
     Raises:
         ValueError: an unknown pool, or ``"action"`` for weights without an action head.
     """
 
-    def __init__(self, uva: UVA, pool: Pool = "action") -> None:
+    def __init__(self, weights: Weights, pool: Pool = "action") -> None:
         if pool not in get_args(Pool):
             raise ValueError(f"pool={pool!r}: choose one of {', '.join(get_args(Pool))}")
-        c = uva.bundle.model.config
+        c = weights.config
         if pool == "action" and not c.predict_actions:
             raise ValueError('pool="action" is what the action head sees, and these weights have none: use "frames"')
-        self.uva, self.pool = uva, pool
+        self.weights, self.pool = weights, pool
+        self.encoder = ObservationEncoder(weights)
         per_frame = {"frames": 1, "tokens": c.tokens_per_frame}
         self.size = self._action_size() if pool == "action" else c.width * c.n_frames * per_frame.get(pool, 1)
         if pool == "mean":
@@ -54,24 +55,24 @@ class JointLatent:
         Raises:
             NotFiniteError: features are NaN or infinite.
         """
-        inputs, updated = context(self.uva, memories)
-        model = self.uva.bundle.model
+        inputs, updated = self.encoder.context(memories)
+        model = self.weights.net
         z = model.joint_latent(inputs, model.visibility(Task.POLICY, len(updated)))
         features = self._pooled(z)
-        self.uva.require_finite(
+        self.weights.require_finite(
             features.detach(), "transformer", lambda i: inputs_of(updated[i], row_name(i, len(updated)))
         )
         return features, updated
 
     def _pooled(self, z: Tensor) -> Tensor:
         """(B, T * S, D) -> (B, size)."""
-        b, c = len(z), self.uva.bundle.model.config
+        b, c = len(z), self.weights.config
         if self.pool == "action":
-            return self.uva.bundle.model.action_condition(z).reshape(b, -1)
+            return self.weights.net.action_condition(z).reshape(b, -1)
         if self.pool == "frames":
             return z.view(b, c.n_frames, c.tokens_per_frame, -1).mean(2).flatten(1)
         return z.mean(1) if self.pool == "mean" else z.flatten(1)
 
     def _action_size(self) -> int:
-        c, head = self.uva.bundle.model.config, self.uva.bundle.model.action_head
+        c, head = self.weights.config, self.weights.net.action_head
         return c.action_head.width if head.chunked else c.width * c.action_steps

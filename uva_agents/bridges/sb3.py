@@ -30,13 +30,12 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("this bridge needs stable-baselines3: pip install 'uva-agents[sb3]'") from error
 
-from uva_agents.agents.encoding import frames_kept, observe, read
 from uva_agents.agents.memory import Memory
 from uva_agents.agents.observations import stacked, to_numpy
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.weights import Weights
 from uva_agents.bridges.latents import JointLatent, Pool
 from uva_agents.bridges.sb3_vec_env import SB3VecEnv
-from uva_agents.checkpoints.store import Bundle
+from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.errors import InputError
 
 __all__ = ["SB3Agent", "SB3VecEnv", "UVAFeatureVecEnv", "UVAFeatures"]
@@ -125,28 +124,28 @@ class UVAFeatures(BaseFeaturesExtractor):
     ) -> None:
         if image_range not in (None, "unit", "byte"):
             raise ValueError(f'image_range={image_range!r}: choose "unit" for [0, 1] or "byte" for [0, 255]')
-        uva = _shared(str(weights), device) if frozen else UVA.from_pretrained(weights, device="cpu")
+        uva = _shared(str(weights), device) if frozen else Weights.from_pretrained(weights, device="cpu")
         latent = JointLatent(uva, pool)
         super().__init__(observation_space, latent.size)
         self.frozen = frozen
         self._latent = latent
-        self._layout = _Layout(uva.bundle, observation_space)
+        self._layout = _Layout(latent.weights.bundle, observation_space)
         self._unit = self._layout.stack is None if image_range is None else image_range == "unit"
-        self._keep = frames_kept(uva)
+        self._keep = latent.encoder.frames_kept
         if not frozen:
             # Registered, hence trained, saved and moved with the policy.
-            self.model = uva.bundle.model.requires_grad_(True)
-            if self.model.config.frame_points:
-                self.model.point_reader.requires_grad_(False)
+            self.model = uva.net.requires_grad_(True)
+            if self.model.guide is not None:
+                self.model.guide.detector.requires_grad_(False)
 
     def forward(self, observations: Mapping[str, Tensor]) -> Tensor:
         """Dict of (B, ...) -> features (B, features_dim)."""
-        uva = self._latent.uva
-        moments = self._layout.moments({k: self._numpy(k, observations[k]) for k in self._layout.keys}, self._keep)
-        memories = [Memory(0)] * len(next(iter(moments[0].values())))
-        for moment in moments:
-            frames = read(uva, moment)
-            memories = [observe(uva, memory, frames, i) for i, memory in enumerate(memories)]
+        encoder = self._latent.encoder
+        steps = self._layout.time_steps({k: self._numpy(k, observations[k]) for k in self._layout.keys}, self._keep)
+        memories = [Memory(0)] * len(next(iter(steps[0].values())))
+        for step in steps:
+            frames = encoder.read(step)
+            memories = [encoder.observe(memory, frames, i) for i, memory in enumerate(memories)]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features, _ = self._latent(memories)
         return features.to(observations[self._layout.keys[0]].device)
@@ -183,12 +182,14 @@ class UVAFeatures(BaseFeaturesExtractor):
     def _apply(self, fn: Any, recurse: bool = True) -> UVAFeatures:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if not self.frozen:
-            self._latent.uva.bundle.to(self._latent.uva.device)  # the autoencoder goes where the transformer went
+            self._latent.weights.bundle.to(
+                self._latent.weights.device
+            )  # the autoencoder goes where the transformer went
         return self
 
     def get_extra_state(self) -> str:
         """Which frozen weights these are: saved with the policy."""
-        return self._latent.uva.fingerprint if self.frozen else ""
+        return self._latent.weights.fingerprint if self.frozen else ""
 
     def set_extra_state(self, state: Any) -> None:
         """Refuse a policy that was trained on other weights.
@@ -196,10 +197,10 @@ class UVAFeatures(BaseFeaturesExtractor):
         Raises:
             ValueError: naming both.
         """
-        mine = self.get_extra_state()
-        if state != mine:
+        own = self.get_extra_state()
+        if state != own:
             raise ValueError(
-                f"this policy was trained on features of other weights (fingerprint {state or 'none'}, here {mine or 'none'}): "
+                f"this policy was trained on features of other weights (fingerprint {state or 'none'}, here {own or 'none'}): "
                 "give it the weights that it was trained with, with the same frozen="
             )
 
@@ -229,7 +230,7 @@ class UVAFeatureVecEnv(VecEnvWrapper):
     def __init__(
         self,
         venv: VecEnv,
-        weights: str | Path | UVA = "pusht-nano",
+        weights: str | Path | Weights = "pusht-nano",
         *,
         pool: Pool = "action",
         device: str = "auto",
@@ -237,9 +238,9 @@ class UVAFeatureVecEnv(VecEnvWrapper):
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self.uva = weights if isinstance(weights, UVA) else _shared(str(weights), device)
-        self._latent = JointLatent(self.uva, pool)
-        self._layout = _Layout(self.uva.bundle, venv.observation_space)
+        self.weights = weights if isinstance(weights, Weights) else _shared(str(weights), device)
+        self._latent = JointLatent(self.weights, pool)
+        self._layout = _Layout(self.weights.bundle, venv.observation_space)
         if self._layout.stack is not None:
             raise ValueError("these environments stack their frames already: leave that out, history is kept here")
         super().__init__(venv, gym.spaces.Box(-np.inf, np.inf, (self._latent.size,), np.float32))
@@ -247,7 +248,7 @@ class UVAFeatureVecEnv(VecEnvWrapper):
         self._memories: list[Memory] = []
 
     def reset(self) -> np.ndarray:
-        """(n, features) of the first moments."""
+        """(n, features) of the first observations."""
         self._memories = [Memory(0)] * self.num_envs
         return self._features(self.venv.reset(), list(range(self.num_envs)))
 
@@ -256,7 +257,7 @@ class UVAFeatureVecEnv(VecEnvWrapper):
         observations, rewards, dones, infos = self.venv.step_wait()
         ended = [i for i in range(self.num_envs) if dones[i]]
         if ended:
-            # The last moment of an episode belongs to its history; what the environments show is the next one's first.
+            # The last observation of an episode belongs to its history; what the environments show is the next one's first.
             last = [infos[i]["terminal_observation"] for i in ended]
             stacked = {k: np.stack([np.asarray(obs[k]) for obs in last]) for k in last[0]}
             for i, row in zip(ended, self._features(stacked, ended), strict=True):
@@ -268,13 +269,13 @@ class UVAFeatureVecEnv(VecEnvWrapper):
     def _features(self, observations: VecEnvObs, rows: list[int]) -> np.ndarray:
         """(len(rows), features); row k of the observations belongs to environment ``rows[k]``, whose memory goes on."""
         values = cast(Observations, observations)
-        (moment,) = self._layout.moments({k: to_numpy(values[k], repr(k)) for k in self._layout.keys}, 1)
-        frames = read(self.uva, moment)
-        memories = [observe(self.uva, self._memories[i], frames, k) for k, i in enumerate(rows)]
+        (step,) = self._layout.time_steps({k: to_numpy(values[k], repr(k)) for k in self._layout.keys}, 1)
+        frames = self._latent.encoder.read(step)
+        memories = [self._latent.encoder.observe(self._memories[i], frames, k) for k, i in enumerate(rows)]
         parts = []
         for begin in range(0, len(rows), self._batch_size):
-            some = slice(begin, begin + self._batch_size)
-            features, memories[some] = self._latent(memories[some])
+            batch = slice(begin, begin + self._batch_size)
+            features, memories[batch] = self._latent(memories[batch])
             parts.append(features.float().cpu().numpy())
         for i, memory in zip(rows, memories, strict=True):
             self._memories[i] = memory
@@ -317,8 +318,8 @@ class _Layout:
                 )
         self.keys = [*needed, *(k for k in ("task_embedding",) if k in space.spaces and config.text_dim)]
 
-    def moments(self, observations: Mapping[str, np.ndarray], keep: int) -> list[dict[str, np.ndarray]]:
-        """Batches of the newest ``keep`` moments, oldest first, images with channels last."""
+    def time_steps(self, observations: Mapping[str, np.ndarray], keep: int) -> list[dict[str, np.ndarray]]:
+        """Batches of the newest ``keep`` time steps, oldest first, images with channels last."""
         arrays = {k: np.moveaxis(v, -3, -1) if k in self._first else v for k, v in observations.items()}
         if self.stack is None:
             return [arrays]
@@ -326,9 +327,9 @@ class _Layout:
 
 
 @lru_cache(maxsize=4)
-def _shared(weights: str, device: str) -> UVA:
+def _shared(weights: str, device: str) -> Weights:
     """One copy per process: an actor, a critic and its target see the same features."""
-    return UVA.from_pretrained(weights, device=device)
+    return Weights.from_pretrained(weights, device=device)
 
 
 def _is_frames(key: str) -> bool:

@@ -69,42 +69,42 @@ class SB3VecEnv(VecEnv):
         obs, rewards, terminated, truncated, infos = self.env.step(self._actions)
         seen = _copied(obs)
         done = np.asarray(terminated, bool) | np.asarray(truncated, bool)
-        told = [row(infos, i) for i in range(self.num_envs)]
-        for i, info in enumerate(told):
+        per_env = [row(infos, i) for i in range(self.num_envs)]
+        for i, info in enumerate(per_env):
             info["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
         if done.any():
-            seen = self._reset_ended(seen, done, told)
-        return seen, np.asarray(rewards, np.float32), done, told
+            seen = self._reset_ended(seen, done, per_env)
+        return seen, np.asarray(rewards, np.float32), done, per_env
 
-    def _reset_ended(self, seen: Any, done: np.ndarray, told: list[dict[str, Any]]) -> Any:
-        """Observations after the reset; ``told`` gets what the ended episodes showed last."""
+    def _reset_ended(self, seen: Any, done: np.ndarray, per_env: list[dict[str, Any]]) -> Any:
+        """Observations after the reset; ``per_env`` gets what the ended episodes showed last."""
         ended = np.flatnonzero(done)
         if self.mode == AutoresetMode.SAME_STEP:
             for i in ended:
-                if "final_obs" not in told[i]:
-                    raise InputError(f"{self.env} resets in the same step, and tells no 'final_obs' of ended episodes")
-                final = told[i].pop("final_info", None)
+                if "final_obs" not in per_env[i]:
+                    raise InputError(f"{self.env} resets in the same step, and gives no 'final_obs' of ended episodes")
+                final = per_env[i].pop("final_info", None)
                 # What is beside it in the info belongs to the episode that has begun.
                 self.reset_infos[i] = {
-                    k: v for k, v in told[i].items() if k not in ("final_obs", "TimeLimit.truncated")
+                    k: v for k, v in per_env[i].items() if k not in ("final_obs", "TimeLimit.truncated")
                 }
-                last = _copied(told[i].pop("final_obs"))
-                kept = {"TimeLimit.truncated": told[i]["TimeLimit.truncated"], "terminal_observation": last}
-                told[i] = {**(final if isinstance(final, Mapping) else told[i]), **kept}
+                last = _copied(per_env[i].pop("final_obs"))
+                kept = {"TimeLimit.truncated": per_env[i]["TimeLimit.truncated"], "terminal_observation": last}
+                per_env[i] = {**(final if isinstance(final, Mapping) else per_env[i]), **kept}
             return seen
         for i in ended:
-            told[i]["terminal_observation"] = _picked(seen, i)
-        fresh, infos = self._fresh(done)
-        if not _same(seen, fresh, ~done):
+            per_env[i]["terminal_observation"] = _picked(seen, i)
+        restarted, infos = self._restarted(done)
+        if not _same(seen, restarted, ~done):
             raise InputError(
                 f"{type(self.env).__name__} was asked to reset the episodes that ended, and has moved others as well: it does not "
                 "know reset(options={'reset_mask': ...}); make it with autoreset_mode=AutoresetMode.SAME_STEP"
             )
         for i in ended:
             self.reset_infos[i] = row(infos, int(i))
-        return _merged(seen, fresh, done)
+        return _merged(seen, restarted, done)
 
-    def _fresh(self, done: np.ndarray) -> tuple[Any, Mapping[str, Any]]:
+    def _restarted(self, done: np.ndarray) -> tuple[Any, Mapping[str, Any]]:
         """Observations in which the ended episodes have begun anew; the others have not moved."""
         if self.mode == AutoresetMode.NEXT_STEP and done.all():
             obs, _, _, _, infos = self.env.step(self._actions)  # by itself, whatever the actions
@@ -161,7 +161,7 @@ class SB3VecEnv(VecEnv):
 
 
 def row(infos: Mapping[str, Any], i: int) -> dict[str, Any]:
-    """The info of environment ``i``, out of gymnasium's arrays: ``_key`` says for whom ``key`` was told."""
+    """The info of environment ``i``, out of gymnasium's arrays: ``_key`` says for whom ``key`` is set."""
     found: dict[str, Any] = {}
     for key, value in infos.items():
         if key.startswith("_") and key[1:] in infos:

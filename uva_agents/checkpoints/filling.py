@@ -47,7 +47,6 @@ def filled(
         WeightsError: tensors are missing, unknown (with the closest names), of another shape or type, or not finite.
         MachineError: there is no memory for it.
     """
-    known = {name: name for name in tensors} if names is None else names
     try:
         with Unfilled(skeleton=True):
             skeleton = make()
@@ -56,6 +55,7 @@ def filled(
     except (ValueError, RuntimeError, ArithmeticError, IndexError, TypeError, AssertionError) as error:
         # Layers refuse sizes in their own ways: a width that is no multiple of its groups, say.
         raise WeightsError(f"{where}: no {what} has the sizes of this configuration ({str(error)[:200]})") from error
+    tensors, known = _current(skeleton, tensors) if names is None else (tensors, names)
     check(skeleton, tensors, where=where, what=what, names=known)
     if verify is not None:
         verify()
@@ -74,9 +74,17 @@ def refilled(module: nn.Module, tensors: Mapping[str, StoredTensor], *, where: s
     Raises:
         WeightsError: see :func:`filled`; the module is then as it was, unless numbers are damaged.
     """
-    names = {name: name for name in tensors}
+    tensors, names = _current(module, tensors)
     check(module, tensors, where=where, what=what, names=names)
     _fill(module, tensors, where=where, what=what, names=names)
+
+
+def _current(
+    module: nn.Module, tensors: Mapping[str, StoredTensor]
+) -> tuple[Mapping[str, StoredTensor], dict[str, str]]:
+    """Tensors by today's names, for a network that had others once, and their names in the file by those."""
+    renamed = getattr(type(module), "renamed_tensor", str)
+    return {renamed(name): tensor for name, tensor in tensors.items()}, {renamed(name): name for name in tensors}
 
 
 @torch.no_grad()

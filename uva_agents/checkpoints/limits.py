@@ -67,9 +67,9 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
         "proprio_dim": _SOME,
         "proprio_steps": _NUMBERS,
         "predict_proprio_dim": _SOME,
-        "readout_dim": _SOME,
-        "frame_points": Range(0, 1024),
-        "proprio_points": Range(0, 1024),
+        "frame_state_dim": _SOME,
+        "num_keypoints": Range(0, 1024),
+        "proprio_keypoints": Range(0, 1024),
     },
     EncoderConfig: {
         "image_size": _SIDE,
@@ -80,7 +80,7 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
         "stem": Range(1, 64),
         "keypoints": _SOME,
         "features": Range(1, 65_536),
-        "points": Range(0, 128),
+        "positions": Range(0, 128),
     },
     UNetConfig: {
         "stages": Range(1, 16_384, items=12),
@@ -103,8 +103,8 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
         "first_action": Range(-64, 0),
         "action_steps": _NUMBERS,
         "train_steps": Range(1, 100_000),
-        "geometry": Range(0, 65_536),
-        "guesses": Range(0, 1024),
+        "relations": Range(0, 65_536),
+        "modes": Range(0, 1024),
         "max_step": Range(0, 1e9, above=True),
     },
     TwoFrameConfig: {"width": _WIDTH, "action_dim": _NUMBERS, "stride": Range(1, 1024)},
@@ -183,13 +183,11 @@ def check_normalizer(normalizer: LinearNormalizer, where: str) -> LinearNormaliz
     return normalizer
 
 
-def check_together(
-    network: UVAConfig | DiffusionPolicyConfig | TwoFrameConfig,
-    normalizer: LinearNormalizer,
-    spec: InterfaceSpec,
-    where: str,
-) -> None:
-    """That interface and normaliser are of the sizes of the network.
+def check_sizes(network: Any, normalizer: LinearNormalizer, spec: InterfaceSpec, where: str) -> None:
+    """That interface and normaliser are of the sizes of a network, of whatever kind.
+
+    Args:
+        network: its sizes; see :class:`~uva_agents.checkpoints.kinds.NetworkConfig`.
 
     Raises:
         WeightsError: otherwise, by field.
@@ -208,11 +206,12 @@ def check_together(
         if not some_room:  # clipped to a point, every action would be the same
             how = "above" if low > high else "not below"
             raise WeightsError(f"{where}: interface.action_low[{i}] is {low}, {how} action_high[{i}], which is {high}")
-    if not isinstance(network, TwoFrameConfig) and spec.execute > network.action_steps:
+    chunk = getattr(network, "action_steps", None)
+    if chunk is not None and spec.execute > chunk:
         raise WeightsError(
-            f"{where}: interface.execute is {spec.execute}, a chunk has {network.action_steps} actions (model.action_steps)"
+            f"{where}: interface.execute is {spec.execute}, a chunk has {chunk} actions (model.action_steps)"
         )
-    proprio = 0 if isinstance(network, TwoFrameConfig) else network.proprio_dim
+    proprio = getattr(network, "proprio_dim", 0)
     sizes = {"action": network.action_dim}
     if proprio:
         if spec.proprio_key is None:
@@ -223,21 +222,24 @@ def check_together(
         if found is None or found.shape != (wanted,):
             has = "missing" if found is None else f"of size {found.size}"
             raise WeightsError(f"{where}: normalizer.{key} is {has}, the network has {wanted} numbers of it")
-    if isinstance(network, UVAConfig):
-        _check_uva(network, normalizer, spec, where)
 
 
-def _check_uva(network: UVAConfig, normalizer: LinearNormalizer, spec: InterfaceSpec, where: str) -> None:
+def check_uva(network: UVAConfig, normalizer: LinearNormalizer, spec: InterfaceSpec, where: str) -> None:
+    """What holds of UVA's weights beyond :func:`check_sizes`: the wrist camera, and the points.
+
+    Raises:
+        WeightsError: otherwise.
+    """
     if network.wrist_image and spec.wrist_shape is None:
         raise WeightsError(f"{where}: interface.wrist_shape is missing, the network sees a wrist camera")
-    if not spec.point_keys:
+    if not spec.keypoint_keys:
         return
-    lost = [key for key in spec.point_keys if key not in normalizer.scale]
+    lost = [key for key in spec.keypoint_keys if key not in normalizer.scale]
     if lost:
-        raise WeightsError(f"{where}: interface.point_keys has {shown(lost[0])}, which normalizer does not")
-    points = sum(normalizer.scale[key].size for key in spec.point_keys)
-    wanted = network.readout_dim or 2 * network.frame_points
+        raise WeightsError(f"{where}: interface.keypoint_keys has {shown(lost[0])}, which normalizer does not")
+    points = sum(normalizer.scale[key].size for key in spec.keypoint_keys)
+    wanted = network.frame_state_dim or 2 * network.num_keypoints
     if points != wanted:
         raise WeightsError(
-            f"{where}: the point_keys have {points} numbers together, the network has {wanted} (readout_dim)"
+            f"{where}: the keypoint_keys have {points} numbers together, the network has {wanted} (frame_state_dim)"
         )

@@ -9,7 +9,7 @@ import importlib
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "table5": (
         "paper.table5",
-        "block pushing with a named block and square: Diffusion Policy alone, guided by UVA, guided by the simulator",
+        "block pushing with a named block and square: Diffusion Policy, the same guided by UVA, and guided by the simulator",
     ),
     "guidance": (
         "paper.guidance",
@@ -50,6 +50,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "planning": (
         "speed.planning",
         "one replanning, against a straight loop",
+    ),
+    "call-trace": (
+        "speed.call_trace",
+        "through how many files of this package a decision and a plan go",
     ),
     "block-push-replay": (
         "paper.block_push_replay",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from uva_agents.errors import InputError, MachineError
 from uva_agents.utils.files import check_folder_target
+from uva_agents.utils.progress import progress_bar
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -38,12 +39,11 @@ def run(args: argparse.Namespace) -> int:
     """
     out = _check_target(args.checkpoint, args.out, force=args.force)
     import torch
-    from rich.progress import Progress
 
     from uva_agents.checkpoints.official.load import load_official
     from uva_agents.checkpoints.store import save_bundle
 
-    with Progress(disable=args.quiet) as bar:
+    with progress_bar(disable=args.quiet) as bar:
         tasks = {}
 
         def progress(part: str, done: int, total: int) -> None:
@@ -93,7 +93,7 @@ def _check_target(checkpoint: Path, out: Path, *, force: bool) -> Path:
 
 
 def _put(partial: Path, out: Path) -> None:
-    """A finished folder in its place, from one moment to the next; what was there is deleted afterwards."""
+    """A finished folder in its place, at once; what was there is deleted afterwards."""
     old = partial.with_suffix(".old")
     try:
         if out.exists():

@@ -70,17 +70,16 @@ def convert(args: argparse.Namespace) -> int:
     Raises:
         FileNotFoundError, ValueError: see :func:`uva_agents.data.open_dataset` and :func:`uva_agents.data.convert_dataset`.
     """
-    from rich.progress import Progress
-
     from uva_agents.data import open_dataset
     from uva_agents.data.writers.convert import convert_dataset
+    from uva_agents.utils.progress import progress_bar
 
     fields = parse_fields(args.field)
     skip = [name for name in args.skip if name != ALL]
     dataset = open_dataset(args.path, format=args.format, fields=fields, episodes=args.episodes, skip=skip, verify=True)
     for note in dataset.notes:
         print(f"note: {note}")
-    with Progress(disable=args.quiet) as bar:
+    with progress_bar(disable=args.quiet) as bar:
         task = bar.add_task("episodes", total=len(dataset))
         lost = convert_dataset(
             dataset,

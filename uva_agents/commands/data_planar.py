@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from uva_agents.utils.files import check_folder_target
+from uva_agents.utils.progress import progress_bar
 
 
 def add_planar_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,12 +29,10 @@ def run_planar(args: argparse.Namespace) -> int:
         ValueError: OUT exists already, or there is nothing to write.
         MachineError: OUT cannot be written; known before the work.
     """
-    from rich.progress import Progress
-
     from uva_agents.data.collect.planar_block_push import write_planar_demonstrations
 
     check_folder_target(args.out.absolute().parent)
-    with Progress(disable=args.quiet) as bar:
+    with progress_bar(disable=args.quiet) as bar:
         task = bar.add_task("demonstrations", total=args.demonstrations)
         rows = write_planar_demonstrations(
             args.out,

@@ -11,7 +11,8 @@ import numpy as np
 
 from uva_agents.errors import InputError
 from uva_agents.utils.files import check_folder_target
-from uva_agents.utils.pictures import Moment, side_by_side, write_film, write_sheet
+from uva_agents.utils.pictures import ImaginedFuture, side_by_side, write_sheet, write_video
+from uva_agents.utils.progress import progress_bar
 from uva_agents.utils.results import Results
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agent", default="pusht-nano", help="shipped name or weights folder (default %(default)s)")
     parser.add_argument("--episodes", type=int, default=3, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=100_000, help="of the first episode (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder of the film and the picture")
+    parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder of the video and the picture")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default %(default)s)")
 
 
@@ -38,7 +39,6 @@ def run(args: argparse.Namespace) -> int:
     """
     import gymnasium as gym
     from rich.console import Console
-    from rich.progress import track
 
     import uva_agents as uva
 
@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     console.print(f"{args.agent} on {model.device}, {ENV_ID}, seeds {args.seed} to {args.seed + args.episodes - 1}")
     env, branch = gym.make(ENV_ID), gym.make(ENV_ID)
     seeds = range(args.seed, args.seed + args.episodes)
-    records = [play(model, env, branch, seed) for seed in track(seeds, description="episodes", console=console)]
+    with progress_bar(console=console) as bar:
+        records = [play(model, env, branch, seed) for seed in bar.track(seeds, description="episodes")]
     env.close()
     branch.close()
     for seed, r in zip(seeds, records, strict=True):
@@ -59,30 +60,30 @@ def run(args: argparse.Namespace) -> int:
     best, success, final = np.mean([(r.best, r.success, r.final) for r in records], axis=0)
     console.print(f"mean of {len(records)}: score {best:.3f}, success rate {success:.2f}, final coverage {final:.3f}")
     with Results() as results:
-        frames = [frame for r in records for frame in r.film]
-        results.save(args.out / "pusht.mp4", lambda path: write_film(path, frames, fps=10))
-        moments = [moment for r in records for moment in r.moments]
-        results.save(args.out / "imagined.png", lambda path: write_sheet(path, moments))
-    console.print(f"film, real beside imagined:          {args.out / 'pusht.mp4'}")
+        frames = [frame for r in records for frame in r.video]
+        results.save(args.out / "pusht.mp4", lambda path: write_video(path, frames, fps=10))
+        futures = [future for r in records for future in r.futures]
+        results.save(args.out / "imagined.png", lambda path: write_sheet(path, futures))
+    console.print(f"video, real beside imagined:         {args.out / 'pusht.mp4'}")
     console.print(f"futures, real over imagined:         {args.out / 'imagined.png'}")
     console.print(f"the benchmark is 50 episodes:        uva eval {args.agent} {ENV_ID} --episodes 50 --seed 100000")
     return 0
 
 
 @dataclass(frozen=True)
-class Record:
-    """What an episode left behind."""
+class DemoEpisode:
+    """Frames, the futures worth showing, and the score of an episode."""
 
-    film: list[np.ndarray]
-    moments: list[Moment]
+    video: list[np.ndarray]
+    futures: list[ImaginedFuture]
     best: float
     final: float
     success: bool
     steps: int
 
 
-def play(model: UVA, env: Any, branch: Any, seed: int, *, looks: int = 3) -> Record:
-    """One episode of the policy, with a look ahead at every decision.
+def play(model: UVA, env: Any, branch: Any, seed: int, *, n_shown: int = 3) -> DemoEpisode:
+    """One episode of the policy, with an imagined future at every decision.
 
     The model imagines a future together with the actions that lead there (policy + video task), and a copy of the simulator
     executes exactly those actions: what it shows is what really comes of them.
@@ -92,14 +93,14 @@ def play(model: UVA, env: Any, branch: Any, seed: int, *, looks: int = 3) -> Rec
     from uva_agents.model import frame_sampler
 
     policy = model.policy()
-    world = WorldModel(model, sampler=frame_sampler(model.bundle.model.config, iterations=4))
-    stride = model.bundle.model.config.frame_stride
+    world = WorldModel(model, sampler=frame_sampler(model.config, iterations=4))
+    stride = model.config.frame_stride
     obs, info = env.reset(seed=seed)
     branch.reset(seed=seed)
     state = policy.initial_state(1, seed=[seed])
     seen: list[dict[str, np.ndarray]] = []
-    film: list[np.ndarray] = []
-    moments: list[Moment] = []
+    video: list[np.ndarray] = []
+    futures: list[ImaginedFuture] = []
     best, done, step = 0.0, False, 0
     while not done:
         since = step % policy.execute
@@ -108,22 +109,22 @@ def play(model: UVA, env: Any, branch: Any, seed: int, *, looks: int = 3) -> Rec
             assert future.actions is not None
             real = _execute(env, branch, future.actions[0], future.frame_steps)
             label = f"{seed}, step {step}"
-            moments.append(Moment(label, obs["pixels"], real, future.frames[0], future.frame_steps))
+            futures.append(ImaginedFuture(label, obs["pixels"], real, future.frames[0], future.frame_steps))
         # The imagined frame of about now: the nearest multiple of the stride ahead of the last decision.
         ahead = max(round(since / stride), 1) - 1
         left, right = f"real: seed {seed}, step {step}, best {best:.2f}", "imagined at the last decision"
-        film.append(side_by_side(obs["pixels"], moments[-1].imagined[ahead], left, right))
+        video.append(side_by_side(obs["pixels"], futures[-1].imagined[ahead], left, right))
         seen.append(obs)
         action, state = policy.predict(obs, state)
         obs, reward, terminated, truncated, info = env.step(action)
         best = max(best, float(reward))
         done = terminated or truncated
         step += 1
-    film += [film[-1]] * 10
-    # The moments in which most happens say most about a model of dynamics.
-    busy = sorted(moments, key=lambda m: -float(np.abs(m.real[-1].astype(int) - m.now.astype(int)).mean()))[:looks]
-    chosen = [m for m in moments if any(m is b for b in busy)]
-    return Record(film, chosen, best, float(info["coverage"]), bool(info["is_success"]), step)
+    video += [video[-1]] * 10
+    # The futures in which most happens say most about a model of dynamics.
+    busy = sorted(futures, key=lambda m: -float(np.abs(m.real[-1].astype(int) - m.now.astype(int)).mean()))[:n_shown]
+    chosen = [m for m in futures if any(m is b for b in busy)]
+    return DemoEpisode(video, chosen, best, float(info["coverage"]), bool(info["is_success"]), step)
 
 
 def _execute(env: Any, branch: Any, actions: np.ndarray, at: np.ndarray) -> np.ndarray:

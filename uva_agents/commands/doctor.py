@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import gymnasium as gym
 
-from uva_agents.commands.surroundings import Finding, surroundings
+from uva_agents.commands.surroundings import CheckResult, surroundings
 
 _EXTRAS = {
     "tensorboard": ("tensorboard", "training curves: pip install 'uva-agents[train]'"),
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def diagnose() -> Iterator[Finding]:
+def diagnose() -> Iterator[CheckResult]:
     """All checks, each reported as soon as it is done."""
     yield from surroundings()
     yield _tried("torch", _torch)
@@ -62,23 +62,23 @@ def diagnose() -> Iterator[Finding]:
         yield _tried(env_id, functools.partial(_step, env_id), core=env_id in _CORE_ENVS)
     for module, (distribution, purpose) in _EXTRAS.items():
         if importlib.util.find_spec(module) is None:
-            yield Finding("note", distribution, f"not installed (optional; {purpose})")
+            yield CheckResult("note", distribution, f"not installed (optional; {purpose})")
         else:
             # The module may have come with another distribution.
             yield _tried(distribution, functools.partial(importlib.metadata.version, distribution), core=False)
     yield _tried("shipped weights", _weights)
 
 
-def _tried(name: str, check: Callable[[], str], *, core: bool = True) -> Finding:
+def _tried(name: str, check: Callable[[], str], *, core: bool = True) -> CheckResult:
     try:
-        return Finding("ok", name, check())
+        return CheckResult("ok", name, check())
     except Exception as error:  # whatever it is, it is the finding
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"
         missing = isinstance(error, ImportError) and "not installed" in text
-        return Finding("FAIL" if core else "note", name, text, broken=not core and not missing)
+        return CheckResult("FAIL" if core else "note", name, text, broken=not core and not missing)
 
 
-def _cuda() -> Iterator[Finding]:
+def _cuda() -> Iterator[CheckResult]:
     """Why there is no CUDA, where one would expect it."""
     import torch
 
@@ -86,23 +86,23 @@ def _cuda() -> Iterator[Finding]:
         return
     if torch.version.cuda is None and torch.version.hip is None:
         there = bool(glob.glob("/dev/nvidia[0-9]*"))
-        yield Finding("note", "CUDA", "this torch is built without it: --device cuda does not work", broken=there)
+        yield CheckResult("note", "CUDA", "this torch is built without it: --device cuda does not work", broken=there)
     else:
-        yield Finding(
+        yield CheckResult(
             "note", "CUDA", f"torch is built for {torch.version.cuda} and sees no GPU: --device cuda does not work"
         )
 
 
-def _numpy() -> Iterator[Finding]:
+def _numpy() -> Iterator[CheckResult]:
     """robosuite asks for one mink, which asks for numpy 1; a newer one works with both."""
     import numpy as np
 
-    yield Finding("ok", "numpy", np.__version__)
+    yield CheckResult("ok", "numpy", np.__version__)
     if importlib.util.find_spec("mink") is None or np.__version__.startswith("1."):
         return
     mink = importlib.metadata.version("mink")
     if tuple(int(part) for part in mink.split(".")[:3] if part.isdigit()) < (0, 0, 10):
-        yield Finding(
+        yield CheckResult(
             "note",
             "mink",
             f"{mink} (of robosuite) is for numpy 1: pip install --no-deps 'mink==0.0.13' where ToolHang or LIBERO fail below",
@@ -120,10 +120,10 @@ def _torch() -> str:
     return f"{torch.__version__} on {name}, {torch.get_num_threads()} threads"
 
 
-def _torchvision() -> Finding:
+def _torchvision() -> CheckResult:
     if importlib.util.find_spec("torchvision") is None:
-        return Finding("ok", "torchvision", "absent, as it should be")
-    return Finding(
+        return CheckResult("ok", "torchvision", "absent, as it should be")
+    return CheckResult(
         "note", "torchvision", "installed but not used; if torch or diffusers fail above or below, uninstall it"
     )
 

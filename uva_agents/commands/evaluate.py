@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         metavar="NAME",
         help="; ".join(f"{p.name}: {p.description}" for p in PROTOCOLS.values() if "/" not in p.name).replace("%", "%%")
-        + "; pusht-disturbed/NAME: one row alone; default: the one for ENV, else dp-pusht",
+        + "; pusht-disturbed/NAME: one row alone; those of other packages: see `uva info`; default: the one for ENV, else dp-pusht",
     )
     parser.add_argument("--n-envs", type=int, default=1, metavar="N", help="environments side by side (default 1)")
     parser.add_argument(
@@ -139,7 +139,7 @@ def _evaluate(args: argparse.Namespace, rules: EvalProtocol, options: dict[str, 
     except (Exception, SystemExit) as error:
         if FAILED_IN_PREDICT not in getattr(error, "__notes__", ()) or not _is_factory(args.agent):
             raise
-        raise InputError(f"{args.agent} failed in predict(): {_told(error)}; --debug shows where") from error
+        raise InputError(f"{args.agent} failed in predict(): {_reason(error)}; --debug shows where") from error
 
 
 def env_argument(text: str) -> tuple[str, Any]:
@@ -193,8 +193,8 @@ def _made_by(name: str) -> Any:
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
     except (Exception, SystemExit) as error:  # the module is the user's, and so is whatever it raises
-        told = str(error) if isinstance(error, ImportError | AttributeError) else _told(error)
-        raise InputError(f"{name} cannot be imported: {told}") from error
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else _reason(error)
+        raise InputError(f"{name} cannot be imported: {reason}") from error
     if not callable(factory):
         raise InputError(f"{name} is no function that makes an agent but {type(factory).__name__}")
     try:
@@ -210,10 +210,10 @@ def _made_by(name: str) -> Any:
     except UVAError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"{name} failed: {_told(error)}; --debug shows where") from error
+        raise InputError(f"{name} failed: {_reason(error)}; --debug shows where") from error
 
 
-def _told(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """Kind and message of an error, and the line of the user's that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

@@ -12,7 +12,8 @@ from uva_agents.commands.action_files import read_actions
 from uva_agents.errors import InputError, MachineError
 from uva_agents.utils.files import check_folder_target
 from uva_agents.utils.memory import available_memory, in_words
-from uva_agents.utils.pictures import Moment, side_by_side, write_film, write_sheet
+from uva_agents.utils.pictures import ImaginedFuture, side_by_side, write_sheet, write_video
+from uva_agents.utils.progress import progress_bar
 from uva_agents.utils.results import Results
 
 
@@ -52,7 +53,6 @@ def run(args: argparse.Namespace) -> int:
         ValueError: an environment without ``get_state``, actions of the wrong size, or a number of steps that is no multiple of 16.
     """
     import gymnasium as gym
-    from rich.progress import track
 
     import uva_agents as uva
     from uva_agents.agents.observations import stack_observations
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--seed {args.seed}: at least 0")
     check_folder_target(args.out)
     model = uva.UVA.from_pretrained(args.weights, device=args.device)
-    env_id = args.env or model.bundle.spec.env_id
+    env_id = args.env or model.spec.env_id
     if env_id is None:
         raise ValueError("these weights name no environment: choose one with --env")
     env = gym.make(env_id)
@@ -71,38 +71,43 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"{env_id} has no get_state and set_state, so the truth cannot be shown beside the imagination"
         )
-    if args.steps < 1 or args.steps % model.bundle.model.config.action_steps:
-        raise ValueError(f"--steps {args.steps} must be a multiple of {model.bundle.model.config.action_steps}")
+    if args.steps < 1 or args.steps % model.config.action_steps:
+        raise ValueError(f"--steps {args.steps} must be a multiple of {model.config.action_steps}")
     obs, seen = play(env, model.policy(), args.seed, args.after)
     history = stack_observations(seen)
     plans = candidates(args, model, obs, history)
     rollout = model.world_model().rollout(obs, plans, history=history)
     saved = env.unwrapped.get_state()  # type: ignore[attr-defined]
-    moments, film = [], []
-    for s, plan in enumerate(track(plans, description="simulating")):
-        env.unwrapped.set_state(saved)
-        real = np.stack([env.unwrapped.step(action)[0]["pixels"] for action in plan])
-        moments.append(
-            Moment(
-                f"candidate {s}", obs["pixels"], real[rollout.frame_steps - 1], rollout.frames[s], rollout.frame_steps
+    futures, video = [], []
+    with progress_bar() as bar:
+        for s, plan in enumerate(bar.track(plans, description="simulating")):
+            env.unwrapped.set_state(saved)
+            real = np.stack([env.unwrapped.step(action)[0]["pixels"] for action in plan])
+            futures.append(
+                ImaginedFuture(
+                    f"candidate {s}",
+                    obs["pixels"],
+                    real[rollout.frame_steps - 1],
+                    rollout.frames[s],
+                    rollout.frame_steps,
+                )
             )
-        )
-        for step, frame in enumerate(real, start=1):
-            shown = rollout.frames[s, np.searchsorted(rollout.frame_steps, step)]
-            film.append(side_by_side(frame, shown, f"real: candidate {s}, step {step}", "imagined"))
+            for step, frame in enumerate(real, start=1):
+                shown = rollout.frames[s, np.searchsorted(rollout.frame_steps, step)]
+                video.append(side_by_side(frame, shown, f"real: candidate {s}, step {step}", "imagined"))
     env.close()
     print(
         f"{args.weights} in {env_id}, seed {args.seed}, after {len(seen)} steps; {len(plans)} candidates ({args.actions})"
     )
     print("  control steps ahead   imagined   copy of now   (PSNR in dB against the real frames)")
     for i, step in enumerate(rollout.frame_steps):
-        truth = np.stack([m.real[i] for m in moments])
+        truth = np.stack([m.real[i] for m in futures])
         copied = np.broadcast_to(obs["pixels"], truth.shape)
         print(f"  {step:19d}   {psnr(rollout.frames[:, i], truth):8.2f}   {psnr(copied, truth):11.2f}")
     with Results() as results:
-        results.save(args.out / "imagined.png", lambda path: write_sheet(path, moments))
-        results.save(args.out / "imagined.mp4", lambda path: write_film(path, film, fps=10))
-    print(f"picture: {args.out / 'imagined.png'}\nfilm:    {args.out / 'imagined.mp4'}")
+        results.save(args.out / "imagined.png", lambda path: write_sheet(path, futures))
+        results.save(args.out / "imagined.mp4", lambda path: write_video(path, video, fps=10))
+    print(f"picture: {args.out / 'imagined.png'}\nvideo:   {args.out / 'imagined.mp4'}")
     return 0
 
 
@@ -112,26 +117,24 @@ def play(env: Any, policy: Any, seed: int, steps: int) -> tuple[dict[str, np.nda
     policy.reset(seed=seed)
     seen: list[dict[str, np.ndarray]] = []
     for _ in range(steps):
-        following, _, terminated, truncated, _ = env.step(policy.act(obs))
+        next_obs, _, terminated, truncated, _ = env.step(policy.act(obs))
         if terminated or truncated:
             break
         seen.append(obs)
-        obs = following
+        obs = next_obs
     return obs, seen
 
 
 def candidates(args: argparse.Namespace, model: Any, obs: Any, history: Any) -> np.ndarray:
     """(S, T, A) in environment units."""
-    c, space = model.bundle.model.config, model.bundle.spec.action_space
+    c, space = model.config, model.spec.action_space
     if args.actions not in ("policy", "random"):
         plans = read_actions(Path(args.actions), space.shape[0], args.steps)
-        _check_memory(
-            len(plans), args.steps, model.bundle.spec.image_shape, f"{len(plans)} candidates in {args.actions}"
-        )
+        _check_memory(len(plans), args.steps, model.spec.image_shape, f"{len(plans)} candidates in {args.actions}")
         return plans
     if args.candidates < 1:
         raise ValueError(f"--candidates {args.candidates}: at least 1 is needed")
-    _check_memory(args.candidates, args.steps, model.bundle.spec.image_shape, f"--candidates {args.candidates}")
+    _check_memory(args.candidates, args.steps, model.spec.image_shape, f"--candidates {args.candidates}")
     if args.actions == "policy":
         if args.steps != c.action_steps:
             raise ValueError(
@@ -150,7 +153,7 @@ def candidates(args: argparse.Namespace, model: Any, obs: Any, history: Any) -> 
 
 
 def _check_memory(candidates: int, steps: int, shape: tuple[int, int], what: str) -> None:
-    # Of each step, a frame of the film, its real picture, and an imagined one.
+    # Of each step, a frame of the video, its real picture, and an imagined one.
     need = candidates * steps * shape[0] * shape[1] * 3 * (4 * 8 + 2)
     free = available_memory()
     if free is not None and need > free:

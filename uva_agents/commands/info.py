@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     if args.name is not None:
         print(checkpoints.info(args.name))
         return 0
-    from uva_agents.benchmarks import PROTOCOLS
+    from uva_agents.benchmarks import describe_protocols
     from uva_agents.benchmarks.evaluation.machine import hardware, versions
 
     shipped = checkpoints.shipped_names()
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         "versions": [f"{name} {version}" for name, version in versions().items()],
         "machine": [hardware()],
         "environments": sorted(name for name in gym.registry if name.startswith("uva/")),
-        "protocols": [f"{p.name}: {p.description}" for p in PROTOCOLS.values()],
+        "protocols": [f"{name}: {description}" for name, description in describe_protocols()],
         "shipped weights": shipped or ["none"],
     }
     for title, lines in sections.items():

@@ -14,6 +14,7 @@ import numpy as np
 from uva_agents.errors import DataError, InputError
 from uva_agents.utils.files import folder_target
 from uva_agents.utils.plots import curves, path_over
+from uva_agents.utils.progress import progress_bar
 from uva_agents.utils.results import Results
 
 _MOST = 0.95
@@ -59,18 +60,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _label(args: argparse.Namespace, out: Path) -> int:
-    from rich.progress import Progress
-
     from uva_agents.agents import UVA, InverseModel
 
     model = UVA.from_pretrained(args.weights, device=args.device)
-    spec, hz = model.bundle.spec, model.bundle.spec.control_hz
+    spec, hz = model.spec, model.spec.control_hz
     frames, seconds = read_video(args.video, args.fps, hz)
     index = resampled(seconds, hz)
     part = chosen(frames[0].shape[:2], spec.image_shape, args.crop)
     video = np.stack([fit(frames[i][part], spec.image_shape) for i in index])
     inverse = InverseModel(model, draws=args.draws)
-    with Progress(disable=args.quiet) as bar:
+    with progress_bar(disable=args.quiet) as bar:
         task = bar.add_task("labelling", total=None)
         actions = inverse.label(video, progress=lambda done, total: bar.update(task, completed=done, total=total))
     times = np.arange(len(actions)) / hz
@@ -93,10 +92,10 @@ def _label(args: argparse.Namespace, out: Path) -> int:
 
 
 def read_video(path: Path, fps: float | None, hz: float) -> tuple[Any, np.ndarray]:
-    """Frames uint8 (N, H, W, 3), those of a film on disk until they are looked at, and the seconds (N,) at which they are seen.
+    """Frames uint8 (N, H, W, 3), those of a video on disk until they are looked at, and the seconds (N,) at which they are seen.
 
     Args:
-        fps: frames per second, whatever a film says. Arrays are taken to be at the control rate otherwise.
+        fps: frames per second, whatever a video says. Arrays are taken to be at the control rate otherwise.
         hz: the control rate.
 
     Raises:
@@ -165,7 +164,7 @@ def resampled(seconds: np.ndarray, hz: float) -> np.ndarray:
 
     Raises:
         DataError: less than two control steps of video.
-        InputError: more of it than anybody films, as at a rate of frames that is wrong.
+        InputError: more of it than anybody records, as at a rate of frames that is wrong.
     """
     if seconds[-1] * hz > _MOST_STEPS:
         raise InputError(

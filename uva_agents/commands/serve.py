@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=16,
         metavar="N",
-        help="requests; more are told to come back (default %(default)s)",
+        help="requests; more are asked to come back (default %(default)s)",
     )
     parser.add_argument("--max-message-mb", type=float, default=32.0, metavar="MB", help="default %(default)s")
     parser.add_argument(

@@ -17,7 +17,7 @@ from uva_agents.data.ffmpeg import Shown, first_size, packet_times, show
 from uva_agents.data.frame_rate import REMEDY, frame_rate, is_even, rows_seen
 from uva_agents.data.lazy import file_identity
 from uva_agents.errors import DataError, MachineError
-from uva_agents.utils.films import ffmpeg_writing
+from uva_agents.utils.videos import ffmpeg_writing
 
 _BLOCK = 128
 """Frames that are decoded together, or fewer, if they are large."""

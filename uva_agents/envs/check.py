@@ -1,4 +1,4 @@
-"""Whether an environment keeps to what agents, planners and benchmarks count on, and if not, what to change."""
+"""Checks an environment against what agents, planners and benchmarks rely on, and says what to change."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def check_env(env: gym.Env[Any, Any], *, seed: int = 0) -> tuple[Violation, ...]
     found = list(_spaces(env))
     if found:
         return tuple(found)  # whatever else is tried would fail for the same reasons
-    for look in (_reset, _seeds, _steps, _not_finite, _restored, _foreign_options):
+    for rule in (_reset, _seeds, _steps, _not_finite, _restored, _foreign_options):
         try:
-            found.extend(look(env, seed))
+            found.extend(rule(env, seed))
         except Exception as error:
             found.append(
                 Violation(
-                    f"reset and step work{_WHILE[look]}",
+                    f"reset and step work{_WHILE[rule]}",
                     f"{type(error).__name__}: {error}",
                     "mend this first; what comes after it was not looked at",
                 )
@@ -124,36 +124,36 @@ def _steps(env: gym.Env[Any, Any], seed: int) -> Iterator[Violation]:
     first, _ = env.reset(seed=seed)
     kept = {key: np.array(value) for key, value in first.items()}
     env.action_space.seed(seed)
-    told: list[Violation] = []
+    found: list[Violation] = []
     for _ in range(_STEPS):
         action = env.action_space.sample()
         before = action.copy()
         obs, reward, terminated, truncated, info = env.step(action)
-        told += [*_inside(env, obs, "step"), *_success(info, "step")]
+        found += [*_inside(env, obs, "step"), *_success(info, "step")]
         if not np.array_equal(action, before):
-            told.append(
+            found.append(
                 Violation(
                     "an action stays as it was", "step() changed the array it was given", "copy it: np.array(action)"
                 )
             )
         if not np.isfinite(float(reward)):
-            told.append(Violation("rewards are finite", f"step() gave {reward}", "say 0.0 where there is none"))
+            found.append(Violation("rewards are finite", f"step() gave {reward}", "say 0.0 where there is none"))
         if not all(isinstance(flag, bool | np.bool_) for flag in (terminated, truncated)):
-            told.append(
+            found.append(
                 Violation("the ends are booleans", f"step() gave {terminated!r}, {truncated!r}", "return bool(...)")
             )
         if terminated or truncated:
             env.reset(seed=seed)
     changed = [key for key, value in kept.items() if not np.array_equal(first[key], value)]
     if changed:
-        told.append(
+        found.append(
             Violation(
                 "an observation stays what it was",
                 f"later steps changed {', '.join(changed)} of the first one",
                 "return copies: agents keep the frames of the past",
             )
         )
-    yield from dict.fromkeys(told)  # each once
+    yield from dict.fromkeys(found)  # each once
 
 
 def _not_finite(env: gym.Env[Any, Any], seed: int) -> Iterator[Violation]:

@@ -1,4 +1,4 @@
-"""What every environment may be given, checked in one way: options of a reset, seeds, actions, sizes of pictures, switches.
+"""Checks of what callers give to environments: reset options, seeds, actions, sizes of pictures, flags.
 
 All errors are :class:`~uva_agents.errors.InputError`: they name the environment, what was given, and what it takes.
 """
@@ -15,13 +15,13 @@ import numpy as np
 from uva_agents.errors import InputError
 
 FOREIGN = ("lerobot_",)
-"""Beginnings of reset options that other libraries pass to every environment, for themselves: they are ignored."""
+"""Prefixes of reset options that other libraries pass to every environment for their own use: these are ignored."""
 LEAST, MOST = 8, 4096
 """Pixels, of a picture's sides."""
 
 
 class WrongTypeError(InputError, TypeError):
-    """Something of a type that means nothing here."""
+    """An argument of a wrong type."""
 
 
 def checked_options(options: Any, known: Sequence[str], env_id: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""One life for all environments: made, reset, stepped, closed; and copied, through what they were made with and where they are.
+"""The lifecycle that all environments share: made, reset, stepped, closed, copied.
 
-Closed is closed: whatever is called afterwards says so. A copy is another environment, made with the same arguments, that goes on
-as the original does: same moment, same generators. It costs what making one costs; to try things in an environment and go back,
-``get_state`` and ``set_state`` are cheaper.
+Every method of a closed environment raises :class:`ClosedError`. A copy is made with the same arguments and put into the same
+state, random generators included, so that it continues as the original does. It costs what making an environment costs; to try
+actions in an environment and go back, ``get_state`` and ``set_state`` are cheaper.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _KEPT = ("spec", "metadata", "render_mode", "action_space", "observation_space",
 
 
 class NotResetError(InputError, ResetNeeded, RuntimeError):
-    """Something was asked of an environment in which no episode has begun."""
+    """A method that needs an episode was called before the first reset."""
 
 
 class ClosedError(InputError, ClosedEnvironmentError, RuntimeError):
-    """Something was asked of an environment that was closed."""
+    """A method was called after ``close()``."""
 
 
 class Lifecycle:
-    """Before ``gymnasium.Env`` among the bases of an environment, which has ``_running()`` and ``_free()``.
+    """A mixin, before ``gymnasium.Env`` among the bases of an environment that defines ``_running()`` and ``_free()``.
 
-    Making an environment with an argument that there is not is a :class:`WrongTypeError` (a ``TypeError``), with the close one.
+    An unknown argument of the constructor is a :class:`WrongTypeError` (a ``TypeError``) that names the closest known one.
     """
 
     _env_id: ClassVar[str]
@@ -58,7 +58,7 @@ class Lifecycle:
         return made  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Let go of everything; the environment is of no use afterwards. Calling again does nothing."""
+        """Free all resources; the environment cannot be used afterwards. Calling again does nothing."""
         if not self._closed:
             self._closed = True
             self._free()
@@ -68,7 +68,7 @@ class Lifecycle:
         raise NotImplementedError
 
     def _free(self) -> None:
-        """Let go of everything; called once, also if the constructor failed."""
+        """Free all resources; called once, also if the constructor failed."""
 
     def _require_open(self, what: str) -> None:
         if self._closed:
@@ -99,7 +99,7 @@ class Lifecycle:
         return copy.deepcopy(self)
 
     def __setstate__(self, memory: Mapping[str, Any]) -> None:
-        """Go where the original was."""
+        """Into the state of the original."""
         here: Any = self
         for name, value in memory["kept"].items():
             setattr(here, name, value)

@@ -1,4 +1,4 @@
-"""What an environment offers beyond ``gymnasium.Env``, so that agents act in it and planners try things out in it."""
+"""Optional abilities of an environment beyond ``gymnasium.Env`` that planning in it makes use of."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 @runtime_checkable
 class Restorable(Protocol):
-    """Can be put back to a moment: a simulator that planners try candidates in."""
+    """A simulator whose state can be saved and restored: planners try candidates in it."""
 
     def get_state(self) -> Any:
-        """The moment, picklable: what comes next depends on nothing else, but for the actions."""
+        """The state, picklable: the future depends on it and on the actions alone."""
         ...
 
     def set_state(self, state: Any) -> Any:
-        """Back to a moment that :meth:`get_state` gave, here or in another environment made with the same arguments.
+        """To a state that :meth:`get_state` gave, here or in another environment made with the same arguments.
 
         Raises:
             ValueError: a state of another environment, or a damaged one.
@@ -27,7 +27,7 @@ class Restorable(Protocol):
 
 @runtime_checkable
 class Skippable(Restorable, Protocol):
-    """Can go on without drawing: planners draw only the frames that an objective looks at."""
+    """A simulator that can step without drawing: planners draw only the frames that an objective requires."""
 
     def advance(self, action: np.ndarray) -> Any:
         """A step that draws nothing."""

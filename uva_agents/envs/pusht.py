@@ -1,4 +1,4 @@
-"""PushT: a round finger pushes a T-shaped block onto a T-shaped mark, seen from above.
+"""PushT: a round agent pushes a T-shaped block onto a T-shaped mark, seen from above.
 
 Physics, drawing and reward are gym-pusht's. Added here: the initial states that the published PushT numbers were
 measured on, ``is_success`` and coverage in every ``info``, saving and restoring the simulation exactly, and errors that
@@ -7,7 +7,6 @@ name the mistake.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,18 +25,10 @@ from gym_pusht.envs.pusht import pymunk_to_shapely
 from uva_agents.envs import states
 from uva_agents.envs.checks import checked_options, checked_render_mode, checked_seed, checked_side, finite_action
 from uva_agents.envs.lifecycle import Lifecycle
-from uva_agents.errors import InputError
-
-SIZE = 512.0
-"""Side of the square workspace, in pixels of the simulator. Positions and actions are in this unit."""
+from uva_agents.envs.pusht_values import GOAL, SIZE, Pose, Start, checked_start, initial_state
 
 ResetOptions = Mapping[str, Any]
-Pose = tuple[float, float, float]
-"""x and y of the T's corner frame in pixels, angle in radians."""
-GOAL: Pose = (256.0, 256.0, math.pi / 4)
-"""Where the mark is, if nothing else is said."""
 _Pair = tuple[float, float]
-Start = tuple[float, float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +57,7 @@ class PushTEnv(Lifecycle, GymPushT):  # type: ignore[misc]  # gym-pusht has no t
     """``uva/PushT-v0``.
 
     Observation: ``pixels`` uint8 (96, 96, 3) RGB and ``agent_pos`` float32 (2,) in [0, 512].
-    Action: float32 (2,), the point in [0, 512]^2 that the finger moves towards for 0.1 s; values outside are clipped.
+    Action: float32 (2,), the point in [0, 512]^2 that the agent moves towards for 0.1 s; values outside are clipped.
     Reward: coverage of the mark by the block, divided by 0.95 and clipped to [0, 1].
     Terminates when coverage exceeds 0.95.
 
@@ -100,7 +91,7 @@ class PushTEnv(Lifecycle, GymPushT):  # type: ignore[misc]  # gym-pusht has no t
         self.observation_space = gym.spaces.Dict(
             {
                 "pixels": gym.spaces.Box(0, 255, (self.observation_height, self.observation_width, 3), np.uint8),
-                # The finger is an overdamped follower of a target inside the workspace: it never leaves it.
+                # The agent is an overdamped follower of a target inside the workspace: it never leaves it.
                 "agent_pos": gym.spaces.Box(0.0, SIZE, (2,), np.float32),
             }
         )
@@ -137,7 +128,7 @@ class PushTEnv(Lifecycle, GymPushT):  # type: ignore[misc]  # gym-pusht has no t
         return observation, info
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        """Move the finger towards ``action`` for 0.1 s.
+        """Move the agent towards ``action`` for 0.1 s.
 
         Raises:
             ValueError: ``action`` has the wrong shape or is not finite.
@@ -193,7 +184,7 @@ class PushTEnv(Lifecycle, GymPushT):  # type: ignore[misc]  # gym-pusht has no t
             InputError: ``state`` is no state, of another environment or version, or was changed; nothing has happened then.
         """
         self._require_open("set_state()")
-        states.check(state, self._state, environment=self._env_id, made_by=_made_by(), look=self._look_at)
+        states.check(state, self._state, environment=self._env_id, made_by=_made_by(), validate=self._validate)
         self._adopt(state)
         done = len(self._actions)
         if self._start != state.start or tuple(self._actions) != state.actions[:done]:
@@ -246,7 +237,7 @@ class PushTEnv(Lifecycle, GymPushT):  # type: ignore[misc]  # gym-pusht has no t
     def _adopt(self, state: PushTState) -> None:
         """Take over from ``state`` what :meth:`_begin` chose."""
 
-    def _look_at(self, state: PushTState) -> None:
+    def _validate(self, state: PushTState) -> None:
         """Raise an InputError where no simulation can begin from such values."""
         states.numbers(state.start, "start", size=5)
         states.numbers(state.start[:4], "start", low=0.0, high=SIZE)
@@ -296,65 +287,8 @@ class PushTEnv(Lifecycle, GymPushT):  # type: ignore[misc]  # gym-pusht has no t
         return info
 
 
-def initial_state(seed: int) -> Start:
-    """Agent x, y, block x, y, block angle of the published evaluation for ``seed``: the order of the draws matters."""
-    rs = np.random.RandomState(seed)
-    agent_x, agent_y = rs.randint(50, 450), rs.randint(50, 450)
-    block_x, block_y = rs.randint(100, 400), rs.randint(100, 400)
-    angle = rs.randn() * 2 * np.pi - np.pi
-    return float(agent_x), float(agent_y), float(block_x), float(block_y), float(angle)
-
-
 # What gym-pusht's _setup() makes anew.
 _SCENE = ("space", "teleop", "agent", "block", "_block_shapes", "goal_pose", "collision_handeler", "n_contact_points")
-
-
-def checked_start(value: Any, what: str = "reset_to_state") -> Start:
-    """``value`` as finger x, y, block x, y, block angle.
-
-    Raises:
-        InputError: no five finite numbers, or positions outside the picture.
-    """
-    start = as_array(value)
-    if start.shape != (5,) or not np.isfinite(start).all():
-        raise InputError(
-            f"{what} takes five finite numbers [agent_x, agent_y, block_x, block_y, block_angle], got {given(value)}"
-        )
-    if (start[:4] < 0).any() or (start[:4] > SIZE).any():
-        raise InputError(f"{what}: positions are in [0, {SIZE:.0f}] pixels, got {start[:4].tolist()}")
-    check_angle(start[4], what)
-    agent_x, agent_y, block_x, block_y, angle = start.tolist()
-    return agent_x, agent_y, block_x, block_y, angle
-
-
-def as_array(value: Any) -> np.ndarray:
-    """float64; empty for what is made of anything but numbers."""
-    if isinstance(value, np.ma.MaskedArray):
-        return np.zeros(0)
-    try:
-        found = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError):
-        return np.zeros(0)
-    return found.astype(np.float64) if found.dtype.kind in "fiu" else np.zeros(0)
-
-
-def given(value: Any) -> str:
-    """What was given in the place of numbers, for a message."""
-    found = as_array(value)
-    if found.size:
-        return f"shape {found.shape}: {value!r}"
-    kind = f" of {value.dtype}" if isinstance(value, np.ndarray) else ""
-    return f"shape {np.shape(value) if isinstance(value, np.ndarray) else found.shape}, {type(value).__name__}{kind}: {value!r}"
-
-
-def check_angle(angle: float, what: str) -> None:
-    """That an angle is one that a state may hold.
-
-    Raises:
-        InputError: it is not.
-    """
-    if abs(angle) > states.MOST:
-        raise InputError(f"{what}: an angle is from {-states.MOST:g} to {states.MOST:g} rad, got {angle:g}")
 
 
 def _checked_action(action: Any) -> _Pair:

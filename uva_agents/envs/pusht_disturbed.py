@@ -1,4 +1,4 @@
-"""PushT that looks different from what a policy was trained on, and behaves the same."""
+"""PushT with visual disturbances: other colours, objects, light, camera positions and noise; the dynamics are the same."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ import pygame
 from gym_pusht.envs.pymunk_override import DrawOptions
 
 from uva_agents.envs.checks import WrongTypeError
-from uva_agents.envs.pusht import SIZE, PushTEnv, PushTState, ResetOptions
+from uva_agents.envs.pusht import PushTEnv, PushTState, ResetOptions
+from uva_agents.envs.pusht_values import SIZE
 from uva_agents.envs.pusht_variations import (
     NORMAL,
     OBJECT_SHAPES,
+    Appearance,
     BackgroundObject,
     Lighting,
-    Look,
     checked_variation,
-    draw_look,
+    draw_appearance,
     variation_space,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class DisturbedState(PushTState):
-    """A moment of an episode with how the episode looks."""
+    """A moment of an episode with its appearance."""
 
-    look: Look = NORMAL
+    appearance: Appearance = NORMAL
 
 
 class PushTDisturbedEnv(PushTEnv):
@@ -61,10 +62,10 @@ class PushTDisturbedEnv(PushTEnv):
         super().__init__(render_mode, render_size)
         self.variation_space = variation_space()
         self._variation = checked_variation(variation)
-        self._look = NORMAL
+        self._appearance = NORMAL
 
     def _moment(self) -> tuple[Any, ...]:
-        return *super()._moment(), self._look
+        return *super()._moment(), self._appearance
 
     def _begin(self, options: ResetOptions) -> None:
         asked = self._variation
@@ -73,11 +74,11 @@ class PushTDisturbedEnv(PushTEnv):
                 raise WrongTypeError("variation=None: pass 'Normal' or names, or leave the option out")
             asked = checked_variation(options["variation"])
         # A child leaves the stream of the generator as it is: later starts without a seed stay those of uva/PushT-v0.
-        self._look = draw_look(asked, self.np_random.spawn(1)[0])
+        self._appearance = draw_appearance(asked, self.np_random.spawn(1)[0])
 
     def _adopt(self, state: PushTState) -> None:
         assert isinstance(state, DisturbedState)
-        self._look = state.look
+        self._appearance = state.appearance
         if self._start is not None:
             self._dress()
 
@@ -86,53 +87,53 @@ class PushTDisturbedEnv(PushTEnv):
         self._dress()
 
     def _dress(self) -> None:
-        for body, color in ((self.agent, self._look.agent_color), (self.block, self._look.block_color)):
+        for body, color in ((self.agent, self._appearance.agent_color), (self.block, self._appearance.block_color)):
             for shape in body.shapes:
                 shape.color = pygame.Color(*color)
 
     def _get_info(self) -> dict[str, Any]:
-        return {**super()._get_info(), "variation": self._look.values()}
+        return {**super()._get_info(), "variation": self._appearance.values()}
 
-    # -- drawing: below is the order of gym-pusht, with what the look adds ---------------------------
+    # -- drawing: below is the order of gym-pusht, with what the appearance adds ---------------------------
 
     def _draw(self) -> pygame.Surface:
-        look = self._look
-        if look == NORMAL:
+        appearance = self._appearance
+        if appearance == NORMAL:
             normal: pygame.Surface = super()._draw()
             return normal
         screen = pygame.Surface((int(SIZE), int(SIZE)))
-        screen.fill(look.background_color)
-        if look.background_object is not None:
-            _draw_object(screen, look.background_object)
+        screen.fill(appearance.background_color)
+        if appearance.background_object is not None:
+            _draw_object(screen, appearance.background_object)
         mark = self.get_goal_pose_body(self.goal_pose)
         for shape in self._block_shapes:
             corners = [mark.local_to_world(v) for v in shape.get_vertices()]
-            pygame.draw.polygon(screen, look.goal_color, [(round(x), round(y)) for x, y in corners])
+            pygame.draw.polygon(screen, appearance.goal_color, [(round(x), round(y)) for x, y in corners])
         self.space.debug_draw(DrawOptions(screen))
-        if look.camera_shift != (0, 0):
+        if appearance.camera_shift != (0, 0):
             moved = pygame.Surface(screen.get_size())
-            moved.fill(look.background_color)
-            moved.blit(screen, look.camera_shift)
+            moved.fill(appearance.background_color)
+            moved.blit(screen, appearance.camera_shift)
             screen = moved
         return screen
 
     def _get_img(self, screen: pygame.Surface, width: int, height: int, render_action: bool = False) -> np.ndarray:
-        look, action = self._look, self._last_action
+        appearance, action = self._appearance, self._last_action
         if action is not None:
-            self._last_action = (action[0] + look.camera_shift[0], action[1] + look.camera_shift[1])
+            self._last_action = (action[0] + appearance.camera_shift[0], action[1] + appearance.camera_shift[1])
         try:
             image = np.asarray(super()._get_img(screen, width, height, render_action))
         finally:
             self._last_action = action
-        if look.lighting is None and not look.noise:
+        if appearance.lighting is None and not appearance.noise:
             return image
         light = image.astype(np.float32)
-        if look.lighting is not None:
-            light *= _illumination(look.lighting, width, height)[..., None]
-        if look.noise:
+        if appearance.lighting is not None:
+            light *= _illumination(appearance.lighting, width, height)[..., None]
+        if appearance.noise:
             # A function of the moment: looking twice shows the same, and so does looking again after set_state().
-            rng = np.random.default_rng((look.noise_seed, len(self._actions), width, height))
-            light += look.noise * rng.standard_normal(light.shape, np.float32)
+            rng = np.random.default_rng((appearance.noise_seed, len(self._actions), width, height))
+            light += appearance.noise * rng.standard_normal(light.shape, np.float32)
         return np.asarray(np.clip(np.rint(light), 0, 255).astype(np.uint8))
 
 

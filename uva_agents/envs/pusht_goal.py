@@ -1,4 +1,4 @@
-"""PushT with a goal given as a picture: bring finger and block where they were some steps later in another episode."""
+"""PushT with a goal given as a picture: bring agent and block to where they were some steps later in another episode."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import numpy as np
 
 from uva_agents.envs import states
 from uva_agents.envs.checks import WrongTypeError, checked_count
-from uva_agents.envs.pusht import SIZE, PushTEnv, PushTState, ResetOptions, Start, checked_start, initial_state
+from uva_agents.envs.pusht import PushTEnv, PushTState, ResetOptions
+from uva_agents.envs.pusht_values import SIZE, Start, checked_start, initial_state
 from uva_agents.errors import InputError
 
 NEAR_PX = 20.0
-"""A goal is reached when (finger x, y, block x, y) are less than this far from it, as one distance in four dimensions..."""
+"""A goal is reached when (agent x, y, block x, y) are less than this far from it, as one distance in four dimensions..."""
 NEAR_RAD = math.pi / 9
 """...and the block's angle is off by less than this (20 degrees)."""
 
@@ -39,11 +40,11 @@ class PushTGoalEnv(PushTEnv):
     """``uva/PushTGoal-v0``: reach the state that a picture shows, within 50 steps.
 
     Observation: as ``uva/PushT-v0``, and ``goal`` uint8 (96, 96, 3), what ``pixels`` would be at the goal. The mark is drawn
-    where it always is and means nothing. ``info`` has ``goal_state`` (5,), ``goal_distance`` (pixels, of finger and block
+    where it always is and means nothing. ``info`` has ``goal_state`` (5,), ``goal_distance`` (pixels, of agent and block
     positions together) and ``goal_angle`` (radians); ``is_success`` where both are near enough (:data:`NEAR_PX`,
     :data:`NEAR_RAD`). Reward: 0 at the goal, else minus distance / 512 minus angle / pi. Terminates when the goal is reached.
 
-    A state is (finger x, y, block x, y, block angle) as ``info["pos_agent"]`` and ``info["block_pose"]`` show it; everything
+    A state is (agent x, y, block x, y, block angle) as ``info["pos_agent"]`` and ``info["block_pose"]`` show it; everything
     rests. Start and goal are ``ahead`` steps apart in an episode that someone else went through: by default a script that goes
     to and fro around the block and pushes it about (a function of the reset's seed, no data needed), or a recorded one.
     ``reset(options={"start_state": ..., "goal_state": ...})`` gives either, or both. An episode may start solved: then
@@ -103,8 +104,8 @@ class PushTGoalEnv(PushTEnv):
         assert isinstance(state, GoalState)
         self._aim(state.wanted)
 
-    def _look_at(self, state: PushTState) -> None:
-        super()._look_at(state)
+    def _validate(self, state: PushTState) -> None:
+        super()._validate(state)
         assert isinstance(state, GoalState)
         states.numbers(state.wanted, "goal", size=5)
 
@@ -146,7 +147,7 @@ class PushTGoalEnv(PushTEnv):
         return info
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        """Move the finger towards ``action`` for 0.1 s; see ``uva/PushT-v0`` for errors."""
+        """Move the agent towards ``action`` for 0.1 s; see ``uva/PushT-v0`` for errors."""
         observation, _, terminated, truncated, info = super().step(action)
         reward = 0.0 if terminated else -info["goal_distance"] / SIZE - info["goal_angle"] / math.pi
         return observation, reward, terminated, truncated, info
@@ -155,7 +156,7 @@ class PushTGoalEnv(PushTEnv):
 def scripted_pair(seed: int, ahead: int = 25) -> tuple[Start, Start]:
     """Two moments, ``ahead`` steps apart, of a script that pushes the block about: a function of the seed.
 
-    The finger goes, 10 pixels a step, from one point to the next, each drawn within 150 pixels of the block in x and y. The
+    The agent goes, 10 pixels a step, from one point to the next, each drawn within 150 pixels of the block in x and y. The
     walls do not always hold what is squeezed against them (1 seed in 150): a pair with anything outside the picture is
     drawn again, from the next start.
     """

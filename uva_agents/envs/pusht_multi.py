@@ -1,4 +1,4 @@
-"""PushT-M: PushT whose mark is somewhere else in every episode."""
+"""PushT-M: PushT with another pose of the mark in every episode."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from uva_agents.envs.pusht import Pose, PushTEnv, PushTState, ResetOptions, as_array, check_angle, given
+from uva_agents.envs.pusht import PushTEnv, PushTState, ResetOptions
+from uva_agents.envs.pusht_values import Pose, as_array, check_angle, given
 from uva_agents.errors import InputError
 
 REACH = 100.0

@@ -1,4 +1,4 @@
-"""What may look different in PushT: the values that variations take, how users write them, and how they are drawn."""
+"""Visual variations of PushT: the values they take, how users write them, and how they are sampled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -20,7 +20,7 @@ RGB = tuple[int, int, int]
 OBJECT_SHAPES = ("circle", "square", "triangle")
 DISTINCT = 60.0
 """Drawn colours are at least this far (RGB, Euclidean) from each other, from what they replace, and from what is there."""
-_MARK, _MARK_REACH = (
+_MARK, _MARK_EXTENT = (
     (227.0, 285.0),
     80.0,
 )  # middle and extent: a drawn object lies beside it, or it would be half hidden
@@ -48,7 +48,7 @@ class Lighting:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Appearance:
     """How an episode looks. The defaults are ``Normal``: the colours of ``uva/PushT-v0`` and nothing else.
 
     Attributes:
@@ -71,6 +71,7 @@ class Look:
     camera_shift: tuple[int, int] = (0, 0)
     noise: float = 0.0
     noise_seed: int = 0
+    saved_as: ClassVar[str] = "Look"
 
     def values(self) -> dict[str, Any]:
         """Name -> value of the variations in effect, as they can be given back to ``reset``."""
@@ -78,7 +79,7 @@ class Look:
         return {name: everything[name] for name in self.names}
 
 
-NORMAL = Look()
+NORMAL = Appearance()
 
 
 def _color() -> gym.spaces.Box:
@@ -159,10 +160,10 @@ def checked_variation(value: Any) -> dict[str, Any]:
     return checked
 
 
-def draw_look(asked: Mapping[str, Any], rng: np.random.Generator) -> Look:
-    """The look of an episode: values given, the others drawn from :func:`variation_space`.
+def draw_appearance(asked: Mapping[str, Any], rng: np.random.Generator) -> Appearance:
+    """The appearance of an episode: values given, the others drawn from :func:`variation_space`.
 
-    Draws in which two things could hardly be told apart, one would be hidden, or nothing would change, are drawn again.
+    Draws in which two objects could hardly be told apart, one would be hidden, or nothing would change, are drawn again.
 
     Args:
         asked: from :func:`checked_variation`.
@@ -178,30 +179,32 @@ def draw_look(asked: Mapping[str, Any], rng: np.random.Generator) -> Look:
         # All are drawn, whichever are asked for: a value then does not depend on what else varies.
         drawn = space.sample()
         values = {name: _plain(drawn[name], name) if asked[name] is None else asked[name] for name in names}
-        look = replace(NORMAL, names=names, noise_seed=noise_seed, **values)
-        if _tells_apart(look, {name for name in names if asked[name] is None}):
+        appearance = replace(NORMAL, names=names, noise_seed=noise_seed, **values)
+        if _tells_apart(appearance, {name for name in names if asked[name] is None}):
             break
-    return look  # with colours given by the caller there may be none that is better
+    return appearance  # with colours given by the caller there may be none that is better
 
 
-def _tells_apart(look: Look, drawn: set[str]) -> bool:
-    things = {name: getattr(look, name) for name in ("background_color", "goal_color", "agent_color", "block_color")}
-    if look.background_object is not None:
-        things["background_object"] = look.background_object.color
-    for name in drawn & set(things):
-        others = [color for other, color in things.items() if other != name]
+def _tells_apart(appearance: Appearance, drawn: set[str]) -> bool:
+    colors = {
+        name: getattr(appearance, name) for name in ("background_color", "goal_color", "agent_color", "block_color")
+    }
+    if appearance.background_object is not None:
+        colors["background_object"] = appearance.background_object.color
+    for name in drawn & set(colors):
+        others = [color for other, color in colors.items() if other != name]
         if name != "background_object":
             others.append(getattr(NORMAL, name))
-        if min(math.dist(things[name], other) for other in others) < DISTINCT:
+        if min(math.dist(colors[name], other) for other in others) < DISTINCT:
             return False
-    thing = look.background_object
+    background = appearance.background_object
     if (
-        thing is not None
+        background is not None
         and "background_object" in drawn
-        and math.dist(thing.position, _MARK) < _MARK_REACH + thing.radius
+        and math.dist(background.position, _MARK) < _MARK_EXTENT + background.radius
     ):
         return False
-    return "camera_shift" not in drawn or max(map(abs, look.camera_shift)) >= LEAST_SHIFT
+    return "camera_shift" not in drawn or max(map(abs, appearance.camera_shift)) >= LEAST_SHIFT
 
 
 def _checked(value: Any, space: gym.Space[Any], name: str) -> Any:
@@ -241,9 +244,15 @@ def _checked(value: Any, space: gym.Space[Any], name: str) -> Any:
 
 
 def _plain(value: Any, name: str) -> Any:
-    """A sample as what :class:`Look` holds: hashable, comparable, fit for JSON."""
+    """A sample as what :class:`Appearance` holds: hashable, comparable, fit for JSON."""
     if isinstance(value, Mapping):
         parts = {key: _plain(part, f"{name}[{key!r}]") for key, part in value.items()}
         return BackgroundObject(**parts) if name == "background_object" else Lighting(**parts)
     plain = np.asarray(value).tolist()
     return tuple(plain) if isinstance(plain, list) else plain
+
+
+def __getattr__(name: str) -> Any:
+    if name == Appearance.saved_as:  # in pickles of earlier versions
+        return Appearance
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

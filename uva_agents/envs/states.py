@@ -1,4 +1,4 @@
-"""Saved moments that say what they are of: which environment, which task, which version, and that nothing in them was changed.
+"""Saved states that identify themselves: environment, task, version, and a checksum of their values.
 
 A state is a frozen dataclass; its last field, ``stamp``, is made by :func:`stamp` when it is saved and compared by :func:`check`
 before any of it is used. A simulator that is handed bytes which are not its own may end the process, so nothing goes there before.
@@ -24,7 +24,7 @@ from uva_agents.errors import InputError
 VERSION = 1
 """Of the format of states."""
 MOST = 1e9
-"""No number in a state is larger, unless something else is said."""
+"""No number in a state is larger, unless a field has a bound of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def check(
     made_by: str,
     tasks: Collection[str] = ("",),
     fix: str = "",
-    look: Callable[[Any], None] | None = None,
+    validate: Callable[[Any], None] | None = None,
     pack: Callable[[Any], Any] = lambda value: value,
 ) -> None:
     """That ``state`` is one of this environment's, whole and unchanged. Nothing is done with it before.
@@ -76,7 +76,7 @@ def check(
         tasks: those that the environment can go to.
         made_by: its simulator.
         fix: what to do about a state of another task.
-        look: has a look at its values, and raises an InputError, or whatever comes of values of other types.
+        validate: checks its values, and raises an InputError, or whatever comes of values of other types.
         pack: what was done with each value before :func:`stamp`.
 
     Raises:
@@ -106,8 +106,8 @@ def check(
         raise InputError(f"this state is of the task {mark.task!r}, and this environment has {here}{fix}")
     try:
         values = [getattr(state, field.name) for field in fields(kind) if field.name != "stamp"]
-        if look is not None:
-            look(state)
+        if validate is not None:
+            validate(state)
         found = _checksum((mark.environment, mark.task, mark.simulator, mark.version), map(pack, values))
     except InputError:
         raise
@@ -156,7 +156,10 @@ def _checksum(head: tuple[Any, ...], values: Iterable[Any]) -> int:
 
 
 def _append(parts: list[bytes], value: Any) -> None:
-    """Bytes that differ wherever two values differ, whatever they were copied through."""
+    """Bytes that differ wherever two values differ, whatever they were copied through.
+
+    A dataclass that was renamed says in ``saved_as`` by which name checksums of saved states know it.
+    """
     kind = type(value)
     if kind is np.ndarray:
         if value.dtype == object:
@@ -188,7 +191,7 @@ def _append(parts: list[bytes], value: Any) -> None:
             _append(parts, key)
             _append(parts, part)
     elif hasattr(kind, "__dataclass_fields__"):
-        parts.append(kind.__name__.encode())
+        parts.append(getattr(kind, "saved_as", kind.__name__).encode())
         for part in _parts(kind)(value):  # type: ignore[arg-type]  # classes are hashable
             _append(parts, part)
     elif isinstance(value, enum.Enum):

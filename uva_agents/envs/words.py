@@ -1,4 +1,4 @@
-"""The space of an instruction: text, and a sequence of characters to whom text means nothing."""
+"""The space of an instruction: text, which libraries without text spaces take for a sequence of characters."""
 
 from __future__ import annotations
 

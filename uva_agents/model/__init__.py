@@ -8,7 +8,7 @@ from uva_agents.model.baselines.builders import (
     dp_c_config,
     dp_c_nano,
     dp_c_nano_config,
-    dp_c_points_config,
+    dp_c_positions_config,
     dp_t,
     dp_t_config,
     two_frame_nano,
@@ -23,6 +23,7 @@ from uva_agents.model.baselines.net import (
     sample_chunks,
 )
 from uva_agents.model.baselines.two_frame import TwoFrameConfig, TwoFrameNet
+from uva_agents.model.cpu.inference import optimize_for_inference
 from uva_agents.model.uva.builders import (
     CONFIGS,
     uva_base,
@@ -39,17 +40,16 @@ from uva_agents.model.uva.builders import (
     uva_tiny_config,
 )
 from uva_agents.model.uva.config import HeadConfig, Task, UVAConfig
-from uva_agents.model.uva.inputs import Context, patchify, unpatchify
+from uva_agents.model.uva.inputs import Context, Visibility, patchify, unpatchify
 from uva_agents.model.uva.losses import Draws, Jitter, Losses, joint_loss
-from uva_agents.model.uva.masking import Visibility, draw_mask, draw_tasks
-from uva_agents.model.uva.net import UVA
+from uva_agents.model.uva.masking import draw_mask, draw_tasks
+from uva_agents.model.uva.net import UVANet
 from uva_agents.model.uva.sampling import SamplerConfig, VideoSample, frame_sampler, sample_actions, sample_video
 from uva_agents.model.vae import VAE, VAEConfig, nano_vae_config
 from uva_agents.model.vision.encoder import EncoderConfig
 
 __all__ = [
     "CONFIGS",
-    "UVA",
     "VAE",
     "ActionSampler",
     "Context",
@@ -67,6 +67,7 @@ __all__ = [
     "TwoFrameNet",
     "UNetConfig",
     "UVAConfig",
+    "UVANet",
     "VAEConfig",
     "VideoSample",
     "Visibility",
@@ -74,7 +75,7 @@ __all__ = [
     "dp_c_config",
     "dp_c_nano",
     "dp_c_nano_config",
-    "dp_c_points_config",
+    "dp_c_positions_config",
     "dp_t",
     "dp_t_config",
     "draw_mask",
@@ -82,6 +83,7 @@ __all__ = [
     "frame_sampler",
     "joint_loss",
     "nano_vae_config",
+    "optimize_for_inference",
     "patchify",
     "sample_actions",
     "sample_chunks",

@@ -9,8 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from uva_agents.model.cpu.scratch import Scratch
+from torch.utils.checkpoint import checkpoint
 
 
 class Attention(nn.Module):
@@ -53,9 +52,6 @@ def _plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.bmm(weights, v).view(shape)
 
 
-_scratch = Scratch()
-
-
 class Mlp(nn.Module):
     """Linear, GELU, linear."""
 
@@ -64,20 +60,9 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
         self.drop = nn.Dropout(dropout)
-        self.in_place = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.drop(self.fc2(self.drop(self.hidden(x)))))
-
-    def hidden(self, x: Tensor) -> Tensor:
-        """The hidden layer, (..., hidden); where it is ``in_place``, valid until the next call."""
-        traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
-        if self.in_place and not traced and x.device.type == "cpu" and x.dtype == self.fc1.weight.dtype:
-            rows = x.reshape(-1, x.shape[-1])
-            hidden = _scratch.take("hidden", len(rows), self.fc1.out_features, dtype=x.dtype)
-            torch.addmm(self.fc1.bias, rows, self.fc1.weight.t(), out=hidden)
-            return cast(Tensor, torch.ops.aten.gelu_(hidden).view(*x.shape[:-1], -1))
-        return F.gelu(self.fc1(x))
+        return cast(Tensor, self.drop(self.fc2(self.drop(F.gelu(self.fc1(x))))))
 
 
 class Block(nn.Module):
@@ -94,15 +79,21 @@ class Block(nn.Module):
         x = x + self.attn(self.norm1(x))
         return cast(Tensor, x + self.mlp(self.norm2(x)))
 
-    def add_(self, x: Tensor) -> Tensor:
-        """:meth:`forward` in x itself (contiguous), for inference: matrix products add to it, which saves passes over memory."""
-        _add_linear_(x, self.attn.proj, self.attn.attend(self.norm1(x)))
-        return _add_linear_(x, self.mlp.fc2, self.mlp.hidden(self.norm2(x)))
 
+class Blocks(nn.ModuleList):
+    """Transformer blocks one after the other; (B, N, D) -> (B, N, D).
 
-def _add_linear_(x: Tensor, layer: nn.Linear, y: Tensor) -> Tensor:
-    x.add_(layer.bias).view(-1, layer.out_features).addmm_(y.view(-1, layer.in_features), layer.weight.t())
-    return x
+    Attributes:
+        checkpointing: in training, compute activations again in the backward pass instead of keeping them.
+    """
+
+    checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        again = self.checkpointing and self.training
+        for block in self:
+            x = cast(Tensor, checkpoint(block, x, use_reentrant=False)) if again else block(x)
+        return x
 
 
 class TimestepEmbedder(nn.Module):
@@ -125,36 +116,13 @@ class TimestepEmbedder(nn.Module):
         return cast(Tensor, self.mlp(self.sinusoid(t).to(weight.dtype)))
 
 
-class RowsLinear(nn.Linear):
-    """A linear layer of a denoiser, which sees one row for every action of a chunk, 16 as released.
-
-    So few rows and a large matrix: where ``turned`` is set, a CPU multiplies the other way round, weights times rows as columns,
-    which took 0.6 of the time for 16 rows through 1024 x 1024 on two cores of a Sapphire Rapids.
-    """
-
-    turned = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
-        if not self.turned or traced or x.device.type != "cpu" or x.dim() != 2 or self.bias is None:
-            return super().forward(x)
-        if len(x) not in _TURNED_ROWS or self.weight.numel() < _TURNED_WEIGHTS:
-            return super().forward(x)
-        return torch.addmm(self.bias[:, None], self.weight, x.t()).t()
-
-
-_TURNED_ROWS = range(12, 41)
-_TURNED_WEIGHTS = 512 * 512
-"""With fewer or more rows, or a matrix that stays in a core's cache, the usual way round is as fast or faster."""
-
-
 class AdaLNBlock(nn.Module):
     """Residual MLP whose normalisation is shifted, scaled and gated; (N, W), modulation (N, 3W) -> (N, W)."""
 
     def __init__(self, *, width: int) -> None:
         super().__init__()
         self.in_ln = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = nn.Sequential(RowsLinear(width, width), nn.SiLU(), RowsLinear(width, width))
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Steps from noise to samples: Euler on a straight path, DDIM (Song et al. 2021) and DDPM (Ho et al. 2020).
+"""Sampling in few steps: Euler on a straight path, DDIM (Song et al. 2021) and DDPM (Ho et al. 2020).
 
 What ``diffusers.FlowMatchEulerDiscreteScheduler``, ``DDIMScheduler`` and ``DDPMScheduler`` compute with the settings used here, bit
 for bit (a test compares them), without their seconds of imports before the first decision. Tables are float32 on the CPU, whatever
@@ -7,11 +7,29 @@ torch's default is; their entries are scalars, which every device takes.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Prediction = Literal["epsilon", "v", "flow"]
+"""What a denoiser predicts."""
+TRAIN_STEPS = 1000
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""(noisy (N, C), time (N,) in [0, 1000)) -> network output (N, C) or (N, 2C)."""
+
+
+def cosine_betas(steps: int = TRAIN_STEPS) -> np.ndarray:
+    """Squared-cosine schedule, each beta at most 0.999; (steps,) float64."""
+
+    def alpha_bar(u: float) -> float:
+        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    return np.array([min(1 - alpha_bar((i + 1) / steps) / alpha_bar(i / steps), 0.999) for i in range(steps)])
 
 
 class Scheduler(Protocol):
@@ -143,3 +161,75 @@ class DDPM(_OnTrainingSchedule):
         source = output.device if generator is None else generator.device
         drawn = torch.randn(output.shape, generator=generator, device=source, dtype=output.dtype).to(output.device)
         return mean + variance**0.5 * drawn
+
+
+@lru_cache(maxsize=64)
+def few_step_scheduler(prediction: Prediction, steps: int) -> FlowEuler | DDIM:
+    """The steps for a prediction type.
+
+    Flow: Euler steps on a linear path. v and epsilon: DDIM on the training schedule from its last step; the last step of
+    the squared-cosine schedule has almost no signal left, which is why epsilon needs a bound on the clean sample there.
+
+    Raises:
+        ValueError: a number of steps that the training schedule does not have.
+    """
+    if not 1 <= steps <= TRAIN_STEPS:
+        raise ValueError(f"sampling steps must be at least 1 and at most {TRAIN_STEPS}, got {steps}")
+    with torch.inference_mode(False):  # what is kept must be of use outside of it too
+        if prediction == "flow":
+            return FlowEuler(steps, TRAIN_STEPS)
+        return DDIM(cosine_betas(), steps, prediction=prediction, spacing="trailing")
+
+
+def sample_few_steps(
+    denoise: Denoiser,
+    noise: Tensor,
+    *,
+    prediction: Prediction,
+    steps: int,
+    clip: float | None = None,
+) -> Tensor:
+    """Deterministic few-step sampling from ``noise`` (N, C); returns (N, C).
+
+    Args:
+        denoise: the network, returning at least C channels (a learned variance behind them is ignored).
+        noise: where to start; the result is a function of it.
+        prediction: what the network predicts.
+        steps: network calls.
+        clip: bound on every intermediate clean sample. Required for ``"epsilon"``: dividing its error by the vanishing
+            signal of the last timestep makes samples explode otherwise.
+
+    Raises:
+        ValueError: epsilon prediction without ``clip``.
+    """
+    if prediction == "epsilon" and clip is None:
+        raise ValueError(
+            "few-step sampling of an epsilon prediction needs clip= (a bound on the clean sample): "
+            "without it samples explode at the zero-signal end of the cosine schedule"
+        )
+    scheduler = few_step_scheduler(prediction, steps)
+    x: Tensor = noise
+    channels = noise.shape[-1]
+    for i, timestep in enumerate(scheduler.timesteps):
+        t = timestep.to(x.device).expand(len(x))
+        output = denoise(x, t)[..., :channels]
+        if clip is not None:
+            output = _bound(output, x, timestep, scheduler, prediction, clip) + hole(output)
+        x = scheduler.step(output, i, x)
+    return x
+
+
+def _bound(
+    output: Tensor, x: Tensor, timestep: Tensor, scheduler: FlowEuler | DDIM, prediction: Prediction, clip: float
+) -> Tensor:
+    """The network output that corresponds to the clean sample clamped to [-clip, clip]."""
+    if isinstance(scheduler, FlowEuler):
+        sigma: Tensor = timestep / TRAIN_STEPS
+        return (x - (x - sigma * output).clamp(-clip, clip)) / sigma
+    signal: Tensor = scheduler.alphas_cumprod[int(timestep)].to(x).sqrt()
+    spread = (1 - signal**2).sqrt()
+    if prediction == "v":
+        x0 = (signal * x - spread * output).clamp(-clip, clip)
+        return (signal * x - x0) / spread
+    x0 = ((x - spread * output) / signal).clamp(-clip, clip)
+    return (x - signal * x0) / spread

@@ -14,20 +14,15 @@ by ``scale`` so that their standard deviation is about 1 (0.2325 for the release
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uva_agents.model.cpu import winograd
-from uva_agents.model.cpu.scratch import Scratch
 from uva_agents.model.defaults import in_float32
 
 VAEKind = Literal["kl-f16", "nano"]
-
-_scratch = Scratch()
 
 
 @dataclass(frozen=True)
@@ -132,25 +127,6 @@ class VAE(nn.Module):
         else:
             raise ValueError(f"unknown VAE kind {config.kind!r}: use 'kl-f16' or 'nano'")
 
-    def streamline(self, on: bool = True) -> None:
-        """Lay the network out for inference, or (``on=False``) back as it was built. Outputs change by rounding only.
-
-        Channels-last, which CPU convolutions prefer; convolutions with fewer products (:mod:`~uva_agents.model.cpu.winograd`) on a
-        CPU where no gradients are wanted; and the residual blocks of kl-f16 write activation and sum into tensors that they own,
-        where diffusers allocates five more per block: at 256 x 256 pixels, 32 MiB each for the system to clear. Whoever hooks into
-        the network sees inputs of blocks that were written over.
-        """
-        self.to(memory_format=torch.channels_last if on else torch.contiguous_format)  # type: ignore[call-overload]
-        if self.config.kind == "kl-f16":
-            for block in self.modules():
-                if type(block).__name__ == "Upsample2D":
-                    winograd.install(block, on)
-                quick = _STREAMLINED.get(type(block).__name__)
-                if quick is not None:
-                    block.__dict__.pop("forward", None)
-                    if on:
-                        block.forward = partial(quick, block)
-
     def posterior(self, images: Tensor) -> Posterior:
         """(B, 3, H, W) in [-1, 1] -> Gaussian over unscaled latents (B, C, H/16, W/16).
 
@@ -176,40 +152,6 @@ class VAE(nn.Module):
         if self.config.kind == "kl-f16":
             z = self.net.post_quant_conv(z)
         return cast(Tensor, self.net.decoder(z))
-
-
-def _resnet_in_place(block: Any, x: Tensor, temb: None = None) -> Tensor:
-    """A diffusers ``ResnetBlock2D`` without time embedding, dropout and output scale, as autoencoders have it."""
-    if not winograd.handles(block.conv1, x):
-        y = block.conv1(F.silu(block.norm1(x), inplace=True))
-        y = block.conv2(F.silu(block.norm2(y), inplace=True))
-        return cast(Tensor, y.add_(x if block.conv_shortcut is None else block.conv_shortcut(x)))
-    # Nothing in an autoencoder reads a block's input again, so the sum can go where it is.
-    out = x if block.conv_shortcut is None else block.conv_shortcut(x)
-    hidden = _scratch.take("hidden", 1, *x.shape[2:], block.conv1.out_channels).permute(0, 3, 1, 2)
-    for image, to in zip(x.split(1), out.split(1), strict=True):
-        winograd.convolve(block.conv1, image, norm=block.norm1, out=hidden)
-        winograd.convolve(block.conv2, hidden, norm=block.norm2, out=to, add=True)
-    return cast(Tensor, out)
-
-
-def _downsample(block: Any, x: Tensor) -> Tensor:
-    """A diffusers ``Downsample2D``: zeros after the last row and column, in memory that is kept, and a strided convolution."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
-        return cast(Tensor, block.conv(F.pad(x, (0, 1, 0, 1))))
-    _, channels, height, width = x.shape
-    padded = _scratch.take("padded", 1, height + 1, width + 1, channels, dtype=x.dtype).permute(0, 3, 1, 2)
-    padded[:, :, height:] = 0
-    padded[:, :, :, width:] = 0
-    parts = []
-    for image in x.split(1):
-        padded[:, :, :height, :width] = image
-        parts.append(block.conv(padded))
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-
-_STREAMLINED = {"ResnetBlock2D": _resnet_in_place, "Downsample2D": _downsample}
-"""Blocks of diffusers, by name, and what they are replaced with."""
 
 
 def _diffusers_autoencoder(config: VAEConfig) -> nn.Module:

@@ -2,17 +2,31 @@
 
 from uva_agents.planners.blocks import BlockReading, BlockToSquare
 from uva_agents.planners.coverage import PushTCoverage
-from uva_agents.planners.goal import Both, ObservedGoal, RandomWalk
+from uva_agents.planners.goal import MixedProposals, ObservedGoal, RandomWalk
 from uva_agents.planners.iterative import CEM, MPPI
-from uva_agents.planners.objectives import ActionPenalty, GoalImage, StateCost, Term, WeightedSum
+from uva_agents.planners.objective import MaskedCosts, Objective, RequiredFrames, WeightedSum, as_objective
+from uva_agents.planners.objectives import ActionPenalty, GoalImage, StateCost
 from uva_agents.planners.plan import Plan
 from uva_agents.planners.planner import Planner, SamplingPlanner
 from uva_agents.planners.proposals import GaussianProposals, UniformProposals
-from uva_agents.planners.protocols import Dynamics, Judgement, Looks, Objective, Proposals
+from uva_agents.planners.protocols import (
+    Dynamics,
+    HasActionSpace,
+    HasWeights,
+    Identified,
+    LooksBack,
+    Named,
+    OneEnvironment,
+    Prepares,
+    Proposals,
+    RolloutOptions,
+    SampleOptions,
+    SharesEncoding,
+)
 from uva_agents.planners.search import Screen
 from uva_agents.planners.simulator import SimulatorModel
 from uva_agents.planners.state import PlannerState
-from uva_agents.planners.vision.camera import Camera, Homography, block_push_camera
+from uva_agents.planners.vision.camera import Homography, PlaneProjection, block_push_camera
 
 __all__ = [
     "CEM",
@@ -20,28 +34,38 @@ __all__ = [
     "ActionPenalty",
     "BlockReading",
     "BlockToSquare",
-    "Both",
-    "Camera",
     "Dynamics",
     "GaussianProposals",
     "GoalImage",
+    "HasActionSpace",
+    "HasWeights",
     "Homography",
-    "Judgement",
-    "Looks",
+    "Identified",
+    "LooksBack",
+    "MaskedCosts",
+    "MixedProposals",
+    "Named",
     "Objective",
     "ObservedGoal",
+    "OneEnvironment",
     "Plan",
+    "PlaneProjection",
     "Planner",
     "PlannerState",
+    "Prepares",
     "Proposals",
     "PushTCoverage",
     "RandomWalk",
+    "RequiredFrames",
+    "RolloutOptions",
+    "SampleOptions",
     "SamplingPlanner",
     "Screen",
+    "SharesEncoding",
     "SimulatorModel",
     "StateCost",
-    "Term",
     "UniformProposals",
     "WeightedSum",
+    "as_objective",
     "block_push_camera",
 ]

@@ -10,9 +10,8 @@ import numpy as np
 
 from uva_agents.agents.rollout import Rollout
 from uva_agents.errors import InputError
-from uva_agents.planners.objectives import Term, pixels_of
-from uva_agents.planners.protocols import Judgement, Looks
-from uva_agents.planners.vision.camera import Camera, block_push_camera
+from uva_agents.planners.objective import MaskedCosts, Objective, RequiredFrames
+from uva_agents.planners.vision.camera import PlaneProjection, block_push_camera
 from uva_agents.planners.vision.detector import THRESHOLD, Colour, find_blocks, find_square
 
 BLOCK_PLANE = 0.03
@@ -40,14 +39,14 @@ class BlockReading:
     distance: np.ndarray
 
 
-class BlockToSquare(Term):
+class BlockToSquare(Objective):
     """Distance in metres from a block to a square, in the imagined frames.
 
     The square does not move: it is looked for in the frame from which the futures start, which is a real one, and where it is
     hidden there in the mean of the imagined ones. A future's cost is the distance in the last of its frames in which the block is
     seen, or their mean. Where imagined colours have faded, the block is where the weights moved it before they drew the frame, if
-    they tell (``Rollout.points``). A future without any gets the cost ``blind``, more than any distance in view, and counts as not
-    seen: a planner never prefers it, and says so if there is no other.
+    they tell (``Rollout.points``). A future without any gets the cost ``blind``, more than any distance in view, and is not
+    valid: a planner never prefers it, and says so if there is no other.
 
     Args:
         block, square: ``"red"`` or ``"green"``.
@@ -67,8 +66,8 @@ class BlockToSquare(Term):
         block: Colour = "red",
         square: Colour = "green",
         *,
-        camera: Camera | None = None,
-        block_camera: Camera | None = None,
+        camera: PlaneProjection | None = None,
+        block_camera: PlaneProjection | None = None,
         frames: tuple[int, ...] | None = (-1,),
         reduce: Literal["last", "mean"] = "last",
         threshold: float = THRESHOLD,
@@ -86,7 +85,7 @@ class BlockToSquare(Term):
         if block_camera is not None and camera is None:
             raise InputError("block_camera= goes with camera=, which sees the squares: give both, or camera= alone")
         for given in (camera, block_camera):
-            if given is not None and not isinstance(given, Camera):
+            if given is not None and not isinstance(given, PlaneProjection):
                 raise TypeError(
                     f"camera={given!r} has no to_metres() and to_pixels(): see uva_agents.planners.vision.camera"
                 )
@@ -94,8 +93,7 @@ class BlockToSquare(Term):
         self.square: Colour = square
         self.block_camera = block_camera or camera
         self.camera, self.reduce, self.threshold, self.blind = camera, reduce, threshold, blind
-        self.view, self.points = view, points
-        self.looks = Looks(frames)
+        self.view, self.points, self.frames = view, points, frames
         # One decision asks several times about the same frame.
         self._square_in = lru_cache(maxsize=4)(self._find_square)
 
@@ -104,10 +102,18 @@ class BlockToSquare(Term):
         """What it measures, as JSON values."""
         camera = self.view if self.camera is None else [repr(self.camera), repr(self.block_camera)]
         names = ("block", "square", "reduce", "threshold", "points", "blind")
-        return {**{n: getattr(self, n) for n in names}, "frames": self.looks.frames, "camera": camera}
+        return {**{n: getattr(self, n) for n in names}, "frames": self.frames, "camera": camera}
 
-    def judge(self, rollout: Rollout) -> Judgement:
-        """Costs in metres, and which of them are measured."""
+    def required_frames(self) -> RequiredFrames:
+        """Frames as pictures."""
+        return RequiredFrames(self.frames)
+
+    def __call__(self, rollout: Rollout) -> np.ndarray:
+        """Costs (S,)."""
+        return self.evaluate(rollout).costs
+
+    def evaluate(self, rollout: Rollout) -> MaskedCosts:
+        """Costs in metres, and which of them are measurements."""
         reading = self.read(rollout)
         seen = reading.block_seen & reading.square_seen
         any_seen = np.asarray(seen.any(1))
@@ -116,19 +122,21 @@ class BlockToSquare(Term):
             costs = reading.distance[np.arange(len(seen)), last]
         else:
             costs = (reading.distance * seen).sum(1) / np.maximum(seen.sum(1), 1)
-        return Judgement(np.where(any_seen, costs, self.blind), any_seen)
+        return MaskedCosts(np.where(any_seen, costs, self.blind), any_seen)
 
     def read(self, rollout: Rollout) -> BlockReading:
         """Positions in the frames that it looks at."""
-        frames = pixels_of(rollout.select(self.looks.frames))
+        frames = rollout.select(self.frames).pictures()
         s, f, height, width, _ = frames.shape
         camera = self.camera or block_push_camera((height, width), view=self.view)
         above = self.block_camera or block_push_camera((height, width), BLOCK_PLANE, self.view)
         found = find_blocks(frames.reshape(-1, height, width, 3), self.block, above, threshold=self.threshold)
         block, block_seen = above.to_metres(found.pixels).reshape(s, f, 2), found.seen.reshape(s, f)
-        told = rollout.select(self.looks.frames).points
-        if told is not None and self.points is not None:
-            block = np.where(block_seen[..., None], block, told[:, :, self.points[0 if self.block == "red" else 1]])
+        keypoints = rollout.select(self.frames).points
+        if keypoints is not None and self.points is not None:
+            block = np.where(
+                block_seen[..., None], block, keypoints[:, :, self.points[0 if self.block == "red" else 1]]
+            )
             block_seen = np.ones_like(block_seen)
         square, square_seen = np.zeros(2), False
         if rollout.now is not None and rollout.now.shape == (height, width, 3):

@@ -8,8 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from uva_agents.agents.rollout import Rollout
-from uva_agents.planners.objectives import Term, pixels_of
-from uva_agents.planners.protocols import Judgement, Looks
+from uva_agents.planners.objective import MaskedCosts, Objective, RequiredFrames
 
 SIDE = 512.0
 """Of the workspace, in the simulator's pixels."""
@@ -23,14 +22,14 @@ _COLOURS = {"floor": (255, 255, 255), "mark": (144, 238, 144), "block": (139, 15
 
 
 @dataclass(frozen=True)
-class PushTCoverage(Term):
+class PushTCoverage(Objective):
     """Share of the mark that the block leaves uncovered, in [0, 1], plus a price for being far away.
 
     Every pixel is taken for a mixture of the four colours of PushT (three channels and parts that sum to one: exactly
     determined), so blurred frames count as much as sharp ones. Where no block touches the mark the coverage says nothing: the
     distance of the block's middle from the mark's, in widths of the workspace, tells candidates apart.
 
-    A future in which hardly any of the block is seen costs ``1 + reach`` and counts as not seen.
+    A future in which hardly any of the block is seen costs ``1 + reach`` and its cost is not valid.
 
     Args:
         reach: weight of the distance.
@@ -44,28 +43,31 @@ class PushTCoverage(Term):
     mark: tuple[float, float, float] = MARK
     visible: float = 0.3
 
-    @property
-    def looks(self) -> Looks:  # type: ignore[override]
+    def required_frames(self) -> RequiredFrames:
         """Frames as pictures."""
-        return Looks(self.frames)
+        return RequiredFrames(self.frames)
 
     @property
     def identity(self) -> str:
         """What it measures."""
         return repr(self)
 
-    def judge(self, rollout: Rollout) -> Judgement:
+    def __call__(self, rollout: Rollout) -> np.ndarray:
+        """Costs (S,)."""
+        return self.evaluate(rollout).costs
+
+    def evaluate(self, rollout: Rollout) -> MaskedCosts:
         """Costs, and in which futures the block is seen."""
         coverage, middle, seen = self.read(rollout)
         _, target = _mark(self.mark, *rollout.frames.shape[2:4])
         costs = 1 - coverage + self.reach * np.linalg.norm(middle - target, axis=-1) / SIDE
         any_seen = np.asarray(seen.any(1))
         costs = (costs * seen).sum(1) / np.maximum(seen.sum(1), 1)
-        return Judgement(np.where(any_seen, costs, 1 + self.reach), any_seen)
+        return MaskedCosts(np.where(any_seen, costs, 1 + self.reach), any_seen)
 
     def read(self, rollout: Rollout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Coverage (S, F), the middle of the block (S, F, 2) in the simulator's pixels, and where it is seen (S, F)."""
-        frames = pixels_of(rollout.select(self.frames))
+        frames = rollout.select(self.frames).pictures()
         s, f, height, width, _ = frames.shape
         mask, _ = _mark(self.mark, height, width)
         block = block_share(frames.reshape(-1, height, width, 3))

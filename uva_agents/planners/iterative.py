@@ -67,8 +67,8 @@ class CEM(Planner):
             s = self.smoothing
             mean = pool.mean(0) if mean is None else s * mean + (1 - s) * pool.mean(0)
             std = pool.std(0) if std is None else s * std + (1 - s) * pool.std(0)
-            fresh = _drawn(search, mean, std, self.n_samples, self.min_std)
-            pool, costs = np.concatenate([pool, fresh]), np.concatenate([costs, search.score(fresh)])
+            drawn = _drawn(search, mean, std, self.n_samples, self.min_std)
+            pool, costs = np.concatenate([pool, drawn]), np.concatenate([costs, search.score(drawn)])
 
 
 class MPPI(Planner):

@@ -17,13 +17,13 @@ class Plan:
         actions: (T, A) the best candidate, environment units.
         costs: (S,) of the candidates that were judged in full, low is good.
         candidates: (S, T, A) those candidates, each once, in the order in which they were judged.
-        rollout: their imagined futures, at the frames that the objective looks at.
+        rollout: their imagined futures, at the frames that the objective needs.
         latency_s: from the observation to the decision.
         best: index of ``actions`` among the candidates.
-        seen: (S,) bool, whether the objective could see what it judges.
+        valid: (S,) bool, whether the cost is a measurement: the objective could see what it judges.
         considered: candidates in all; the rest of them were duplicates, screened out, or not reached in time.
         duplicates: how many equalled an earlier one.
-        screened: how many a first look ruled out.
+        screened: how many the screen ruled out.
         complete: false if time was up before all was done.
         model_s, proposals_s, objective_s: seconds of ``latency_s`` spent imagining, proposing and judging.
     """
@@ -34,7 +34,7 @@ class Plan:
     rollout: Rollout
     latency_s: float
     best: int
-    seen: np.ndarray
+    valid: np.ndarray
     considered: int
     duplicates: int
     screened: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
+from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
 import gymnasium as gym
@@ -10,24 +10,33 @@ import numpy as np
 
 from uva_agents.agents.arguments import flag, real, whole
 from uva_agents.agents.observations import split, stack_observations
+from uva_agents.agents.rollout import Rollout
 from uva_agents.agents.stateful import StatefulAgent
 from uva_agents.errors import InputError
-from uva_agents.planners.clock import Clock
+from uva_agents.planners.abilities import (
+    action_space_of,
+    dynamics_lookback,
+    holds_one_environment,
+    identity_of,
+    label_of,
+    proposals_lookback,
+    rollout_options,
+    sample_options,
+)
+from uva_agents.planners.budget import TimeBudget
+from uva_agents.planners.objective import Objective, as_objective
 from uva_agents.planners.plan import Plan
 from uva_agents.planners.proposals import GaussianProposals
-from uva_agents.planners.protocols import Dynamics, Objective, Proposals, bound, takes
+from uva_agents.planners.protocols import Dynamics, Proposals
 from uva_agents.planners.search import Screen, Search
 from uva_agents.planners.state import PlannerState
-
-_LOOKBACK = 15
-"""Earlier observations handed to whatever takes ``history`` and does not say how many it looks at: those of a 16-frame window."""
 
 
 class PlannerOptions(TypedDict, total=False):
     """What every planner takes besides its own arguments; explained at :class:`Planner`."""
 
     dynamics: Dynamics
-    objective: Objective
+    objective: Objective | Callable[[Rollout], Any]
     proposals: Proposals | None
     n_samples: int
     execute: int
@@ -46,7 +55,7 @@ class Planner(StatefulAgent[PlannerState]):
 
     Args:
         dynamics: imagines what candidates lead to.
-        objective: judges what was imagined.
+        objective: judges what was imagined: an :class:`~uva_agents.planners.Objective`, or a function from rollout to costs (S,).
         proposals: where candidates come from; without them, a Gaussian over the whole action space.
         n_samples: candidates per decision (per iteration, for planners that iterate).
         execute: actions of a plan that are carried out before the next.
@@ -56,7 +65,7 @@ class Planner(StatefulAgent[PlannerState]):
         tail: how it is continued to full length: ``"hold"`` repeats its last action (right for actions that are positions),
             ``"zero"`` adds zeros (for actions that are changes).
         steps: denoising steps of imagined frames; the model's own number when absent.
-        screen: a cheap first look that rules candidates out.
+        screen: a cheap first evaluation that rules candidates out.
         duplicates: candidates closer than about this fraction of the action space are evaluated once; 0 for equal ones only.
         action_space: of one action; the proposals' or the dynamics' own when absent.
         horizon: actions per candidate, where there are no proposals.
@@ -71,7 +80,7 @@ class Planner(StatefulAgent[PlannerState]):
         self,
         *,
         dynamics: Dynamics,
-        objective: Objective,
+        objective: Objective | Callable[[Rollout], Any],
         proposals: Proposals | None = None,
         n_samples: int = 100,
         execute: int = 6,
@@ -97,9 +106,10 @@ class Planner(StatefulAgent[PlannerState]):
             raise InputError(f'tail={tail!r}: choose "hold" or "zero"')
         duplicates = real(duplicates, "duplicates", 0, 1, below=True)
         wanted_steps = [s for s in (steps, screen.steps if screen else None) if s is not None]
-        if wanted_steps and not takes(dynamics.rollout, "steps"):
+        options = rollout_options(dynamics)
+        if wanted_steps and "steps" not in options:
             raise InputError(f"{type(dynamics).__name__} has no denoising steps to choose: leave steps= out")
-        spaces = (action_space, getattr(proposals, "action_space", None), getattr(dynamics, "action_space", None))
+        spaces = (action_space, action_space_of(proposals), action_space_of(dynamics))
         space = next((s for s in spaces if s is not None), None)
         if space is None:
             raise InputError("neither proposals nor dynamics have an action_space: give action_space=")
@@ -115,10 +125,11 @@ class Planner(StatefulAgent[PlannerState]):
         self.warm_start, self.tail, self.steps, self.screen = warm_start, tail, steps, screen
         self.duplicates = duplicates
         self._space = space
-        self._keep = 1 + max(_lookback(dynamics, "rollout"), _lookback(proposals, "sample"))
+        self._rollout_options, self._sample_options = options, sample_options(proposals)
+        self._keep = 1 + max(dynamics_lookback(dynamics), proposals_lookback(proposals))
 
     def search(self, search: Search, warm: np.ndarray | None) -> None:
-        """Have candidates scored; whatever was scored best is the plan.
+        """Have candidates scored; the best one is the plan.
 
         Args:
             search: proposes and scores.
@@ -134,13 +145,12 @@ class Planner(StatefulAgent[PlannerState]):
     @property
     def name(self) -> str:
         """Of planner and proposals."""
-        own = getattr(self.proposals, "name", None) or type(self.proposals).__name__
-        return f"{type(self).__name__}({own})"
+        return f"{type(self).__name__}({label_of(self.proposals)})"
 
     @property
     def identity(self) -> dict[str, Any]:
         """What decides its actions, as JSON values: an interrupted evaluation continues only with the same."""
-        parts = {part: _identity(getattr(self, part)) for part in ("dynamics", "objective", "proposals")}
+        parts = {part: identity_of(getattr(self, part)) for part in ("dynamics", "objective", "proposals")}
         names = ("n_samples", "execute", "budget_s", "warm_start", "tail", "steps", "duplicates")
         screen = None if self.screen is None else repr(self.screen)
         return {"planner": type(self).__name__, **parts, **{n: getattr(self, n) for n in names}, "screen": screen}
@@ -167,7 +177,7 @@ class Planner(StatefulAgent[PlannerState]):
         observations, batched = split(observation)
         n = len(observations)
         state = self._current(state, n, episode_start)
-        if n > 1 and getattr(self.dynamics, "one_environment", False) and "state" not in observations[0]:
+        if n > 1 and holds_one_environment(self.dynamics) and "state" not in observations[0]:
             raise InputError(
                 f"{type(self.dynamics).__name__} starts from the state of its one environment, and these are {n}: "
                 "plan for one at a time, or put each environment's get_state() into its observation as 'state'"
@@ -175,10 +185,12 @@ class Planner(StatefulAgent[PlannerState]):
         rows, actions = [], []
         for row, obs in zip(state.rows, observations, strict=True):
             row = row.observed(obs, self._keep)
-            if row.hungry:
+            if row.needs_replan:
                 key = (0, 0) if deterministic else (row.seed, row.decisions)
                 previous = row.plan.actions if row.plan is not None else None
-                row = row.planned(self._decide(obs, stack_observations(row.seen[:-1]), key, previous), self.execute)
+                row = row.planned(
+                    self._decide(obs, stack_observations(row.observations[:-1]), key, previous), self.execute
+                )
             action, row = row.acted()
             actions.append(action)
             rows.append(row)
@@ -203,16 +215,18 @@ class Planner(StatefulAgent[PlannerState]):
     def _decide(self, obs: Any, history: Any, key: tuple[int, int], previous: np.ndarray | None) -> Plan:
         search = Search(
             dynamics=self.dynamics,
-            objective=bound(self.objective, obs),
+            objective=as_objective(self.objective),
             proposals=self.proposals,
             obs=obs,
             history=history,
             space=self._space,
             rng=np.random.default_rng([abs(key[0]), key[1]]),
-            clock=Clock(self.budget_s),
+            budget=TimeBudget(self.budget_s),
             steps=self.steps,
             screen=self.screen,
             tolerance=self.duplicates,
+            rollout_options=self._rollout_options,
+            sample_options=self._sample_options,
         )
         self.search(search, self._shifted(previous) if self.warm_start and previous is not None else None)
         plan = search.plan()
@@ -239,28 +253,9 @@ class SamplingPlanner(Planner):
 
 
 def _check(dynamics: Any, objective: Any, proposals: Any) -> None:
-    for what, part, method in (
-        ("dynamics", dynamics, "rollout"),
-        ("proposals", proposals, "sample"),
-        ("objective", objective, "__call__"),
-    ):
+    for what, part, method in (("dynamics", dynamics, "rollout"), ("proposals", proposals, "sample")):
         if part is not None and not callable(getattr(part, method, None)):
             raise TypeError(f"{what}={type(part).__name__} has no {method}(): see uva_agents.planners.protocols")
     if dynamics is None or objective is None:
         raise TypeError("a planner needs dynamics= and objective=")
-
-
-def _lookback(part: Any, method: str) -> int:
-    own = getattr(part, "lookback", None)
-    if own is not None:
-        return int(own)
-    return _LOOKBACK if takes(getattr(part, method), "history") else 0
-
-
-def _identity(part: Any) -> Any:
-    own = getattr(part, "identity", None)
-    if own is not None:
-        return own
-    if is_dataclass(part) and not isinstance(part, type):
-        return {"type": type(part).__name__, **{k: repr(v) for k, v in asdict(part).items()}}
-    return getattr(part, "__name__", type(part).__name__)
+    as_objective(objective)

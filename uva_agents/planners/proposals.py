@@ -38,7 +38,9 @@ class GaussianProposals:
             raise InputError(f"correlation must be in [0, 1), got {correlation}")
         bounded = np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()
         if not bounded and (mean is None or std is None):
-            raise InputError(f"{action_space} has no bounds to derive mean and std from: give both")
+            raise InputError(
+                f"{action_space} has no bounds to derive mean and std from: give both, GaussianProposals(space, mean=..., std=...)"
+            )
         low, high = action_space.low.astype(np.float64), action_space.high.astype(np.float64)
         shape = (horizon, *action_space.shape)
         self.action_space = action_space

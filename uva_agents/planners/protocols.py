@@ -1,62 +1,28 @@
-"""The three seams of a planner: what proposes actions, what imagines their outcome, what judges it."""
+"""The seams of a planner: what proposes actions, what imagines their outcome, and the optional abilities of both.
+
+What judges the outcome is an :class:`~uva_agents.planners.Objective`, or a function.
+
+A planner asks for an optional ability with ``isinstance`` (a method or an attribute), or by the names of the keyword arguments
+that a method takes (:class:`RolloutOptions`, :class:`SampleOptions`). Dynamics and proposals without any of them will do.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import gymnasium as gym
 import numpy as np
 
-from uva_agents.agents.costs import checked_costs, name_of
-from uva_agents.agents.observations import to_numpy
 from uva_agents.agents.rollout import Rollout
-from uva_agents.errors import InputError
-
-
-@dataclass(frozen=True)
-class Looks:
-    """What an objective looks at; nothing else is imagined to the end, or decoded.
-
-    Args:
-        frames: indices of frames of the future, negative ones from the end; ``None`` means all.
-        pixels: it looks at the frames themselves. False: at latents, states or actions, so nothing is decoded.
-    """
-
-    frames: tuple[int, ...] | None = None
-    pixels: bool = True
-
-    def __or__(self, other: Looks) -> Looks:
-        """What two objectives together look at."""
-        pixels = self.pixels or other.pixels
-        if self.frames is None or other.frames is None:
-            return Looks(None, pixels)
-        return Looks(tuple(dict.fromkeys((*self.frames, *other.frames))), pixels)
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What an objective says of S candidates.
-
-    Attributes:
-        costs: (S,) finite, low is good.
-        seen: (S,) bool, whether the cost is a measurement. Where the objective could not see what it judges, the cost is its
-            documented price for that.
-    """
-
-    costs: np.ndarray
-    seen: np.ndarray
 
 
 @runtime_checkable
 class Dynamics(Protocol):
     """Imagines what comes of actions: :class:`~uva_agents.agents.WorldModel`, or a simulator.
 
-    What a planner also uses where it is there: ``prepare(obs, history=)``, whose result takes the place of ``obs`` in several
-    rollouts from one moment; the arguments ``history``, ``seed``, ``frames``, ``decode`` and ``steps`` of ``rollout``, as in
-    :meth:`WorldModel.rollout <uva_agents.agents.WorldModel.rollout>`; ``lookback``, how many earlier observations it looks at;
-    ``action_space``; ``identity``, JSON values.
+    Optional abilities: :class:`RolloutOptions`, :class:`Prepares`, :class:`LooksBack`, :class:`HasActionSpace`,
+    :class:`OneEnvironment`, :class:`Identified`.
     """
 
     def rollout(self, obs: Any, actions: Any) -> Rollout:
@@ -65,25 +31,11 @@ class Dynamics(Protocol):
 
 
 @runtime_checkable
-class Objective(Protocol):
-    """Judges imagined futures.
-
-    What a planner also uses where it is there: ``looks`` (:class:`Looks`; without it, everything is imagined and decoded), and
-    ``judge(rollout) -> Judgement``, which also tells what was not seen; and ``at(obs) -> Objective``, what it is for the
-    observation that is planned from, where the observation says what is wanted.
-    """
-
-    def __call__(self, rollout: Rollout) -> np.ndarray:
-        """Costs (S,), finite, low is good."""
-        ...
-
-
-@runtime_checkable
 class Proposals(Protocol):
     """Candidate actions for a moment: a policy, or a distribution.
 
-    What a planner also uses where it is there: the arguments ``history`` and ``seed`` of ``sample``, ``lookback``,
-    ``action_space`` and ``identity``. Without ``seed``, plans are only as repeatable as the proposals.
+    Optional abilities: :class:`SampleOptions`, :class:`SharesEncoding`, :class:`LooksBack`, :class:`HasActionSpace`,
+    :class:`Named`, :class:`Identified`.
     """
 
     def sample(self, obs: Any, n: int) -> np.ndarray:
@@ -91,40 +43,137 @@ class Proposals(Protocol):
         ...
 
 
-def takes(function: Callable[..., Any], name: str) -> bool:
-    """Whether a function has a parameter of that name."""
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # some callables written in C have no signature
-        return False
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+class RolloutOptions(Protocol):
+    """Dynamics whose ``rollout`` takes more than an observation and actions. Each argument is optional by itself."""
+
+    def rollout(
+        self,
+        obs: Any,
+        actions: Any,
+        *,
+        history: Any | None = None,
+        seed: int | None = None,
+        frames: Sequence[int] | None = None,
+        decode: bool = True,
+        steps: int | None = None,
+    ) -> Rollout:
+        """Futures of the candidates.
+
+        Args:
+            history: earlier observations with a leading time axis, oldest first.
+            seed: of the random stream. Without this argument, plans are only as repeatable as the dynamics.
+            frames: which frames of the future are wanted: indices, negative ones from the end; ``None`` means all.
+            decode: false leaves out the pictures.
+            steps: denoising steps of the frames.
+        """
+        ...
 
 
-def looks_of(objective: Any) -> Looks:
-    """What it declares to look at: everything, where it declares nothing."""
-    looks = getattr(objective, "looks", None)
-    return looks if isinstance(looks, Looks) else Looks()
+class SampleOptions(Protocol):
+    """Proposals whose ``sample`` takes more than an observation and a number. Each argument is optional by itself."""
+
+    def sample(self, obs: Any, n: int, *, history: Any | None = None, seed: int | None = None) -> np.ndarray:
+        """Candidates (n, T, A).
+
+        Args:
+            history: earlier observations with a leading time axis, oldest first.
+            seed: of the random stream. Without this argument, plans are only as repeatable as the proposals.
+        """
+        ...
 
 
-def bound(objective: Any, obs: Any) -> Any:
-    """The objective of a decision from ``obs``."""
-    at = getattr(objective, "at", None)
-    return at(obs) if callable(at) else objective
+@runtime_checkable
+class Prepares(Protocol):
+    """Dynamics that do once what all candidates of a decision share, such as encoding the observation."""
+
+    def prepare(self, obs: Any, *, history: Any | None = None) -> Any:
+        """The moment, which takes the place of ``obs`` and ``history`` in several rollouts."""
+        ...
 
 
-def judge(objective: Any, rollout: Rollout) -> Judgement:
-    """The objective's judgement, checked.
+@runtime_checkable
+class SharesEncoding(Protocol):
+    """Proposals that can start from what the dynamics prepared, so that a decision encodes its observation once.
 
-    Raises:
-        InputError: what it gave is no cost per candidate, see :func:`~uva_agents.agents.costs.checked_costs`.
+    A policy and a world model of the same weights do.
     """
-    n, name = len(rollout), name_of(objective)
-    told = objective.judge(rollout) if hasattr(objective, "judge") else objective(rollout)
-    if isinstance(told, Judgement):
-        costs, seen = checked_costs(told.costs, n, name), to_numpy(told.seen, f"Judgement.seen of {name}")
-        if seen.shape != (n,) or seen.dtype.kind != "b":
-            raise InputError(
-                f"{name} must say of each candidate whether it was seen, ({n},) bool, but gave {seen!r:.60}"
-            )
-        return Judgement(costs, seen)
-    return Judgement(checked_costs(told, n, name), np.ones(n, bool))
+
+    def shares_encoding(self, start: Any) -> bool:
+        """Whether they can use this, which the dynamics' ``prepare`` gave (:class:`Prepares`)."""
+        ...
+
+    def sample_from(
+        self, start: Any, obs: Any, n: int, *, history: Any | None = None, seed: int | None = None
+    ) -> np.ndarray:
+        """(n, T, A), the same as ``sample`` gives.
+
+        Args:
+            start: what ``prepare(obs, history=history)`` gave.
+        """
+        ...
+
+
+@runtime_checkable
+class LooksBack(Protocol):
+    """Dynamics or proposals that say how many earlier observations they use.
+
+    Those that take ``history`` and do not say so get 15, those of a window of 16 frames.
+    """
+
+    @property
+    def lookback(self) -> int:
+        """Observations before the current one."""
+        ...
+
+
+@runtime_checkable
+class HasActionSpace(Protocol):
+    """Dynamics or proposals that know the space of one action; a planner needs it from one of them, or as ``action_space=``."""
+
+    @property
+    def action_space(self) -> gym.spaces.Box | None:
+        """Shape (A,)."""
+        ...
+
+
+@runtime_checkable
+class HasWeights(Protocol):
+    """A view of shared weights, such as a world model: goals in latent space are encoded by them."""
+
+    @property
+    def weights(self) -> Any:
+        """The :class:`~uva_agents.UVA`."""
+        ...
+
+
+@runtime_checkable
+class OneEnvironment(Protocol):
+    """Dynamics that start from the state of the one environment they hold, unless an observation has a ``"state"``."""
+
+    @property
+    def one_environment(self) -> bool:
+        """True: several environments are planned for side by side only with each one's state in its observation."""
+        ...
+
+
+@runtime_checkable
+class Named(Protocol):
+    """Proposals with a name of their own, for reports; otherwise it is that of their class."""
+
+    @property
+    def name(self) -> str:
+        """Short, of one line."""
+        ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A part that says what decides its results: an interrupted evaluation continues only with the same.
+
+    Of others, a dataclass's fields or the name of the class stand for it.
+    """
+
+    @property
+    def identity(self) -> Any:
+        """JSON values."""
+        ...

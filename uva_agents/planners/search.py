@@ -1,4 +1,4 @@
-"""One decision in progress: candidates in, costs out; what was judged is kept."""
+"""The search of one decision: candidates in, costs out; every evaluated candidate is kept."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.agents.arguments import real, whole
+from uva_agents.agents.costs import name_of
 from uva_agents.agents.observations import to_numpy
 from uva_agents.agents.rollout import Rollout
 from uva_agents.errors import InputError
-from uva_agents.planners.clock import Clock
+from uva_agents.planners.budget import TimeBudget
+from uva_agents.planners.objective import Objective, as_objective, evaluated
 from uva_agents.planners.plan import Plan
-from uva_agents.planners.protocols import judge, looks_of, takes
+from uva_agents.planners.protocols import Dynamics, Prepares, Proposals, SharesEncoding
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Screen:
-    """A cheap first look, after which only the best part of the candidates is imagined in full.
+    """A cheap first evaluation, after which only the best part of the candidates is imagined in full.
 
     Args:
         keep: the part that stays, in (0, 1].
-        steps: denoising steps of the first look; 0 is the sketch alone, for weights that draw frames from actions.
-        objective: judges the first look, an earlier frame or latents for example; the planner's own objective when absent.
+        steps: denoising steps of the first evaluation; 0 is the rendered prior alone, for weights that render moved keypoints.
+        objective: of the first evaluation, on an earlier frame or on latents for example; the planner's own objective when absent.
     """
 
     keep: float = 0.25
@@ -43,48 +45,58 @@ class Screen:
             whole(self.steps, "steps", least=0)
         if self.steps is None and self.objective is None:
             raise InputError("a screen needs fewer steps= or another objective=: otherwise the first look is the last")
+        if self.objective is not None:
+            as_objective(self.objective)
 
 
 class Search:
     """Scores candidates for one moment.
 
     Args:
-        dynamics, objective, proposals: see :mod:`uva_agents.planners.protocols`.
+        dynamics, proposals: see :mod:`uva_agents.planners.protocols`.
+        objective: not yet bound to the observation.
         obs: one observation.
         history: earlier ones, leading time axis, or ``None``.
         space: of one action.
         rng: of this decision.
-        clock: of this decision.
+        budget: of time, of this decision.
         steps: denoising steps of the futures; the model's own when absent.
-        screen: first look, or ``None``.
+        screen: of candidates, or ``None``.
         tolerance: candidates that differ by less than about this fraction of the action space are the same.
+        rollout_options, sample_options: names of the optional arguments that dynamics and proposals take.
     """
 
     def __init__(
         self,
         *,
-        dynamics: Any,
-        objective: Any,
-        proposals: Any,
+        dynamics: Dynamics,
+        objective: Objective,
+        proposals: Proposals,
         obs: Any,
         history: Any,
         space: gym.spaces.Box,
         rng: np.random.Generator,
-        clock: Clock,
+        budget: TimeBudget,
         steps: int | None,
         screen: Screen | None,
         tolerance: float,
+        rollout_options: frozenset[str],
+        sample_options: frozenset[str],
     ) -> None:
         self.rng, self.space = rng, space
-        self._dynamics, self._objective, self._proposals = dynamics, objective, proposals
-        self._obs, self._history, self._clock = obs, history, clock
+        self._dynamics, self._objective, self._proposals = dynamics, objective.bind(obs), proposals
+        self._rollout_options, self._sample_options = rollout_options, sample_options
+        self._obs, self._history, self._budget = obs, history, budget
         self._steps, self._screen, self._tolerance = steps, screen, tolerance
+        self._first_objective = self._objective
+        if screen is not None and screen.objective is not None:
+            self._first_objective = as_objective(screen.objective).bind(obs)
         self._seed = int(rng.integers(2**31))
         self._times = {"model": 0.0, "proposals": 0.0, "objective": 0.0}
         self._start: Any = None
         self._places: dict[bytes, int] = {}
         self._costs: list[float] = []
-        self._seen: list[bool] = []
+        self._valid: list[bool] = []
         self._candidates: list[np.ndarray] = []
         self._rollouts: list[Rollout] = []
         self._considered = self._duplicates = self._screened = 0
@@ -98,17 +110,16 @@ class Search:
     def proposed(self, n: int, extra: np.ndarray | None = None) -> Iterator[np.ndarray]:
         """``n`` proposals in batches (m, T, A) that fit the time; ``extra`` (T, A) comes with the first."""
         options: dict[str, Any] = {}
-        if self._history is not None and takes(self._proposals.sample, "history"):
+        if self._history is not None and "history" in self._sample_options:
             options["history"] = self._history
         while n > 0:
-            size = self._clock.size(n)
+            size = self._budget.size(n)
             if size == 0:
                 self._complete = False
                 return
-            if takes(self._proposals.sample, "seed"):
+            if "seed" in self._sample_options:
                 options["seed"] = int(self.rng.integers(2**31))
-            propose = functools.partial(self._proposals.sample, self._obs, size, **options)
-            sampled = self._timed("proposals", propose)
+            sampled = self._sampled(size, options)
             batch = self._checked(sampled, size)
             if extra is not None and extra.shape == batch.shape[1:]:
                 batch = np.concatenate([batch, extra[None]])
@@ -121,22 +132,22 @@ class Search:
         costs = np.full(len(candidates), np.inf)
         self._considered += len(candidates)
         keys = self._keys(candidates)
-        fresh: list[int] = []
+        new: list[int] = []
         claimed = set()
         for i, key in enumerate(keys):
             if key in self._places or key in claimed:
                 self._duplicates += 1
             else:
                 claimed.add(key)
-                fresh.append(i)
-        while fresh:
-            size = self._clock.size(len(fresh))
+                new.append(i)
+        while new:
+            size = self._budget.size(len(new))
             if size == 0:
                 self._complete = False
                 break
-            self._evaluate(candidates[fresh[:size]], [keys[i] for i in fresh[:size]])
-            self._clock.evaluated(size)
-            fresh = fresh[size:]
+            self._evaluate(candidates[new[:size]], [keys[i] for i in new[:size]])
+            self._budget.evaluated(size)
+            new = new[size:]
         for i, key in enumerate(keys):
             if key in self._places:
                 costs[i] = self._costs[self._places[key]]
@@ -144,24 +155,24 @@ class Search:
 
     def plan(self) -> Plan:
         """The decision, from everything that was judged."""
-        costs, seen = np.array(self._costs), np.array(self._seen)
-        if not seen.any():
+        costs, valid = np.array(self._costs), np.array(self._valid)
+        if not valid.any():
             warnings.warn(
-                f"{type(self._objective).__name__} cannot see what it judges in any of {len(seen)} imagined futures: "
-                "this plan is hardly better than a guess (plan.seen)",
+                f"{name_of(self._objective)} cannot see what it judges in any of {len(valid)} imagined futures: "
+                "this plan is hardly better than a guess (plan.valid)",
                 stacklevel=2,
             )
-        # What was not seen never beats what was.
-        best = int(np.lexsort((costs, ~seen))[0])
+        # What was not measured never beats what was.
+        best = int(np.lexsort((costs, ~valid))[0])
         candidates = np.concatenate(self._candidates)
         return Plan(
             actions=candidates[best],
             costs=costs,
             candidates=candidates,
             rollout=Rollout.concatenate(self._rollouts),
-            latency_s=self._clock.elapsed_s,
+            latency_s=self._budget.elapsed_s,
             best=best,
-            seen=seen,
+            valid=valid,
             considered=self._considered,
             duplicates=self._duplicates,
             screened=self._screened,
@@ -172,48 +183,60 @@ class Search:
         )
 
     def _evaluate(self, candidates: np.ndarray, keys: list[bytes]) -> None:
-        """Imagine and judge new candidates, after a first look where there is one."""
+        """Imagine and judge new candidates, after a screen where there is one."""
         screen = self._screen
         if screen is not None and len(candidates) > 1:
-            first, _, _ = self._judged(candidates, screen.objective or self._objective, screen.steps)
+            first, _, _ = self._judged(candidates, self._first_objective, screen.steps)
             kept = np.sort(np.argsort(first, kind="stable")[: int(np.ceil(screen.keep * len(first)))])
             self._screened += len(first) - len(kept)
             candidates, keys = candidates[kept], [keys[i] for i in kept]
-        costs, seen, rollout = self._judged(candidates, self._objective, self._steps)
+        costs, valid, rollout = self._judged(candidates, self._objective, self._steps)
         for i, key in enumerate(keys):
             self._places[key] = len(self._costs) + i
         self._costs += costs.tolist()
-        self._seen += seen.tolist()
+        self._valid += valid.tolist()
         self._candidates.append(candidates)
         self._rollouts.append(rollout)
 
     def _judged(
-        self, candidates: np.ndarray, objective: Any, steps: int | None
+        self, candidates: np.ndarray, objective: Objective, steps: int | None
     ) -> tuple[np.ndarray, np.ndarray, Rollout]:
         rollout = self._timed("model", lambda: self._imagined(candidates, objective, steps))
         if len(rollout) != len(candidates):
             raise InputError(
                 f"{type(self._dynamics).__name__}.rollout() got {len(candidates)} candidates and returned {len(rollout)} futures"
             )
-        told = self._timed("objective", lambda: judge(objective, rollout))
-        return told.costs, told.seen, rollout
+        result = self._timed("objective", lambda: evaluated(objective, rollout))
+        return result.costs, result.valid, rollout
 
-    def _imagined(self, candidates: np.ndarray, objective: Any, steps: int | None) -> Rollout:
-        rollout, looks = self._dynamics.rollout, looks_of(objective)
+    def _sampled(self, n: int, options: dict[str, Any]) -> Any:
+        proposals = self._proposals
+        sample = functools.partial(proposals.sample, self._obs)
+        if isinstance(proposals, SharesEncoding) and isinstance(self._dynamics, Prepares):
+            start = self._timed("model", self._prepared)
+            if proposals.shares_encoding(start):
+                sample = functools.partial(proposals.sample_from, start, self._obs)
+        return self._timed("proposals", lambda: sample(n, **options))
+
+    def _prepared(self) -> Any:
+        """What all candidates share, computed once: the dynamics' own start, or the observation."""
         if self._start is None:
             self._start = self._obs
-            if hasattr(self._dynamics, "prepare"):
+            if isinstance(self._dynamics, Prepares):
                 self._start = self._dynamics.prepare(self._obs, history=self._history)
+        return self._start
+
+    def _imagined(self, candidates: np.ndarray, objective: Objective, steps: int | None) -> Rollout:
+        required = objective.required_frames()
         options: dict[str, Any] = {
             "seed": self._seed,
-            "frames": looks.frames,
-            "decode": looks.pixels,
-            "history": None if hasattr(self._dynamics, "prepare") else self._history,
+            "frames": required.frames,
+            "decode": required.pixels,
+            "history": None if isinstance(self._dynamics, Prepares) else self._history,
             "steps": steps,
         }
-        given = {k: v for k, v in options.items() if v is not None and takes(rollout, k)}
-        imagined: Rollout = rollout(self._start, candidates, **given)
-        return imagined
+        given = {k: v for k, v in options.items() if v is not None and k in self._rollout_options}
+        return self._dynamics.rollout(self._prepared(), candidates, **given)
 
     def _checked(self, actions: Any, n: int) -> np.ndarray:
         """Proposals (n, T, A), finite and inside the action space."""

@@ -10,11 +10,12 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.agents.rollout import Rollout, frame_indices
+from uva_agents.envs.protocol import Restorable, Skippable
 
 
 @dataclass(frozen=True)
 class SimulatorStart:
-    """A moment from which candidates are tried: the simulator's state, and its frame where there is one."""
+    """Where candidates start: the simulator's state, and its frame where there is one."""
 
     state: Any
     now: np.ndarray | None
@@ -34,7 +35,8 @@ class SimulatorModel:
 
     Args:
         env: the environment.
-        frame_stride: control steps between the frames of a future (4 in the networks here).
+        frame_stride: control steps between the frames of a future; by default 4, as the shipped weights have it.
+        image_key: of the observation's picture, uint8 (H, W, 3). An observation that is an array is the picture itself.
 
     Raises:
         TypeError: the environment lacks ``get_state`` or ``set_state``.
@@ -43,10 +45,10 @@ class SimulatorModel:
     one_environment = True
     lookback = 0
 
-    def __init__(self, env: gym.Env[Any, Any], *, frame_stride: int = 4) -> None:
+    def __init__(self, env: gym.Env[Any, Any], *, frame_stride: int = 4, image_key: str = "pixels") -> None:
         base: Any = env.unwrapped
-        missing = [name for name in ("get_state", "set_state") if not callable(getattr(base, name, None))]
-        if missing:
+        if not isinstance(base, Restorable):
+            missing = [name for name in ("get_state", "set_state") if not hasattr(base, name)]
             raise TypeError(
                 f"{type(base).__name__} has no {' and no '.join(f'{m}()' for m in missing)}: planning in a simulator needs "
                 "one that can be put back; use an environment that offers both, or a WorldModel"
@@ -59,20 +61,21 @@ class SimulatorModel:
         self.env = env
         self.action_space = space
         self.frame_stride = frame_stride
-        self._base = base
-        self._skips = all(callable(getattr(base, name, None)) for name in ("advance", "get_obs"))
+        self._base: Any = base
+        self._image_key = image_key
 
     @property
     def identity(self) -> dict[str, Any]:
         """What it simulates, as JSON values."""
         spec = self.env.spec
-        return {"simulator": type(self._base).__name__ if spec is None else spec.id, "frame_stride": self.frame_stride}
+        shown = {} if self._image_key == "pixels" else {"image_key": self._image_key}
+        name = type(self._base).__name__ if spec is None else spec.id
+        return {"simulator": name, "frame_stride": self.frame_stride, **shown}
 
     def prepare(self, obs: Any, *, history: Any | None = None) -> SimulatorStart:
         """Where the candidates will start; the history is in the simulator's state already."""
-        inside = isinstance(obs, Mapping)
-        state = obs["state"] if inside and "state" in obs else self._base.get_state()
-        return SimulatorStart(state, np.asarray(obs["pixels"]) if inside and "pixels" in obs else None)
+        state = obs["state"] if isinstance(obs, Mapping) and "state" in obs else self._base.get_state()
+        return SimulatorStart(state, self._picture_in(obs))
 
     def rollout(
         self,
@@ -123,24 +126,33 @@ class SimulatorModel:
         states: list[Any] = []
         pixels: list[np.ndarray] = []
         self._base.set_state(state)
+        skips = isinstance(self._base, Skippable)
         obs, over = None, False
         for step in range(1, (wanted[-1] if wanted else 0) + 1):
-            if self._skips:
+            if skips:
                 self._base.advance(plan[step - 1])
             elif not over:
                 obs, _, over, _, _ = self._base.step(plan[step - 1])
             if step in wanted:
                 states.append(self._base.get_state())
                 if decode:
-                    pixels.append(self._picture(self._base.get_obs() if self._skips else obs))
+                    pixels.append(self._picture(self._base.get_obs() if skips else obs))
         return states, pixels
 
     def _picture(self, obs: Any) -> np.ndarray:
-        if not isinstance(obs, Mapping) or "pixels" not in obs:
+        picture = self._picture_in(obs)
+        if picture is None:
             raise ValueError(
-                f"{type(self._base).__name__} shows no 'pixels': make it with image observations, or judge states (StateCost)"
+                f"{type(self._base).__name__} shows no {self._image_key!r}: make it with image observations, name their "
+                "key with image_key=, or judge states (StateCost)"
             )
-        return np.array(obs["pixels"])
+        return picture.copy()
+
+    def _picture_in(self, obs: Any) -> np.ndarray | None:
+        if isinstance(obs, Mapping):
+            return np.asarray(obs[self._image_key]) if self._image_key in obs else None
+        shown = isinstance(obs, np.ndarray) and obs.ndim == 3 and obs.dtype == np.uint8
+        return obs if shown else None
 
     def _checked(self, actions: Any) -> np.ndarray:
         """(S, T, A) float32."""

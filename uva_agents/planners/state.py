@@ -18,30 +18,30 @@ class PlannerRow:
     Attributes:
         seed: of this episode's random stream; (seed, decisions) determines a decision.
         decisions: plans made so far.
-        seen: the newest observations, oldest first, as many as dynamics and proposals look at.
+        observations: the newest observations, oldest first, as many as dynamics and proposals use.
         queue: (k, A) actions of the current plan still to execute.
         plan: the newest plan with all that it considered.
     """
 
     seed: int
     decisions: int = 0
-    seen: tuple[Any, ...] = ()
+    observations: tuple[Any, ...] = ()
     queue: np.ndarray | None = None
     plan: Plan | None = None
 
     @property
-    def untouched(self) -> bool:
+    def unobserved(self) -> bool:
         """Whether nothing has been observed yet."""
-        return not self.seen
+        return not self.observations
 
     @property
-    def hungry(self) -> bool:
+    def needs_replan(self) -> bool:
         """Whether the next action needs a new plan."""
         return self.queue is None or len(self.queue) == 0
 
     def observed(self, obs: Any, keep: int) -> PlannerRow:
         """With one more observation, keeping the newest ``keep``."""
-        return replace(self, seen=(*self.seen, obs)[-keep:])
+        return replace(self, observations=(*self.observations, obs)[-keep:])
 
     def planned(self, plan: Plan, execute: int) -> PlannerRow:
         """With a new plan, of which the first ``execute`` actions are to be carried out."""

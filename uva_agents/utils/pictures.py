@@ -1,4 +1,4 @@
-"""Pictures and films of real and imagined frames."""
+"""Pictures and videos of real and imagined frames."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.utils.films import check_film, ffmpeg_writing
+from uva_agents.utils.videos import check_video, ffmpeg_writing
 
 BORDER = 4
 SCALE = 2
 
 
 @dataclass(frozen=True)
-class Moment:
-    """One look into the future: frames uint8 (H, W, 3) and (T, H, W, 3), and the control steps they lie ahead (T,)."""
+class ImaginedFuture:
+    """Real and imagined frames, uint8 (T, H, W, 3), after the frame of now (H, W, 3), and how many control steps ahead (T,)."""
 
     label: str
     now: np.ndarray
@@ -43,7 +43,7 @@ def write_text(canvas: np.ndarray, lines: Sequence[tuple[int, int, str]]) -> np.
 
 
 def side_by_side(real: np.ndarray, imagined: np.ndarray, left: str, right: str) -> np.ndarray:
-    """A film frame: two pictures four times enlarged, with a line of text over each."""
+    """A frame of a video: two pictures four times enlarged, with a line of text over each."""
     size = 4 * real.shape[0]
     canvas = np.full((size + 40, 2 * size + 12, 3), 255, np.uint8)
     canvas[40:, :size] = enlarge(real, 4)
@@ -51,11 +51,11 @@ def side_by_side(real: np.ndarray, imagined: np.ndarray, left: str, right: str) 
     return write_text(canvas, [(8, 10, left), (size + 20, 10, right)])
 
 
-def write_film(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
+def write_video(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
     """MP4; sides are made even, as the codec wants.
 
     Raises:
-        OSError: the disk is full, or ffmpeg ended early; what is there is no whole film.
+        OSError: the disk is full, or ffmpeg ended early; what is there is no whole video.
     """
     import imageio.v2 as iio
 
@@ -66,25 +66,25 @@ def write_film(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
     ):
         for frame in frames:
             writer.append_data(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])
-    check_film(path, len(frames))
+    check_video(path, len(frames))
 
 
-def write_sheet(path: Path, moments: Sequence[Moment]) -> None:
-    """Contact sheet: per moment a row of real frames over a row of imagined ones."""
+def write_sheet(path: Path, futures: Sequence[ImaginedFuture]) -> None:
+    """Contact sheet: per future a row of real frames over a row of imagined ones."""
     import imageio.v3 as iio
 
-    side = moments[0].now.shape[0] * SCALE
+    side = futures[0].now.shape[0] * SCALE
     left, top = 150, 34
-    columns = 1 + len(moments[0].real)
+    columns = 1 + len(futures[0].real)
     block = 2 * side + 4 * BORDER
-    canvas = np.full((top + len(moments) * block, left + columns * (side + BORDER), 3), 255, np.uint8)
+    canvas = np.full((top + len(futures) * block, left + columns * (side + BORDER), 3), 255, np.uint8)
     text = [(left + 8, 8, "now")]
-    text += [(left + (c + 1) * (side + BORDER) + 8, 8, f"+{s} steps") for c, s in enumerate(moments[0].steps)]
-    for row, moment in enumerate(moments):
+    text += [(left + (c + 1) * (side + BORDER) + 8, 8, f"+{s} steps") for c, s in enumerate(futures[0].steps)]
+    for row, future in enumerate(futures):
         y = top + row * block
-        for line, frames in enumerate((moment.real, moment.imagined)):
-            for column, frame in enumerate([moment.now, *frames]):
+        for line, frames in enumerate((future.real, future.imagined)):
+            for column, frame in enumerate([future.now, *frames]):
                 x, yy = left + column * (side + BORDER), y + line * (side + BORDER)
                 canvas[yy : yy + side, x : x + side] = enlarge(frame, SCALE)
-        text += [(8, y + 12, moment.label), (8, y + side // 2, "real"), (8, y + side + BORDER + side // 2, "imagined")]
+        text += [(8, y + 12, future.label), (8, y + side // 2, "real"), (8, y + side + BORDER + side // 2, "imagined")]
     iio.imwrite(path, write_text(canvas, text))

@@ -50,7 +50,8 @@ def progress_bar(*, note: str | None = None, width: int | None = 40, **options: 
                 return
             self.logged = now
             task = self._tasks[task_id]
-            line = f"{task.description}: {task.completed:g} of {task.total:g}, {_clock(task.elapsed)} so far"
+            total = "?" if task.total is None else f"{task.total:.0f}"
+            line = f"{task.description}: {task.completed:.0f} of {total}, {_clock(task.elapsed)} so far"
             if task.time_remaining is not None:
                 line += f", {_clock(task.time_remaining)} to come"
             if note is not None:

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from uva_agents.agents.arguments import integer, seed_of, whole
 from uva_agents.agents.chunks import ChunkAgent, noise_generator
-from uva_agents.agents.finite import Inputs, all_finite, not_finite, rows_not_finite
+from uva_agents.agents.guards import Inputs, all_finite, check_networks, not_finite, rows_not_finite
 from uva_agents.agents.memory import Memory, inputs_of, remember, row_name
 from uva_agents.agents.observations import Frames, read_observation
-from uva_agents.agents.ready import check_networks
 from uva_agents.checkpoints.networks import NetBundle, load_diffusion_policy
 from uva_agents.data.latents import weights_fingerprint
 from uva_agents.errors import InputError

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 
 from uva_agents.agents.arguments import whole
-from uva_agents.agents.finite import Inputs, all_finite, not_finite, rows_not_finite
+from uva_agents.agents.guards import Inputs, all_finite, check_networks, not_finite, rows_not_finite
 from uva_agents.agents.observations import check_pixels
-from uva_agents.agents.ready import check_networks
 from uva_agents.checkpoints.networks import NetBundle, load_two_frame
 from uva_agents.data.latents import weights_fingerprint
 from uva_agents.errors import InputError

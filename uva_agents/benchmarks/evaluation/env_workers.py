@@ -1,7 +1,7 @@
-"""Environments that run side by side, each reset exactly when and with the seed it is told.
+"""Environments that run side by side, each reset exactly when it is asked to, with the seed that it is given.
 
 Gymnasium's vector environments step all rows or none: an error in one row loses the others, and a row without an
-episode has to be kept alive. An evaluation needs neither, so a slot is one environment with send and receive, in this
+episode has to be kept alive. An evaluation needs neither, so a worker is one environment with send and receive, in this
 process or in its own.
 """
 
@@ -25,8 +25,8 @@ from uva_agents.utils.workers import end_with_parent, receive
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """What an environment answers. After a reset ``reward`` is 0 and both flags are false."""
+class StepResult:
+    """What an environment answers to a step or a reset. After a reset ``reward`` is 0 and both flags are false."""
 
     observation: Any
     reward: float
@@ -69,13 +69,13 @@ class Request:
     options: Mapping[str, Any] | None = None
 
 
-class Slot(Protocol):
+class EnvWorker(Protocol):
     """One environment. Every ``send`` is followed by one ``receive``."""
 
     def send(self, request: Request) -> None: ...
 
     def receive(self) -> Any:
-        """An :class:`EnvFacts`, a :class:`Moment` or a :class:`Broken`."""
+        """An :class:`EnvFacts`, a :class:`StepResult` or a :class:`Broken`."""
         ...
 
     def close(self) -> None: ...
@@ -88,7 +88,7 @@ class _Host:
         self._make = make
         self._env: gym.Env[Any, Any] | None = None
 
-    def answer(self, request: Request) -> Moment | EnvFacts | Broken:
+    def answer(self, request: Request) -> StepResult | EnvFacts | Broken:
         try:
             if self._env is None:
                 self._env = self._make()
@@ -107,7 +107,7 @@ class _Host:
             if not isinstance(info, Mapping):
                 raise InputError(f"it gave {info!r:.60} as info, which is no dict")
             frame = np.asarray(env.render()) if request.draw else None
-            return Moment(observation, *ended, dict(info), frame)
+            return StepResult(observation, *ended, dict(info), frame)
         except (Exception, SystemExit) as error:
             if isinstance(error, InputError) and str(error).startswith("it gave "):
                 error = InputError(f"{_name(self._env)}: {error}")
@@ -134,7 +134,7 @@ class _BorrowedHost(_Host):
         pass
 
 
-class LocalSlot:
+class LocalEnvWorker:
     """Runs in this process."""
 
     def __init__(self, env_id: str, kwargs: Mapping[str, Any]) -> None:
@@ -155,7 +155,7 @@ class LocalSlot:
         self._host.close()
 
 
-class BorrowedSlot(LocalSlot):
+class BorrowedEnvWorker(LocalEnvWorker):
     """An environment that the caller has made, in this process."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
@@ -176,7 +176,7 @@ def _serve(connection: Any, env_id: str, kwargs: Mapping[str, Any]) -> None:
     host.close()
 
 
-class ProcessSlot:
+class ProcessEnvWorker:
     """Runs in a process of its own; a crash of that process breaks the current episode only."""
 
     def __init__(self, env_id: str, kwargs: Mapping[str, Any]) -> None:
@@ -213,13 +213,16 @@ class ProcessSlot:
         self._connection.close()
 
 
-def open_slots(n: int, env_id: str, kwargs: Mapping[str, Any], vectorization: str) -> list[Slot]:
-    """``n`` slots of the same environment; ``vectorization`` is ``"sync"`` (this process) or ``"async"`` (one each).
+def open_env_workers(n: int, env_id: str, kwargs: Mapping[str, Any], vectorization: str) -> list[EnvWorker]:
+    """``n`` workers with the same environment; ``vectorization`` is ``"sync"`` (this process) or ``"async"`` (one each).
 
     Raises:
         InputError: unknown ``vectorization``.
     """
-    kinds: dict[str, type[LocalSlot] | type[ProcessSlot]] = {"sync": LocalSlot, "async": ProcessSlot}
+    kinds: dict[str, type[LocalEnvWorker] | type[ProcessEnvWorker]] = {
+        "sync": LocalEnvWorker,
+        "async": ProcessEnvWorker,
+    }
     if vectorization not in kinds:
         raise InputError(f'vectorization={vectorization!r}: choose "sync" or "async" (a process per environment)')
     return [kinds[vectorization](env_id, kwargs) for _ in range(n)]

@@ -1,4 +1,4 @@
-"""The loop of an evaluation: keep every slot busy with an episode, ask the agent once per step for all of them."""
+"""The loop of an evaluation: every environment worker has an episode, the agent is asked once per step for all of them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.benchmarks.evaluation.env_workers import Broken, Moment, Request, Slot
+from uva_agents.benchmarks.evaluation.env_workers import Broken, EnvWorker, Request, StepResult
 from uva_agents.benchmarks.evaluation.protocols import Case, EvalProtocol
 from uva_agents.benchmarks.evaluation.report import EpisodeFailure, EpisodeRecord
-from uva_agents.benchmarks.evaluation.rows import Refused, Rows, Timing
+from uva_agents.benchmarks.evaluation.rows import AgentRows, DecisionTiming, RefusedRow
 from uva_agents.benchmarks.evaluation.values import flag, number
 from uva_agents.benchmarks.evaluation.video import VideoFile
 from uva_agents.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Films:
-    """Which episodes are filmed, and where the files go. A film that cannot be written is given up, and the evaluation goes on.
+class EpisodeVideos:
+    """Which episodes are recorded as videos, and where the files go.
+
+    A video that cannot be written is given up, and the evaluation goes on.
 
     Attributes:
         problems: what was given up, and why.
@@ -35,11 +37,11 @@ class Films:
     problems: list[str] = field(default_factory=list)
 
     def wanted(self, index: int) -> bool:
-        """Whether episode ``index`` is filmed."""
+        """Whether episode ``index`` is recorded."""
         return self.folder is not None and index < self.count
 
     def open(self, index: int, seed: int) -> VideoFile | None:
-        """A file for episode ``index``, or ``None`` if it is not filmed."""
+        """A file for episode ``index``, or ``None`` if it is not recorded."""
         if self.folder is None or not self.wanted(index):
             return None
         path = self.folder / f"episode_{index:03d}_seed{seed}.mp4"
@@ -62,8 +64,8 @@ class Films:
 
 
 @dataclass(slots=True)
-class _Episode:
-    """One that is running."""
+class _RunningEpisode:
+    """An episode that is running."""
 
     index: int
     seed: int
@@ -77,16 +79,16 @@ class _Episode:
     success: bool = False
 
 
-class Driver:
-    """Runs episodes on slots.
+class EpisodeLoop:
+    """Runs episodes in environment workers, and asks the agent once per step for all of them.
 
     Args:
         agent: has ``predict``.
-        slots: the environments.
+        workers: the environments.
         rules: how an episode is scored.
         seed: of episode 0.
         deterministic: passed to ``predict``.
-        films: what to record.
+        videos: which episodes to record.
         on_episode, on_failure: called as soon as an episode has ended.
         env_id: for the reasons of failures.
     """
@@ -94,25 +96,25 @@ class Driver:
     def __init__(
         self,
         agent: Any,
-        slots: Sequence[Slot],
+        workers: Sequence[EnvWorker],
         rules: EvalProtocol,
         *,
         seed: int,
         deterministic: bool,
-        films: Films,
+        videos: EpisodeVideos,
         on_episode: Callable[[EpisodeRecord], None],
         on_failure: Callable[[EpisodeFailure], None],
         env_id: str = "",
     ) -> None:
-        self._slots, self._rules, self._seed, self._films = slots, rules, seed, films
+        self._workers, self._rules, self._seed, self._videos = workers, rules, seed, videos
         self._env_id = f" {env_id}" if env_id else ""
         self._on_episode, self._on_failure = on_episode, on_failure
-        self._agent = Rows(agent, len(slots), deterministic)
-        self._episodes: list[_Episode | None] = [None] * len(slots)
-        self._observations: list[Any] = [None] * len(slots)
-        self._seeds = [seed] * len(slots)
+        self._agent = AgentRows(agent, len(workers), deterministic)
+        self._episodes: list[_RunningEpisode | None] = [None] * len(workers)
+        self._observations: list[Any] = [None] * len(workers)
+        self._seeds = [seed] * len(workers)
 
-    def run(self, indices: Sequence[int]) -> Timing:
+    def run(self, indices: Sequence[int]) -> DecisionTiming:
         """Run the episodes with these indices."""
         queue = deque(indices)
         try:
@@ -128,20 +130,20 @@ class Driver:
         finally:
             for episode in self._episodes:
                 if episode is not None:
-                    self._drop_film(episode)
+                    self._drop_video(episode)
 
     def _fill(self, queue: deque[int]) -> np.ndarray:
         """Start episodes on free rows; which rows began one, (n,) bool."""
-        started = np.zeros(len(self._slots), dtype=bool)
+        started = np.zeros(len(self._workers), dtype=bool)
         # More than one pass: an episode whose reset fails leaves its row free for the next.
         while queue and (free := [i for i, e in enumerate(self._episodes) if e is None]):
             asked = [(i, queue.popleft()) for i in free[: len(queue)]]
             for i, index in asked:
                 seed, case = self._rules.episode(index, self._seed)
-                self._slots[i].send(Request("reset", seed, self._films.wanted(index), case.options))
+                self._workers[i].send(Request("reset", seed, self._videos.wanted(index), case.options))
             for i, index in asked:
                 seed, case = self._rules.episode(index, self._seed)
-                reply = self._slots[i].receive()
+                reply = self._workers[i].receive()
                 if isinstance(reply, Broken):
                     self._on_failure(EpisodeFailure(index, seed, 0, reply.message, case.name))
                     continue
@@ -151,35 +153,35 @@ class Driver:
                     reason = f"the environment{self._env_id}: {error}"
                     self._on_failure(EpisodeFailure(index, seed, 0, reason, case.name))
                     continue
-                episode = _Episode(index, seed, case, self._films.open(index, seed), solved)
+                episode = _RunningEpisode(index, seed, case, self._videos.open(index, seed), solved)
                 self._episodes[i], self._seeds[i], started[i] = episode, seed, True
                 self._observe(i, episode, reply)
         return started
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, refused: RefusedRow) -> None:
         """The agent has no finite action for a row: that is the end of its episode."""
         episode = self._episodes[refused.row]
         assert episode is not None
         where = f"at step {episode.length} of the episode with seed {episode.seed}"
         self._fail(refused.row, episode, refused.reason.format(where=where))
 
-    def _fail(self, i: int, episode: _Episode, reason: str) -> None:
-        self._drop_film(episode)
+    def _fail(self, i: int, episode: _RunningEpisode, reason: str) -> None:
+        self._drop_video(episode)
         # What a network could not bear must not fill up the batches of other rows.
         self._episodes[i], self._observations[i] = None, None
         self._on_failure(EpisodeFailure(episode.index, episode.seed, episode.length, reason, episode.case.name))
 
-    def _drop_film(self, episode: _Episode) -> None:
+    def _drop_video(self, episode: _RunningEpisode) -> None:
         if episode.video is not None:
-            with self._films.surviving(episode.video.path):
+            with self._videos.surviving(episode.video.path):
                 episode.video.close(keep=False)
 
     def _step(self, actions: np.ndarray) -> None:
         running = [(i, e) for i, e in enumerate(self._episodes) if e is not None]
         for i, episode in running:
-            self._slots[i].send(Request("step", actions[i], episode.video is not None))
+            self._workers[i].send(Request("step", actions[i], episode.video is not None))
         for i, episode in running:
-            reply = self._slots[i].receive()
+            reply = self._workers[i].receive()
             episode.length += 1
             if isinstance(reply, Broken):
                 self._fail(i, episode, reply.message)
@@ -191,45 +193,45 @@ class Driver:
                 continue
             if reply.terminated or reply.truncated:
                 if episode.video is not None:
-                    with self._films.surviving(episode.video.path):
+                    with self._videos.surviving(episode.video.path):
                         episode.video.close()
                 self._episodes[i] = None
                 self._on_episode(self._record(episode))
 
-    def _observe(self, i: int, episode: _Episode, moment: Moment) -> None:
-        self._observations[i] = moment.observation
-        if episode.video is not None and moment.frame is not None:
-            before = len(self._films.problems)
-            with self._films.surviving(episode.video.path):
-                episode.video.add(moment.frame)
-            if len(self._films.problems) > before:
+    def _observe(self, i: int, episode: _RunningEpisode, result: StepResult) -> None:
+        self._observations[i] = result.observation
+        if episode.video is not None and result.frame is not None:
+            before = len(self._videos.problems)
+            with self._videos.surviving(episode.video.path):
+                episode.video.add(result.frame)
+            if len(self._videos.problems) > before:
                 with contextlib.suppress(OSError):
                     episode.video.close(keep=False)
                 episode.video = None
 
-    def _score(self, episode: _Episode, moment: Moment) -> str | None:
+    def _score(self, episode: _RunningEpisode, result: StepResult) -> str | None:
         """Count a step; why it cannot be, if it cannot."""
         key = self._rules.progress_key
-        if key not in moment.info:
+        if key not in result.info:
             raise InputError(
                 f"protocol {self._rules.name!r} scores info[{key!r}], which this environment does not report; "
                 "choose a protocol that fits it (\"success\" needs info['is_success'] only)"
             )
         try:
-            progress = number(moment.info[key], f"info[{key!r}]")
-            success = _success(moment)
+            progress = number(result.info[key], f"info[{key!r}]")
+            success = _success(result)
         except InputError as error:
             return f"the environment{self._env_id}: {error}"
-        for name, value in {f"info[{key!r}]": progress, "the reward": moment.reward}.items():
+        for name, value in {f"info[{key!r}]": progress, "the reward": result.reward}.items():
             if not math.isfinite(value):  # max() would let NaN pass as the lowest score
                 return f"the environment{self._env_id} gave {value} as {name}"
         episode.last = progress
         episode.best = max(episode.best, episode.last)
-        episode.total_reward += moment.reward
+        episode.total_reward += result.reward
         episode.success = episode.success or success
         return None
 
-    def _record(self, e: _Episode) -> EpisodeRecord:
+    def _record(self, e: _RunningEpisode) -> EpisodeRecord:
         return EpisodeRecord(
             index=e.index,
             seed=e.seed,
@@ -252,5 +254,5 @@ class Driver:
         return np.stack([np.asarray(row) for row in rows])
 
 
-def _success(moment: Moment) -> bool:
-    return flag(moment.info.get("is_success", False), "info['is_success']")
+def _success(result: StepResult) -> bool:
+    return flag(result.info.get("is_success", False), "info['is_success']")

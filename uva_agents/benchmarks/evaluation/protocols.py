@@ -1,11 +1,22 @@
-"""What is measured: environment, step limit, seeds and the score of an episode. Named, so that numbers compare."""
+"""What is measured: environment, step limit, seeds and the score of an episode. Named, so that numbers compare.
+
+Other packages add protocols through entry points of the group :data:`GROUP`. They are looked up when a name is not this package's.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from typing import Any
+
+from uva_agents.errors import InputError, MachineError
+from uva_agents.utils.plugins import plugins
+
+GROUP = "uva_agents.protocols"
+"""Of the entry points through which other packages add protocols: name -> an :class:`EvalProtocol` of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,20 +194,65 @@ PROTOCOLS: dict[str, EvalProtocol] = {
 
 
 def get_protocol(name: str | EvalProtocol) -> EvalProtocol:
-    """The protocol called ``name``; a protocol is returned as it is.
+    """The protocol called ``name``, of this package or of another; a protocol is returned as it is.
 
     Raises:
-        ValueError: unknown name; the message lists the closest ones.
+        InputError: unknown name; the message lists the closest ones.
+        MachineError: another package registers that name, and its protocol cannot be had; the message names the package.
     """
     if isinstance(name, EvalProtocol):
         return name
-    if name not in PROTOCOLS:
-        close = difflib.get_close_matches(name, PROTOCOLS, n=2) or sorted(PROTOCOLS)
-        raise ValueError(f"no protocol called {name!r}; did you mean {' or '.join(map(repr, close))}?")
-    return PROTOCOLS[name]
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    others = _other_packages()
+    if name in others:
+        return _loaded(name, others[name])
+    names = [*PROTOCOLS, *others]
+    close = difflib.get_close_matches(name, names, n=2) or sorted(names)
+    raise InputError(f"no protocol called {name!r}; did you mean {' or '.join(map(repr, close))}?")
 
 
 def protocol_for(env_id: str | None) -> EvalProtocol:
-    """The protocol that ``env_id`` is usually measured with: the first one made for it, else ``dp-pusht``."""
+    """The protocol that ``env_id`` is usually measured with: the first one made for it, else ``dp-pusht``.
+
+    This package's come first, then those of others; one of them that cannot be loaded is a warning.
+    """
     name = (env_id or "").rpartition(":")[2]
-    return next((p for p in PROTOCOLS.values() if p.env_id == name), PROTOCOLS["dp-pusht"])
+    for protocol in PROTOCOLS.values():
+        if protocol.env_id == name:
+            return protocol
+    for other, load in _other_packages().items() if name else ():
+        try:
+            protocol = _loaded(other, load)
+        except MachineError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
+        if protocol.env_id == name:
+            return protocol
+    return PROTOCOLS["dp-pusht"]
+
+
+def describe_protocols() -> list[tuple[str, str]]:
+    """Name and description of every protocol, of this package and of others; of one that cannot be loaded, what is wrong."""
+    found = [(p.name, p.description) for p in PROTOCOLS.values()]
+    for name, load in _other_packages().items():
+        try:
+            found.append((name, _loaded(name, load).description))
+        except MachineError as error:
+            found.append((name, f"cannot be used: {error}"))
+    return found
+
+
+def _other_packages() -> Mapping[str, Callable[[], Any]]:
+    return plugins(GROUP, own=PROTOCOLS, expected=EvalProtocol)
+
+
+def _loaded(name: str, load: Callable[[], Any]) -> EvalProtocol:
+    protocol: EvalProtocol = load()
+    if protocol.name != name:  # reports and journals go by the protocol's own name
+        packages = {entry.dist.name for entry in entry_points(group=GROUP, name=name) if entry.dist is not None}
+        raise MachineError(
+            f"the entry point {name!r} ({GROUP}) of the package {' or '.join(map(repr, sorted(packages)))} is a protocol called "
+            f"{protocol.name!r}: give both one name"
+        )
+    return protocol

@@ -14,15 +14,15 @@ from uva_agents.errors import InputError, NotFiniteError
 
 
 @dataclass(slots=True)
-class Timing:
-    """Seconds of each ``predict`` call, and whether it made a new chunk for some row (``None``: not known)."""
+class DecisionTiming:
+    """Seconds of each ``predict`` call, and whether it made a new chunk for at least one row (``None``: not known)."""
 
     seconds: list[float] = field(default_factory=list)
     replanned: list[bool] | None = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedRow:
     """A row that got no finite action; ``{where}`` in ``reason`` stands for the step."""
 
     row: int
@@ -34,17 +34,17 @@ class Answer:
     """(n, ...) one action per row, and the rows whose action means nothing."""
 
     actions: np.ndarray
-    refused: tuple[Refused, ...] = ()
+    refused: tuple[RefusedRow, ...] = ()
 
 
-class Rows:
+class AgentRows:
     """Asks ``agent`` for the actions of ``n`` rows."""
 
     def __init__(self, agent: Any, n: int, deterministic: bool) -> None:
         self._agent, self._n, self._deterministic = agent, n, deterministic
         self._state: Any = None
         self._is_value = hasattr(agent, "initial_state")
-        self.timing = Timing()
+        self.timing = DecisionTiming()
 
     def actions(self, observations: Any, started: np.ndarray, seeds: Sequence[int], running: np.ndarray) -> Answer:
         """Actions for ``observations``, of which ``started`` (n,) marks the first of an episode and ``running`` those that count.
@@ -109,7 +109,7 @@ class Rows:
             alone = {int(i): self._alone(int(i), observations, started, seeds) for i in rows}
             bad = {i: reason for i, reason in alone.items() if reason is not None}
         good = [int(i) for i in rows if i not in bad]
-        refused = tuple(Refused(i, reason) for i, reason in bad.items())
+        refused = tuple(RefusedRow(i, reason) for i, reason in bad.items())
         if not good:
             return Answer(np.zeros((self._n, 0), np.float32), refused)
         replaced = np.ones(self._n, dtype=bool)
@@ -118,7 +118,9 @@ class Rows:
         try:
             answer = self._checked(self._predict(_with_row(observations, good[0], replaced), started), ~replaced)
         except NotFiniteError as again:
-            return Answer(np.zeros((self._n, 0), np.float32), (*refused, *(Refused(i, _reason(again)) for i in good)))
+            return Answer(
+                np.zeros((self._n, 0), np.float32), (*refused, *(RefusedRow(i, _reason(again)) for i in good))
+            )
         return Answer(answer.actions, (*refused, *answer.refused))
 
     def _alone(self, row: int, observations: Any, started: np.ndarray, seeds: Sequence[int]) -> str | None:
@@ -139,7 +141,7 @@ class Rows:
         if actions.dtype.kind != "f":
             return Answer(actions)
         bad = running & ~np.isfinite(actions.reshape(self._n, -1)).all(axis=1)
-        return Answer(actions, tuple(Refused(int(i), _NOT_FINITE) for i in np.flatnonzero(bad)))
+        return Answer(actions, tuple(RefusedRow(int(i), _NOT_FINITE) for i in np.flatnonzero(bad)))
 
 
 FAILED_IN_PREDICT = "raised by the agent's predict(), which was asked for actions"

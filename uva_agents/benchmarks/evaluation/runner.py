@@ -18,13 +18,13 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.agents.arguments import flag
-from uva_agents.benchmarks.evaluation.env_workers import Broken, EnvFacts, Request, Slot
-from uva_agents.benchmarks.evaluation.episode_loop import Driver, Films
+from uva_agents.benchmarks.evaluation.env_workers import Broken, EnvFacts, EnvWorker, Request
+from uva_agents.benchmarks.evaluation.episode_loop import EpisodeLoop, EpisodeVideos
 from uva_agents.benchmarks.evaluation.journal import Journal, check_journal
 from uva_agents.benchmarks.evaluation.machine import hardware, versions
-from uva_agents.benchmarks.evaluation.protocols import EvalProtocol, get_protocol
+from uva_agents.benchmarks.evaluation.protocols import EvalProtocol, get_protocol, protocol_for
 from uva_agents.benchmarks.evaluation.report import EpisodeFailure, EpisodeRecord, EvalReport, EvaluationError, Latency
-from uva_agents.benchmarks.evaluation.where import Environment, find_environment
+from uva_agents.benchmarks.evaluation.where import Environment, find_environment, id_of
 from uva_agents.errors import InputError
 from uva_agents.utils.files import check_file_target, check_folder_target, is_stream
 from uva_agents.utils.results import UnwrittenError
@@ -40,7 +40,7 @@ def evaluate(
     n_episodes: int = 50,
     *,
     seed: int = 100_000,
-    protocol: str | EvalProtocol = "dp-pusht",
+    protocol: str | EvalProtocol | None = None,
     n_envs: int = 1,
     workers: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
@@ -65,7 +65,8 @@ def evaluate(
             protocol's step limit around it, and stays open; ``n_envs`` of more than 1 needs an id.
         n_episodes: of each case of the protocol (most have one). Episode i has seed ``seed + i``, in the environment and in
             the agent; all cases have the same seeds.
-        protocol: step limit and score, by name or as an :class:`EvalProtocol`.
+        protocol: step limit and score, by name or as an :class:`EvalProtocol`; by default the environment's usual one, see
+            :func:`protocol_for`.
         n_envs: environments that share a batch.
         workers: processes, with an environment in each: short for ``n_envs=workers, vectorization="async"``. The agent stays in
             this process and acts for all of them; results are the same for any number. A process that dies (killed, out of
@@ -90,13 +91,14 @@ def evaluate(
         UnwrittenError: all episodes are done, and now the report cannot be written. It is the error's ``result``, and is saved
             elsewhere where that is possible; the journal is kept.
     """
-    rules, deterministic = get_protocol(protocol), flag(deterministic, "deterministic")
+    rules = protocol_for(id_of(env_id)) if protocol is None else get_protocol(protocol)
+    deterministic = flag(deterministic, "deterministic")
     if workers is not None:
         n_envs, vectorization = _check_workers(workers, n_envs), "async"
     _check_arguments(agent, n_episodes, seed, n_envs, n_videos, video_dir)
     where = find_environment(env_id, rules)
     env_id, kwargs = where.name, dict(env_kwargs or {})
-    where.check(n_envs=n_envs, vectorization=vectorization, env_kwargs=kwargs, filmed=n_videos > 0)
+    where.check(n_envs=n_envs, vectorization=vectorization, env_kwargs=kwargs, with_videos=n_videos > 0)
     beside = None
     if json_path is not None:
         check_file_target(json_path)
@@ -124,12 +126,12 @@ def evaluate(
 
     began = time.perf_counter()
     total = n_episodes * len(rules.cases)
-    films = Films(None if video_dir is None else Path(video_dir), n_videos, fps=10.0)
-    slots = where.slots(max(1, min(n_envs, total)), kwargs, vectorization, rules.max_steps)
+    videos = EpisodeVideos(None if video_dir is None else Path(video_dir), n_videos, fps=10.0)
+    env_workers = where.env_workers(max(1, min(n_envs, total)), kwargs, vectorization, rules.max_steps)
     journal: Journal[EpisodeRecord] | None = None
     done_with_journal = False
     try:
-        facts = _facts(slots[0], env_id)
+        facts = _facts(env_workers[0], env_id)
         _check_action_space(agent, facts.action_space, env_id)
         if not hasattr(agent, "initial_state") and hasattr(agent, "set_random_seed"):
             agent.set_random_seed(seed)  # stable-baselines3 draws from one global stream
@@ -151,19 +153,19 @@ def evaluate(
                 failures.append(failure)
                 tick()
 
-            films = dataclasses.replace(films, fps=facts.fps)
-            driver = Driver(
+            videos = dataclasses.replace(videos, fps=facts.fps)
+            loop = EpisodeLoop(
                 agent,
-                slots,
+                env_workers,
                 rules,
                 seed=seed,
                 deterministic=deterministic,
-                films=films,
+                videos=videos,
                 on_episode=finished,
                 on_failure=failed,
                 env_id=env_id,
             )
-            timing = driver.run(pending)
+            timing = loop.run(pending)
         report = EvalReport.of(
             done,
             failures,
@@ -173,16 +175,16 @@ def evaluate(
             env_id=env_id,
             agent=label,
             seed=seed,
-            latency=Latency.of(timing.seconds, timing.replanned, len(slots)),
-            n_envs=len(slots),
-            workers=len(slots) if vectorization == "async" else 0,
+            latency=Latency.of(timing.seconds, timing.replanned, len(env_workers)),
+            n_envs=len(env_workers),
+            workers=len(env_workers) if vectorization == "async" else 0,
             deterministic=deterministic,
             env_kwargs=where.settings or dict(env_kwargs or {}),
             resumed=resumed,
             wall_time_s=time.perf_counter() - began,
             versions=versions(),
             hardware=hardware(),
-            notes=(*_notes(agent, rules, where), *films.problems),
+            notes=(*_notes(agent, rules, where), *videos.problems),
         )
         if json_path is not None:
             try:
@@ -195,8 +197,8 @@ def evaluate(
     finally:
         if journal is not None:
             journal.close(remove=done_with_journal)
-        for slot in slots:
-            slot.close()
+        for worker in env_workers:
+            worker.close()
 
 
 def _check_arguments(
@@ -233,9 +235,9 @@ def _is_episode(record: EpisodeRecord, rules: EvalProtocol, seed: int) -> bool:
     return (record.seed, record.case) == (own, case.name) and abs(record.score - score) < 1e-9
 
 
-def _facts(slot: Slot, env_id: str) -> EnvFacts:
-    slot.send(Request("facts"))
-    reply = slot.receive()
+def _facts(worker: EnvWorker, env_id: str) -> EnvFacts:
+    worker.send(Request("facts"))
+    reply = worker.receive()
     if isinstance(reply, Broken):
         raise EvaluationError(f"{env_id} cannot be made: {reply.message}", reply.status)
     assert isinstance(reply, EnvFacts)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.utils.films import check_film, ffmpeg_writing
+from uva_agents.utils.videos import check_video, ffmpeg_writing
 
 
 class VideoFile:
@@ -42,13 +42,13 @@ class VideoFile:
         """Finish the file, or drop it.
 
         Raises:
-            OSError: the film is not whole, and has been dropped.
+            OSError: the video is not whole, and has been dropped.
         """
         try:
             with ffmpeg_writing(self._partial):
                 self._writer.close()
             if keep:
-                check_film(self._partial, self._frames)
+                check_video(self._partial, self._frames)
                 self._partial.replace(self.path)
         finally:
             self._partial.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from uva_agents.benchmarks.evaluation.env_workers import BorrowedSlot, Slot, open_slots
+from uva_agents.benchmarks.evaluation.env_workers import BorrowedEnvWorker, EnvWorker, open_env_workers
 from uva_agents.benchmarks.evaluation.protocols import EvalProtocol
 from uva_agents.errors import InputError
 
@@ -31,7 +31,7 @@ class Environment:
     settings: dict[str, Any] = field(default_factory=dict)
     max_steps: int | None = None
 
-    def check(self, *, n_envs: int, vectorization: str, env_kwargs: Mapping[str, Any], filmed: bool) -> None:
+    def check(self, *, n_envs: int, vectorization: str, env_kwargs: Mapping[str, Any], with_videos: bool) -> None:
         """That one environment is enough for what is asked.
 
         Raises:
@@ -44,14 +44,21 @@ class Environment:
         if env_kwargs:
             raise InputError(f"env_kwargs are for making one, and this one is made: pass the id {self.name!r} instead")
         mode = self.made.render_mode
-        if filmed and mode != "rgb_array":
+        if with_videos and mode != "rgb_array":
             raise InputError(f"videos need an environment made with render_mode='rgb_array', this one has {mode!r}")
 
-    def slots(self, n: int, kwargs: Mapping[str, Any], vectorization: str, max_steps: int | None) -> list[Slot]:
-        """``n`` of them."""
+    def env_workers(
+        self, n: int, kwargs: Mapping[str, Any], vectorization: str, max_steps: int | None
+    ) -> list[EnvWorker]:
+        """``n`` workers, each with one environment."""
         if self.made is None:
-            return open_slots(n, self.name, kwargs, vectorization)
-        return [BorrowedSlot(self.made if max_steps is None else gym.wrappers.TimeLimit(self.made, max_steps))]
+            return open_env_workers(n, self.name, kwargs, vectorization)
+        return [BorrowedEnvWorker(self.made if max_steps is None else gym.wrappers.TimeLimit(self.made, max_steps))]
+
+
+def id_of(wanted: Any) -> str | None:
+    """The id of an environment that is given by its id or made already, if it has one."""
+    return wanted if isinstance(wanted, str) else getattr(getattr(wanted, "spec", None), "id", None)
 
 
 def find_environment(wanted: Any, rules: EvalProtocol) -> Environment:

@@ -9,15 +9,18 @@ first action changed a little, and compares the two: how far can two simulators 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing as mp
 import time
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from uva_agents.benchmarks.evaluation.machine import parse_arguments, save_json
+from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_workers
+from uva_agents.utils.progress import progress_bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +52,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of this benchmark."""
     parser.add_argument("--data", type=Path, required=True, help="folder of the recording")
     parser.add_argument("--episodes", type=int, default=None, help="spread evenly over the recording (default: all)")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default %(default)s)")
+    add_workers(parser, 2)
     parser.add_argument("--nudge", type=float, default=0.0, help="metres; 0 leaves the second replay out (default)")
-    parser.add_argument("--json", type=Path, default=None)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print agreement with the recording and distances from it."""
-    args = parse_arguments(__doc__, add_arguments, argv)
+def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
+    """Agreement with the recording, and distances from it."""
     tasks = _tasks(args.data, args.episodes, args.nudge)
     began = time.perf_counter()
-    if args.workers > 1:
-        with mp.Pool(args.workers) as pool:
-            replays = list(pool.imap(_replay, tasks))
-    else:
-        replays = [_replay(task) for task in tasks]
+    replays = []
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(progress_bar())
+        shown = bar.add_task("episodes", total=len(tasks))
+        pool = stack.enter_context(mp.Pool(args.workers)) if args.workers > 1 else None
+        for replay in map(_replay, tasks) if pool is None else pool.imap(_replay, tasks):
+            replays.append(replay)
+            bar.advance(shown)
     wall = time.perf_counter() - began
     summary = summarise(replays)
     for name, value in summary.items():
-        print(f"  {name:34s} {value:8.3f}" if isinstance(value, float) else f"  {name:34s} {value}")
+        yield f"  {name:34s} {value:8.3f}" if isinstance(value, float) else f"  {name:34s} {value}"
     steps = sum(r.steps for r in replays) * (2 if args.nudge else 1)
-    print(f"  {wall:.0f} s, {steps / wall:.0f} steps/s with {args.workers} processes, no pictures")
-    if args.json:
-        save_json(args.json, {"summary": summary, "wall_time_s": wall, "episodes": [asdict(r) for r in replays]})
-    return 0
+    yield f"  {wall:.0f} s, {steps / wall:.0f} steps/s with {args.workers} processes, no pictures"
+    return Outcome({"summary": summary, "wall_time_s": wall, "episodes": [asdict(r) for r in replays]})
 
 
 def summarise(replays: list[Replay]) -> dict[str, Any]:
@@ -147,6 +149,10 @@ def _run(env: Any, seed: int, actions: np.ndarray) -> tuple[np.ndarray, int]:
 
 def _distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     return float(np.hypot(*(a[:2] - b[:2]))), float(np.hypot(*(a[3:5] - b[3:5])))
+
+
+BENCHMARK = Benchmark("block-push-replay", __doc__, add_arguments, run)
+main = BENCHMARK.main
 
 
 if __name__ == "__main__":

@@ -8,17 +8,16 @@ the recorded frame, which is as well as imagined frames can look. Beyond 16 step
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from uva_agents.benchmarks.evaluation.machine import json_text, parse_arguments
-from uva_agents.benchmarks.paper.recordings import SUBJECTS, Recording, Subject, held_out_recordings
-from uva_agents.utils.files import check_folder_target
-from uva_agents.utils.results import Results
+from uva_agents.benchmarks.paper.recordings import SUBJECTS, HeldOutRecording, Subject, held_out_recordings
+from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_recording
+from uva_agents.utils.progress import progress_bar
 
 WAYS = ("imagined", "copied", "autoencoder")
 SHOWN = (4, 8, 12, 16, 32, 48, 64)
@@ -26,8 +25,8 @@ SHIPPED = {"pusht": "pusht-nano", "block-push": "block-push-nano"}
 
 
 @dataclass(frozen=True)
-class Moments:
-    """W moments, F frames ahead of each, K objects.
+class Forecasts:
+    """Futures imagined from W observations, F frames ahead of each, K objects.
 
     Attributes:
         steps: (F,) control steps ahead.
@@ -35,7 +34,7 @@ class Moments:
         psnr: way -> (W, F) decibels.
         error: way -> (W, F, K) distance of an object from where it was, environment units; NaN where it is not seen.
         moved: (W, F, K) how far the object has moved.
-        truth, imagined: uint8 (P, F, H, W, 3) of the moments of a picture.
+        truth, imagined: uint8 (P, F, H, W, 3) of those that are drawn.
     """
 
     steps: np.ndarray
@@ -49,33 +48,23 @@ class Moments:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of this benchmark."""
-    parser.add_argument("--task", choices=tuple(SUBJECTS), default="pusht")
-    parser.add_argument("--data", type=Path, required=True, help="the replay buffer that the weights were trained on")
-    parser.add_argument("--weights", default=None, help="UVA weights (default: the shipped ones of the task)")
+    add_recording(parser, tuple(SUBJECTS))
     parser.add_argument(
-        "--held-out", type=int, default=None, help="episodes held out in training (default: the recipe's)"
-    )
-    parser.add_argument(
-        "--moments", type=int, default=200, help="from which futures are imagined (default %(default)s)"
+        "--moments", type=int, default=200, help="observations from which futures are imagined (default %(default)s)"
     )
     parser.add_argument("--ahead", type=int, default=64, help="control steps, a multiple of 16 (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=None, help="default outputs/fidelity-TASK")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the table; write ``fidelity.json`` and ``futures.png``."""
-    from rich.progress import Progress
-
+def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
+    """The table, ``fidelity.json`` and ``futures.png``."""
     from uva_agents.agents import WorldModel
 
-    args = parse_arguments(__doc__, add_arguments, argv)
     subject = SUBJECTS[args.task]
-    out = check_folder_target(args.out or Path("outputs") / f"fidelity-{args.task}")
     world = WorldModel.from_pretrained(args.weights or SHIPPED[args.task])
     recordings = held_out_recordings(subject, args.data, args.held_out)
-    with Progress() as bar:
-        task = bar.add_task("moments", total=None)
-        moments = measure(
+    with progress_bar() as bar:
+        task = bar.add_task("futures", total=None)
+        forecasts = measure(
             world,
             subject,
             recordings,
@@ -83,32 +72,28 @@ def main(argv: list[str] | None = None) -> int:
             args.ahead,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    table = summarise(subject, moments)
-    print("\n".join(lines(subject, table, len(moments.episode), len(recordings))))
-    found = {"task": args.task, "weights": world.identity, "moments": len(moments.episode), "table": table}
-    with Results() as results:
-        results.text(out / "fidelity.json", json_text(found))
-        results.save(out / "futures.png", lambda path: _draw(path, moments))
-    print(f"{out / 'fidelity.json'}, {out / 'futures.png'}")
-    return 0
+    table = summarise(subject, forecasts)
+    yield from lines(subject, table, len(forecasts.episode), len(recordings))
+    numbers = {"task": args.task, "weights": world.identity, "moments": len(forecasts.episode), "table": table}
+    return Outcome(numbers, {"futures.png": lambda path: _draw(path, forecasts)})
 
 
 def measure(
     world: Any,
     subject: Subject,
-    recordings: Sequence[Recording],
+    recordings: Sequence[HeldOutRecording],
     count: int,
     ahead: int,
     *,
     pictures: int = 4,
     progress: Callable[[int, int], None] | None = None,
-) -> Moments:
-    """Imagine from ``count`` moments, evenly spread over the recordings.
+) -> Forecasts:
+    """Imagine from ``count`` observations, evenly spread over the recordings.
 
     Raises:
         ValueError: no recording is longer than ``ahead``, or that is no multiple of a chunk of actions.
     """
-    c = world.uva.bundle.model.config
+    c = world.weights.config
     if ahead < 1 or ahead % c.action_steps:
         raise ValueError(f"ahead={ahead}: a multiple of {c.action_steps} control steps, one chunk of actions")
     starts = [(i, t) for i, r in enumerate(recordings) for t in range(len(r.pixels) - ahead)]
@@ -127,7 +112,7 @@ def measure(
         frames = {
             "imagined": future.frames[0],
             "copied": np.broadcast_to(r.pixels[t], truth.shape),
-            "autoencoder": world.uva.decode(world.uva.encode(truth).tokens),
+            "autoencoder": world.weights.decode(world.weights.encode(truth).tokens),
         }
         for way, found in frames.items():
             psnr[way].append(_psnr(found, truth))
@@ -138,7 +123,7 @@ def measure(
             pairs.append((truth, future.frames[0]))
         if progress is not None:
             progress(done + 1, len(chosen))
-    return Moments(
+    return Forecasts(
         steps,
         np.array([i for i, _ in chosen]),
         {way: np.stack(psnr[way]) for way in WAYS},
@@ -156,27 +141,27 @@ def _psnr(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return decibels
 
 
-def summarise(subject: Subject, moments: Moments) -> list[dict[str, Any]]:
-    """Per number of steps ahead: means over moments, with 95 % intervals in which whole episodes are resampled.
+def summarise(subject: Subject, forecasts: Forecasts) -> list[dict[str, Any]]:
+    """Per number of steps ahead: means over forecasts, with 95 % intervals in which whole episodes are resampled.
 
     ``error`` is of all objects, ``error_moved`` of those that have moved since; medians beside it, because an object that is
     missed altogether counts many times as much as one that is slightly off.
     """
     table = []
-    for f, step in enumerate(moments.steps.tolist()):
-        row: dict[str, Any] = {"step": step, "moved_share": float((moments.moved[:, f] > subject.moved).mean())}
+    for f, step in enumerate(forecasts.steps.tolist()):
+        row: dict[str, Any] = {"step": step, "moved_share": float((forecasts.moved[:, f] > subject.moved).mean())}
         for way in WAYS:
-            decibels, distance = moments.psnr[way][:, f], moments.error[way][:, f] * subject.scale
-            moving = np.where(moments.moved[:, f] > subject.moved, distance, np.nan)
+            decibels, distance = forecasts.psnr[way][:, f], forecasts.error[way][:, f] * subject.scale
+            moving = np.where(forecasts.moved[:, f] > subject.moved, distance, np.nan)
             row[way] = {
                 "psnr": float(decibels.mean()),
-                "psnr_interval": _interval(decibels, moments.episode),
+                "psnr_interval": _interval(decibels, forecasts.episode),
                 "error": _mean(distance),
-                "error_interval": _interval(distance.mean(1), moments.episode),
+                "error_interval": _interval(distance.mean(1), forecasts.episode),
                 "error_moved": _mean(moving),
                 "error_moved_median": float(np.nanmedian(moving)) if np.isfinite(moving).any() else None,
                 "seen": float(np.isfinite(distance).mean()),
-                "seen_moved": _mean(np.isfinite(distance)[moments.moved[:, f] > subject.moved]),
+                "seen_moved": _mean(np.isfinite(distance)[forecasts.moved[:, f] > subject.moved]),
             }
         table.append(row)
     return table
@@ -187,7 +172,7 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def _interval(values: np.ndarray, episode: np.ndarray, resamples: int = 2000) -> tuple[float, float] | None:
-    """Of a mean over moments: those of one episode are alike, so episodes are drawn."""
+    """Of a mean over forecasts: those of one episode are alike, so episodes are drawn."""
     known = np.isfinite(values)
     groups = [values[known & (episode == e)] for e in np.unique(episode[known])]
     if not groups:
@@ -198,11 +183,11 @@ def _interval(values: np.ndarray, episode: np.ndarray, resamples: int = 2000) ->
     return float(low), float(high)
 
 
-def lines(subject: Subject, table: Sequence[dict[str, Any]], moments: int, episodes: int) -> list[str]:
+def lines(subject: Subject, table: Sequence[dict[str, Any]], count: int, episodes: int) -> list[str]:
     """The table as text."""
     unit = subject.unit
     found = [
-        f"{moments} moments of {episodes} held-out episodes",
+        f"{count} futures in {episodes} held-out episodes",
         f"{'steps':>5s}  {'PSNR, dB':^42s}  {f'object error, {unit}':^27s}  {f'of those that moved, {unit}':^33s}",
         f"{'':5s}  {'imagined':^24s}{'copied':>8s}{'autoenc.':>10s}"
         + f"  {'imagined':>9s}{'copied':>8s}{'autoenc.':>10s}"
@@ -231,16 +216,20 @@ def _text(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _draw(path: Path, moments: Moments) -> None:
+def _draw(path: Path, forecasts: Forecasts) -> None:
     """Recorded above imagined, a column per shown step."""
     import imageio.v3 as iio
 
-    at = [int(np.flatnonzero(moments.steps == step)[0]) for step in SHOWN if step in moments.steps]
+    at = [int(np.flatnonzero(forecasts.steps == step)[0]) for step in SHOWN if step in forecasts.steps]
     rows = []
-    for truth, imagined in zip(moments.truth[:, at], moments.imagined[:, at], strict=True):
+    for truth, imagined in zip(forecasts.truth[:, at], forecasts.imagined[:, at], strict=True):
         rows += [np.concatenate(list(truth), axis=1), np.concatenate(list(imagined), axis=1)]
         rows.append(np.full((6, rows[0].shape[1], 3), 255, np.uint8))
     iio.imwrite(path, np.concatenate(rows[:-1]))
+
+
+BENCHMARK = Benchmark("fidelity", __doc__, add_arguments, run, folder="outputs/fidelity-{task}")
+main = BENCHMARK.main
 
 
 if __name__ == "__main__":

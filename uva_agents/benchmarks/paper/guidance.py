@@ -1,6 +1,6 @@
 """What limits guided block pushing: the policy's proposals, the world model, or the detector. ``uva bench guidance``
 
-Episodes are played as in Table V. At every decision some of the policy's own proposals are imagined, and carried out in a copy of
+Episodes are played as in Table V. At every decision a few of the policy's own proposals are imagined, and carried out in a copy of
 the simulator. Compared: where imagined frames and drawn ones show the blocks, where the blocks are, and which proposal each of them
 would choose.
 """
@@ -8,23 +8,23 @@ would choose.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from uva_agents.benchmarks.evaluation.machine import parse_arguments, save_json
 from uva_agents.benchmarks.paper.recordings import BLOCK_PUSH
+from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_seed
 from uva_agents.errors import InputError
+from uva_agents.utils.progress import progress_bar
 
 AHEAD = (4, 8, 12, 16)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """K proposals at one moment; positions in metres at :data:`AHEAD` steps.
+    """K proposals at one decision; positions in metres at :data:`AHEAD` steps.
 
     Attributes:
         block: index of the named block.
@@ -48,27 +48,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--world", default="block-push-nano", help="UVA weights (default %(default)s)")
     parser.add_argument("--policy", default="dp-c-block-push", help="Diffusion Policy weights (default %(default)s)")
     parser.add_argument("--episodes", type=int, default=3, help="per assignment (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=150_000, help="of the first episode (default %(default)s)")
+    add_seed(parser, 150_000)
     parser.add_argument("--assignments", nargs="+", default=["R-R", "R-G", "G-R", "G-G"])
     parser.add_argument("--proposals", type=int, default=16, help="per decision (default %(default)s)")
     parser.add_argument("--decisions", type=int, default=12, help="per episode, at most (default %(default)s)")
     parser.add_argument(
-        "--steps", type=int, default=4, help="denoising steps of imagined frames; 0 is the sketch alone"
+        "--steps", type=int, default=4, help="denoising steps of imagined frames; 0 is the rendered prior alone"
     )
-    parser.add_argument("--out", type=Path, default=Path("outputs/guidance"))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the comparison; write ``guidance.json``."""
-    from rich.progress import Progress
-
+def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
+    """The comparison and ``guidance.json``."""
     import uva_agents as uva
 
-    args = parse_arguments(__doc__, add_arguments, argv)
     world = uva.WorldModel.from_pretrained(args.world)
     policy = uva.DiffusionPolicy.from_pretrained(args.policy)
     decisions: list[Decision] = []
-    with Progress() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("episodes", total=args.episodes * len(args.assignments))
         for seed in range(args.seed, args.seed + args.episodes):
             for assignment in args.assignments:
@@ -77,11 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     if not decisions:
         raise InputError("every episode was solved before its first decision: choose other seeds")
     table = summarise(decisions)
-    print("\n".join(lines(table)))
-    settings = {k: v for k, v in vars(args).items() if k != "out"}
-    save_json(args.out / "guidance.json", {"settings": settings, "table": table})
-    print(args.out / "guidance.json")
-    return 0
+    yield from lines(table)
+    return Outcome({"table": table})
 
 
 def play(
@@ -219,6 +212,10 @@ def lines(table: dict[str, Any]) -> list[str]:
             f"  {labels[name]:34s}{mean:7.1f} mm left, {choices['share_of_gain'][name]:6.1%} of the possible gain"
         )
     return found
+
+
+BENCHMARK = Benchmark("guidance", __doc__, add_arguments, run, folder="outputs/guidance")
+main = BENCHMARK.main
 
 
 if __name__ == "__main__":

@@ -7,15 +7,15 @@ against copying the current one.
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
+from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from uva_agents.benchmarks.evaluation.machine import json_text, parse_arguments
-from uva_agents.utils.results import Results
+from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_held_out
+from uva_agents.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,83 +23,102 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="the replay buffer that the weights were trained on")
     parser.add_argument("--weights", default="pusht-nano")
     parser.add_argument(
-        "--held-out", type=int, default=None, help="episodes held out in training, where not the recipe's"
+        "--recipe", default=None, help="that the weights were trained with (default: the one of their name)"
     )
+    add_held_out(parser)
     parser.add_argument("--actions", type=int, default=1212, help="windows for action errors")
     parser.add_argument("--videos", type=int, default=256, help="windows for frames")
-    parser.add_argument("--out", type=Path, default=Path("outputs/heldout"), help="folder of the result and a picture")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the metrics; write ``heldout.json`` and ``futures.png``."""
+def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
+    """The metrics, ``heldout.json`` and ``futures.png``."""
     from uva_agents.agents import UVA
     from uva_agents.training.report import Reporter
 
-    args = parse_arguments(__doc__, add_arguments, argv)
     uva = UVA.from_pretrained(args.weights)
-    with Results() as results, tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         # The reporter draws in the middle of the work, where a folder that is gone would end it.
         reporter = Reporter(Path(folder), "heldout", 1, 0, show=False, write=True)
-        metrics = evaluate_heldout(uva, args.data, args.held_out, args.actions, args.videos, reporter)
-        for name, value in metrics.items():
-            print(f"  {name:22s} {value:8.2f}")
-        results.text(args.out / "heldout.json", json_text({"metrics": metrics, "weights": uva.fingerprint}))
-        for picture in sorted(Path(folder).glob("*.png")):
-            results.save(args.out / picture.name, partial(shutil.copyfile, picture))
-    return 0
+        recipe = args.recipe or uva.name
+        metrics = evaluate_heldout(uva, recipe, args.data, args.held_out, args.actions, args.videos, reporter)
+        pictures = {path.name: path.read_bytes() for path in sorted(Path(folder).glob("*.png"))}
+    for name, value in metrics.items():
+        yield f"  {name:22s} {value:8.2f}"
+    files = {name: partial(_write, content=content) for name, content in pictures.items()}
+    return Outcome({"metrics": metrics, "weights": uva.fingerprint}, files)
+
+
+def _write(path: Path, *, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def evaluate_heldout(
-    uva: object, data: Path, held_out: int | None, actions: int, videos: int, reporter: object
+    uva: object, recipe_name: str, data: Path, held_out: int | None, actions: int, videos: int, reporter: object
 ) -> dict[str, float]:
-    """Metrics by name; see :class:`uva_agents.training.uva.validation.Validator`."""
+    """Metrics by name; see :class:`uva_agents.training.uva.validation.Validator`.
+
+    Args:
+        recipe_name: says what the data are called, which episodes training held out, and the unit of errors.
+
+    Raises:
+        InputError: there is no such recipe.
+    """
     import torch
 
     from uva_agents.agents import UVA
     from uva_agents.data import LatentWindows, Variant, held_out_split, read_replay_buffer
-    from uva_agents.training.keypoints.detector_stage import point_scale, stack_points
+    from uva_agents.training.keypoints.detector_stage import keypoint_scale, stack_points
     from uva_agents.training.report import Reporter
-    from uva_agents.training.uva.recipes import RECIPES, pusht_nano
+    from uva_agents.training.uva.recipes import RECIPES
     from uva_agents.training.uva.validation import Validator
 
     assert isinstance(uva, UVA) and isinstance(reporter, Reporter)
-    recipe = RECIPES.get(uva.bundle.name, pusht_nano)()
-    episodes = read_replay_buffer(data, recipe.fields)
-    count = recipe.held_out if held_out is None else held_out
+    if recipe_name not in RECIPES:
+        raise InputError(
+            f"no recipe called {recipe_name!r}: say with --recipe which of {', '.join(RECIPES)} fits the data"
+        )
+    recipe = RECIPES[recipe_name]()
+    episodes = read_replay_buffer(data, recipe.data.fields)
+    count = recipe.data.held_out if held_out is None else held_out
     episodes = episodes.select(held_out_split(len(episodes), count, seed=42)[1])
     frames = episodes.arrays["pixels"]
     codes = [uva.encode(frames[i : i + 64]) for i in range(0, len(frames), 64)]
     tokens = torch.cat([c.tokens for c in codes]).half().cpu().numpy()
     points = [c.points for c in codes if c.points is not None]
-    c, spec = uva.bundle.model.config, uva.bundle.spec
+    c, spec = uva.config, uva.spec
     windows = LatentWindows(
         episodes,
         [tokens],
         [Variant()],
-        uva.bundle.normalizer,
+        uva.normalizer,
         spec.window(c.n_frames, c.frame_stride, c.action_steps),
         proprio_key=spec.proprio_key,
-        readout_keys=recipe.readout_keys if c.readout_dim else (),
+        frame_state_keys=recipe.data.frame_state_keys if c.frame_state_dim else (),
         points=[torch.cat(points).cpu().numpy()] if points else None,
     )
     validator = Validator(
         windows,
-        uva.bundle.vae,
-        uva.bundle.normalizer,
+        uva.vae,
+        uva.normalizer,
         frames,
+        recipe.world,
         n_actions=actions,
         n_videos=videos,
-        unit=recipe.unit,
-        unit_scale=recipe.unit_scale,
-        readout_keys=recipe.readout_keys,
+        frame_state_keys=recipe.data.frame_state_keys,
     )
-    metrics = validator.run(uva.bundle.model, reporter)
+    metrics = validator.run(uva.net, reporter)
     if points:
-        truth = stack_points(recipe, episodes)
-        scale, offset = point_scale(recipe, uva.bundle.normalizer)
+        truth = stack_points(recipe.data.frame_state_keys, episodes)
+        scale, offset = keypoint_scale(recipe.data.frame_state_keys, uva.normalizer)
         read = (torch.cat(points).cpu().numpy().reshape(truth.shape) - offset) / scale
-        metrics[f"points_{recipe.unit}"] = float(np.linalg.norm(read - truth, axis=-1).mean()) * recipe.unit_scale
+        metrics[f"points_{recipe.world.unit}"] = (
+            float(np.linalg.norm(read - truth, axis=-1).mean()) * recipe.world.unit_scale
+        )
     return metrics
+
+
+BENCHMARK = Benchmark("heldout", __doc__, add_arguments, run, folder="outputs/heldout")
+main = BENCHMARK.main
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Recording:
+class HeldOutRecording:
     """One episode: uint8 pixels (N, H, W, 3), actions (N, A), agent_pos (N, P), objects (N, K, 2)."""
 
     pixels: np.ndarray
@@ -61,7 +61,7 @@ class Recording:
         return {"pixels": self.pixels[:t], "agent_pos": self.agent_pos[:t]} if t else None
 
 
-def held_out_recordings(subject: Subject, data: Path, held_out: int | None = None) -> list[Recording]:
+def held_out_recordings(subject: Subject, data: Path, held_out: int | None = None) -> list[HeldOutRecording]:
     """The episodes that training keeps from its networks.
 
     Raises:
@@ -73,7 +73,7 @@ def held_out_recordings(subject: Subject, data: Path, held_out: int | None = Non
     found = []
     for index in held_out_split(len(episodes), count, seed=42)[1]:
         one = episodes.select(np.array([index])).arrays
-        found.append(Recording(one["pixels"], one["action"], one["agent_pos"], subject.truth(one["object"])))
+        found.append(HeldOutRecording(one["pixels"], one["action"], one["agent_pos"], subject.truth(one["object"])))
     return found
 
 

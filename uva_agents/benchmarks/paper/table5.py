@@ -1,33 +1,42 @@
 """The paper's Table V: block pushing where one block has to go to one square. ``uva bench table5``
 
-Diffusion Policy, trained on pushing both blocks in any order, alone; choosing among its proposals by imagined futures; and
-choosing by the true simulator, the upper bound of the same planner. 100 proposals of 16 actions, 6 executed (section VII-B).
+Diffusion Policy, trained on pushing both blocks in any order, without a planner; choosing among its proposals by imagined futures;
+and choosing by the true simulator, the upper bound of the same planner. 100 proposals of 16 actions, 6 executed (section VII-B).
+The shipped policy is DP-C on keypoints with a mixture prior, the paper's is DP-C on images: the table says which one it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from uva_agents.benchmarks.evaluation.journal import Journal
-from uva_agents.benchmarks.evaluation.machine import check_targets, hardware, versions
+from uva_agents.benchmarks.evaluation.machine import hardware, versions
 from uva_agents.benchmarks.evaluation.report import EvaluationError
-from uva_agents.benchmarks.paper.table5_report import METHODS, Episode, lines, page, share, summarise
-from uva_agents.utils.results import Results
+from uva_agents.benchmarks.paper.table5_report import (
+    METHODS,
+    Table5Episode,
+    lines,
+    page,
+    policy_title,
+    share,
+    summarise,
+)
+from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_seed, add_workers
+from uva_agents.utils.progress import progress_bar
 from uva_agents.utils.workers import run_jobs
 
 COLOURS = {"R": "red", "G": "green"}
 
 
 @dataclass(frozen=True)
-class Settings:
+class Table5Settings:
     """What decides an episode's outcome, besides method, assignment and seed.
 
     Args:
@@ -35,8 +44,8 @@ class Settings:
         candidates: per decision.
         execute: actions per decision, with and without a planner.
         steps: denoising steps of imagined frames.
-        screen: share of the candidates that is imagined in full, after a first look at what the sketch alone makes of all of them;
-            1 leaves the first look out.
+        screen: share of the candidates that is imagined in full, after all of them were judged by their rendered priors;
+            1 leaves that out.
         max_steps: of an episode.
     """
 
@@ -50,7 +59,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Job:
+class Table5Job:
     """An episode to run; the pictures of its decisions go to ``pictures`` where that is given."""
 
     method: str
@@ -61,7 +70,7 @@ class Job:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of this benchmark."""
-    plain = Settings()
+    plain = Table5Settings()
     parser.add_argument("--episodes", type=int, default=10, help="per assignment and method (default %(default)s)")
     parser.add_argument(
         "--simulator-episodes",
@@ -69,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="the same for the simulator, which is a hundred times slower: the first so many seeds (default: all)",
     )
-    parser.add_argument("--seed", type=int, default=100_000, help="of the first episode (default %(default)s)")
+    add_seed(parser, 100_000)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--assignments", nargs="+", default=["R-R", "R-G", "G-R", "G-G"])
     parser.add_argument("--world", default=plain.world, help="UVA weights (default %(default)s)")
@@ -81,32 +90,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--screen",
         type=float,
         default=plain.screen,
-        help="share of the candidates imagined in full, the best by the sketch alone (default %(default)s)",
+        help="share of the candidates imagined in full, the best by their rendered priors (default %(default)s)",
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes, one thread each (default %(default)s)")
+    add_workers(parser, 1, ", one thread each")
     parser.add_argument(
         "--pictures", type=int, default=1, help="episodes per assignment with pictures (default %(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=Path("outputs/table5"), help="a killed run continues there")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run what is missing, print the table, write ``table5.json`` and ``index.html``."""
-    parser = argparse.ArgumentParser(prog="uva bench table5", description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
+def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
+    """Run what is missing; the table, ``table5.json`` and ``index.html``."""
 
+    import uva_agents as uva
 
-def run(args: argparse.Namespace) -> int:
-    """See :func:`main`."""
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    settings = Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
-    check_targets(args)
+    settings = Table5Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Table5Settings)})
+    title = policy_title(uva.DiffusionPolicy.from_pretrained(settings.policy, device="cpu").bundle.model.config)
     head = {"settings": dataclasses.asdict(settings), "versions": versions()}
-    journal = Journal(args.out / "episodes.jsonl", head, Episode, key=lambda e: (e.method, e.assignment, e.seed))
+    journal = Journal(args.out / "episodes.jsonl", head, Table5Episode, key=lambda e: (e.method, e.assignment, e.seed))
     jobs = [
-        Job(method, assignment, seed, str(args.out / "pictures") if index < args.pictures and method == "uva" else None)
+        Table5Job(
+            method, assignment, seed, str(args.out / "pictures") if index < args.pictures and method == "uva" else None
+        )
         for index, seed in enumerate(range(args.seed, args.seed + args.episodes))
         for method in args.methods
         if method != "simulator" or args.simulator_episodes is None or index < args.simulator_episodes
@@ -115,13 +119,7 @@ def run(args: argparse.Namespace) -> int:
     done = {(e.method, e.assignment, e.seed) for e in journal.records}
     missing = [j for j in jobs if (j.method, j.assignment, j.seed) not in done]
     failures: list[str] = []
-    columns = (
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[rates]}"),
-    )
-    with Progress(*columns) as bar:
+    with progress_bar(note="{task.fields[rates]}") as bar:
         task = bar.add_task("episodes", total=len(jobs), completed=len(jobs) - len(missing), rates="")
         for ended in run_jobs(partial(prepare, settings), missing, workers=args.workers, method="spawn"):
             if ended.result is None:
@@ -136,19 +134,21 @@ def run(args: argparse.Namespace) -> int:
     if not episodes:
         raise EvaluationError(f"no episode finished; the first error: {failures[0] if failures else 'none'}")
     table = summarise(episodes)
-    text = "\n".join([*lines(table), *(f"failed: {f}" for f in failures)])
-    print(text)
-    facts = {"settings": dataclasses.asdict(settings), "seeds": [args.seed, args.seed + args.episodes - 1]}
+    text = [*lines(table, title), *(f"failed: {f}" for f in failures)]
+    yield from text
+    facts = {
+        "policy": title,
+        "settings": dataclasses.asdict(settings),
+        "seeds": [args.seed, args.seed + args.episodes - 1],
+    }
+    numbers = {**facts, "table": table, "failures": failures, "episodes": [dataclasses.asdict(e) for e in episodes]}
     facts |= {"hardware": hardware(), "versions": versions()}
-    result = {**facts, "table": table, "failures": failures, "episodes": [dataclasses.asdict(e) for e in episodes]}
-    with Results() as results:
-        results.text(args.out / "table5.json", json.dumps(result, indent=1))
-        results.text(args.out / "index.html", page(text, facts, sorted((args.out / "pictures").glob("*.png"))))
-    print(f"{args.out / 'table5.json'}, {args.out / 'index.html'}")
-    return 1 if failures else 0
+    html = page("\n".join(text), facts, sorted((args.out / "pictures").glob("*.png")))
+    files = {"index.html": lambda path: path.write_text(html, encoding="utf-8", errors="surrogateescape")}
+    return Outcome(numbers, files, status=1 if failures else 0)
 
 
-def prepare(settings: Settings) -> Callable[[Job], Episode]:
+def prepare(settings: Table5Settings) -> Callable[[Table5Job], Table5Episode]:
     """In a worker: load the weights once."""
     import torch
 
@@ -160,7 +160,7 @@ def prepare(settings: Settings) -> Callable[[Job], Episode]:
     return lambda job: play(job, settings, policy, world)
 
 
-def play(job: Job, settings: Settings, policy: Any, world: Any) -> Episode:
+def play(job: Table5Job, settings: Table5Settings, policy: Any, world: Any) -> Table5Episode:
     """One episode."""
     import gymnasium as gym
 
@@ -182,11 +182,11 @@ def play(job: Job, settings: Settings, policy: Any, world: Any) -> Episode:
             steps=settings.steps if job.method == "uva" else None,
             screen=Screen(steps=0, keep=settings.screen) if job.method == "uva" and settings.screen < 1 else None,
         )
-    recorder = None
+    pictures = None
     if job.pictures is not None:
-        from uva_agents.benchmarks.paper.table5_pictures import Recorder
+        from uva_agents.benchmarks.paper.table5_pictures import DecisionPictures
 
-        recorder = Recorder(Path(job.pictures), job.assignment, job.seed, env, world)
+        pictures = DecisionPictures(Path(job.pictures), job.assignment, job.seed, env, world)
     try:
         obs, info = env.reset(seed=job.seed)
         agent.reset(seed=job.seed)
@@ -195,8 +195,8 @@ def play(job: Job, settings: Settings, policy: Any, world: Any) -> Episode:
         length, over = 0, bool(info["is_success"])
         while not over:
             decides = length % settings.execute == 0
-            if recorder is not None and decides:
-                recorder.look(length, agent, obs, seen)
+            if pictures is not None and decides:
+                pictures.record(length, agent, obs, seen)
             start = time.perf_counter()
             action = agent.act(obs)
             if decides:
@@ -207,7 +207,19 @@ def play(job: Job, settings: Settings, policy: Any, world: Any) -> Episode:
     finally:
         env.close()
     wall = time.perf_counter() - began
-    return Episode(job.method, job.assignment, job.seed, bool(info["is_success"]), length, wall, tuple(latencies))
+    return Table5Episode(job.method, job.assignment, job.seed, bool(info["is_success"]), length, wall, tuple(latencies))
+
+
+BENCHMARK = Benchmark(
+    "table5",
+    __doc__,
+    add_arguments,
+    run,
+    folder="outputs/table5",
+    folder_help="; a killed run continues there",
+    threads=False,  # a worker has one
+)
+main = BENCHMARK.main
 
 
 if __name__ == "__main__":

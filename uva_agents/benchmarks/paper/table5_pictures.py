@@ -14,8 +14,8 @@ _EVERY = 4
 _MOST = 6
 
 
-class Recorder:
-    """Writes ``ASSIGNMENT-SEED-STEP.png`` for some decisions of one episode.
+class DecisionPictures:
+    """Writes ``ASSIGNMENT-SEED-STEP.png`` for a few decisions of one episode.
 
     Asks the planner for a decision of its own, with another seed and without its memory of the last plan: what is drawn is a
     decision like the one it then makes. Planner and environment stay as they were.
@@ -34,7 +34,7 @@ class Recorder:
         self.world, self.simulator = world, SimulatorModel(env)
         self.count = self.written = 0
 
-    def look(self, step: int, planner: Any, obs: Any, seen: Sequence[Any]) -> None:
+    def record(self, step: int, planner: Any, obs: Any, seen: Sequence[Any]) -> None:
         """Before the decision at ``step``; ``seen``: earlier observations."""
         from uva_agents.agents.observations import stack_observations
 

@@ -6,18 +6,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from uva_agents.benchmarks.evaluation.intervals import wilson_interval
 
+if TYPE_CHECKING:
+    from uva_agents.model import DiffusionPolicyConfig
+
 METHODS = ("dp-c", "uva", "simulator")
-TITLES = {"dp-c": "DP-C alone", "uva": "DP-C + UVA", "simulator": "DP-C + simulator"}
+TITLES = {"uva": "DP-C + UVA", "simulator": "DP-C + simulator"}
+"""Of the guided rows; the title of the first says which Diffusion Policy it is."""
 
 
 @dataclass(frozen=True)
-class Episode:
+class Table5Episode:
     """One finished episode; ``latencies_s`` of its decisions."""
 
     method: str
@@ -29,20 +33,20 @@ class Episode:
     latencies_s: tuple[float, ...]
 
 
-def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
+def summarise(episodes: Sequence[Table5Episode]) -> dict[str, Any]:
     """Success per method and assignment and over all of them, lengths, latencies."""
     table: dict[str, Any] = {}
     for method in METHODS:
-        mine = [e for e in episodes if e.method == method]
-        if not mine:
+        own = [e for e in episodes if e.method == method]
+        if not own:
             continue
-        latencies = np.concatenate([e.latencies_s for e in mine])
-        cells = {a: _rate([e for e in mine if e.assignment == a]) for a in dict.fromkeys(e.assignment for e in mine)}
+        latencies = np.concatenate([e.latencies_s for e in own])
+        cells = {a: _rate([e for e in own if e.assignment == a]) for a in dict.fromkeys(e.assignment for e in own)}
         table[method] = {
             "assignments": cells,
-            "all": _rate(mine),
-            "length": float(np.mean([e.length for e in mine])),
-            "wall_s": float(np.sum([e.wall_s for e in mine])),
+            "all": _rate(own),
+            "length": float(np.mean([e.length for e in own])),
+            "wall_s": float(np.sum([e.wall_s for e in own])),
             "latency_p50_s": float(np.percentile(latencies, 50)) if len(latencies) else None,
             "latency_p95_s": float(np.percentile(latencies, 95)) if len(latencies) else None,
         }
@@ -53,12 +57,12 @@ def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
     return table
 
 
-def share(episodes: Sequence[Episode], method: str) -> float:
+def share(episodes: Sequence[Table5Episode], method: str) -> float:
     won = [float(e.success) for e in episodes if e.method == method]
     return sum(won) / max(len(won), 1)
 
 
-def _ratio(episodes: Sequence[Episode], other: str) -> float | None:
+def _ratio(episodes: Sequence[Table5Episode], other: str) -> float | None:
     """Success of UVA-guided planning over that of ``other``, on the starts that both have."""
     found = {m: {(e.assignment, e.seed): e.success for e in episodes if e.method == m} for m in ("uva", other)}
     both = found["uva"].keys() & found[other].keys()
@@ -66,27 +70,46 @@ def _ratio(episodes: Sequence[Episode], other: str) -> float | None:
     return wins["uva"] / wins[other] if wins[other] else None
 
 
-def _rate(episodes: Sequence[Episode]) -> dict[str, Any]:
+def _rate(episodes: Sequence[Table5Episode]) -> dict[str, Any]:
     wins = sum(e.success for e in episodes)
     return {"rate": wins / len(episodes), "n": len(episodes), "interval": wilson_interval(wins, len(episodes))}
 
 
-def lines(table: dict[str, Any]) -> list[str]:
-    """The table as text."""
+def policy_title(config: DiffusionPolicyConfig) -> str:
+    """What kind of Diffusion Policy proposes: what it sees, and what its denoiser starts from.
+
+    The paper's, like the published ones, sees images and has no prior.
+    """
+    from uva_agents.model import UNetConfig
+
+    title = "DP-C" if isinstance(config.denoiser, UNetConfig) else "DP-T"
+    title += " on keypoints" if config.encoder.positions else " on images"
+    return title + (" with a mixture prior" if config.relations and config.modes else "")
+
+
+def lines(table: dict[str, Any], policy: str) -> list[str]:
+    """The table as text.
+
+    Args:
+        policy: title of the policy that proposes, see :func:`policy_title`.
+    """
+    titles = {"dp-c": policy, **TITLES}
+    width = max(len(title) for title in titles.values()) + 2
     found = [
-        f"{'success [95%]':18s}" + "".join(f"{a:^26s}" for a in (*next(iter(table.values()))["assignments"], "all"))
+        f"{'success [95%]':{width}s}"
+        + "".join(f"{a:^26s}" for a in (*next(iter(table.values()))["assignments"], "all"))
     ]
     for method, row in table.items():
         cells = [*row["assignments"].values(), row["all"]]
         text = [f"{c['rate']:.2f} [{c['interval'][0]:.2f}, {c['interval'][1]:.2f}] n={c['n']}" for c in cells]
-        found.append(f"{TITLES[method]:18s}" + "".join(f"{t:^26s}" for t in text))
+        found.append(f"{titles[method]:{width}s}" + "".join(f"{t:^26s}" for t in text))
     for method, row in table.items():
         if row["latency_p50_s"] is not None:
             found.append(
-                f"{TITLES[method]:18s}decision p50 {row['latency_p50_s']:.3f} s, p95 {row['latency_p95_s']:.3f} s; "
+                f"{titles[method]:{width}s}decision p50 {row['latency_p50_s']:.3f} s, p95 {row['latency_p95_s']:.3f} s; "
                 f"{row['length']:.0f} steps an episode; {row['wall_s'] / 60:.1f} min in all"
             )
-    for name, what in (("over_dp_c", "DP-C alone"), ("over_simulator", "simulator-guided")):
+    for name, what in (("over_dp_c", policy), ("over_simulator", "simulator-guided")):
         if name in table.get("uva", {}):
             found.append(f"UVA-guided is {table['uva'][name]:.2f} x {what}, on the starts that both have")
     return found
@@ -97,6 +120,7 @@ def page(text: str, facts: dict[str, Any], pictures: Sequence[Path]) -> str:
     shown = "\n".join(f'<h3>{p.stem}</h3>\n<img src="pictures/{p.name}" alt="{p.stem}">' for p in pictures)
     style = "body{font-family:sans-serif;margin:2em;max-width:1200px} pre{background:#f4f4f4;padding:1em;overflow:auto}"
     about = (
+        "The first row is the policy without a planner; the planners choose among its proposals. "
         "Each picture: the present with the paths of all candidates, from green (cheap) to red (dear), the chosen one in white; "
         "above, what the world model imagines for it 4, 8, 12 and 16 steps ahead; below, what the simulator does with it."
     )

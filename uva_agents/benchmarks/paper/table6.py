@@ -10,15 +10,15 @@ gets.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from uva_agents.benchmarks.evaluation.machine import parse_arguments, save_json
-from uva_agents.benchmarks.paper.recordings import SUBJECTS, Recording, Subject, held_out_recordings
-from uva_agents.utils.files import check_folder_target
+from uva_agents.benchmarks.paper.recordings import SUBJECTS, HeldOutRecording, Subject, held_out_recordings
+from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_recording
+from uva_agents.utils.progress import progress_bar
 
 TITLES = {
     "inverse": "InverseModel",
@@ -36,27 +36,17 @@ Labeller = Callable[[np.ndarray], np.ndarray]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of this benchmark."""
-    parser.add_argument("--task", choices=tuple(SUBJECTS), default="pusht")
-    parser.add_argument("--data", type=Path, required=True, help="the replay buffer that both were trained on")
-    parser.add_argument("--weights", default=None, help="UVA weights (default: the shipped ones of the task)")
+    add_recording(parser, tuple(SUBJECTS))
     parser.add_argument("--pooled", default=None, help="weights of the two-frame network (default: the task's)")
     parser.add_argument("--two-frame", default=None, help="of the one with key points (default: the task's)")
     parser.add_argument("--dense", default=None, help="of one that sees every frame; without them that row is left out")
-    parser.add_argument(
-        "--held-out", type=int, default=None, help="episodes held out in training (default: the recipe's)"
-    )
-    parser.add_argument("--out", type=Path, default=None, help="default outputs/table6-TASK")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the table; write ``table6.json``."""
-    from rich.progress import Progress
-
+def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
+    """The table and ``table6.json``."""
     from uva_agents.agents import InverseModel, TwoFrameInverse
 
-    args = parse_arguments(__doc__, add_arguments, argv)
     subject = SUBJECTS[args.task]
-    out = check_folder_target(args.out or Path("outputs") / f"table6-{args.task}")
     inverse = InverseModel.from_pretrained(args.weights or SHIPPED[args.task][0])
     two = TwoFrameInverse.from_pretrained(args.two_frame or SHIPPED[args.task][1])
     pooled = TwoFrameInverse.from_pretrained(args.pooled or SHIPPED[args.task][2])
@@ -68,18 +58,16 @@ def main(argv: list[str] | None = None) -> int:
         "two-frame": two.label,
         "constant": lambda video: np.broadcast_to(constant, (len(video) - 1, len(constant))),
     }
-    weights = {"inverse": inverse.uva.fingerprint, "pooled": pooled.fingerprint, "two-frame": two.fingerprint}
+    weights = {"inverse": inverse.weights.fingerprint, "pooled": pooled.fingerprint, "two-frame": two.fingerprint}
     if args.dense is not None:
         dense = TwoFrameInverse.from_pretrained(args.dense)
         labellers["dense"], weights["dense"] = dense.label, dense.fingerprint
-    with Progress() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("videos", total=len(recordings) * len(labellers))
         errors = measure(labellers, recordings, progress=lambda: bar.update(task, advance=1))
     table = summarise(subject, errors)
-    print("\n".join(lines(subject, table)))
-    save_json(out / "table6.json", {"task": args.task, "weights": weights, "table": table})
-    print(out / "table6.json")
-    return 0
+    yield from lines(subject, table)
+    return Outcome({"task": args.task, "weights": weights, "table": table})
 
 
 def training_median(subject: Subject, data: Path, held_out: int | None) -> np.ndarray:
@@ -94,7 +82,10 @@ def training_median(subject: Subject, data: Path, held_out: int | None) -> np.nd
 
 
 def measure(
-    labellers: Mapping[str, Labeller], recordings: Sequence[Recording], *, progress: Callable[[], None] | None = None
+    labellers: Mapping[str, Labeller],
+    recordings: Sequence[HeldOutRecording],
+    *,
+    progress: Callable[[], None] | None = None,
 ) -> dict[str, list[np.ndarray]]:
     """Per labeller and recording the distances (N - 1,) from the recorded actions, environment units."""
     errors: dict[str, list[np.ndarray]] = {name: [] for name in labellers}
@@ -144,6 +135,10 @@ def lines(subject: Subject, table: Mapping[str, Any]) -> list[str]:
             f"  {row['over_inverse']:8.2f} [{less:5.2f}, {more:5.2f}]"
         )
     return found
+
+
+BENCHMARK = Benchmark("table6", __doc__, add_arguments, run, folder="outputs/table6-{task}")
+main = BENCHMARK.main
 
 
 if __name__ == "__main__":

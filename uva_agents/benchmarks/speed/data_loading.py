@@ -10,15 +10,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from uva_agents.benchmarks.skeleton import Benchmark, Outcome
 from uva_agents.utils.files import check_folder_target
 
 OPEN_S, WINDOWS_PER_S = 2.0, 4000.0
@@ -26,11 +26,8 @@ OPEN_S, WINDOWS_PER_S = 2.0, 4000.0
 _EPISODE = 200
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure and print. 0 when both aims are met, 1 otherwise."""
-    from uva_agents.benchmarks.evaluation.machine import hardware, parse_arguments, save_json
-
-    args = parse_arguments(__doc__, _add_arguments, argv)
+def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
+    """Measure. Status 0 when both aims are met, 1 otherwise."""
     if args.frames < _EPISODE or args.batch < 1 or args.image_size < 8:
         raise ValueError(f"at least {_EPISODE} frames of 8 pixels, and a batch of 1")
     if args.folder is not None:
@@ -42,24 +39,21 @@ def main(argv: list[str] | None = None) -> int:
         if not data.exists():
             began = time.perf_counter()
             make_dataset(data, frames, args.image_size)
-            print(
-                f"wrote {frames:,} frames of {args.image_size} x {args.image_size} in {time.perf_counter() - began:.0f} s"
-            )
+            yield f"wrote {frames:,} frames of {args.image_size} x {args.image_size} in {time.perf_counter() - began:.0f} s"
         if not tokens.exists():
             make_tokens(tokens, frames)
         opened, rate = measure(data, tokens, args.batch, args.seconds)
-    print(f"on {hardware()}; batches of {args.batch}")
-    print(
+    yield f"batches of {args.batch}"
+    yield (
         f"opens in            {opened.wall_s:8.2f} s           {opened.cpu_s:.2f} s of processor time  (aim: < {OPEN_S:g} s)"
     )
-    print(
+    yield (
         f"windows of latents  {rate.wall_s:8.0f} per second  {rate.cpu_s:.0f} per second of processor time  "
         f"(aim: >= {WINDOWS_PER_S:g})"
     )
-    if args.json is not None:
-        rows = {"opened": dataclasses.asdict(opened), "windows_per_s": dataclasses.asdict(rate)}
-        save_json(args.json, {"frames": frames, "batch": args.batch, **rows})
-    return 0 if opened.wall_s < OPEN_S and rate.wall_s >= WINDOWS_PER_S else 1
+    rows = {"opened": dataclasses.asdict(opened), "windows_per_s": dataclasses.asdict(rate)}
+    met = opened.wall_s < OPEN_S and rate.wall_s >= WINDOWS_PER_S
+    return Outcome({"frames": frames, "batch": args.batch, **rows}, status=0 if met else 1)
 
 
 @dataclass(frozen=True)
@@ -126,8 +120,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=64, help="windows in a batch (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of serving windows (default %(default)s)")
     parser.add_argument("--folder", default=None, help="keep the synthetic dataset here, and use it again")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, hardware and versions there")
+
+
+BENCHMARK = Benchmark("data-loading", __doc__, _add_arguments, run)
+main = BENCHMARK.main
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

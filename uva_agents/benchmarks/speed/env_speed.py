@@ -12,14 +12,13 @@ import contextlib
 import dataclasses
 import inspect
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
-from uva_agents.benchmarks.evaluation.machine import check_targets, hardware, save_json, versions
+from uva_agents.benchmarks.skeleton import Benchmark, Outcome
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -56,31 +55,29 @@ class Speed:
     error: str | None = None
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure, print a table. 0 when at least one environment was measured, 1 otherwise."""
-    parser = argparse.ArgumentParser(prog="uva bench env-speed", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of this benchmark."""
     parser.add_argument("--env", action="append", metavar="ID", help="only this one; may be repeated")
     parser.add_argument("--seconds", type=float, default=5.0, help="of steps per row (default %(default)s)")
     parser.add_argument("--resets", type=int, default=3, help="per row (default %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, hardware and versions there")
-    args = parser.parse_args(argv)
-    check_targets(args)
+
+
+def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
+    """Measure. Status 0 when at least one environment was measured, 1 otherwise."""
     if args.seconds <= 0 or args.resets < 1:
         raise ValueError("--seconds must be positive and --resets at least 1")
     ids = registered() if args.env is None else args.env
     for env_id in ids:
         gym.spec(env_id)  # names the close matches of a wrong one
     names = " ".join(f"{name:>8s}" for name in ("make s", "reset s", "(cpu)", "steps/s", "(cpu)"))
-    print(f"{'environment':24s} {'setting':12s} {'pictures':22s} {names}")
+    yield f"{'environment':24s} {'setting':12s} {'pictures':22s} {names}"
     rows = []
     for env_id in ids:
         for speed in speeds(env_id, seconds=args.seconds, resets=args.resets):
-            print(_line(speed), flush=True)
+            yield _line(speed)
             rows.append(speed)
-    print(f"on {hardware()}; " + ", ".join(f"{name} {version}" for name, version in versions().items()))
-    if args.json is not None:
-        save_json(args.json, {"rows": [dataclasses.asdict(row) for row in rows]})
-    return 0 if any(row.error is None for row in rows) else 1
+    measured = any(row.error is None for row in rows)
+    return Outcome({"rows": [dataclasses.asdict(row) for row in rows]}, status=0 if measured else 1)
 
 
 def registered() -> list[str]:
@@ -158,3 +155,11 @@ def _line(speed: Speed) -> str:
         f"{head}{pictures:22s} {speed.make_s:8.2f} {speed.reset_s:8.3f} {speed.reset_cpu_s:8.3f} "
         f"{speed.steps_per_s:8.1f} {speed.steps_per_cpu_s:8.1f}"
     )
+
+
+BENCHMARK = Benchmark("env-speed", __doc__, add_arguments, run, threads=False)
+main = BENCHMARK.main
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -12,8 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Generator, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -21,8 +20,9 @@ from torch import Tensor
 
 from uva_agents.agents import UVA, Policy
 from uva_agents.agents.chunks import noise_seed
-from uva_agents.benchmarks.evaluation.machine import hardware, parse_arguments, save_json, versions
-from uva_agents.model import Context, Task
+from uva_agents.agents.weights import Weights
+from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_device
+from uva_agents.model import Context, Task, optimize_for_inference
 from uva_agents.model.diffusion import ancestral_process
 from uva_agents.model.layers import Attention
 
@@ -33,14 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=16, help="denoising steps (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--base-repeats", type=int, default=3, help="of the official size; 0 leaves it out")
-    parser.add_argument("--device", default="auto")
+    add_device(parser)
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
-    parser.add_argument("--json", type=Path, default=None)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print a table, and write JSON when asked."""
-    args = parse_arguments(__doc__, add_arguments, argv)
+def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
+    """Seconds of decisions, a row per network and way of computing it."""
     nano = UVA.from_pretrained(args.weights, device=args.device)
     rows = take_turns({f"{args.weights}, {args.steps} steps": decisions(Policy(nano, steps=args.steps))}, args.repeats)
     baseline = ""
@@ -59,17 +57,13 @@ def main(argv: list[str] | None = None) -> int:
             base.compile()
             compiled = {name.replace(",", " compiled,"): decisions(agent) for name, agent in ours.items()}
             rows |= take_turns(compiled, args.base_repeats)
-        print(f"largest difference of the two paths at 100 steps: {difference(exact):.1e} (normalised actions)")
-    print(
-        f"one decision, batch 1, float32, {torch.get_num_threads()} threads, {nano.device}, {hardware()}, {versions()}"
-    )
+        yield f"largest difference of the two paths at 100 steps: {difference(exact):.1e} (normalised actions)"
+    yield f"one decision, batch 1, float32, {torch.get_num_threads()} threads, {nano.device}"
     for name, times in rows.items():
         p50, p95 = np.percentile(times, [50, 95]) * 1e3
         ratio = f"   {np.median(rows[baseline]) / p50 * 1e3:6.2f}x" if baseline else ""
-        print(f"  {name:36s} median {p50:9.1f} ms   p95 {p95:9.1f} ms   n={len(times)}{ratio}")
-    if args.json:
-        save_json(args.json, {"rows": {k: list(v) for k, v in rows.items()}})
-    return 0
+        yield f"  {name:36s} median {p50:9.1f} ms   p95 {p95:9.1f} ms   n={len(times)}{ratio}"
+    return Outcome({"rows": {k: list(v) for k, v in rows.items()}})
 
 
 def take_turns(paths: Mapping[str, Iterator[float]], repeats: int) -> dict[str, list[float]]:
@@ -81,14 +75,14 @@ def take_turns(paths: Mapping[str, Iterator[float]], repeats: int) -> dict[str, 
 def decisions(policy: Policy) -> Iterator[float]:
     """Seconds of every call that makes a new chunk."""
     rng = np.random.default_rng(0)
-    height, width = policy.uva.bundle.spec.image_shape
+    spec, config = policy.weights.spec, policy.weights.config
+    height, width = spec.image_shape
     state = policy.initial_state(1, seed=0)
     while True:
         decides = state[0].queue is None or len(state[0].queue) == 0
-        obs = {
-            "pixels": rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
-            "agent_pos": rng.uniform(0, 512, 2).astype(np.float32),
-        }
+        obs: dict[str, np.ndarray] = {"pixels": rng.integers(0, 256, (height, width, 3), dtype=np.uint8)}
+        if spec.proprio_key is not None:
+            obs[spec.proprio_key] = rng.uniform(0, 1, spec.proprio_size(config.proprio_dim)).astype(np.float32)
         began = time.perf_counter()
         _, state = policy.predict(obs, state)
         if policy.device.type == "cuda":
@@ -97,7 +91,7 @@ def decisions(policy: Policy) -> Iterator[float]:
             yield time.perf_counter() - began
 
 
-def straight(base: UVA, frames: np.ndarray, steps: int, seed: int) -> Tensor:
+def straight(base: Weights, frames: np.ndarray, steps: int, seed: int) -> Tensor:
     """One decision as the released code goes about it: four frames encoded, every step computed from scratch.
 
     Args:
@@ -105,9 +99,9 @@ def straight(base: UVA, frames: np.ndarray, steps: int, seed: int) -> Tensor:
 
     Returns: normalised actions (1, 16, A).
     """
-    model, head = base.bundle.model, base.bundle.model.action_head
+    model, head = base.net, base.net.action_head
     generator = torch.Generator(base.device).manual_seed(seed)
-    tokens = model.to_tokens(base.bundle.vae.encode(base.images(frames)))[None]
+    tokens = model.to_tokens(base.vae.encode(base.images(frames)))[None]
     z = model.joint_latent(Context(history=tokens), model.visibility(Task.POLICY, 1))
     condition = model.action_condition(z)
     chunk = ancestral_process(steps).sample(
@@ -121,19 +115,19 @@ def straight(base: UVA, frames: np.ndarray, steps: int, seed: int) -> Tensor:
     return chunk.view(1, head.steps, head.channels)
 
 
-def straight_decisions(base: UVA, steps: int, *, fused: bool = False) -> Iterator[float]:
+def straight_decisions(base: Weights, steps: int, *, fused: bool = False) -> Iterator[float]:
     """Seconds of :func:`straight` decisions, with autoencoder and transformer as the released code runs them.
 
     Args:
         fused: attention in one kernel all the same.
     """
     rng = np.random.default_rng(0)
-    height, width = base.bundle.spec.image_shape
+    height, width = base.spec.image_shape
     for seed in itertools.count():
         frames = rng.integers(0, 256, (4, height, width, 3), dtype=np.uint8)
-        base.bundle.vae.streamline(False)
-        base.bundle.model.streamline(False)
-        for module in base.bundle.model.modules():
+        optimize_for_inference(base.vae, False)
+        optimize_for_inference(base.net, False)
+        for module in base.net.modules():
             if isinstance(module, Attention):
                 module.fused = fused
         with torch.no_grad():
@@ -142,16 +136,16 @@ def straight_decisions(base: UVA, steps: int, *, fused: bool = False) -> Iterato
             if base.device.type == "cuda":
                 torch.cuda.synchronize()
             taken = time.perf_counter() - began
-        base.bundle.vae.streamline()
-        base.bundle.model.streamline()
+        optimize_for_inference(base.vae)
+        optimize_for_inference(base.net)
         yield taken
 
 
 @torch.no_grad()
 def difference(exact: Policy) -> float:
     """Largest difference between the two paths' actions on the same frames and noise, normalised."""
-    base = exact.uva
-    height, width = base.bundle.spec.image_shape
+    base = exact.weights
+    height, width = base.spec.image_shape
     frame = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
     normalized = base.normalize_actions(exact.sample({"pixels": frame}, n=1, seed=5))
     expected = straight(base, np.stack([frame] * 4), exact.sampler.action_steps, noise_seed((5, 0)))
@@ -163,17 +157,20 @@ def official_size(like: UVA) -> UVA:
     from dataclasses import replace
 
     from uva_agents.checkpoints import Bundle
-    from uva_agents.model import UVA as Network
-    from uva_agents.model import VAE, uva_base_config
+    from uva_agents.model import VAE, UVANet, uva_base_config
 
     config = uva_base_config()
-    spec = replace(like.bundle.spec, proprio_key=None)
-    network = Network(config).eval().requires_grad_(False)
+    spec = replace(like.spec, proprio_key=None)
+    network = UVANet(config).eval().requires_grad_(False)
     for parameter in network.parameters():
         if not parameter.any():  # heads begin as the zero function, which would make any two paths agree
             torch.nn.init.normal_(parameter, std=0.02)
     vae = VAE(config.vae).eval().requires_grad_(False)
-    return UVA(Bundle(network, vae, like.bundle.normalizer, spec, "uva_base").to(like.device))
+    return UVA(Bundle(network, vae, like.normalizer, spec, "uva_base").to(like.device))
+
+
+BENCHMARK = Benchmark("latency", __doc__, add_arguments, run)
+main = BENCHMARK.main
 
 
 if __name__ == "__main__":

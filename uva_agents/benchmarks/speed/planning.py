@@ -5,21 +5,21 @@ denoising steps, only the frame that the objective looks at sampled and decoded)
 history encoded again, every frame decoded, 100 denoising steps). The loop is timed on a few candidates and multiplied, as each
 costs the same; the planner's times include proposing, the loop's do not.
 
-Whether the short cuts change the answer is measured too, over moments of episodes: how the candidates' costs are ranked
-(Spearman), and what the planner's choice costs by the straight loop's judgement.
+Whether the short cuts change the answer is measured too, at several decisions of episodes: how the candidates' costs are ranked
+(Spearman), and how much worse the planner's choice is by the straight loop's costs.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
+from collections.abc import Generator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from uva_agents.benchmarks.evaluation.machine import hardware, parse_arguments, save_json, versions
+from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_device
 from uva_agents.planners import GoalImage, Plan, PushTCoverage, SamplingPlanner, Screen
 
 ENV_ID = "uva/PushT-v0"
@@ -36,65 +36,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--naive", type=int, default=3, help="candidates of the straight loop per decision (default %(default)s)"
     )
-    parser.add_argument("--moments", type=int, default=3, help="moments at which the rankings are compared (0: none)")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--moments", type=int, default=3, help="decisions at which the rankings are compared (0: none)")
+    add_device(parser)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print a table, and write JSON when asked."""
+def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
+    """Seconds of a decision per set of options, and whether they choose the same."""
     import torch
 
     from uva_agents.agents import UVA
 
-    args = parse_arguments(__doc__, add_arguments, argv)
     model = UVA.from_pretrained(args.weights, device=args.device)
-    moments = record(model, max(args.moments, 2))
+    contexts = record(model, max(args.moments, 2))
     planners = {
         name: SamplingPlanner(
             dynamics=model.world_model(), proposals=model.policy(), n_samples=args.candidates, **options
         )
-        for name, options in variants(model, args.steps, moments[-1][0]["pixels"]).items()
+        for name, options in variants(model, args.steps, contexts[-1][0]["pixels"]).items()
     }
     rows: dict[str, list[Plan]] = {name: [] for name in planners}
     naive: list[float] = []
     for i in range(-1, args.repeats):  # in turn, so that all meet the same machine; the first round warms up
-        obs, history = moments[i % len(moments)]
+        obs, history = contexts[i % len(contexts)]
         for name, planner in planners.items():
             rows[name] += [planner.plan(obs, history=history, seed=i)][: i + 1]
         naive += [naive_seconds(model, obs, history, n=args.naive)][: i + 1]
     whole = args.candidates * float(np.median(naive))
-    print(
-        f"{args.weights}, {args.candidates} candidates x 16 actions, {torch.get_num_threads()} threads, {model.device}, "
-        f"{hardware()}, {versions()}"
-    )
-    print(
+    yield f"{args.weights}, {args.candidates} candidates x 16 actions, {torch.get_num_threads()} threads, {model.device}"
+    yield (
         f"  {'straight loop, 100 steps, all frames':40s} {whole:8.3f} s   "
         f"({args.candidates} x the median of n={len(naive)} x {args.naive})"
     )
     for name, plans in rows.items():
-        print("  " + describe(name, plans, whole))
-    agreement = compare(model, moments[: args.moments], args.candidates, args.steps) if args.moments else {}
+        yield "  " + describe(name, plans, whole)
+    agreement = compare(model, contexts[: args.moments], args.candidates, args.steps) if args.moments else {}
     for name, value in agreement.items():
-        print(f"  {name}: {value:.4f}")
-    if args.json:
-        decisions = {k: [parts(p) for p in v] for k, v in rows.items()}
-        save_json(args.json, {"naive_candidate_s": naive, "plans": decisions, "agreement": agreement})
-    return 0
+        yield f"  {name}: {value:.4f}"
+    decisions = {k: [parts(p) for p in v] for k, v in rows.items()}
+    return Outcome({"naive_candidate_s": naive, "plans": decisions, "agreement": agreement})
 
 
 def variants(model: Any, steps: int, goal: np.ndarray) -> dict[str, dict[str, Any]]:
     """Planner options by name."""
     latent = GoalImage(goal, metric="latents", world=model)
-    sketch = model.bundle.model.config.frame_sketch
     rows: dict[str, dict[str, Any]] = {
         f"last frame, {steps} steps": {"objective": PushTCoverage(), "steps": steps},
         "last frame, 16 steps": {"objective": PushTCoverage()},
         f"last frame in latents, {steps} steps": {"objective": latent, "steps": steps},
     }
-    if sketch:
+    if model.config.rendered_prior:
         first = Screen(keep=0.25, steps=0)
-        rows[f"sketch of all, {steps} steps of a quarter"] = {
+        rows[f"rendered prior of all, {steps} steps of a quarter"] = {
             "objective": PushTCoverage(),
             "steps": steps,
             "screen": first,
@@ -142,15 +134,15 @@ def naive_frames(model: Any, obs: Any, history: Any, plans: np.ndarray) -> np.nd
     return np.concatenate([world.rollout(obs, plan, history=history).frames for plan in plans])
 
 
-def compare(model: Any, moments: list[Any], n: int, steps: int) -> dict[str, float]:
-    """Agreement with the straight loop's costs, means over the moments; all candidates of each."""
+def compare(model: Any, contexts: list[Any], n: int, steps: int) -> dict[str, float]:
+    """Agreement with the straight loop's costs, means over the observations; all candidates of each."""
     from uva_agents.agents import WorldModel
     from uva_agents.agents.rollout import Rollout
 
     ranks, losses, spreads, kept = [], [], [], []
     objective = PushTCoverage()
     world: WorldModel = model.world_model()
-    for i, (obs, history) in enumerate(moments):
+    for i, (obs, history) in enumerate(contexts):
         plans = model.policy().sample(obs, n=n, history=history, seed=i)
         frames = naive_frames(model, obs, history, plans)[:, -1:]
         exact = objective(Rollout(frames, None, np.array([16]), all_steps=np.array([4, 8, 12, 16])))
@@ -159,15 +151,17 @@ def compare(model: Any, moments: list[Any], n: int, steps: int) -> dict[str, flo
         ranks.append(_spearman(exact, quick))
         losses.append(exact[quick.argmin()] - exact.min())
         spreads.append(exact.mean() - exact.min())
-        if model.bundle.model.config.frame_sketch:
-            sketch = objective(world.rollout(start, plans, frames=(-1,), steps=0))
-            kept.append(float(exact.argmin() in np.argsort(sketch)[: -(-n // 4)]))
-    told = {
+        if model.config.rendered_prior:
+            prior = objective(world.rollout(start, plans, frames=(-1,), steps=0))
+            kept.append(float(exact.argmin() in np.argsort(prior)[: -(-n // 4)]))
+    agreement = {
         f"rank correlation of {steps} steps with 100": float(np.mean(ranks)),
         "cost of the choice above the best candidate's": float(np.mean(losses)),
         "cost of an average candidate above the best's": float(np.mean(spreads)),
     }
-    return told | ({"best candidate is among the sketch's best quarter": float(np.mean(kept))} if kept else {})
+    return agreement | (
+        {"best candidate is in the rendered priors' best quarter": float(np.mean(kept))} if kept else {}
+    )
 
 
 def describe(name: str, plans: list[Plan], whole: float) -> str:
@@ -192,6 +186,10 @@ def parts(plan: Plan) -> dict[str, float]:
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     first, second = (np.argsort(np.argsort(x)).astype(float) for x in (a, b))
     return float(np.corrcoef(first, second)[0, 1])
+
+
+BENCHMARK = Benchmark("planning", __doc__, add_arguments, run)
+main = BENCHMARK.main
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 
-from uva_agents.benchmarks.evaluation.machine import parse_arguments, save_json
+from uva_agents.benchmarks.skeleton import Benchmark, Outcome
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,14 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes", type=int, default=2, help="of the last line; 0 leaves it out (default %(default)s)"
     )
-    parser.add_argument("--json", type=Path, default=None)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print windows per second of both loops and their ratio."""
+def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
+    """Windows per second of both loops, and their ratio."""
     import torch
 
-    args = parse_arguments(__doc__, add_arguments, argv)
     cached, naive = [], []
     bench = Bench(args.batch_size)
     bench.step(encode=True)
@@ -44,21 +43,17 @@ def main(argv: list[str] | None = None) -> int:
     ratios = [a / b for a, b in zip(cached, naive, strict=True)]
     peak = _matmul_rate()
     together = _together(args) if args.processes else []
-    print(
-        f"joint stage, batch {args.batch_size}, {torch.get_num_threads()} threads, windows/s (median of {args.rounds}):"
-    )
-    print(f"  cached latents        {np.median(cached):7.1f}   ({min(cached):.1f}..{max(cached):.1f})")
-    print(f"  autoencoder in loop   {np.median(naive):7.1f}   ({min(naive):.1f}..{max(naive):.1f})")
-    print(f"  ratio                 {np.median(ratios):7.2f}   ({min(ratios):.2f}..{max(ratios):.2f})")
+    yield f"joint stage, batch {args.batch_size}, {torch.get_num_threads()} threads, windows/s (median of {args.rounds}):"
+    yield f"  cached latents        {np.median(cached):7.1f}   ({min(cached):.1f}..{max(cached):.1f})"
+    yield f"  autoencoder in loop   {np.median(naive):7.1f}   ({min(naive):.1f}..{max(naive):.1f})"
+    yield f"  ratio                 {np.median(ratios):7.2f}   ({min(ratios):.2f}..{max(ratios):.2f})"
     if together:
-        print(
+        yield (
             f"  {args.processes} processes, 1 thread  {np.median(together):7.1f}   ({min(together):.1f}..{max(together):.1f}), "
             f"batch {args.batch_size // args.processes} each"
         )
-    print(f"  this machine, now     {peak:7.1f}   GFLOP/s of float32 matrix products")
-    if args.json:
-        save_json(args.json, {"cached": cached, "naive": naive, "together": together, "matmul_gflops": peak})
-    return 0
+    yield f"  this machine, now     {peak:7.1f}   GFLOP/s of float32 matrix products"
+    return Outcome({"cached": cached, "naive": naive, "together": together, "matmul_gflops": peak})
 
 
 def _together(args: argparse.Namespace) -> list[float]:
@@ -111,11 +106,11 @@ class Bench:
         import torch
 
         from uva_agents.data import Episodes, LatentWindows, standard_variants
-        from uva_agents.model import UVA, VAE
+        from uva_agents.model import VAE, UVANet
         from uva_agents.training.ema import EMA
         from uva_agents.training.loop import parameter_groups
+        from uva_agents.training.run import make_normalizer
         from uva_agents.training.uva.joint_stage import JointStage
-        from uva_agents.training.uva.pipeline import make_normalizer
         from uva_agents.training.uva.recipes import pusht_nano
 
         recipe = pusht_nano()
@@ -136,19 +131,20 @@ class Bench:
             episodes,
             tokens,
             standard_variants(2),
-            make_normalizer(recipe, episodes),
+            make_normalizer(recipe.data, episodes),
             WindowSpec(),
-            readout_keys=recipe.readout_keys,
-            points=[rng.uniform(-1, 1, (n, 2 * c.frame_points)).astype(np.float32) for _ in range(2)],
+            frame_state_keys=recipe.data.frame_state_keys,
+            points=[rng.uniform(-1, 1, (n, 2 * c.num_keypoints)).astype(np.float32) for _ in range(2)],
         )
         from dataclasses import replace
 
-        config = replace(recipe.joint, batch_size=batch_size)
+        config = replace(recipe.network.joint, batch_size=batch_size)
         self.vae = VAE(recipe.model.vae).eval().requires_grad_(False)
-        model = UVA(c)
-        for part in (model.point_reader, model.point_dynamics, model.point_writer):
+        model = UVANet(c)
+        assert model.guide is not None
+        for part in (model.guide.detector, model.guide.dynamics, model.guide.renderer):
             part.requires_grad_(False)  # as in the recipe: stages of their own
-        self.stage = JointStage(recipe, config, "joint", model, windows, recipe.task_weights, None)
+        self.stage = JointStage(recipe, config, "joint", model, windows, recipe.network.task_weights, None)
         module = self.stage.module.train()
         self.rank, self.world = rank, world
         # The trained forward, as accelerate wraps it.
@@ -182,6 +178,10 @@ class Bench:
         for _ in range(steps):
             self.step(encode=encode)
         return steps * self.stage.config.batch_size / (time.perf_counter() - began)
+
+
+BENCHMARK = Benchmark("throughput", __doc__, add_arguments, run)
+main = BENCHMARK.main
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 import uva_agents.errors as errors
 from uva_agents.bridges.openpi.addresses import ServerUrl, proxy_for, proxy_shown
 from uva_agents.bridges.openpi.limits import Limits
-from uva_agents.bridges.openpi.told import RemotePolicyError, Told
+from uva_agents.bridges.openpi.server_info import RemotePolicyError, ServerInfo
 from uva_agents.bridges.openpi.wire import WireError, pack, unpack
 from uva_agents.errors import InputError, MachineError
 
@@ -72,7 +72,7 @@ class Connection:
             raise InputError(f"{self.url} was given a name in its address and a token: give one of them")
         self._timeout_s, self._patience_s = timeout_s, patience_s
         self.metadata: dict[str, Any] = {}
-        self.told = Told()
+        self.server_info = ServerInfo()
         self.times = 0
         """Connections made so far: what a server knew of a connection is gone with it."""
         self._hung_up()
@@ -149,7 +149,7 @@ class Connection:
     def _asked(self, message: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         opened = self._connected()
         data = pack(message())
-        most = self.told.message_bytes
+        most = self.server_info.message_bytes
         if most is not None and len(data) > most:
             raise InputError(f"a request of {len(data)} bytes, and {self.url} takes {most}: send smaller images")
         try:
@@ -206,8 +206,8 @@ class Connection:
             metadata = unpack(first, _ANSWERS) if isinstance(first, bytes) else first
             if not isinstance(metadata, dict):
                 raise RemotePolicyError(f"{self.url} does not speak openpi's wire: its first frame is {metadata!r:.80}")
-            told = Told.read(metadata, self.url)
-            if self.times and told.identity != self.told.identity:
+            info = ServerInfo.read(metadata, self.url)
+            if self.times and info.identity != self.server_info.identity:
                 raise InputError(
                     f"{self.url} serves another agent than when this one was made: make a new RemotePolicy"
                 )
@@ -216,7 +216,7 @@ class Connection:
             if isinstance(error, WireError):
                 raise RemotePolicyError(f"{self.url} does not speak openpi's wire: {error}") from error
             raise
-        self._socket, self.metadata, self.told = opened, metadata, told
+        self._socket, self.metadata, self.server_info = opened, metadata, info
         self._at_end = weakref.finalize(self, _cut, opened, os.getpid())
         self.times += 1
         return opened
@@ -243,7 +243,7 @@ class Connection:
             return _Busy(text)
         lines = [line for line in text.strip().splitlines() if line.strip()]
         name, _, rest = (lines[-1] if lines else "").partition(": ")
-        if self.told.ours and name in _KINDS:
+        if self.server_info.ours and name in _KINDS:
             return _KINDS[name](f"{rest} (said {self.url})")
         self.close()
         error = RemotePolicyError(f"the agent at {self.url} failed: {lines[-1][:2000] if lines else 'no reason given'}")

@@ -12,10 +12,10 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode
 
+from uva_agents.bridges.openpi.decision_thread import DecisionThread
 from uva_agents.bridges.openpi.limits import Limits
-from uva_agents.bridges.openpi.session import Session
+from uva_agents.bridges.openpi.session import ClientSession
 from uva_agents.bridges.openpi.wire import WireError, pack, unpack
-from uva_agents.bridges.openpi.worker import Worker
 from uva_agents.errors import InputError, UVAError
 
 log = logging.getLogger("uva_agents.serve")
@@ -38,12 +38,12 @@ class Desk:
     """
 
     def __init__(self, limits: Limits, send: Send) -> None:
-        self.worker = Worker()
+        self.worker = DecisionThread()
         self.busy, self.closing = 0, False
         self._limits, self._send = limits, send
 
     async def answer(
-        self, session: Session, connection: ServerConnection, message: bytes | str, previous_s: float | None
+        self, session: ClientSession, connection: ServerConnection, message: bytes | str, previous_s: float | None
     ) -> bytes | str | None:
         """A frame, text where something is wrong; ``None`` where the connection has been ended instead."""
         try:

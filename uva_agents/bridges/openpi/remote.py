@@ -19,7 +19,7 @@ from uva_agents.agents.stateful import StatefulAgent
 from uva_agents.bridges.openpi.connection import Connection
 from uva_agents.bridges.openpi.keys import OPENPI_NAMES
 from uva_agents.bridges.openpi.remote_state import RemoteRow, RemoteState, check_form
-from uva_agents.bridges.openpi.told import RemotePolicyError, Told, said, whole
+from uva_agents.bridges.openpi.server_info import RemotePolicyError, ServerInfo, episode_status, whole
 from uva_agents.errors import InputError, MissingKeyError, NotFiniteError
 
 log = logging.getLogger("uva_agents.remote")
@@ -95,11 +95,11 @@ class RemotePolicy(StatefulAgent[RemoteState]):
         self._connection = Connection(url, token=token, timeout_s=timeout_s, patience_s=patience_s, tls=tls)
         self.url, self._chunk, self._extra = self._connection.url, chunk, dict(extra or {})
         self._prepare, self._postprocess = prepare, postprocess
-        told = self._told
-        self._keys = keys if keys is not None or told.ours else OPENPI_NAMES
-        self.execute: int | None = execute or told.execute or (None if told.ours else _FOREIGN_EXECUTE)
-        self.lookback: int = told.lookback
-        self._space = action_space or told.action_space
+        info = self._server_info
+        self._keys = keys if keys is not None or info.ours else OPENPI_NAMES
+        self.execute: int | None = execute or info.execute or (None if info.ours else _FOREIGN_EXECUTE)
+        self.lookback: int = info.lookback
+        self._space = action_space or info.action_space
 
     def __repr__(self) -> str:
         return f"RemotePolicy({self.url!r}, execute={self.execute})"
@@ -130,14 +130,14 @@ class RemotePolicy(StatefulAgent[RemoteState]):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides its actions, as JSON values, as far as the server tells: an interrupted evaluation continues only with the
+        """What decides its actions, as JSON values, as far as the server says: an interrupted evaluation continues only with the
         same."""
-        server = self._told.identity or {"url": self.url, "metadata": repr(self.metadata)}
+        server = self._server_info.identity or {"url": self.url, "metadata": repr(self.metadata)}
         return {"server": server, "execute": self.execute, "chunk": self._chunk, "extra": repr(self._extra)}
 
     @property
-    def _told(self) -> Told:
-        return self._connection.told
+    def _server_info(self) -> ServerInfo:
+        return self._connection.server_info
 
     def close(self) -> None:
         """Hang up; the next decision connects again."""
@@ -145,7 +145,7 @@ class RemotePolicy(StatefulAgent[RemoteState]):
 
     def initial_state(self, batch_size: int = 1, *, seed: int | Sequence[int] | None = None) -> RemoteState:
         """State before the first observation; one seed per environment, or consecutive ones from a single seed."""
-        most = self._told.episodes
+        most = self._server_info.episodes
         if most is not None and batch_size > most:
             raise InputError(
                 f"{batch_size} environments, and {self.url} keeps {most} episodes per client: "
@@ -181,7 +181,7 @@ class RemotePolicy(StatefulAgent[RemoteState]):
         rows, actions = [], []
         for row, obs in zip(state.rows, observations, strict=True):
             sent = self._request(obs)
-            if row.hungry:
+            if row.needs_replan:
                 row = self._decided(row, obs, sent, deterministic)
             else:
                 check_form(sent, row.form)
@@ -192,7 +192,7 @@ class RemotePolicy(StatefulAgent[RemoteState]):
         return (np.stack(actions) if batched else actions[0]), RemoteState(tuple(rows))
 
     def sample(self, obs: Any, n: int = 1, *, history: Any | None = None, seed: int | None = None) -> np.ndarray:
-        """Several whole chunks for the same moment; other servers than ours are asked n times, and have no seeds or history.
+        """Several whole chunks for the same observation; other servers than ours are asked n times, and have no seeds or history.
 
         Args:
             obs: one observation or a batch.
@@ -213,9 +213,9 @@ class RemotePolicy(StatefulAgent[RemoteState]):
 
     def _samples(self, obs: Mapping[str, Any], n: int, history: Any | None, seed: int | None) -> np.ndarray:
         sent = self._request(obs)
-        if not self._told.ours:
+        if not self._server_info.ours:
             return np.stack([self._actions(self._connection.ask(lambda: sent), obs) for _ in range(n)])
-        if not self._told.samples:
+        if not self._server_info.samples:
             raise InputError(f"what {self.url} serves has no sample()")
         past = None if history is None else {k: v if isinstance(v, list) else to_numpy(v) for k, v in history.items()}
         ask = {"sample": n, "seed": seed, "history": past}
@@ -238,8 +238,8 @@ class RemotePolicy(StatefulAgent[RemoteState]):
         return {**{k: v if isinstance(v, str) else np.array(to_numpy(v)) for k, v in named.items()}, **self._extra}
 
     def _decided(self, row: RemoteRow, obs: Mapping[str, Any], sent: dict[str, Any], deterministic: bool) -> RemoteRow:
-        """The row with a fresh answer queued."""
-        if not self._told.ours:
+        """The row with a new answer queued."""
+        if not self._server_info.ours:
             queue = self._actions(self._connection.ask(lambda: sent), obs)[: self.execute]
             return row.answered(queue, sent, 0, 0)
         name, lost = row.name, row.decisions == 0
@@ -253,15 +253,15 @@ class RemotePolicy(StatefulAgent[RemoteState]):
                 name = uuid.uuid4().hex  # a state may be begun twice, and these are then two episodes
                 ask |= {"start": True, "seed": row.seed, "seen": list(row.seen)}
             else:
-                ask |= {"executed": row.executed, "seen": list(row.seen[len(row.seen) - row.fresh :])}
+                ask |= {"executed": row.executed, "seen": list(row.seen[len(row.seen) - row.unsent :])}
             return {**sent, "uva": {**ask, "episode": name}}
 
         answer = self._connection.ask(message)
-        forgotten, given = said(answer, self.url)
+        forgotten, given = episode_status(answer, self.url)
         if forgotten:
             lost = True
             answer = self._connection.ask(message)
-            _, given = said(answer, self.url)
+            _, given = episode_status(answer, self.url)
         queue = self._actions(answer, obs)[:given]
         return replace(row, name=name).answered(queue, sent, self._connection.times, self.lookback)
 

@@ -22,7 +22,7 @@ class RemoteRow:
         executed: actions handed out of the newest answer.
         queue: (k, A) those still to hand out.
         seen: newest observations before the current one, as sent, oldest first.
-        fresh: how many of them the server has not been told of.
+        unsent: how many of them the server does not know of.
         connection: number of the connection on which the server knows the episode.
         form: shapes of what the newest answer was about.
     """
@@ -33,24 +33,24 @@ class RemoteRow:
     executed: int = 0
     queue: np.ndarray | None = None
     seen: tuple[dict[str, Any], ...] = ()
-    fresh: int = 0
+    unsent: int = 0
     connection: int = 0
     form: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
-    def untouched(self) -> bool:
+    def unobserved(self) -> bool:
         """Whether no answer has been given yet."""
         return not self.decisions
 
     @property
-    def hungry(self) -> bool:
+    def needs_replan(self) -> bool:
         """Whether the next action needs an answer."""
         return self.queue is None or len(self.queue) == 0
 
     def observed(self, sent: dict[str, Any], keep: int) -> RemoteRow:
-        """With one more observation that the server has not been told of."""
+        """With one more observation that the server does not know of."""
         seen = (*self.seen, sent)[-keep:] if keep else ()
-        return replace(self, seen=seen, fresh=min(self.fresh + 1, len(seen)))
+        return replace(self, seen=seen, unsent=min(self.unsent + 1, len(seen)))
 
     def answered(self, queue: np.ndarray, sent: dict[str, Any], connection: int, keep: int) -> RemoteRow:
         """With an answer, and the observation that was asked about."""
@@ -61,7 +61,7 @@ class RemoteRow:
             decisions=self.decisions + 1,
             executed=0,
             seen=seen,
-            fresh=0,
+            unsent=0,
             connection=connection,
             form=_form(sent),
         )

@@ -23,7 +23,7 @@ from uva_agents.bridges.openpi.fitting import Resize
 from uva_agents.bridges.openpi.keys import KeyMap
 from uva_agents.bridges.openpi.limits import Limits
 from uva_agents.bridges.openpi.service import Service
-from uva_agents.bridges.openpi.session import Session
+from uva_agents.bridges.openpi.session import ClientSession
 from uva_agents.bridges.openpi.warmup import warm_up
 from uva_agents.bridges.openpi.wire import pack
 from uva_agents.errors import InputError
@@ -278,7 +278,7 @@ class PolicyServer:
         log.info("%s connected (%d in all)", who, self._connections)
         try:
             await self._send(connection, self._metadata)
-            session, previous_s = Session(self._service), None
+            session, previous_s = ClientSession(self._service), None
             answered_at = self._clock()
             while True:
                 async with asyncio.timeout(self.limits.idle_s):

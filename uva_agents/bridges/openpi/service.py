@@ -159,19 +159,19 @@ class Service:
             raise TypeError("'history' must be a map of arrays with a leading time axis")
         return self._fitting(message)
 
-    def begin(self, seed: int | None) -> Episode:
+    def begin(self, seed: int | None) -> ServedEpisode:
         """An episode before its first observation."""
         seed = next(self.seeds) if seed is None else seed
         initial = getattr(self.agent, "initial_state", None)
-        return Episode(None if initial is None else initial(1, seed=[seed]))
+        return ServedEpisode(None if initial is None else initial(1, seed=[seed]))
 
     def decide(
-        self, episode: Episode, obs: Any, *, seen: Sequence[Any], executed: int, execute: int, deterministic: bool
-    ) -> tuple[np.ndarray, Episode]:
+        self, episode: ServedEpisode, obs: Any, *, seen: Sequence[Any], executed: int, execute: int, deterministic: bool
+    ) -> tuple[np.ndarray, ServedEpisode]:
         """A decision, by the same calls of ``predict`` that a loop in one process makes.
 
         Args:
-            seen: observations since the last decision, the newest of ``executed - 1``; where some are missing, the one before
+            seen: observations since the last decision, the newest of ``executed - 1``; where there are fewer, the one before
                 is taken to have stayed. Before an episode's first decision: what was seen before ``obs``.
             executed: actions of the last decision that were carried out.
             execute: actions of this one that will be.
@@ -191,7 +191,7 @@ class Service:
         actions = finite(np.stack([action, *_queue(state)]))
         given = min(execute, len(actions))
         state = _queue_cut(state, given - 1)
-        return actions, Episode(state, False, obs, given, episode.version + 1)
+        return actions, ServedEpisode(state, False, obs, given, episode.version + 1)
 
     def _step(self, obs: Any, state: Any, first: bool, deterministic: bool) -> tuple[np.ndarray, Any]:
         # A state that the agent made says itself that an episode begins; others are told.
@@ -209,9 +209,9 @@ class Service:
 
     def _explained(self, error: KeyError, obs: Mapping[str, Any]) -> KeyError:
         """An agent's error about a missing part, with what it is called on the wire."""
-        said = str(error.args[0]) if error.args else ""
+        text = str(error.args[0]) if error.args else ""
         for ours in self.keys.names:
-            if ours not in obs and (said == ours or repr(ours) in said):
+            if ours not in obs and (text == ours or repr(ours) in text):
                 return self._missing(ours, obs)
         return error
 
@@ -222,7 +222,7 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Episode:
+class ServedEpisode:
     """An episode of a client's, as a value.
 
     Attributes:
@@ -263,7 +263,7 @@ class UnfitAnswerError(UVAError, TypeError):
     """The agent's actions are no numbers."""
 
 
-def told(actions: np.ndarray) -> str:
+def _kind(actions: np.ndarray) -> str:
     """What actions that are no numbers are, for messages."""
     if actions.dtype == object:
         found = type(actions.item() if actions.ndim == 0 else next(iter(actions.flat), None)).__name__
@@ -279,7 +279,7 @@ def finite(actions: np.ndarray) -> np.ndarray:
         NotFiniteError: NaN or infinity.
     """
     if actions.dtype.kind not in "biuf":
-        raise UnfitAnswerError(f"the agent returned {told(actions)}: actions must be an array of real numbers")
+        raise UnfitAnswerError(f"the agent returned {_kind(actions)}: actions must be an array of real numbers")
     if actions.dtype.kind == "f" and actions.dtype.itemsize > 8:  # the wire has no form for it
         actions = actions.astype(np.float64)
     if actions.dtype.kind == "f" and not np.isfinite(actions).all():

@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.bridges.openpi.service import Episode, Service, finite
+from uva_agents.bridges.openpi.service import ServedEpisode, Service, finite
 from uva_agents.errors import InputError
 
 _KEPT_MESSAGES = 8
 """Largest messages' worth of observations that one connection's episodes may hold on to together."""
 
 
-class Session:
+class ClientSession:
     """One connection's episodes: the one that a client of openpi is in, and those that a ``RemotePolicy`` names."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._plain: Episode | None = None
+        self._plain: ServedEpisode | None = None
         self._next_seed: int | None = None
-        self._named: OrderedDict[str, Episode] = OrderedDict()
+        self._named: OrderedDict[str, ServedEpisode] = OrderedDict()
 
     def paused(self, pause_s: float) -> None:
         """A message has come ``pause_s`` after the last answer; whatever becomes of it, an old episode may be over.
@@ -60,22 +60,23 @@ class Session:
         if anew:
             seed = _optional_int(request, "seed", least=0)
             request.pop("seed", None)
-            episode, following = self._service.begin(seed), seed
+            episode = self._service.begin(seed)
             if not request:
                 self._plain, self._next_seed = episode, None if seed is None else seed + 1
                 return {"reset": True}
         elif self._plain is not None:
-            episode, following = self._plain, None
+            seed, episode = None, self._plain
         else:
             # After an episode with a seed, one that nobody asked for has the next seed, so that runs can be repeated.
-            episode, following = self._service.begin(self._next_seed), self._next_seed
+            seed = self._next_seed
+            episode = self._service.begin(seed)
         obs = self._service.observation(request)
         actions, after = self._service.decide(
             episode, obs, seen=(), executed=episode.given, execute=self._service.execute, deterministic=False
         )
         self._plain = None if self._service.new_episodes.stateless else after
-        if following is not None:
-            self._next_seed = following + 1
+        if seed is not None:
+            self._next_seed = seed + 1
         return {"actions": actions}
 
     def _named_episode(self, request: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:

@@ -11,21 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.filling import Progress, filled, finite
 from uva_agents.checkpoints.folder import pick_device
-from uva_agents.checkpoints.limits import SCHEMA, check_normalizer, check_together
+from uva_agents.checkpoints.kinds import UVA_WEIGHTS
+from uva_agents.checkpoints.limits import SCHEMA, check_normalizer
 from uva_agents.checkpoints.official.archive import RATIO, SLACK, read_archive
 from uva_agents.checkpoints.official.config import Shapes, network_config, settings
 from uva_agents.checkpoints.official.interface import interface
 from uva_agents.checkpoints.official.keys import rename, rename_vae
 from uva_agents.checkpoints.official.plain import plain, resolved
 from uva_agents.checkpoints.schema import shown
-from uva_agents.checkpoints.store import Bundle
 from uva_agents.checkpoints.stored import StoredTensor
 from uva_agents.checkpoints.text import TextEncoder, read_tower
 from uva_agents.data.normalizer import LinearNormalizer
 from uva_agents.errors import InputError, WeightsError
-from uva_agents.model import UVA, VAE
+from uva_agents.model import VAE, UVANet
 
 _MAX_TENSORS, _MAX_NAME = 20_000, 300
 Tensors = dict[str, StoredTensor]
@@ -118,14 +119,14 @@ def load_official(
     names = _names(renamed, "model", path)
     own = {renamed[k]: t for k, t in parts["model"].items()}
     where = str(path)
-    model = filled(lambda: UVA(config), own, where=where, names=names, progress=progress)
+    model = filled(lambda: UVANet(config), own, where=where, names=names, progress=progress)
     names = dict(zip(renamed_vae, (f"vae_model.{k}" for k in parts["vae_model"]), strict=True))
     vae = filled(lambda: VAE(config.vae), renamed_vae, where=where, what="autoencoder", names=names, progress=progress)
     text = _text(parts["text_model"], path, progress) if parts["text_model"] else None
     normalizer, limits = _normalizer(parts["normalizer"], tensors, config.action_dim, config.proprio_dim, path)
     report.used += [f"{part}.{k}" for part in parts for k in parts[part]]
     spec = interface(said, config, limits)
-    check_together(config, normalizer, spec, where)
+    UVA_WEIGHTS.check(config, normalizer, spec, where)
     bundle = Bundle(
         model.eval().requires_grad_(False),
         vae.eval().requires_grad_(False),

@@ -1,4 +1,4 @@
-"""Where the pictures are taken from."""
+"""Cameras of block pushing: pinhole models above the table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Camera:
+class TableCamera:
     """A pinhole camera above the table.
 
     Attributes:
@@ -73,7 +73,7 @@ def _unit(a: _Vector) -> _Vector:
 
 _DISTANCE, _ELEVATION = 2.0, math.radians(60)
 
-WORKSPACE = Camera(
+WORKSPACE = TableCamera(
     eye=(0.42 + _DISTANCE * math.cos(_ELEVATION), -0.07, _DISTANCE * math.sin(_ELEVATION)),
     look_at=(0.42, -0.07, 0.0),
     width=0.80,
@@ -83,7 +83,7 @@ WORKSPACE = Camera(
 
 # 240 x 320 pixels with a focal length of 256.96 pixels, whose axis meets the table at (0.25, 0): the published view.
 _PUBLISHED_DISTANCE = math.hypot(0.75, 0.75)
-PUBLISHED = Camera(
+PUBLISHED = TableCamera(
     eye=(1.0, 0.0, 0.75),
     look_at=(0.25, 0.0, 0.0),
     width=320 / 256.96 * _PUBLISHED_DISTANCE,

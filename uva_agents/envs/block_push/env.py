@@ -19,7 +19,7 @@ from uva_agents.envs.block_push.layout import (
     layout_of_seed,
     parse_assignment,
 )
-from uva_agents.envs.block_push.scene import Scene
+from uva_agents.envs.block_push.scene import BlockPushScene
 from uva_agents.envs.block_push.score import IN_SQUARE, Score, advance, both_placed, distances
 from uva_agents.envs.checks import (
     checked_choice,
@@ -134,7 +134,7 @@ class BlockPushEnv(Lifecycle, gym.Env[Observation, np.ndarray]):
             self.action_space = gym.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
         else:
             self.action_space = gym.spaces.Box(np.array(PUSHER_LOW, np.float32), np.array(PUSHER_HIGH, np.float32))
-        self._scene = Scene(draw_arm=checked_flag(draw_arm, "draw_arm"))
+        self._scene = BlockPushScene(draw_arm=checked_flag(draw_arm, "draw_arm"))
         self._layout: Layout | None = None
         self._score = Score()
 
@@ -229,7 +229,7 @@ class BlockPushEnv(Lifecycle, gym.Env[Observation, np.ndarray]):
             made_by=_made_by(),
             tasks={_name(self._default_assignment): None, _name(self._assignment): None},
             fix="; make it with that assignment, or give it to reset(options={'assignment': ...}) first",
-            look=_look_at,
+            validate=_validate,
         )
         self._scene.restore(state.physics, state.target, state.layout)
         self._layout, self._score, self._assignment = state.layout, state.score, state.assignment
@@ -299,7 +299,7 @@ def _made_by() -> str:
     return states.simulator("pybullet")
 
 
-def _look_at(state: BlockPushState) -> None:
+def _validate(state: BlockPushState) -> None:
     """PyBullet trusts what it reads: other bytes than its own end the process."""
     if not (isinstance(state.physics, bytes) and state.physics.startswith(b"BULLET")):
         raise InputError("this state holds no simulation as PyBullet writes it: it was damaged or put together by hand")

@@ -6,23 +6,14 @@ loop, end where they ended there (``docs/block_push.md`` has the numbers).
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import functools
-import importlib
 import math
 import os
-import shutil
-import sys
-import tempfile
-import weakref
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from uva_agents.envs.block_push.client import PyBulletClient, StateFolder, load_pybullet, silent
 from uva_agents.envs.block_push.layout import PUSHER_START, Layout, Pose
 from uva_agents.errors import MachineError
 
@@ -45,7 +36,7 @@ _DOWN = (0.0, 1.0, 0.0, math.cos(math.pi / 2))
 _ASSETS = Path(__file__).resolve().parent / "assets"
 
 
-class Scene:
+class BlockPushScene:
     """Owns one PyBullet client. All positions in metres, world coordinates, base of the arm at the origin.
 
     Args:
@@ -58,9 +49,9 @@ class Scene:
 
     def __init__(self, *, draw_arm: bool = False) -> None:
         # PyBullet prints when it is imported and when it connects.
-        with _silent():
-            self._pb = _load_pybullet()
-            self.client = _Client(self._pb)
+        with silent():
+            self._pb = load_pybullet()
+            self.client = PyBulletClient(self._pb)
         p = self.client
         p.setPhysicsEngineParameter(enableFileCaching=0)
         # Contacts in a fixed order: otherwise the order, and with it the last bits of a result, depends on everything
@@ -69,7 +60,7 @@ class Scene:
         p.setGravity(0, 0, -9.8)
         self._load(draw_arm)
         self.target: tuple[float, float] = PUSHER_START
-        self._folder: _Folder | None = None
+        self._folder: StateFolder | None = None
         self._cached: tuple[bytes, int] | None = None
         self._backgrounds: dict[tuple[Any, ...], np.ndarray] = {}
         self._simulate(_SETTLE)
@@ -109,7 +100,7 @@ class Scene:
             for i, colour in enumerate(("green", "red"))
         ]
 
-    def _at_home(self, p: _Client, arm: int) -> list[int]:
+    def _at_home(self, p: PyBulletClient, arm: int) -> list[int]:
         """Put the joints of ``arm`` where they start; which they are."""
         joints = [j for j in range(p.getNumJoints(arm)) if p.getJointInfo(arm, j)[2] == self._pb.JOINT_REVOLUTE]
         for joint, angle in zip(joints, _HOME, strict=True):
@@ -118,8 +109,8 @@ class Scene:
 
     def _effector_at_home(self, arm: str) -> tuple[list[float], list[float]]:
         """Position and quaternion of the arm's last link (its centre of mass) with the joints where they start."""
-        with _silent():
-            other = _Client(self._pb)
+        with silent():
+            other = PyBulletClient(self._pb)
         body = other.loadURDF(arm, flags=self._pb.URDF_IGNORE_VISUAL_SHAPES | self._pb.URDF_IGNORE_COLLISION_SHAPES)
         self._at_home(other, body)
         position, orientation = other.getLinkState(body, _EFFECTOR)[:2]
@@ -207,15 +198,15 @@ class Scene:
         return picture
 
     def _draw_background(self, size: tuple[int, int], view: list[float], projection: list[float]) -> np.ndarray:
-        with _silent():
-            other = _Client(self._pb)
+        with silent():
+            other = PyBulletClient(self._pb)
         other.loadURDF(str(_ASSETS / "table.urdf"))
         picture = self._shoot(other, size, view, projection)[0]
         other.close()
         return picture
 
     def _shoot(
-        self, client: _Client, size: tuple[int, int], view: list[float], projection: list[float]
+        self, client: PyBulletClient, size: tuple[int, int], view: list[float], projection: list[float]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Colours uint8 (height, width, 3) and depths in [0, 1] (height, width) of what ``client`` holds."""
         height, width = size
@@ -241,7 +232,7 @@ class Scene:
     def _file(self) -> Path:
         """What PyBullet writes to and reads from: made when it is needed, and by every process for itself."""
         if self._folder is None or self._folder.owner != os.getpid():
-            self._folder = _Folder()
+            self._folder = StateFolder()
         return self._folder.path / "state.bullet"
 
     def _block_pose(self, body: int) -> Pose:
@@ -281,76 +272,3 @@ class Scene:
         step = self.client.stepSimulation
         for _ in range(steps):
             step()
-
-
-class _Folder:
-    """A temporary folder of one process; removed by that process, at the latest when this is collected or the process ends."""
-
-    def __init__(self) -> None:
-        self.owner = os.getpid()
-        try:
-            self.path = Path(tempfile.mkdtemp(prefix="uva-block-push-"))
-        except OSError as error:
-            raise MachineError(
-                f"no temporary folder can be made ({error.strerror}): set TMPDIR to one with space"
-            ) from error
-        self.remove = weakref.finalize(self, _remove, self.path, self.owner)
-
-
-def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:  # not in a forked child
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-class _Client:
-    """PyBullet's functions, bound to one simulation in this process; disconnected at the latest when it is collected."""
-
-    def __init__(self, pb: ModuleType) -> None:
-        self._pb = pb
-        self._id: int = pb.connect(pb.DIRECT)
-        self.close = weakref.finalize(self, _disconnect, pb, self._id)
-
-    def __getattr__(self, name: str) -> Any:
-        function = functools.partial(getattr(self._pb, name), physicsClientId=self._id)
-        setattr(self, name, function)
-        return function
-
-
-def _disconnect(pb: ModuleType, client: int) -> None:
-    with contextlib.suppress(pb.error):
-        pb.disconnect(physicsClientId=client)
-
-
-def _load_pybullet() -> ModuleType:
-    try:
-        return importlib.import_module("pybullet")
-    except ImportError as error:
-        raise ImportError(
-            "uva/BlockPush-v0 needs PyBullet, which is not installed: pip install "
-            # The extra leaves it out where it has no wheel.
-            + (
-                "'uva-agents[block-push]'"
-                if sys.version_info < (3, 12)
-                else "pybullet (it is compiled: minutes, and a C++ compiler)"
-            )
-        ) from error
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Nothing that C code prints reaches the terminal; exceptions do."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [os.dup(descriptor) for descriptor in (1, 2)]
-    try:
-        with open(os.devnull, "wb") as nothing:
-            for descriptor in (1, 2):
-                os.dup2(nothing.fileno(), descriptor)
-        yield
-    finally:
-        # What is still in C's own buffer must go where it was meant to go, which is nowhere.
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).fflush(None)
-        for descriptor, original in zip((1, 2), kept, strict=True):
-            os.dup2(original, descriptor)
-            os.close(original)

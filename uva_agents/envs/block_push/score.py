@@ -1,4 +1,4 @@
-"""What counts: blocks inside squares, the published reward, and success of one given assignment."""
+"""Scores: blocks inside squares, the published reward, and success of one given assignment."""
 
 from __future__ import annotations
 

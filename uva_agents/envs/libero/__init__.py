@@ -1,4 +1,4 @@
-"""LIBERO's tasks in words, on robosuite 1.5: ``uva/Libero10-v0``."""
+"""LIBERO's language-conditioned tasks, on robosuite 1.5: ``uva/Libero10-v0``."""
 
 from uva_agents.envs.libero.env import LiberoEnv
 from uva_agents.envs.libero.scene import LiberoState

@@ -29,7 +29,7 @@ from uva_agents.envs.libero.options import (
     check_state,
     observation_spaces,
 )
-from uva_agents.envs.libero.scene import CAMERAS, CONTROL_HZ, QUALITIES, LiberoState, Scene
+from uva_agents.envs.libero.scene import CAMERAS, CONTROL_HZ, QUALITIES, LiberoScene, LiberoState
 from uva_agents.envs.libero.tasks import LiberoTask, find_task, initial_states
 from uva_agents.envs.lifecycle import Lifecycle
 from uva_agents.envs.robosuite_actions import absolute_from_pose, native_from_absolute
@@ -128,7 +128,7 @@ class LiberoEnv(Lifecycle, gym.Env[Observation, np.ndarray]):
         self._box = action_space(action_mode, GOAL_LOW, GOAL_HIGH)
         self.action_space = self._box
         # Built by the first reset: a vector environment makes one only to look at its spaces, and then forks.
-        self._scene: Scene | None = None
+        self._scene: LiberoScene | None = None
         self._started = False
         self._next_fixed = 0
         self._state_index: int | None = None
@@ -291,23 +291,23 @@ class LiberoEnv(Lifecycle, gym.Env[Observation, np.ndarray]):
         if scene is not None:
             scene.close()
 
-    def _built(self, task: LiberoTask) -> Scene:
+    def _built(self, task: LiberoTask) -> LiberoScene:
         if self._scene is None or self._scene.task != task:
             self._leave()
             largest = np.max([self.image_size, self._render_size], axis=0)
-            self._scene = Scene(task, quality=self._quality, largest=(int(largest[0]), int(largest[1])))
+            self._scene = LiberoScene(task, quality=self._quality, largest=(int(largest[0]), int(largest[1])))
         self._task = task
         return self._scene
 
-    def _at(self, what: str) -> Scene:
+    def _at(self, what: str) -> LiberoScene:
         self._require_reset(what)
         assert self._scene is not None
         return self._scene
 
-    def _pictures(self, scene: Scene) -> Observation:
+    def _pictures(self, scene: LiberoScene) -> Observation:
         return {key: scene.draw(camera, *self.image_size) for key, camera in CAMERAS.items()}
 
-    def _agent_pos(self, scene: Scene) -> np.ndarray:
+    def _agent_pos(self, scene: LiberoScene) -> np.ndarray:
         space = self._agent_space
         value = np.concatenate([scene.grip()[0], scene.hand_quaternion(), scene.fingers()])
         return np.asarray(np.clip(value.astype(np.float32), space.low, space.high))

@@ -54,7 +54,7 @@ class LiberoState:
     stamp: states.Stamp | None = field(default=None, kw_only=True)
 
 
-class Scene:
+class LiberoScene:
     """A task, built.
 
     Args:

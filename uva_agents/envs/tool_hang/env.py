@@ -22,7 +22,7 @@ from uva_agents.envs.checks import (
 from uva_agents.envs.lifecycle import Lifecycle
 from uva_agents.envs.robosuite_actions import absolute_from_pose, native_from_absolute
 from uva_agents.envs.robosuite_spaces import OPEN, action_space, checked_action, checked_mode
-from uva_agents.envs.tool_hang.scene import CAMERAS, CONTROL_HZ, QUALITIES, Scene
+from uva_agents.envs.tool_hang.scene import CAMERAS, CONTROL_HZ, QUALITIES, ToolHangScene
 
 WORKSPACE_LOW, WORKSPACE_HIGH = (-0.60, -0.75, 0.70), (0.45, 0.75, 1.75)
 """Positions that an absolute action may ask for, metres, world frame: the table is 0.8 high, the arm's base at x = -0.56."""
@@ -106,7 +106,7 @@ class ToolHangEnv(Lifecycle, gym.Env[Observation, np.ndarray]):
         self._render_observations = checked_flag(render_observations, "render_observations")
         self.observation_space = _observation_space(self.image_size if render_observations else None)  # type: ignore[assignment]
         self._box = self.action_space = action_space(action_mode, WORKSPACE_LOW, WORKSPACE_HIGH)
-        self._scene = Scene(
+        self._scene = ToolHangScene(
             absolute=action_mode != "delta",
             quality=quality,
             largest=(max(self.image_size[0], self._render_size), max(self.image_size[1], self._render_size)),
@@ -196,7 +196,9 @@ class ToolHangEnv(Lifecycle, gym.Env[Observation, np.ndarray]):
             InputError: ``state`` is no state, of another environment or version, or was changed; nothing has happened then.
         """
         self._require_open("set_state()")
-        states.check(state, ToolHangState, environment=self._env_id, made_by=self._made_by(), look=self._scene.check)
+        states.check(
+            state, ToolHangState, environment=self._env_id, made_by=self._made_by(), validate=self._scene.check
+        )
         if not self._started:
             # Makes the controllers that the state is put into.
             self._scene.reset(0)

@@ -28,7 +28,7 @@ class Pose:
     rotation: np.ndarray
 
 
-class Scene:
+class ToolHangScene:
     """A Panda, a stand, a hook frame and a wrench on a table.
 
     Args:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from uva_agents.model.uva.config import HeadConfig, UVAConfig
-from uva_agents.model.uva.net import UVA
+from uva_agents.model.uva.net import UVANet
 from uva_agents.model.vae import nano_vae_config
 
 
 def uva_nano_config(*, action_dim: int = 2, vae_scale: float = 1.0, **overrides: Any) -> UVAConfig:
-    """96x96 pixels, 9 tokens per frame, width 160, 2 + 2 blocks: about 4 M parameters (8 M with points and sketches)."""
+    """96x96 pixels, 9 tokens per frame, width 160, 2 + 2 blocks: about 4 M parameters (8 M with keypoints and a rendered prior)."""
     values: dict[str, Any] = dict(
         vae=nano_vae_config(scale=vae_scale),
         image_size=96,
@@ -76,31 +76,31 @@ CONFIGS = {
 }
 
 
-def uva_nano(**overrides: Any) -> UVA:
+def uva_nano(**overrides: Any) -> UVANet:
     """Untrained :func:`uva_nano_config` network."""
-    return UVA(uva_nano_config(**overrides))
+    return UVANet(uva_nano_config(**overrides))
 
 
-def uva_tiny(**overrides: Any) -> UVA:
+def uva_tiny(**overrides: Any) -> UVANet:
     """Untrained :func:`uva_tiny_config` network."""
-    return UVA(uva_tiny_config(**overrides))
+    return UVANet(uva_tiny_config(**overrides))
 
 
-def uva_small(**overrides: Any) -> UVA:
+def uva_small(**overrides: Any) -> UVANet:
     """Untrained :func:`uva_small_config` network."""
-    return UVA(uva_small_config(**overrides))
+    return UVANet(uva_small_config(**overrides))
 
 
-def uva_base(**overrides: Any) -> UVA:
+def uva_base(**overrides: Any) -> UVANet:
     """Untrained :func:`uva_base_config` network (= ``mar_base``)."""
-    return UVA(uva_base_config(**overrides))
+    return UVANet(uva_base_config(**overrides))
 
 
-def uva_large(**overrides: Any) -> UVA:
+def uva_large(**overrides: Any) -> UVANet:
     """Untrained :func:`uva_large_config` network."""
-    return UVA(uva_large_config(**overrides))
+    return UVANet(uva_large_config(**overrides))
 
 
-def uva_huge(**overrides: Any) -> UVA:
+def uva_huge(**overrides: Any) -> UVANet:
     """Untrained :func:`uva_huge_config` network."""
-    return UVA(uva_huge_config(**overrides))
+    return UVANet(uva_huge_config(**overrides))

@@ -9,15 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uva_agents.model.diffusion import (
-    Denoiser,
-    GaussianDiffusion,
-    ancestral_process,
-    few_step_scheduler,
-    sample_few_steps,
-    training_pair,
-)
+from uva_agents.model.diffusion import GaussianDiffusion, ancestral_process, training_pair
 from uva_agents.model.layers import AdaLNMLP
+from uva_agents.model.schedulers import Denoiser, few_step_scheduler, sample_few_steps
 from uva_agents.model.uva.config import Aggregator, HeadConfig
 
 _TRAINING_PROCESS = GaussianDiffusion()
@@ -209,7 +203,7 @@ class FlattenAggregator(nn.Module):
         )
 
     def forward(self, z: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Joint latent (B, N, D), optional read-out (B, extra) -> (B, out)."""
+        """Joint latent (B, N, D), optional state (B, extra) -> (B, out)."""
         flat = F.silu(self.squeeze(z)).flatten(1)
         return cast(Tensor, self.mix(flat if extra is None else torch.cat([flat, extra], dim=-1)))
 
@@ -226,7 +220,7 @@ class ActionHead(nn.Module):
         channels: numbers per step.
         aggregator: see :class:`~uva_agents.model.uva.config.UVAConfig`.
         config: the diffusion head.
-        extra: size of the read-out appended to the condition (``"flatten"`` only).
+        extra: size of the state appended to the condition (``"flatten"`` only).
         dropout: in the flatten aggregator.
     """
 
@@ -255,7 +249,7 @@ class ActionHead(nn.Module):
             head = DiffusionHead(channels=steps * channels, cond_channels=out, config=config)
         else:
             if extra:
-                raise ValueError(f"aggregator {aggregator!r} takes no read-out: use 'flatten' or readout_dim=0")
+                raise ValueError(f"aggregator {aggregator!r} takes no state: use 'flatten' or frame_state_dim=0")
             self.aggregate = _released_aggregator(aggregator, dim=dim, grid=grid, frames=frames, actions=steps)
             head = DiffusionHead(channels=channels, cond_channels=dim, config=config)
         self.head = head
@@ -311,3 +305,24 @@ def _released_aggregator(kind: Aggregator, *, dim: int, grid: int, frames: int, 
     if kind not in _RELEASED:
         raise ValueError(f"unknown aggregator {kind!r}: use 'flatten' or one of {sorted(_RELEASED)}")
     return _RELEASED[kind](dim=dim, grid=grid, frames=frames, actions=actions)
+
+
+class StateHead(nn.Module):
+    """Low-dimensional state of history and future frames, predicted from the joint latent by an auxiliary head.
+
+    Args:
+        dim, tokens, frames: layout of the joint latent.
+        out: numbers per frame.
+    """
+
+    def __init__(self, *, dim: int, tokens: int, frames: int, out: int) -> None:
+        super().__init__()
+        self.frames, self.out = frames, out
+        self.squeeze = nn.Linear(dim, 48)
+        self.net = nn.Sequential(nn.Linear(48 * tokens, 256), nn.GELU(), nn.Linear(256, 2 * out))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Joint latent (B, T * S, D) -> (B, 2, T, out), history first."""
+        frames = F.gelu(self.squeeze(z).view(len(z), self.frames, -1))
+        state: Tensor = self.net(frames)
+        return state.view(len(z), self.frames, 2, self.out).transpose(1, 2)

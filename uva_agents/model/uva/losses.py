@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from uva_agents.model.uva.heads import ActionHead, DiffusionHead
-from uva_agents.model.uva.inputs import Context
-from uva_agents.model.uva.masking import Visibility
-from uva_agents.model.uva.net import UVA
+from uva_agents.model.uva.inputs import Context, Visibility
+from uva_agents.model.uva.net import UVANet
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Jitter:
     def applied(self, context: Context) -> Context:
         """The context with noise on it."""
         noise = {"history": self.tokens, "future": self.tokens}
-        noise |= {"history_points": self.points, "future_points": self.points}
+        noise |= {"history_keypoints": self.points, "future_keypoints": self.points}
         values: dict[str, Tensor] = {k: getattr(context, k) for k in noise if getattr(context, k) is not None}
         return replace(context, **{k: v + noise[k] * torch.randn_like(v) for k, v in values.items() if noise[k]})
 
@@ -50,24 +50,24 @@ class Losses:
     video: Tensor
     action: Tensor
     proprio: Tensor
-    readout: Tensor
+    frame_state: Tensor
 
     def scalars(self) -> dict[str, float]:
         """Detached parts by name, for logs."""
         return {
-            name: float(getattr(self, name).detach()) for name in ("total", "video", "action", "proprio", "readout")
+            name: float(getattr(self, name).detach()) for name in ("total", "video", "action", "proprio", "frame_state")
         }
 
 
 def joint_loss(
-    model: UVA,
+    model: UVANet,
     context: Context,
     visibility: Visibility,
     *,
     proprio_target: Tensor | None = None,
-    readout_target: Tensor | None = None,
+    frame_state_target: Tensor | None = None,
     action_weight: float = 1.0,
-    readout_weight: float = 1.0,
+    frame_state_weight: float = 1.0,
     jitter: Jitter | None = None,
     draws: Mapping[str, Draws] | None = None,
     has_actions: Tensor | None = None,
@@ -80,8 +80,8 @@ def joint_loss(
     Args:
         context: ``future`` and ``actions`` are both inputs (where visible) and targets.
         proprio_target: (B, steps, P) future proprioception, for networks that predict it.
-        readout_target: (B, 2, T, readout_dim) state of history and future frames; NaN where unknown.
-        action_weight, readout_weight: of those losses in the total; the released code weighs everything 1.
+        frame_state_target: (B, 2, T, frame_state_dim) state of history and future frames; NaN where unknown.
+        action_weight, frame_state_weight: of those losses in the total; the released code weighs everything 1.
         jitter: noise on the inputs.
         draws: fixed timesteps and noise by head name ("video", "wrist", "action", "proprio"), to repeat a recorded run.
         has_actions: (B,) bool, false where ``context.actions`` are placeholders: a network that draws frames from actions then
@@ -90,19 +90,20 @@ def joint_loss(
     draws = draws or {}
     z = model.joint_latent(context if jitter is None else jitter.applied(context), visibility)
     zero = z.new_zeros(())
-    video = action = proprio = readout_loss = zero
+    video = action = proprio = frame_state_loss = zero
     rows = visibility.future_mask.flatten(1) * visibility.video_loss[:, None]
-    readout = None
-    if model.config.readout_dim:
-        readout = model.read_out(z)
-        if readout_target is not None:
-            readout_loss = _readout_loss(readout, readout_target, visibility)
+    state = None
+    if model.state_head is not None:
+        state = model.state_head(z)
+        if frame_state_target is not None:
+            frame_state_loss = _state_loss(state, frame_state_target, visibility)
     if bool(visibility.video_loss.any()):
         if context.future is None:
             raise ValueError("the video loss needs future frames in the context")
-        sketch = _sketch(model, context, visibility, has_actions) if model.config.frame_sketch else None
-        condition = model.video_condition(z, sketch)
-        target = context.future if sketch is None else context.future - sketch
+        prior = _rendered_prior(model, context, visibility, has_actions)
+        condition = model.video_condition(z, prior)
+        # The video head learns what the rendered frame misses.
+        target = context.future if prior is None else context.future - prior
         share = visibility.video_loss.float().mean()
         video = share * _token_loss(model.video_head, condition, target, rows, draws.get("video"))
         if model.config.predict_wrist:
@@ -113,34 +114,39 @@ def joint_loss(
         if context.actions is None:
             raise ValueError("the action loss needs actions in the context")
         chosen = visibility.action_loss
-        condition = model.action_condition(z[chosen], None if readout is None else readout[chosen])
+        condition = model.action_condition(z[chosen], None if state is None else state[chosen])
         losses = _sequence_losses(model.action_head, context.actions, condition, chosen, draws.get("action"))
         action = chosen.float().mean() * losses.mean()
     if model.config.predict_proprio_dim and proprio_target is not None:
         everyone = torch.ones_like(visibility.action_loss)
         condition = model.proprio_head.condition(z)
         proprio = _sequence_losses(model.proprio_head, proprio_target, condition, everyone, draws.get("proprio")).mean()
-    total = video + action_weight * action + proprio + readout_weight * readout_loss
-    return Losses(total, video, action, proprio, readout_loss)
+    total = video + action_weight * action + proprio + frame_state_weight * frame_state_loss
+    return Losses(total, video, action, proprio, frame_state_loss)
 
 
 @torch.no_grad()
-def _sketch(model: UVA, context: Context, visibility: Visibility, has_actions: Tensor | None) -> Tensor:
-    """Drawn from the actions that belong to the frames, which sampling draws first where they are not given; zeros where
+def _rendered_prior(
+    model: UVANet, context: Context, visibility: Visibility, has_actions: Tensor | None
+) -> Tensor | None:
+    """Rendered from the actions that belong to the frames, which sampling draws first where they are not given; zeros where
     nobody knows them."""
-    if context.actions is None or context.history is None or context.history_points is None:
-        raise ValueError("this network draws frames from points and actions: give history, history_points and actions")
+    if model.guide is None or not model.guide.renders:
+        return None
+    if context.actions is None or context.history is None or context.history_keypoints is None:
+        raise ValueError(
+            "this network draws frames from points and actions: give history, history_keypoints and actions"
+        )
     chosen = visibility.video_loss if has_actions is None else visibility.video_loss & has_actions
-    if not bool(chosen.any()):
-        return torch.zeros_like(context.history)
-    some = Context(
-        history=context.history[chosen],
-        history_points=context.history_points[chosen],
-        proprio=None if context.proprio is None else context.proprio[chosen],
-    )
-    sketch = torch.zeros_like(context.history)
-    sketch[chosen] = model.sketch(some, context.actions[chosen])
-    return sketch
+    prior = torch.zeros_like(context.history)
+    if bool(chosen.any()):
+        shown = Context(
+            history=context.history[chosen],
+            history_keypoints=context.history_keypoints[chosen],
+            proprio=None if context.proprio is None else context.proprio[chosen],
+        )
+        prior[chosen] = cast(Tensor, model.render_prior(shown, context.actions[chosen]))
+    return prior
 
 
 def _token_loss(head: DiffusionHead, z: Tensor, target: Tensor, rows: Tensor, draws: Draws | None) -> Tensor:
@@ -167,12 +173,12 @@ def _sequence_losses(
     return head.row_losses(target[chosen], condition, t=t, noise=noise)
 
 
-def _readout_loss(readout: Tensor, target: Tensor, visibility: Visibility) -> Tensor:
-    """Absolute error of the state read-out where the target is known and the sample was shown what it depends on.
+def _state_loss(state: Tensor, target: Tensor, visibility: Visibility) -> Tensor:
+    """Absolute error of the state head where the target is known and the sample was shown what it depends on.
 
     Absolute, so that the last few pixels of a position still pull as hard as the first.
     """
     known = torch.isfinite(target)
     known[:, 0] &= visibility.history[:, None, None]
-    error = (readout - torch.where(known, target, readout.detach())).abs()
+    error = (state - torch.where(known, target, state.detach())).abs()
     return error.sum() / known.sum().clamp(min=1)

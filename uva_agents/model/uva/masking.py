@@ -1,10 +1,9 @@
-"""Task and mask sampling: which task each training sample is for, and which future positions it may not see."""
+"""Task and mask sampling for training, and the order in which sampling reveals positions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,48 +11,6 @@ from torch import Tensor
 from uva_agents.model.uva.config import Task
 
 TASKS: tuple[Task, ...] = tuple(Task)
-
-
-@dataclass(frozen=True)
-class Visibility:
-    """What each sample of a batch shows the network, and what it is asked for. All tensors lead with (B,).
-
-    Attributes:
-        future_mask: (B, T, S) float, 1 where a future token is replaced by the mask token.
-        history: (B,) bool, history frames (and proprioception, where it can be masked) are given.
-        actions: (B,) bool, future actions are given.
-        video_loss, action_loss: (B,) bool, what is predicted.
-    """
-
-    future_mask: Tensor
-    history: Tensor
-    actions: Tensor
-    video_loss: Tensor
-    action_loss: Tensor
-
-    def to(self, device: torch.device | str) -> Visibility:
-        """On a device."""
-        return Visibility(**{k: v.to(device) for k, v in vars(self).items()})
-
-    @classmethod
-    def for_tasks(cls, tasks: list[Task], random_mask: Tensor) -> Visibility:
-        """Visibility of per-sample tasks, given a random mask (B, T, S) for those that use one."""
-        device = random_mask.device
-
-        def flags(chosen: set[Task]) -> Tensor:
-            return torch.tensor([task in chosen for task in tasks], device=device)
-
-        hidden, shown = flags({Task.POLICY}), flags({Task.INVERSE})
-        mask = random_mask.float()
-        mask = torch.where(hidden[:, None, None], torch.ones_like(mask), mask)
-        mask = torch.where(shown[:, None, None], torch.zeros_like(mask), mask)
-        return cls(
-            future_mask=mask,
-            history=~shown,
-            actions=flags({Task.FORWARD}),
-            video_loss=flags({Task.VIDEO, Task.FORWARD, Task.POLICY_VIDEO}),
-            action_loss=flags({Task.POLICY, Task.INVERSE, Task.POLICY_VIDEO}),
-        )
 
 
 def draw_tasks(n: int, weights: Mapping[Task, float], generator: torch.Generator | None = None) -> list[Task]:

@@ -12,7 +12,7 @@ from uva_agents.model.uva.config import Task, UVAConfig
 from uva_agents.model.uva.heads import DiffusionHead
 from uva_agents.model.uva.inputs import Context
 from uva_agents.model.uva.masking import reveal_counts
-from uva_agents.model.uva.net import UVA
+from uva_agents.model.uva.net import UVANet
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SamplerConfig:
 
 def frame_sampler(config: UVAConfig, *, iterations: int = 1) -> SamplerConfig:
     """How frames are sampled by default: what actions leave open is noise to a network that draws frames from them."""
-    return SamplerConfig(iterations=iterations, video_temperature=0.0 if config.frame_sketch else None)
+    return SamplerConfig(iterations=iterations, video_temperature=0.0 if config.rendered_prior else None)
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,17 @@ class VideoSample:
         tokens: (B, T, S, C) future frames, or those of them that were asked for.
         actions: (B, action_steps, A) normalised, where they were asked for.
         wrist_tokens: the same of the wrist camera, from networks that predict them.
+        moved_keypoints: (B, T, 2 * num_keypoints) where given actions take the keypoints, from networks that render from those.
     """
 
     tokens: Tensor
     actions: Tensor | None = None
     wrist_tokens: Tensor | None = None
+    moved_keypoints: Tensor | None = None
 
 
 def sample_actions(
-    model: UVA,
+    model: UVANet,
     context: Context,
     *,
     task: Task = Task.POLICY,
@@ -89,7 +91,7 @@ def sample_actions(
 
 
 def sample_video(
-    model: UVA,
+    model: UVANet,
     context: Context,
     *,
     task: Task,
@@ -127,10 +129,13 @@ def sample_video(
     mask = torch.ones(b, s, device=device, dtype=torch.float32)
     wants_actions = (task is Task.POLICY_VIDEO) if with_actions is None else with_actions
     actions: Tensor | None = None
-    # A network that draws frames from actions samples them first where they are not given, as part of the video.
-    early = c.frame_sketch and task is not Task.FORWARD
-    doing = context.actions if task is Task.FORWARD else None
-    warmth = sampler.temperature if sampler.video_temperature is None else sampler.video_temperature
+    guide = model.guide if model.guide is not None and model.guide.renders else None
+    # A network that renders frames from actions samples them first where they are not given, as part of the video.
+    actions_first = guide is not None and task is not Task.FORWARD
+    conditioning_actions = context.actions if task is Task.FORWARD else None
+    if guide is not None and conditioning_actions is not None and context.history_keypoints is not None:
+        context = guide.with_moved(context, conditioning_actions)
+    noise_scale = sampler.temperature if sampler.video_temperature is None else sampler.video_temperature
     counts = reveal_counts(min(sampler.iterations, s), s)
     # Later iterations see what earlier ones sampled, so all of it is needed; an exact sampler draws noise as it goes.
     partly = frames is not None and len(counts) == 1 and not sampler.ancestral
@@ -139,7 +144,7 @@ def sample_video(
     for i, left in enumerate(counts):
         visibility = model.visibility(task, b, mask[:, None].expand(-1, c.n_frames, -1))
         z = model.joint_latent(replace(context, future=tokens, wrist_future=wrist), visibility)
-        if (early and i == 0) or (wants_actions and not early and left == 0):
+        if (actions_first and i == 0) or (wants_actions and not actions_first and left == 0):
             actions = model.action_head.sample(
                 model.action_condition(z),
                 steps=sampler.action_steps,
@@ -148,31 +153,31 @@ def sample_video(
                 ancestral=sampler.ancestral,
             )
         # Positions stay masked from the end of the order, so the first ones are revealed first.
-        following = (rank < left).float()
-        revealed = (mask - following).bool()[:, None] & wanted[None, :, None]
-        if early and i == 0:
-            doing = actions
-        sketch = model.sketch(context, doing) if c.frame_sketch and doing is not None else None
+        still_masked = (rank < left).float()
+        revealed = (mask - still_masked).bool()[:, None] & wanted[None, :, None]
+        if actions_first and i == 0:
+            conditioning_actions = actions
+        prior = model.render_prior(context, conditioning_actions)
 
         def sampled(
             head: DiffusionHead, condition: Tensor, start: Tensor | None = None, revealed: Tensor = revealed
         ) -> Tensor:
             if start is None and partly:
-                start = torch.randn(shape, generator=generator, device=device, dtype=torch.float32) * warmth
+                start = torch.randn(shape, generator=generator, device=device, dtype=torch.float32) * noise_scale
             return head.sample(
                 condition.view(b, c.n_frames, s, -1)[revealed],
                 steps=sampler.video_steps,
                 noise=None if start is None else start[revealed],
                 generator=generator,
-                temperature=warmth,
+                temperature=noise_scale,
                 ancestral=sampler.ancestral,
             )
 
-        fresh = sampled(model.video_head, model.video_condition(z, sketch), noise)
-        tokens = tokens.masked_scatter(revealed[..., None], fresh if sketch is None else fresh + sketch[revealed])
+        missing = sampled(model.video_head, model.video_condition(z, prior), noise)
+        tokens = tokens.masked_scatter(revealed[..., None], missing if prior is None else missing + prior[revealed])
         if wrist is not None:
             wrist = wrist.masked_scatter(revealed[..., None], sampled(model.wrist_head, z))
-        mask = following
+        mask = still_masked
     if frames is not None:
         tokens, wrist = tokens[:, list(frames)], None if wrist is None else wrist[:, list(frames)]
-    return VideoSample(tokens, actions if wants_actions else None, wrist)
+    return VideoSample(tokens, actions if wants_actions else None, wrist, context.moved_keypoints)

@@ -1,1 +1,1 @@
-"""From pixels to where things are."""
+"""From pixels to positions on a plane."""

@@ -1,4 +1,4 @@
-"""Where pixels are: the map between an image and the plane on which things happen."""
+"""Where pixels are: the map between an image and a plane of the scene."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from uva_agents.errors import InputError
 
 
 @runtime_checkable
-class Camera(Protocol):
-    """Maps between pixels (x to the right, y down, whole numbers at the centres) and metres on one plane."""
+class PlaneProjection(Protocol):
+    """How a camera sees one plane: pixels (x to the right, y down, whole numbers at the centres) to metres on it, and back."""
 
     def to_metres(self, pixels: Any) -> np.ndarray:
         """(..., 2) -> (..., 2)."""
@@ -26,7 +26,7 @@ class Camera(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Homography:
-    """A :class:`Camera` that is a 3x3 matrix.
+    """A :class:`PlaneProjection` that is a 3x3 matrix.
 
     Args:
         matrix: takes (x, y, 1) in metres on the plane to pixels times a depth.

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from uva_agents.planners.vision.camera import Camera
+from uva_agents.planners.vision.camera import PlaneProjection
 
 Colour = Literal["red", "green"]
 
@@ -43,7 +43,7 @@ class Found:
     seen: np.ndarray
 
 
-def find_blocks(frames: np.ndarray, colour: Colour, camera: Camera, *, threshold: float = THRESHOLD) -> Found:
+def find_blocks(frames: np.ndarray, colour: Colour, camera: PlaneProjection, *, threshold: float = THRESHOLD) -> Found:
     """The densest spot of a block's colour in each picture, and its soft centroid.
 
     Args:
@@ -92,7 +92,7 @@ def block_amount(frames: np.ndarray, colour: Colour) -> np.ndarray:
 def find_square(
     frame: np.ndarray,
     colour: Colour,
-    camera: Camera,
+    camera: PlaneProjection,
     *,
     area: tuple[float, float, float, float],
     threshold: float = 0.04,
@@ -128,7 +128,7 @@ def find_square(
     return centre, score, score >= threshold
 
 
-def _contrast(hue: np.ndarray, camera: Camera, centres: np.ndarray, turn: float) -> np.ndarray:
+def _contrast(hue: np.ndarray, camera: PlaneProjection, centres: np.ndarray, turn: float) -> np.ndarray:
     """(M,) mean colour along outlines at these centres, less that just inside and outside; no colour beyond the picture."""
     along = np.concatenate([_outline(SQUARE_SIDE - 0.003), _outline(SQUARE_SIDE + 0.003)])
     beside = np.concatenate([_outline(SQUARE_SIDE - 0.05), _outline(SQUARE_SIDE + 0.05)])
@@ -163,7 +163,7 @@ def _sampled(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return value
 
 
-def _without_block(frame: np.ndarray, colour: Colour, camera: Camera) -> np.ndarray:
+def _without_block(frame: np.ndarray, colour: Colour, camera: PlaneProjection) -> np.ndarray:
     """(H, W) one, falling to zero where the block of the same hue is: it is not part of an outline."""
     height, width = frame.shape[:2]
     found = find_blocks(frame[None], colour, camera)
@@ -176,7 +176,7 @@ def _without_block(frame: np.ndarray, colour: Colour, camera: Camera) -> np.ndar
     return weight
 
 
-def _block_pixels(camera: Camera, height: int, width: int) -> tuple[int, int]:
+def _block_pixels(camera: PlaneProjection, height: int, width: int) -> tuple[int, int]:
     """About how wide and high a block appears in the middle of the picture."""
     middle = camera.to_metres([(width - 1) / 2, (height - 1) / 2])
     half = BLOCK_SIDE / 2

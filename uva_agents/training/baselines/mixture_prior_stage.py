@@ -1,4 +1,4 @@
-"""Before Diffusion Policy's denoiser: the guesses it starts from. They learn many times as many windows a second as it does."""
+"""Before Diffusion Policy's denoiser: the mixture prior it starts from, which learns many times as many windows a second."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from uva_agents.model import DiffusionPolicyNet
-from uva_agents.model.baselines.mixture_prior import guess_loss
-from uva_agents.training.baselines.diffusion_stage import PointsDiffusionStage, observe_points
+from uva_agents.model.baselines.mixture_prior import winner_takes_all_loss
+from uva_agents.training.baselines.diffusion_stage import PointsDiffusionStage, observe_positions
 from uva_agents.training.baselines.point_augmentation import PointAugmentation
 from uva_agents.training.loop import parameter_groups
+from uva_agents.training.recipe import StageConfig
 from uva_agents.training.report import Reporter
-from uva_agents.training.uva.recipes import StageConfig
 
 
-class GuessModule(nn.Module):
-    """What the guesses are off by."""
+class MixturePriorModule(nn.Module):
+    """Winner-takes-all loss of the mixture prior."""
 
     def __init__(self, net: DiffusionPolicyNet, augmentation: PointAugmentation | None) -> None:
         super().__init__()
         self.net, self.augmentation = net, augmentation
 
     def forward(self, points: Tensor, proprio: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        observed = observe_points(self.net, points, proprio)
+        observed = observe_positions(self.net, points, proprio)
         if self.augmentation is not None:
             observed, actions = self.augmentation.applied(observed, actions, self.net.config.max_step)
         loss = _loss(self.net, observed, actions)
@@ -35,8 +35,8 @@ class GuessModule(nn.Module):
         return loss, {}
 
 
-class GuessStage(PointsDiffusionStage):
-    """Trains :class:`~uva_agents.model.baselines.relations.Geometry` alone, on the windows of the stage after it.
+class MixturePriorStage(PointsDiffusionStage):
+    """Trains :class:`~uva_agents.model.baselines.relations.PairwiseRelations` alone, on the windows of the stage after it.
 
     Args:
         policy: that stage.
@@ -44,17 +44,18 @@ class GuessStage(PointsDiffusionStage):
     """
 
     name = "guesses"
+    """Its first name: folders and random streams of runs begun before keep it."""
 
     def __init__(self, policy: PointsDiffusionStage, config: StageConfig) -> None:
         recipe = dataclasses.replace(policy.recipe, stage=config)
         super().__init__(recipe, policy.net, policy.train, policy.held_out, policy.normalizer, positions=policy.points)
         self.recorded = policy.recorded
-        self.module = GuessModule(policy.net, recipe.point_augmentation)
+        self.module = MixturePriorModule(policy.net, recipe.augmentation)
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """The geometry's."""
-        assert self.net.geometry is not None
-        return parameter_groups(self.net.geometry, weight_decay)
+        """The pairwise relations'."""
+        assert self.net.relations is not None
+        return parameter_groups(self.net.relations, weight_decay)
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         inputs = super().inputs(step, rank, world)
@@ -62,13 +63,13 @@ class GuessStage(PointsDiffusionStage):
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
         """The loss in held-out windows."""
-        assert isinstance(module, GuessModule)
-        chosen = np.linspace(0, len(self.held_out) - 1, min(1024, len(self.held_out))).astype(np.int64)
-        observed, actions = self._held_out(module.net, chosen)
+        assert isinstance(module, MixturePriorModule)
+        windows = np.linspace(0, len(self.held_out) - 1, min(1024, len(self.held_out))).astype(np.int64)
+        observed, actions = self._held_out(module.net, windows)
         return {"guess": float(_loss(module.net, observed, actions.to(observed.device)))}
 
 
 def _loss(net: DiffusionPolicyNet, observed: Tensor, actions: Tensor) -> Tensor:
-    guesses = net.prepare(observed).guesses
-    assert guesses is not None
-    return guess_loss(guesses, net.to_steps(actions, observed))
+    prior = net.prepare(observed).prior
+    assert prior is not None
+    return winner_takes_all_loss(prior, net.to_steps(actions, observed))

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from uva_agents.data import Batch, LatentWindows, LinearNormalizer
-from uva_agents.model import UVA, VAE, Context, SamplerConfig, Task, frame_sampler, sample_actions, sample_video
+from uva_agents.model import VAE, Context, SamplerConfig, Task, UVANet, frame_sampler, sample_actions, sample_video
 from uva_agents.training.report import Reporter
+from uva_agents.training.uva.recipes import World
 from uva_agents.utils.images import resize_images, to_frames, to_images
 
 
@@ -25,23 +26,22 @@ class Validator:
         frames: true uint8 frames (N, H, W, 3) of the same rows as ``windows``' latents.
         n_actions, n_videos: windows for the two kinds of metric.
         video_only: skip actions (for the video stage).
-        unit, unit_scale: see :class:`~uva_agents.training.uva.recipes.Recipe`.
-        readout_keys: what the auxiliary state consists of.
+        world: units of what is reported.
+        frame_state_keys: what the auxiliary state consists of.
     """
 
     windows: LatentWindows
     vae: VAE
     normalizer: LinearNormalizer
     frames: np.ndarray
+    world: World
     n_actions: int = 384
     n_videos: int = 64
     video_only: bool = False
-    unit: str = "px"
-    unit_scale: float = 1.0
-    readout_keys: tuple[str, ...] = ()
+    frame_state_keys: tuple[str, ...] = ()
 
     @torch.no_grad()
-    def run(self, model: UVA, reporter: Reporter | None = None, step: int = 0) -> dict[str, float]:
+    def run(self, model: UVANet, reporter: Reporter | None = None, step: int = 0) -> dict[str, float]:
         """All metrics; pictures go to the reporter."""
         device = next(model.parameters()).device
         generator = torch.Generator(device=device).manual_seed(0)
@@ -49,11 +49,11 @@ class Validator:
         metrics.update(self._videos(model, generator, device, reporter, step))
         return metrics
 
-    def _some(self, n: int) -> np.ndarray:
+    def _spaced(self, n: int) -> np.ndarray:
         return np.linspace(0, len(self.windows) - 1, min(n, len(self.windows))).astype(np.int64)
 
-    def _actions(self, model: UVA, generator: torch.Generator, device: torch.device) -> dict[str, float]:
-        batch = self.windows.batch(self._some(self.n_actions)).to(device)
+    def _actions(self, model: UVANet, generator: torch.Generator, device: torch.device) -> dict[str, float]:
+        batch = self.windows.batch(self._spaced(self.n_actions)).to(device)
         sampler = SamplerConfig()
         truth = self.normalizer.unnormalize("action", batch.actions)
         metrics = {}
@@ -64,30 +64,30 @@ class Validator:
             chunk = sample_actions(model, context, task=task, sampler=sampler, generator=generator, n=n)
             chunk = chunk.view(-1, n, *chunk.shape[1:]).mean(1)
             error = (self.normalizer.unnormalize("action", chunk) - truth).norm(dim=-1)
-            metrics[f"{name}_error_{self.unit}"] = float(error.mean()) * self.unit_scale
+            metrics[f"{name}_error_{self.world.unit}"] = float(error.mean()) * self.world.unit_scale
             if task is Task.POLICY:
-                metrics[f"policy_error8_{self.unit}"] = float(error[:, :8].mean()) * self.unit_scale
-        if batch.readout is not None:
-            metrics.update(self._readout(model, batch))
+                metrics[f"policy_error8_{self.world.unit}"] = float(error[:, :8].mean()) * self.world.unit_scale
+        if batch.frame_state is not None:
+            metrics.update(self._state_errors(model, batch))
         return metrics
 
-    def _readout(self, model: UVA, batch: Batch) -> dict[str, float]:
+    def _state_errors(self, model: UVANet, batch: Batch) -> dict[str, float]:
         """Position error of the state read from the current frame, with and without proprioception."""
-        assert batch.readout is not None
-        scale = np.concatenate([self.normalizer.scale[key] for key in self.readout_keys]).astype(np.float32)
-        unit = torch.from_numpy(self.unit_scale / scale).view(-1, 2)
+        assert batch.frame_state is not None and model.state_head is not None
+        scale = np.concatenate([self.normalizer.scale[key] for key in self.frame_state_keys]).astype(np.float32)
+        unit = torch.from_numpy(self.world.unit_scale / scale).view(-1, 2)
         out = {}
-        for name, proprio in (("readout", batch.proprio), ("readout_blind", None)):
-            context = Context(history=batch.history, history_points=batch.history_points, proprio=proprio)
+        for name, proprio in (("frame_state", batch.proprio), ("frame_state_blind", None)):
+            context = Context(history=batch.history, history_keypoints=batch.history_keypoints, proprio=proprio)
             z = model.joint_latent(context, model.visibility(Task.POLICY, len(batch.history)))
-            error = model.read_out(z)[:, 0, -1] - batch.readout[:, 0, -1]
-            out[f"{name}_{self.unit}"] = float((error.cpu().view(len(error), -1, 2) * unit).norm(dim=-1).mean())
+            error = model.state_head(z)[:, 0, -1] - batch.frame_state[:, 0, -1]
+            out[f"{name}_{self.world.unit}"] = float((error.cpu().view(len(error), -1, 2) * unit).norm(dim=-1).mean())
         return out
 
     def _videos(
-        self, model: UVA, generator: torch.Generator, device: torch.device, reporter: Reporter | None, step: int
+        self, model: UVANet, generator: torch.Generator, device: torch.device, reporter: Reporter | None, step: int
     ) -> dict[str, float]:
-        chosen = self._some(self.n_videos)
+        chosen = self._spaced(self.n_videos)
         batch = self.windows.batch(chosen).to(device)
         truth = self._pixels(chosen, self.windows.spec.future, device)
         now = self._pixels(chosen, np.zeros(1, np.int64), device)[:, 0]
@@ -113,7 +113,7 @@ class Validator:
         rows = self.windows.index.steps(chosen, offsets)
         return to_images(self.frames[rows], device)
 
-    def _decode(self, model: UVA, tokens: Tensor) -> Tensor:
+    def _decode(self, model: UVANet, tokens: Tensor) -> Tensor:
         latents = model.to_latents(tokens)
         images: Tensor = self.vae.decode(latents.flatten(0, 1)).clamp(-1, 1)
         images = resize_images(images, (self.frames.shape[1], self.frames.shape[2]))
@@ -127,8 +127,8 @@ def context_for(batch: Batch, task: Task) -> Context:
         future=batch.future if task is Task.INVERSE else None,
         actions=batch.actions if task is Task.FORWARD else None,
         proprio=None if task is Task.INVERSE else batch.proprio,
-        history_points=None if task is Task.INVERSE else batch.history_points,
-        future_points=batch.future_points if task is Task.INVERSE else None,
+        history_keypoints=None if task is Task.INVERSE else batch.history_keypoints,
+        future_keypoints=batch.future_keypoints if task is Task.INVERSE else None,
     )
 
 
