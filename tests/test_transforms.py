@@ -12,7 +12,7 @@ from tests.plugin_packages import install
 from tests.tiny import tiny_bundle
 from tests.weights_folders import edited, put
 from uva_agents.agents.observations import read_observation
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.checkpoints import Bundle, InterfaceSpec, load_bundle, save_bundle
 from uva_agents.data import LinearNormalizer, absolute_actions
 from uva_agents.data.conventions import AbsolutePoses, DeltaActions, GripperRange, RelativePoses, RelativeProprio
