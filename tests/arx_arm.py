@@ -44,7 +44,7 @@ class WritingArm:
         self.clock = SimulatedClock() if clock is None else clock
         self.lag_s = lag_s
         self.calls = []
-        self.limp = True
+        self.damped = True
         self.knots = [(self.clock.now(), *[0.0] * 6, 0.0)]
         self.breaks = [0]
         self.torque = np.zeros(6)
@@ -96,8 +96,8 @@ class WritingArm:
         self.calls.append("send")
         if self.refuses:
             raise DriverError("the test's arm refuses")
-        if self.limp:
-            raise DriverError("limp")
+        if self.damped:
+            raise DriverError("damped")
         now = self.clock.now()
         times = [w.time_s for w in waypoints]
         sound = all(w.joint_pos.shape == (6,) and np.isfinite([*w.joint_pos, w.gripper_pos]).all() for w in waypoints)
@@ -123,24 +123,24 @@ class WritingArm:
 
     def hold(self):
         self.calls.append("hold")
-        self.limp = False
+        self.damped = False
         self._anew(self._where())
 
     def damp(self):
         self.calls.append("damp")
-        self.limp = True
+        self.damped = True
         self._anew(self._where())
 
     def home(self):
         self.calls.append("home")
-        self.limp = False
+        self.damped = False
         self.clock.sleep_until(self.clock.now() + 0.5)
         self._anew(np.append(np.zeros(6), X5.gripper_width))
         self._measured = (self.clock.now(), np.append(np.zeros(6), X5.gripper_width))
 
     def close(self):
         self.calls.append("close")
-        self.limp = True
+        self.damped = True
 
     def courses(self):
         """Every unbroken course as (M, 8): time, joints, gripper."""

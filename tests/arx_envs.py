@@ -25,11 +25,11 @@ def made(driver=None, *, ready=True, camera=None, camera_latency_s=0.0, **option
 
 def bring(env, joints, gripper=0.04):
     """The arm is there, stiff, and its safety layer knows: as if it had been led there, in no time."""
-    rig = env._rig
-    rig.arm._driver.put(np.append(joints, gripper))
-    rig.arm._motion.rest_at(joints, gripper)
-    rig.arm.take_interventions()
-    rig.restart()
+    system = env._system
+    system.arm._driver.put(np.append(joints, gripper))
+    system.arm._executor.rest_at(joints, gripper)
+    system.arm.take_interventions()
+    system.restart()
     env._pacer.restart()
     env.get_obs()
 

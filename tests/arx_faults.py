@@ -93,7 +93,7 @@ class FaultyArm(WritingArm):
         self._wall = None
         self._fault, self._count = None, 0
         self._coast = self.clock.now(), np.zeros(6)
-        self._fresh = True  # nothing was sent since it was told to stay, or was switched on
+        self._first_order = True  # nothing was sent since it was told to stay, or was switched on
         self.happened = 0
 
     def arm(self, fault):
@@ -181,15 +181,15 @@ class FaultyArm(WritingArm):
         if not waypoints:
             raise DriverError("all waypoints are past")
         commanded, measured = self.commanded(now), self._where()
-        if not self.limp:
-            self.orders.append((now, self._fresh, commanded, measured, self.velocity(), waypoints[0]))
+        if not self.damped:
+            self.orders.append((now, self._first_order, commanded, measured, self.velocity(), waypoints[0]))
         super().send(waypoints)
-        self._fresh = False
+        self._first_order = False
         self._after(kind, "send")
 
     def _anew(self, value):
         self._coast = self.clock.now(), self.velocity()
-        self._fresh = True
+        self._first_order = True
         super()._anew(value)
 
     def hold(self):
@@ -214,7 +214,7 @@ class FaultyArm(WritingArm):
 def jumps(driver, config):
     """What is wrong with how the orders began: (name, by how much) for each."""
     found = []
-    for now, fresh, commanded, measured, velocity, first in driver.orders:
+    for now, first_order, commanded, measured, velocity, first in driver.orders:
         ahead = first.time_s - now
         row = np.append(first.joint_pos, first.gripper_pos)
         off = np.abs(row - commanded)
@@ -222,8 +222,8 @@ def jumps(driver, config):
             found.append(("jump of the joints", now, float(off[:6].max())))
         if off[6] > config.gripper_speed * ahead + 1e-6:
             found.append(("jump of the gripper", now, float(off[6])))
-        if fresh:
-            # What goes on after a hold, or from limp, begins at rest where the arm is.
+        if first_order:
+            # What goes on after a hold, or after damping, begins at rest where the arm is.
             if np.abs(velocity).max() > 0.06:
                 found.append(("begins while the arm moves", now, float(np.abs(velocity).max())))
             away = np.abs(row[:6] - measured[:6]).max()

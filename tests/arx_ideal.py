@@ -69,7 +69,7 @@ class IdealDriver:
     def send(self, waypoints: Sequence[Waypoint]) -> None:
         self._alive()
         if not self.stiff:
-            raise DriverError("the arm is limp")
+            raise DriverError("the arm is damped")
         now = self.clock.now()
         assert all(w.time_s > now for w in waypoints), "a waypoint in the past"
         self.sent.append(tuple(waypoints))

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 
 from uva_agents.errors import NotFiniteError
-from uva_agents.realtime.body import Observed, Scheduled
+from uva_agents.realtime.robot_interface import Observed, SendReport
 from uva_agents.realtime.worker import Reply
 
 
@@ -24,7 +24,7 @@ class Virtual:
 
 
 class IdealArm:
-    """A :class:`~uva_agents.realtime.body.Body` whose action is where it is. Three positions, a rotation vector and a gripper.
+    """A robot interface whose action is where it is. Three positions, a rotation vector and a gripper.
 
     Args:
         clock: see above.
@@ -72,7 +72,7 @@ class IdealArm:
             kept = self._times < now
             self._times = np.concatenate([self._times[kept][-100:], [now], times])
             self._places = np.concatenate([self._places[kept][-100:], here[None], actions])
-        return Scheduled(np.asarray(actions[0]))
+        return SendReport(np.asarray(actions[0]))
 
     def stay(self, obs):
         return np.asarray(obs["agent_pos"], float)
@@ -89,29 +89,29 @@ class IdealArm:
 
 
 class Timed:
-    """A worker on a virtual clock: answers ``seconds(job)`` after it was asked, with ``answer(job)`` or its error."""
+    """A worker on a virtual clock: answers ``seconds(request)`` after it was asked, with ``answer(request)`` or its error."""
 
     def __init__(self, clock, answer, seconds):
         self.clock, self.answer, self.seconds = clock, answer, seconds
-        self.jobs, self._pending, self.closed = [], None, False
+        self.requests, self._pending, self.closed = [], None, False
 
     @property
     def busy(self):
         return self._pending is not None
 
-    def submit(self, job):
+    def submit(self, request):
         assert not self.busy
-        self.jobs.append(job)
-        self._pending = (self.clock.now() + self.seconds(job), job)
+        self.requests.append(request)
+        self._pending = (self.clock.now() + self.seconds(request), request)
 
     def poll(self):
         if self._pending is None or self.clock.now() < self._pending[0] - 1e-9:
             return None
-        job, self._pending = self._pending[1], None
+        request, self._pending = self._pending[1], None
         try:
-            return Reply(job, np.asarray(self.answer(job), float), None, self.seconds(job))
+            return Reply(request, np.asarray(self.answer(request), float), None, self.seconds(request))
         except Exception as error:
-            return Reply(job, None, f"{type(error).__name__}: {error}", not_finite=isinstance(error, NotFiniteError))
+            return Reply(request, None, f"{type(error).__name__}: {error}", not_finite=isinstance(error, NotFiniteError))
 
     def close(self):
         self.closed = True
@@ -130,6 +130,6 @@ def path(time_s):
     )
 
 
-def chunk(job, *, n=16, dt=0.05):
+def chunk(request, *, n=16, dt=0.05):
     """What an agent that follows :func:`path` decides."""
-    return path(job.observed_s + dt * np.arange(n))
+    return path(request.observed_s + dt * np.arange(n))

@@ -368,13 +368,13 @@ def test_the_history_is_encoded_once_for_all_candidates(model: UVA, monkeypatch:
         world.rollout(start, np.full((1, 16, 2), 200.0), history=past)
 
 
-def test_fewer_steps_and_the_sketch_alone() -> None:
-    sketching = UVA(tiny_bundle(frame_sketch=True)).world_model()
+def test_fewer_steps_and_the_rendered_prior_alone() -> None:
+    rendering = UVA(tiny_bundle(frame_sketch=True)).world_model()
     actions = np.random.default_rng(0).uniform(0, 512, (3, 16, 2))
-    frames = [sketching.rollout(observation(0), actions, steps=n).latents for n in (0, 1, 16, None)]
+    frames = [rendering.rollout(observation(0), actions, steps=n).latents for n in (0, 1, 16, None)]
     torch.testing.assert_close(frames[2], frames[3])
     assert not torch.allclose(frames[0], frames[1]) and not torch.allclose(frames[1], frames[2])
-    with pytest.raises(ValueError, match="draw none"):
+    with pytest.raises(ValueError, match="render none"):
         UVA(tiny_bundle()).world_model().rollout(observation(0), actions, steps=0)
 
 

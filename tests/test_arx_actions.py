@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from uva_agents.agents.pose_actions import environment_pose_actions, relative_proprio
 from uva_agents.data import absolute_poses
+from uva_agents.data.conventions import RelativePoses, RelativeProprio
+from uva_agents.data.transforms import ReferencePoses
 from uva_agents.envs.arx_x5.actions import ACTIONS, ActionCodec
 from uva_agents.envs.arx_x5.arm.interface import ArmState
 from uva_agents.envs.arx_x5.arm.kinematics import rotation_vector
@@ -155,7 +156,7 @@ def test_what_a_policy_with_umis_interface_returns_is_an_absolute_vector_action(
     rng = np.random.default_rng(9)
     turns = [matrix_from_vector(v)[:2].ravel() for v in rng.normal(0, 0.4, (16, 3))]
     chunk = np.concatenate([rng.uniform(-0.1, 0.1, (16, 3)), turns, rng.uniform(0, 0.08, (16, 1))], axis=1)
-    given = environment_pose_actions(chunk, absolute.agent_pos(now))
+    given = RelativePoses().to_environment(chunk, ReferencePoses(now=absolute.agent_pos(now)))
     assert given.shape == (16, *absolute.space.shape)
     a, b = relative.targets(chunk, now), absolute.targets(absolute.checked(given, chunk=True), now)
     assert a.poses == pytest.approx(b.poses, abs=1e-6)
@@ -164,11 +165,13 @@ def test_what_a_policy_with_umis_interface_returns_is_an_absolute_vector_action(
 
 def test_agent_pos_is_what_that_policy_relates_its_proprioception_to():
     rows = np.stack([codec().agent_pos(state(pose=p)) for p in random_poses(16, 10)])
-    seen = relative_proprio(rows, rows[0])
+    start = ReferencePoses(start=rows[0])
+    seen = RelativeProprio().to_network(rows, start)
     assert seen.shape == (16, 16)
     assert seen[-1, :9] == pytest.approx([0, 0, 0, 1, 0, 0, 0, 1, 0], abs=1e-6), "relative to now"
     forward = state(pose=HOME + np.array([0.1, 0, 0, 0, 0, 0]))
-    moved = relative_proprio(np.stack([codec().agent_pos(forward), codec().agent_pos(state())]), rows[0])
+    steps = np.stack([codec().agent_pos(forward), codec().agent_pos(state())])
+    moved = RelativeProprio().to_network(steps, start)
     assert moved[0, :3] == pytest.approx([0, 0, 0.1], abs=1e-6), "forward is z in UMI's axes"
 
 

@@ -16,7 +16,7 @@ from tests import fake_arx5_interface as fake
 from uva_agents.envs.arx_x5.arm.interface import DriverError, Order, TooLateError, Waypoint
 from uva_agents.envs.arx_x5.arm.limits import arm_limits
 from uva_agents.envs.arx_x5.drivers.factory import make_driver
-from uva_agents.envs.arx_x5.drivers.sdk import DriverOptions
+from uva_agents.envs.arx_x5.drivers.options import DriverOptions
 from uva_agents.utils.clocks import MonotonicClock, SimulatedClock
 
 QUICK = DriverOptions(stiffen_s=0.06, home_speed=4.0, home_gripper_speed=1.0)
@@ -74,8 +74,8 @@ def test_state_takes_the_latency_of_measurements_off(world):
     assert before - 5.01 < driver.state().time_s < driver.clock.now() - 4.99
 
 
-def test_limp_arm_follows_nothing(driver, arm):
-    with pytest.raises(DriverError, match=r"limp.*hold\(\)"):
+def test_damped_arm_follows_nothing(driver, arm):
+    with pytest.raises(DriverError, match=r"damped.*hold\(\)"):
         driver.send([Waypoint(driver.clock.now() + 1, np.zeros(6), 0.0)])
     assert moving(arm) == []
 
@@ -160,7 +160,7 @@ def test_a_hold_while_the_arm_becomes_stiff_makes_it_stiff(driver, arm):
     def interrupted(seconds, order, when):
         if driver._rising is not None and not held:
             held.append(1)
-            with pytest.raises(DriverError, match="limp"):
+            with pytest.raises(DriverError, match="damped"):
                 driver.send([Waypoint(driver.clock.now() + 1, np.zeros(6), 0.0)])
             driver.hold()
         sleep(seconds, order, when)
@@ -190,7 +190,7 @@ def test_damping_is_zero_stiffness_and_the_sdks_damping(driver, arm):
     assert not gain.kp().any() and gain.gripper_kp == 0
     np.testing.assert_allclose(gain.kd(), arm_limits("X5").default_kd)
     assert not driver.stiff
-    with pytest.raises(DriverError, match="limp"):
+    with pytest.raises(DriverError, match="damped"):
         driver.send([Waypoint(driver.clock.now() + 1, np.zeros(6), 0.0)])
 
 
@@ -241,7 +241,7 @@ def test_silent_arm_is_noticed_before_anything_is_sent(driver, arm):
     with pytest.raises(DriverError, match="not answered"):
         driver.hold()
     assert len(moving(arm)) == before
-    # Going limp is tried whatever the arm says.
+    # Damping is tried whatever the arm says.
     driver.damp()
     assert named(arm, "set_gain")
 
@@ -260,7 +260,7 @@ def test_errors_of_the_sdk_keep_their_reason_and_say_what_to_do(driver, arm, met
     arm.fail_with.clear()
 
 
-def test_closing_goes_limp_and_lets_go(world):
+def test_closing_damps_the_arm_and_lets_go(world):
     driver = make_driver("arx5", options=QUICK)
     driver.connect()
     driver.hold()

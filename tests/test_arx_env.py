@@ -266,15 +266,15 @@ def follow(env, driver, chunk, start_s, dt):
     return np.array([KINEMATICS.forward(driver.where(t)[:6])[1] for t in times])
 
 
-@pytest.mark.parametrize(("behind_s", "told"), [(0.0, 0.0), (0.08, 0.08), (0.08, 0.0)])
-def test_a_chunk_is_where_it_should_be_when_it_should_be_with_the_latency_compensated(behind_s, told):
+@pytest.mark.parametrize(("behind_s", "compensated_s"), [(0.0, 0.0), (0.08, 0.08), (0.08, 0.0)])
+def test_a_chunk_is_where_it_should_be_when_it_should_be_with_the_latency_compensated(behind_s, compensated_s):
     driver = IdealDriver(KINEMATICS, behind_s=behind_s)
-    env, _ = made(driver, latencies=Latencies(action_s=told))
+    env, _ = made(driver, latencies=Latencies(action_s=compensated_s))
     dt = 0.05
     chunk = sine(env, 30, dt)
     found = follow(env, driver, chunk, driver.clock.now() + 0.3, dt)
     error = np.abs(found - chunk[:, 1])[4:].max()
-    assert error < 0.0005 if told == behind_s else error > 0.0015
+    assert error < 0.0005 if compensated_s == behind_s else error > 0.0015
 
 
 def test_actions_that_are_past_are_dropped_and_a_chunk_that_is_all_past_sends_nothing():

@@ -41,8 +41,8 @@ def test_a_camera_that_dies_stops_the_arm():
     camera.dead = "somebody pulled the cable"
     with pytest.raises(DriverError, match="pulled the cable"):
         env.step(goal)
-    env._rig.sleep_until(driver.clock.now() + 1.0)
-    assert "stale_camera" in [str(i.kind) for i in env._rig.arm.take_interventions()]
+    env._system.sleep_until(driver.clock.now() + 1.0)
+    assert "stale_camera" in [str(i.kind) for i in env._system.arm.take_interventions()]
 
 
 def test_pictures_that_no_longer_change_stop_the_arm():
@@ -118,6 +118,7 @@ def test_a_policy_with_umis_interface_acts_here():
     from uva_agents.agents.uva import UVA
     from uva_agents.checkpoints import InterfaceSpec
     from uva_agents.data import LinearNormalizer
+    from uva_agents.data.conventions import RelativePoses, RelativeProprio
 
     bundle = tiny_bundle(action_dim=10, proprio_dim=16, readout_dim=0, frame_points=0)
     spec = InterfaceSpec(
@@ -125,8 +126,8 @@ def test_a_policy_with_umis_interface_acts_here():
         (-np.inf,) * 7,
         (np.inf,) * 7,
         proprio_key="agent_pos",
-        proprio_pose=True,
-        action_pose="relative",
+        proprio_transforms=(RelativeProprio(),),
+        action_transforms=(RelativePoses(),),
         control_hz=20.0,
         action_offset=1,
     )

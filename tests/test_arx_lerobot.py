@@ -47,7 +47,7 @@ def test_an_observation_has_exactly_the_features_that_were_announced():
     assert not robot.is_connected and driver.calls[0] == "connect" and driver.calls[-1] == "close"
 
 
-def test_connecting_moves_nothing_and_a_limp_arm_takes_no_action():
+def test_connecting_moves_nothing_and_a_damped_arm_takes_no_action():
     robot, driver = made()
     robot.connect(calibrate=True)
     sent = robot.send_action(goal(robot, **{"elbow_flex.pos": 0.1}))
@@ -72,13 +72,13 @@ def test_an_action_returns_what_was_really_sent(cartesian):
         wanted = goal(robot, **{key: start + far})
         for _ in range(4):
             sent = robot.send_action(wanted)
-            robot._rig.sleep_until(driver.clock.now() + 0.05)
+            robot._system.sleep_until(driver.clock.now() + 0.05)
         assert set(sent) == set(robot.action_features)
         assert start < sent[key] < start + far, "as far as the limits allow in that time"
         assert [str(i.kind) for i in robot.interventions] == ["slowed"]
         for _ in range(40):
             sent = robot.send_action(wanted)
-            robot._rig.sleep_until(driver.clock.now() + 0.05)
+            robot._system.sleep_until(driver.clock.now() + 0.05)
         assert sent[key] == pytest.approx(start + far, abs=2e-3) and robot.interventions == ()
         assert robot.get_observation()[key] == pytest.approx(start + far, abs=2e-3)
 

@@ -24,21 +24,21 @@ from tests.arx_arm import (
 )
 from uva_agents.envs.arx_x5.arm.interface import DriverError, Frame, Waypoint
 from uva_agents.envs.arx_x5.arm.limits import X5
-from uva_agents.envs.arx_x5.safety import Intervention, Kind, Mode, SafeArm, SafetyConfig
+from uva_agents.envs.arx_x5.safety import Intervention, InterventionKind, Mode, SafeArm, SafetyConfig
 
 # --- silence, stops, faults -------------------------------------------------------------------------------------------
 
 
-def test_silence_ends_at_rest_in_time_then_limp():
+def test_silence_ends_at_rest_in_time_then_damped():
     arm, driver = moving()
     last = arm.clock.now()
     go(arm, [0.9, 0.6, 0.6, 0, 0, 0])
     assert driver.knots[-1][0] <= last + arm.config.watchdog_s
     sleep(arm, arm.config.watchdog_s + 0.05)
-    assert arm.mode is Mode.HOLDING and [i.kind for i in arm.take_interventions()] == [Kind.WATCHDOG]
+    assert arm.mode is Mode.HOLDING and [i.kind for i in arm.take_interventions()] == [InterventionKind.WATCHDOG]
     sleep(arm, arm.config.damp_after_s + 0.05)
-    assert arm.mode.value == "limp" and driver.limp  # mypy takes the mode above for granted still
-    assert kinds(go(arm, NEAR)) == [Kind.WATCHDOG_DAMP, Kind.NOT_READY]
+    assert arm.mode.value == "damped" and driver.damped  # mypy takes the mode above for granted still
+    assert kinds(go(arm, NEAR)) == [InterventionKind.WATCHDOG_DAMP, InterventionKind.NOT_READY]
 
 
 def test_refused_commands_do_not_keep_the_watchdog_quiet():
@@ -55,7 +55,7 @@ def test_the_stop_latches_until_it_is_reset():
     sleep(arm, arm.config.stop_s + 0.15)
     rest = driver.commanded(arm.clock.now())
     for _ in range(3):
-        assert Kind.STOPPED in kinds(go(arm, NEAR))
+        assert InterventionKind.STOPPED in kinds(go(arm, NEAR))
         sleep(arm, 0.2)
     np.testing.assert_array_equal(driver.commanded(arm.clock.now()), rest)
     with pytest.raises(DriverError, match="the operator"):
@@ -65,21 +65,21 @@ def test_the_stop_latches_until_it_is_reset():
     assert_legal(arm, driver)
 
 
-def test_a_stop_may_end_limp():
+def test_a_stop_may_end_damped():
     arm, driver = safe_arm(settings=dict(on_stop="damp"))
     go(arm, NEAR)
     sleep(arm, 0.1)
     arm.stop.press()
     sleep(arm, 0.6)
-    assert arm.mode is Mode.LIMP and driver.calls[-1] == "damp"
+    assert arm.mode is Mode.DAMPED and driver.calls[-1] == "damp"
 
 
 def test_an_old_measurement_stops_the_arm_until_there_are_new_ones():
     arm, driver = moving()
     driver.frozen_at = arm.clock.now()
     sleep(arm, 0.3)
-    assert arm.mode is Mode.HOLDING and arm.take_interventions()[0].kind is Kind.STALE_STATE
-    assert kinds(go(arm, NEAR)) == [Kind.STALE_STATE]
+    assert arm.mode is Mode.HOLDING and arm.take_interventions()[0].kind is InterventionKind.STALE_STATE
+    assert kinds(go(arm, NEAR)) == [InterventionKind.STALE_STATE]
     driver.frozen_at = None
     sleep(arm, 0.3)  # what was stopped goes on from rest only
     assert go(arm, driver.commanded(arm.clock.now())[:6]).interventions == ()
@@ -89,18 +89,18 @@ def test_a_measurement_of_nan_stops_the_arm():
     arm, driver = moving()
     driver.nan = True
     sleep(arm, 0.1)
-    assert arm.mode is Mode.HOLDING and arm.take_interventions()[0].kind is Kind.STALE_STATE
+    assert arm.mode is Mode.HOLDING and arm.take_interventions()[0].kind is InterventionKind.STALE_STATE
 
 
-def test_over_current_makes_the_arm_stay_where_it_is_then_limp():
+def test_over_current_makes_the_arm_stay_where_it_is_then_damped():
     arm, driver = moving()
     driver.torque = np.array([0, 39.0, 0, 0, 0, 0])
     sleep(arm, 0.1)
     assert driver.calls[-1] == "hold" and arm.mode is Mode.HOLDING
     (report,) = arm.take_interventions()
-    assert report.kind is Kind.OVER_CURRENT and "joint 2" in report.detail
+    assert report.kind is InterventionKind.OVER_CURRENT and "joint 2" in report.detail
     sleep(arm, 0.7)
-    assert arm.mode is Mode.LIMP
+    assert arm.mode is Mode.DAMPED
 
 
 def test_an_arm_that_was_held_where_it_is_is_not_sent_back_to_its_path():
@@ -129,7 +129,7 @@ def test_an_arm_that_is_blocked_stays_where_it_is():
     arm, driver = moving()
     driver.blocked = driver.state().joint_pos - 0.5
     sleep(arm, 0.1)
-    assert arm.take_interventions()[0].kind is Kind.TRACKING and driver.calls[-1] == "hold"
+    assert arm.take_interventions()[0].kind is InterventionKind.TRACKING and driver.calls[-1] == "hold"
 
 
 class OldCamera:
@@ -151,8 +151,8 @@ def test_an_old_picture_stops_the_arm():
     assert go(arm, NEAR).waypoints
     camera.age = 1.0
     sleep(arm, 0.5)
-    assert arm.take_interventions()[0].kind is Kind.STALE_CAMERA
-    assert kinds(go(arm, NEAR)) == [Kind.STALE_CAMERA]
+    assert arm.take_interventions()[0].kind is InterventionKind.STALE_CAMERA
+    assert kinds(go(arm, NEAR)) == [InterventionKind.STALE_CAMERA]
     camera.age = 0.1
     assert go(arm, NEAR).waypoints
 
@@ -184,12 +184,12 @@ def test_ctrl_c_between_sending_and_remembering_holds_the_arm_where_it_is():
 # --- coming and going -------------------------------------------------------------------------------------------------
 
 
-def test_a_limp_arm_takes_no_commands_and_says_what_to_do():
+def test_a_damped_arm_takes_no_commands_and_says_what_to_do():
     driver = WritingArm()
     arm = SafeArm(driver, kinematics=KINEMATICS, limits=X5)
     arm.connect()
     (intervention,) = go(arm, NEAR).interventions
-    assert intervention.kind is Kind.NOT_READY and "home()" in intervention.detail
+    assert intervention.kind is InterventionKind.NOT_READY and "home()" in intervention.detail
     with pytest.raises(DriverError, match="home"):
         arm.send([Waypoint(arm.clock.now() + 1, NEAR, 0.0)])
     assert driver.calls == ["connect"]
@@ -199,7 +199,7 @@ def test_a_limp_arm_takes_no_commands_and_says_what_to_do():
 def test_connecting_does_not_move_the_arm():
     driver = WritingArm()
     with SafeArm(driver, kinematics=KINEMATICS, limits=X5):
-        assert driver.calls == ["connect"] and driver.limp
+        assert driver.calls == ["connect"] and driver.damped
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_ctrl_c_on_the_way_home_ends_it():
     arm.clock.sleep_until = interrupted
     with pytest.raises(KeyboardInterrupt):
         arm.close()
-    assert driver.limp and driver.calls[-1] == "close"
+    assert driver.damped and driver.calls[-1] == "close"
     assert_legal(arm, driver)
 
 
@@ -259,7 +259,7 @@ def test_a_way_home_that_ends_at_a_wall_ends_there_and_says_so(ends):
         arm.close()
     else:
         arm.close()
-    assert driver.calls[-1] == "close" and driver.limp
+    assert driver.calls[-1] == "close" and driver.damped
     assert arm.clock.now() - began < 20
     assert KINEMATICS.forward(driver.commanded(arm.clock.now())[:6])[2] >= 0.2 - 1e-6
 
@@ -285,7 +285,7 @@ def test_a_dry_run_computes_everything_and_sends_nothing():
     sent = go(arm, NEAR)
     assert sent.waypoints and not sent.interventions
     sleep(arm, 0.3)
-    assert Kind.NOT_FINITE in kinds(go(arm, np.full(6, math.nan)))
+    assert InterventionKind.NOT_FINITE in kinds(go(arm, np.full(6, math.nan)))
     arm.damp()
     arm.close()
     assert driver.calls == ["connect", "close"]
@@ -324,7 +324,7 @@ def test_a_log_that_cannot_be_written_is_said_once_and_never_takes_part_in_a_sto
         arm.stop.press("the operator")
         sleep(arm, 0.7)
         assert arm.at_rest and "cannot be written" in arm.log_problem
-        found = [i for i in arm.take_interventions() if i.kind is Kind.LOG]
+        found = [i for i in arm.take_interventions() if i.kind is InterventionKind.LOG]
         assert len(found) <= 1  # it may have come with a command before
         if how == "full":
             assert "No space left" in arm.log_problem and len(found) == 1
@@ -336,7 +336,7 @@ def test_a_log_is_written_after_the_arm_was_told_what_to_do(tmp_path, monkeypatc
     """A disk may take seconds; the stop does not wait for it."""
     arm, driver = moving()
     order = []
-    monkeypatch.setattr(arm._record, "_save", lambda one: order.append(str(one.kind)))
+    monkeypatch.setattr(arm._events, "_save", lambda one: order.append(str(one.kind)))
     send = driver.send
     monkeypatch.setattr(driver, "send", lambda waypoints: (order.append("brakes"), send(waypoints)))
     arm.stop.press("the operator")
@@ -346,7 +346,7 @@ def test_a_log_is_written_after_the_arm_was_told_what_to_do(tmp_path, monkeypatc
 
 def test_interventions_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Intervention(0.0, Kind.LATE, "").kind = Kind.TABLE
+        Intervention(0.0, InterventionKind.LATE, "").kind = InterventionKind.TABLE
 
 
 def test_nothing_public_of_the_arm_is_its_driver():

@@ -11,7 +11,7 @@ from tests.arx_arm import KINEMATICS, NEAR, go, kinds, sleep
 from tests.arx_faults import Fault, FaultyArm, judged
 from uva_agents.envs.arx_x5.arm.interface import DriverError
 from uva_agents.envs.arx_x5.arm.limits import X5
-from uva_agents.envs.arx_x5.safety import Kind, Mode, SafeArm, SafetyConfig
+from uva_agents.envs.arx_x5.safety import InterventionKind, Mode, SafeArm, SafetyConfig
 
 FAR = np.array([0.75, 0.75, 0.75, 0.0, 0.0, 0.0])
 
@@ -24,7 +24,7 @@ def _quiet():
 
 
 def made(*, lag_s=0.0, **settings):
-    """A connected limp arm at home."""
+    """A connected damped arm at home."""
     driver = FaultyArm(lag_s=lag_s)
     config = SafetyConfig(**settings)
     arm = SafeArm(driver, kinematics=KINEMATICS, limits=X5, config=config, threaded=False)
@@ -66,7 +66,7 @@ def test_an_order_that_fails_while_the_arm_brakes_for_home_is_not_gone_on_from(k
     on_its_way(arm)
     driver.arm(Fault("send", kind))
     arm.home()
-    assert driver.happened == 1 and Kind.DRIVER in reasons(arm)
+    assert driver.happened == 1 and InterventionKind.DRIVER in reasons(arm)
     assert arm.mode is Mode.HOLDING and np.abs(where(driver)).max() < 2e-3
     assert not judged(driver, arm.config)
 
@@ -82,7 +82,7 @@ def test_an_obstacle_ends_the_way_home_in_a_hold_with_the_reason(after_s, lag_s)
     with pytest.raises(DriverError, match="torque limit"):
         arm.home()
     assert driver.clock.now() - began < after_s + 1
-    assert arm.mode is Mode.HOLDING and Kind.OVER_CURRENT in reasons(arm)
+    assert arm.mode is Mode.HOLDING and InterventionKind.OVER_CURRENT in reasons(arm)
     stood, orders = where(driver), len(driver.orders)
     sleep(arm, 0.5)
     np.testing.assert_array_equal(where(driver), stood)
@@ -107,19 +107,19 @@ def test_a_soft_obstacle_that_keeps_the_arm_from_home_is_not_passed_over():
     driver.state = state
     with pytest.raises(DriverError, match="did not get home: joint 1"):
         arm.home()
-    assert arm.mode is Mode.HOLDING and Kind.HOME_PATH in reasons(arm)
+    assert arm.mode is Mode.HOLDING and InterventionKind.HOME_PATH in reasons(arm)
 
 
 @pytest.mark.parametrize("method", ["send", "state", "hold"])
 @pytest.mark.parametrize("after", [0, 1, 2, 3])
-def test_a_driver_that_fails_on_the_way_home_ends_it_in_a_hold_or_limp(method, after):
+def test_a_driver_that_fails_on_the_way_home_ends_it_in_a_hold_or_damped(method, after):
     arm, driver = made()
     away(arm)
     driver.arm(Fault(method, "raises", after=30 * after if method == "state" else after, times=1000))
     try:
         arm.home()
     except DriverError:
-        assert arm.mode in (Mode.HOLDING, Mode.LIMP) and Kind.DRIVER in reasons(arm)
+        assert arm.mode in (Mode.HOLDING, Mode.DAMPED) and InterventionKind.DRIVER in reasons(arm)
         assert driver.knots[-1][0] <= driver.clock.now() + arm.config.watchdog_s
     else:
         assert driver.happened == 0 and method == "hold"  # a stiff arm is not held on the way
@@ -158,7 +158,7 @@ def test_another_call_ends_the_way_home(what):
     arm.clock.sleep_until = interfering
     with pytest.raises(DriverError, match="something stopped the way home"):
         arm.home()
-    assert arm.mode is {"hold": Mode.HOLDING, "damp": Mode.LIMP, "close": Mode.CLOSED}[what]
+    assert arm.mode is {"hold": Mode.HOLDING, "damp": Mode.DAMPED, "close": Mode.CLOSED}[what]
     assert not judged(driver, arm.config)
 
 
@@ -179,7 +179,7 @@ def test_an_order_that_reaches_the_driver_too_late_is_not_taken_up(stall_s):
     driver.arm(Fault("send", "stalls", times=1000, seconds=stall_s))
     sent = go(arm, [-1.0, 0.2, 0.2, 0, 0, 0])
     if stall_s == 0.3:  # longer than any lead
-        assert Kind.LATE in kinds(sent) and sent.waypoints == ()
+        assert InterventionKind.LATE in kinds(sent) and sent.waypoints == ()
     driver.arm(None)
     sleep(arm, 1.0)
     assert not judged(driver, arm.config)
@@ -199,7 +199,7 @@ def test_nothing_goes_on_before_the_arm_is_at_rest(how):
         arm.reset_stop()
     ends = driver.knots[-1]
     sent = go(arm, where(driver) + 0.01)
-    assert Kind.NOT_READY in kinds(sent) and sent.waypoints == () and driver.knots[-1] == ends
+    assert InterventionKind.NOT_READY in kinds(sent) and sent.waypoints == () and driver.knots[-1] == ends
     sleep(arm, 0.6)
     assert go(arm, where(driver) + 0.01).waypoints
     assert not judged(driver, arm.config)
@@ -224,28 +224,28 @@ def test_a_clock_that_is_set_back_is_no_place_on_a_path():
     driver.clock._now -= 0.3  # the knots of what was sent lie further ahead now
     driver.knots = [(t - 0.3, *row) for t, *row in driver.knots]
     sent = go(arm, where(driver) + 0.01)
-    assert sent.waypoints == () and Kind.NOT_READY in kinds(sent)
+    assert sent.waypoints == () and InterventionKind.NOT_READY in kinds(sent)
     assert driver.calls[-1] == "hold"
 
 
-def test_an_arm_that_cannot_be_made_limp_is_asked_again_until_it_is():
+def test_an_arm_that_cannot_be_damped_is_asked_again_until_it_is():
     arm, driver = made()
     away(arm)
     driver.arm(Fault("damp", "raises", times=5))
-    with pytest.raises(DriverError, match="cannot be made limp"):
+    with pytest.raises(DriverError, match="cannot be damped"):
         arm.damp()
-    assert arm.mode is Mode.LIMP and not driver.limp
-    assert reasons(arm).count(Kind.DRIVER) == 1
+    assert arm.mode is Mode.DAMPED and not driver.damped
+    assert reasons(arm).count(InterventionKind.DRIVER) == 1
     sleep(arm, 0.2)
-    assert driver.limp
+    assert driver.damped
 
 
-def test_a_limp_arm_becomes_stiff_where_it_is_or_not_at_all():
+def test_a_damped_arm_becomes_stiff_where_it_is_or_not_at_all():
     arm, driver = made()
     driver.arm(Fault("hold", "raises"))
     with pytest.raises(DriverError, match="hold is refused"):
         arm.home()
-    assert not driver.orders and Kind.DRIVER in reasons(arm)
+    assert not driver.orders and InterventionKind.DRIVER in reasons(arm)
     arm.home()
     assert driver.orders and not judged(driver, arm.config)
 
@@ -255,14 +255,14 @@ def test_on_the_way_out_one_failed_order_is_no_reason_to_sink_and_an_obstacle_is
     away(arm)
     driver.arm(Fault("send", "raises"))
     arm.close()
-    assert driver.limp and np.abs(driver.knots[-1][1:7]).max() < 2e-3
+    assert driver.damped and np.abs(driver.knots[-1][1:7]).max() < 2e-3
     assert not judged(driver, arm.config)
     arm, driver = made()
     away(arm)
     driver.wall_at, driver.free_at = driver.clock.now() + 0.4, np.inf
     arm.close()
-    assert driver.limp and np.abs(driver.knots[-1][1:7]).max() > 0.5
-    assert Kind.OVER_CURRENT in reasons(arm) and not judged(driver, arm.config)
+    assert driver.damped and np.abs(driver.knots[-1][1:7]).max() > 0.5
+    assert InterventionKind.OVER_CURRENT in reasons(arm) and not judged(driver, arm.config)
 
 
 def test_a_driver_that_raises_anything_is_a_driver_error():
@@ -280,13 +280,13 @@ def test_a_measurement_that_is_none_is_nowhere_to_begin(kind):
     arm.home()
     driver.arm(Fault("state", kind, times=1000))
     orders = len(driver.orders)
-    assert set(kinds(go(arm, NEAR))) & {Kind.STALE_STATE, Kind.DRIVER}
+    assert set(kinds(go(arm, NEAR))) & {InterventionKind.STALE_STATE, InterventionKind.DRIVER}
     with pytest.raises(DriverError):
         arm.home()
     assert len(driver.orders) == orders
 
 
-def test_a_limp_arm_that_sank_beyond_a_limit_comes_home_at_the_limits_speed():
+def test_a_damped_arm_that_sank_beyond_a_limit_comes_home_at_the_limits_speed():
     arm, driver = made(box_min=(0.245, -0.35, 0.0), joint_margin=0.03)
     # Home is outside of this box by 5 mm, and so was the arm: no further out, and a millimetre more is no reason to stay.
     driver.knots[0] = (driver.clock.now(), 0.12, 0.0, 0.0, 0.0, 0.0, 0.0, 0.05)

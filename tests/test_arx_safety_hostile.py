@@ -14,7 +14,7 @@ from tests.arx_arm import KINEMATICS, WritingArm, safe_arm, violations
 from tests.arx_faults import KINDS, METHODS, Fault, FaultyArm, judged
 from uva_agents.envs.arx_x5.arm.interface import DriverError, Waypoint
 from uva_agents.envs.arx_x5.arm.limits import X5
-from uva_agents.envs.arx_x5.safety import Kind, Mode, SafeArm, SafetyConfig
+from uva_agents.envs.arx_x5.safety import InterventionKind, Mode, SafeArm, SafetyConfig
 
 FEW, MANY = 60, 10_000
 """Sequences in each of the tests that always run, and in the one that takes minutes."""
@@ -43,7 +43,7 @@ class Agent:
 
     def __init__(self, arm, seed):
         self.arm, self.rng = arm, np.random.default_rng(seed)
-        self.here = arm._motion.where()
+        self.here = arm._executor.where()
 
     def _send(self, joints, gripper=0.05, *, ahead=0.1):
         joints = np.atleast_2d(joints)
@@ -57,7 +57,7 @@ class Agent:
         """A few honest steps."""
         direction = self.rng.normal(size=6) * 0.05
         for _ in range(3):
-            self._send(self.arm._motion.where() + direction, float(self.rng.uniform(0, 0.088)))
+            self._send(self.arm._executor.where() + direction, float(self.rng.uniform(0, 0.088)))
             self._sleep(0.05)
 
     def jump(self):
@@ -69,27 +69,27 @@ class Agent:
         self._sleep(0.05)
 
     def not_finite(self):
-        joints = np.tile(self.arm._motion.where(), (3, 1))
+        joints = np.tile(self.arm._executor.where(), (3, 1))
         joints[self.rng.integers(3), self.rng.integers(6)] = self.rng.choice([math.nan, math.inf, -math.inf])
         self._send(joints)
         self._sleep(0.05)
 
     def not_finite_pose(self):
-        pose = KINEMATICS.forward(self.arm._motion.where())
+        pose = KINEMATICS.forward(self.arm._executor.where())
         pose[self.rng.integers(6)] = self.rng.choice([math.nan, math.inf, -math.inf])
         self.arm.command_poses([self.arm.clock.now() + 0.1], [pose], [0.05])
         self._sleep(0.05)
 
     def oscillate(self):
         """To and fro at the control rate."""
-        here, by = self.arm._motion.where(), self.rng.normal(size=6) * self.rng.uniform(0.02, 1.0)
+        here, by = self.arm._executor.where(), self.rng.normal(size=6) * self.rng.uniform(0.02, 1.0)
         for i in range(4):
             self._send(here + (-1) ** i * by, 0.088 * (i % 2), ahead=0.05)
             self._sleep(0.05)
 
     def drift(self):
         """Slowly out of the workspace, or through the table."""
-        pose = KINEMATICS.forward(self.arm._motion.where())
+        pose = KINEMATICS.forward(self.arm._executor.where())
         direction = self.rng.normal(size=3)
         direction *= 0.02 / np.linalg.norm(direction)
         for _ in range(5):
@@ -99,7 +99,7 @@ class Agent:
 
     def dive(self):
         """Straight at the table, as fast as it goes."""
-        pose = KINEMATICS.forward(self.arm._motion.where())
+        pose = KINEMATICS.forward(self.arm._executor.where())
         low = pose - [0, 0, 0.4, 0, 0, 0]
         self.arm.command_poses(self.arm.clock.now() + np.array([0.1, 0.3]), [pose, low], [0.05, 0.05])
         self._sleep(float(self.rng.uniform(0.1, 0.5)))
@@ -112,21 +112,21 @@ class Agent:
         self._sleep(0.1)
 
     def near_pose(self):
-        pose = KINEMATICS.forward(self.arm._motion.where())
+        pose = KINEMATICS.forward(self.arm._executor.where())
         poses = pose + np.cumsum(self.rng.normal(size=(4, 6)) * [0.01, 0.01, 0.01, 0.05, 0.05, 0.05], axis=0)
         self.arm.command_poses(self.arm.clock.now() + 0.05 * np.arange(1, 5), poses, np.full(4, 0.02))
         self._sleep(float(self.rng.uniform(0, 0.3)))
 
     def chunk(self):
         """Sixteen rough actions, of which a few are done before the next command."""
-        joints = self.arm._motion.where() + np.cumsum(self.rng.normal(size=(16, 6)) * 0.05, axis=0)
+        joints = self.arm._executor.where() + np.cumsum(self.rng.normal(size=(16, 6)) * 0.05, axis=0)
         self._send(joints, float(self.rng.uniform(-0.1, 0.2)), ahead=float(self.rng.choice([0.01, 0.05, 0.125])))
         self._sleep(float(self.rng.uniform(0, 0.6)))
 
     def shuffled(self):
         now = self.arm.clock.now()
         times = now + self.rng.permutation(np.arange(1, 6) * 0.05)
-        self.arm.command_joints([Waypoint(t, self.arm._motion.where(), 0.05) for t in times])
+        self.arm.command_joints([Waypoint(t, self.arm._executor.where(), 0.05) for t in times])
         self._sleep(0.05)
 
     def past(self):
@@ -135,7 +135,7 @@ class Agent:
         self._sleep(0.02)
 
     def partly_past(self):
-        now, here = self.arm.clock.now(), self.arm._motion.where()
+        now, here = self.arm.clock.now(), self.arm._executor.where()
         self.arm.command_joints(
             [Waypoint(now + t, here + 0.1 * self.rng.normal(size=6), 0.05) for t in (-0.1, 0.01, 0.2)]
         )
@@ -156,7 +156,7 @@ class Agent:
     def burst(self):
         """Many commands with no time between them."""
         for _ in range(4):
-            self._send(self.arm._motion.where() + self.rng.normal(size=6) * 0.2)
+            self._send(self.arm._executor.where() + self.rng.normal(size=6) * 0.2)
             self._sleep(float(self.rng.choice([0.0, 0.001])))
 
     def silence(self):
@@ -165,7 +165,7 @@ class Agent:
     def stop(self):
         self.arm.stop.press("the test")
         self._sleep(float(self.rng.uniform(0, 0.5)))
-        self._send(self.arm._motion.where() + 0.1)
+        self._send(self.arm._executor.where() + 0.1)
         self.arm.reset_stop()
 
     def hold(self):
@@ -182,7 +182,7 @@ def check(config, moods, seed, lag_s, *, fails):
     arm, _ = safe_arm(driver, config=config)
     agent = Agent(arm, seed)
     for mood in moods:
-        if arm.mode is Mode.LIMP:
+        if arm.mode is Mode.DAMPED:
             arm.home()
         getattr(agent, mood)()
     silent_s = arm.clock.now()
@@ -192,12 +192,12 @@ def check(config, moods, seed, lag_s, *, fails):
     if fails:
         with pytest.raises(ZeroDivisionError), arm:
             raise ZeroDivisionError("a bug in the agent")
-        assert driver.limp and arm.mode is Mode.CLOSED
+        assert driver.damped and arm.mode is Mode.CLOSED
     else:
         arm.clock.sleep_until(silent_s + config.watchdog_s + 0.02)
-        assert arm.mode in (Mode.HOLDING, Mode.LIMP)
+        assert arm.mode in (Mode.HOLDING, Mode.DAMPED)
         arm.clock.sleep_until(arm.clock.now() + config.damp_after_s + 0.05)
-        assert arm.mode is Mode.LIMP and driver.limp and driver.calls[-1] == "damp"
+        assert arm.mode is Mode.DAMPED and driver.damped and driver.calls[-1] == "damp"
         arm.close()
     for course in driver.courses():
         assert not (found := violations(course, config)), found
@@ -274,19 +274,19 @@ class Life:
             # The only error there may be, and nothing goes on behind it.
             assert self.arm.mode is not Mode.HOMING
             if name == "home":
-                assert self.arm.mode in (Mode.HOLDING, Mode.LIMP)
+                assert self.arm.mode in (Mode.HOLDING, Mode.DAMPED)
         now = self.driver.clock.now()
-        assert self.driver.limp or self.driver.knots[-1][0] <= now + self.config.watchdog_s + 1e-9
+        assert self.driver.damped or self.driver.knots[-1][0] <= now + self.config.watchdog_s + 1e-9
 
     def _ready(self):
         """What somebody does who wants the arm to move again."""
         self.arm.connect()
         self.arm.reset_stop()
-        if self.arm.mode is Mode.LIMP:
+        if self.arm.mode is Mode.DAMPED:
             self.arm.home()
 
     def end(self, fault, trouble, how):
-        """However it ends: closed, and limp unless nothing can make it so; what was sent ends at rest."""
+        """However it ends: closed, and damped unless nothing can make it so; what was sent ends at rest."""
         self.driver.arm(fault)
         self._prepare(trouble)
         try:
@@ -305,7 +305,7 @@ class Life:
             self.driver.arm(None)
             self.arm.close()
         assert self.arm.mode is Mode.CLOSED
-        assert self.driver.limp or self.driver.knots[-1][0] <= now + self.config.watchdog_s + 1e-9
+        assert self.driver.damped or self.driver.knots[-1][0] <= now + self.config.watchdog_s + 1e-9
         found = judged(self.driver, self.config)
         assert not found, found
 
@@ -409,7 +409,7 @@ def test_each_kind_of_nonsense_alone(mood):
             check(config, ["steps", mood, mood], seed, 0.0, fails=False)
 
 
-def test_an_exception_in_the_agent_ends_at_home_and_limp_without_leaving_a_limit():
+def test_an_exception_in_the_agent_ends_at_home_and_damped_without_leaving_a_limit():
     for seed in range(5):
         driver = WritingArm()
         arm, _ = safe_arm(driver)
@@ -422,7 +422,7 @@ def test_an_exception_in_the_agent_ends_at_home_and_limp_without_leaving_a_limit
         courses = driver.courses()
         for course in courses:
             assert not violations(course, arm.config)
-        assert np.abs(courses[-1][0, 1:7]).max() < 2e-3, "it was not home when it went limp"
+        assert np.abs(courses[-1][0, 1:7]).max() < 2e-3, "it was not home when it was damped"
 
 
 def test_the_judge_sees_what_is_wrong():
@@ -447,4 +447,4 @@ def test_the_judge_sees_what_is_wrong():
     assert "gripper_min" in broken(7, -0.001) and "gripper_max" in broken(7, 0.1)
     assert "gripper_speed" in broken(7, 0.05 + 0.02 * (np.arange(50) % 2))
     assert "table" in broken(4, -0.03 * np.arange(50))
-    assert Kind.TABLE == "table"
+    assert InterventionKind.TABLE == "table"

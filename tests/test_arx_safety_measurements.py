@@ -10,7 +10,7 @@ import pytest
 from tests.arx_arm import NEAR, go, kinds, moving, safe_arm, sleep
 from tests.arx_faults import GARBAGE, FaultyArm, judged
 from uva_agents.envs.arx_x5.arm.interface import DriverError, Frame
-from uva_agents.envs.arx_x5.safety import Kind, Mode
+from uva_agents.envs.arx_x5.safety import InterventionKind, Mode
 from uva_agents.envs.arx_x5.system.history import StateHistory
 
 
@@ -31,7 +31,7 @@ def test_a_measurement_ahead_of_the_clock_stops_the_arm(ahead_s):
     frozen = replace(driver.state(), time_s=driver.clock.now() + ahead_s)
     driver.state = lambda: frozen
     sent = go(arm, [0.65, 0.65, 0.65, 0, 0, 0])
-    assert kinds(sent)[-1] is Kind.STALE_STATE and not sent.waypoints and arm.mode is Mode.HOLDING
+    assert kinds(sent)[-1] is InterventionKind.STALE_STATE and not sent.waypoints and arm.mode is Mode.HOLDING
     assert "ahead of the clock" in sent.interventions[-1].detail and len(sent.interventions[-1].detail) < 200
     sleep(arm, 0.02)
     with pytest.raises(DriverError, match="ahead of the clock"):
@@ -49,7 +49,7 @@ def test_a_clock_that_is_set_back_leaves_no_limit():
     driver.knots = [(t - 3.0, *row) for t, *row in driver.knots]
     for k in range(4):
         sent = go(arm, np.array([0.06, 0.06, 0.06, 0, 0, 0]) * (k + 1), ahead=0.3)
-        assert not sent.waypoints and Kind.STALE_STATE in kinds(sent)
+        assert not sent.waypoints and InterventionKind.STALE_STATE in kinds(sent)
         sleep(arm, 0.3)
     with pytest.raises(DriverError):
         arm.home()
@@ -66,7 +66,7 @@ def test_a_measurement_that_took_its_time_is_none_from_the_future():
 
     driver.state = slow
     arm.tick()
-    assert Kind.STALE_STATE not in [i.kind for i in arm.take_interventions()]
+    assert InterventionKind.STALE_STATE not in [i.kind for i in arm.take_interventions()]
 
 
 class Camera:
@@ -85,7 +85,7 @@ def test_a_picture_ahead_of_the_clock_stops_the_arm(ahead_s):
     camera.time_s = driver.clock.now() + ahead_s
     sleep(arm, 8.0)
     sent = go(arm, NEAR)
-    assert Kind.STALE_CAMERA in kinds(sent) and not sent.waypoints and arm.mode is Mode.HOLDING
+    assert InterventionKind.STALE_CAMERA in kinds(sent) and not sent.waypoints and arm.mode is Mode.HOLDING
 
 
 def test_a_picture_found_fresh_before_the_clock_was_set_back_is_looked_at_again():
@@ -94,7 +94,7 @@ def test_a_picture_found_fresh_before_the_clock_was_set_back_is_looked_at_again(
     arm, driver = safe_arm(camera=camera, settings={"camera_age_s": 30.0})
     driver.clock._now -= 50.0
     sent = go(arm, NEAR)
-    assert Kind.STALE_CAMERA in kinds(sent) and not sent.waypoints
+    assert InterventionKind.STALE_CAMERA in kinds(sent) and not sent.waypoints
 
 
 def test_a_measurement_from_the_future_is_not_the_newest_for_ever():
@@ -119,13 +119,13 @@ def test_a_measurement_of_a_wrong_type_stops_the_arm_and_does_not_stop_the_watch
     arm, driver = faulty()
     garbled(driver, garbage)
     sent = go(arm, [0.65, 0.65, 0.65, 0, 0, 0])
-    assert kinds(sent)[-1] is Kind.DRIVER and not sent.waypoints and arm.mode is Mode.HOLDING
+    assert kinds(sent)[-1] is InterventionKind.DRIVER and not sent.waypoints and arm.mode is Mode.HOLDING
     with pytest.raises(DriverError, match="no measurement"):
         arm.home()
     with pytest.raises(DriverError, match="no measurement"):
         arm.state()
     sleep(arm, arm.config.watchdog_s + arm.config.damp_after_s + 0.1)
-    assert arm.mode is Mode.LIMP and driver.limp
+    assert arm.mode is Mode.DAMPED and driver.damped
     assert not judged(driver, arm.config)
 
 
@@ -135,9 +135,9 @@ def test_an_arm_that_measures_garbage_can_be_held_damped_and_closed(garbage, way
     arm, driver = faulty()
     garbled(driver, garbage)
     getattr(arm, way)()
-    assert driver.limp == (way != "hold")
+    assert driver.damped == (way != "hold")
     arm.close()
-    assert arm.mode is Mode.CLOSED and driver.limp
+    assert arm.mode is Mode.CLOSED and driver.damped
     assert not judged(driver, arm.config)
 
 
@@ -154,9 +154,9 @@ def test_the_watchdog_runs_whatever_looking_at_the_arm_raises():
     def fails(*_):
         raise KeyboardInterrupt
 
-    looks, arm._health.problem = arm._health.problem, fails
+    looks, arm._monitor.problem = arm._monitor.problem, fails
     driver.clock.sleep_until(driver.clock.now() + arm.config.watchdog_s)
     with pytest.raises(KeyboardInterrupt):
         arm.tick()
-    arm._health.problem = looks
+    arm._monitor.problem = looks
     assert arm.mode is Mode.HOLDING

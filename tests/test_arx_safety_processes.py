@@ -77,7 +77,7 @@ def program(path):
 
 
 @pytest.mark.parametrize("after_s", [0.5, 1.2])
-def test_an_agent_killed_in_the_middle_of_a_motion_leaves_the_arm_at_rest_then_limp(after_s):
+def test_an_agent_killed_in_the_middle_of_a_motion_leaves_the_arm_at_rest_then_damped(after_s):
     ours, theirs = SPAWN.Pipe()
     process = SPAWN.Process(target=agent, args=(theirs,), daemon=True)
     driver = RealTimeArm()
@@ -106,10 +106,10 @@ def test_an_agent_killed_in_the_middle_of_a_motion_leaves_the_arm_at_rest_then_l
         assert driver.knots[-1][0] <= time.monotonic() + CONFIG.watchdog_s
         deadline = time.monotonic() + CONFIG.watchdog_s + CONFIG.damp_after_s + 5.0
         seen = set()
-        while arm.mode is not Mode.LIMP and time.monotonic() < deadline:
+        while arm.mode is not Mode.DAMPED and time.monotonic() < deadline:
             seen.add(arm.mode)
             time.sleep(0.02)
-        assert arm.mode is Mode.LIMP and Mode.HOLDING in seen and driver.limp
+        assert arm.mode is Mode.DAMPED and Mode.HOLDING in seen and driver.damped
 
 
 def test_when_the_whole_program_is_killed_what_it_sent_ends_at_rest_in_time(tmp_path):

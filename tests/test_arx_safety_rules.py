@@ -22,7 +22,7 @@ from tests.arx_arm import (
     violations,
 )
 from uva_agents.envs.arx_x5.arm.interface import Waypoint
-from uva_agents.envs.arx_x5.safety import Kind, Mode
+from uva_agents.envs.arx_x5.safety import InterventionKind, Mode
 
 # --- what passes ------------------------------------------------------------------------------------------------------
 
@@ -64,7 +64,7 @@ def test_poses_and_joints_may_take_turns():
             go(arm, driver.commanded(arm.clock.now())[:6] + 0.02)
         else:
             pose = KINEMATICS.forward(driver.commanded(arm.clock.now())[:6])
-            assert Kind.NO_IK not in kinds(go_pose(arm, pose + np.array([0.01, 0.01, 0.01, 0, 0, 0])))
+            assert InterventionKind.NO_IK not in kinds(go_pose(arm, pose + np.array([0.01, 0.01, 0.01, 0, 0, 0])))
         sleep(arm, 0.1)
     assert_legal(arm, driver)
 
@@ -84,7 +84,7 @@ def test_a_number_that_is_not_finite_stops_the_arm(value, where):
         sent = go(arm, NEAR, ahead=value)
     else:
         sent = go_pose(arm, np.array([0.2, 0, value, 0, 0, 0]))
-    assert kinds(sent) == [Kind.NOT_FINITE] and sent.waypoints == () and arm.mode is Mode.HOLDING
+    assert kinds(sent) == [InterventionKind.NOT_FINITE] and sent.waypoints == () and arm.mode is Mode.HOLDING
     sleep(arm, arm.config.stop_s + 0.1)
     assert arm.at_rest and np.abs(driver.state().joint_vel).max() == 0
     assert_legal(arm, driver)
@@ -92,7 +92,12 @@ def test_a_number_that_is_not_finite_stops_the_arm(value, where):
 
 @pytest.mark.parametrize(
     ("times", "kind"),
-    [([0.3, 0.2], Kind.BAD_TIMES), ([0.2, 0.2], Kind.BAD_TIMES), ([-0.2, -0.1], Kind.LATE), ([], Kind.LATE)],
+    [
+        ([0.3, 0.2], InterventionKind.BAD_TIMES),
+        ([0.2, 0.2], InterventionKind.BAD_TIMES),
+        ([-0.2, -0.1], InterventionKind.LATE),
+        ([], InterventionKind.LATE),
+    ],
 )
 def test_times_that_make_no_sense_are_refused(times, kind):
     arm, _ = safe_arm()
@@ -103,7 +108,7 @@ def test_times_that_make_no_sense_are_refused(times, kind):
 def test_waypoints_that_are_past_are_left_out_and_the_rest_is_followed():
     arm, driver = safe_arm()
     sent = arm.command_joints([Waypoint(arm.clock.now() + t, q, 0.088) for t, q in ((-0.1, NEAR * 9), (0.4, NEAR))])
-    assert kinds(sent) == [Kind.LATE]
+    assert kinds(sent) == [InterventionKind.LATE]
     sleep(arm, 0.8)
     np.testing.assert_allclose(driver.commanded(arm.clock.now())[:6], NEAR, atol=1e-3)
 
@@ -117,7 +122,7 @@ def test_a_shape_that_is_wrong_is_refused_in_words():
 def test_joints_stay_inside_their_limits_by_the_margin():
     arm, driver = safe_arm(settings=dict(first_joints=3.0, first_turn=3.0))
     sent = go(arm, [0, 0, 0, 0, 0, 2.5])
-    assert Kind.JOINT_LIMIT in kinds(sent)
+    assert InterventionKind.JOINT_LIMIT in kinds(sent)
     for _ in range(12):
         go(arm, [0, 0, 0, 0, 0, 2.5])
         sleep(arm, 0.5)
@@ -133,7 +138,7 @@ def test_a_slow_drift_out_of_the_box_ends_at_its_wall(axis, sign, edge):
         pose[axis] += sign * 0.006
         seen |= set(kinds(go_pose(arm, pose)))
         sleep(arm, 0.1)
-    assert Kind.WORKSPACE in seen
+    assert InterventionKind.WORKSPACE in seen
     assert KINEMATICS.forward(driver.commanded(arm.clock.now())[:6])[axis] == pytest.approx(edge, abs=3e-3)
     assert_legal(arm, driver)
 
@@ -147,7 +152,7 @@ def test_fingers_stay_above_the_table_whichever_way_they_point():
             pose[[0, 2]] += [0.01, 0.0] if step < 25 else [0.0, -0.006]
             seen |= set(kinds(go_pose(arm, pose)))
             sleep(arm, 0.1)
-        assert Kind.TABLE in seen
+        assert InterventionKind.TABLE in seen
         low = KINEMATICS.matrix(driver.commanded(arm.clock.now())[:6])
         corners = [low[2, 3] + low[2, 1] * y * 0.044 + low[2, 2] * z * 0.0255 / 2 for y in (-1, 1) for z in (-1, 1)]
         assert 0 <= min(corners) - 0.1 < 3e-3
@@ -158,7 +163,7 @@ def test_the_gripper_stays_in_its_range_and_under_its_speed():
     driver = WritingArm()
     driver.knots[0] = (driver.clock.now(), *[0.0] * 6, 0.02)
     arm, _ = safe_arm(driver, settings=dict(gripper_min=0.01))
-    assert Kind.GRIPPER in kinds(go(arm, np.zeros(6), gripper=-5.0))
+    assert InterventionKind.GRIPPER in kinds(go(arm, np.zeros(6), gripper=-5.0))
     for _ in range(10):
         go(arm, np.zeros(6), gripper=-5.0)
         sleep(arm, 0.2)
@@ -171,7 +176,7 @@ def test_a_far_target_is_approached_slowly_and_says_so():
     go(arm, NEAR)
     sleep(arm, 0.2)
     sent = go(arm, [0.9, 0.5, 0.5, 0, 0, 0], ahead=0.1)
-    (slowed,) = [i for i in sent.interventions if i.kind is Kind.SLOWED]
+    (slowed,) = [i for i in sent.interventions if i.kind is InterventionKind.SLOWED]
     assert slowed.wanted == pytest.approx((0.9, 0.5, 0.5, 0, 0, 0, 0.088)) and slowed.sent is not None
     for _ in range(30):
         sleep(arm, 0.1)
@@ -195,7 +200,7 @@ def test_the_first_target_must_be_near_and_nothing_moves_until_it_is():
     before = driver.calls.count("send")
     for joints in ([0.6, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0.7]):
         sent = go(arm, joints)
-        assert kinds(sent) == [Kind.FIRST_JUMP] and sent.waypoints == ()
+        assert kinds(sent) == [InterventionKind.FIRST_JUMP] and sent.waypoints == ()
     assert driver.calls.count("send") == before
     assert go(arm, NEAR).waypoints
 
@@ -213,27 +218,31 @@ def test_after_every_rest_the_first_target_must_be_near_again(how):
         arm.stop.press()
         sleep(arm, 0.5)
         arm.reset_stop()
-    assert Kind.FIRST_JUMP in kinds(go(arm, [-1.5, 0.1, 0.1, 0, 0, 0]))
+    assert InterventionKind.FIRST_JUMP in kinds(go(arm, [-1.5, 0.1, 0.1, 0, 0, 0]))
 
 
 def test_a_pose_of_zeros_is_a_failure_and_no_target():
     # Wide open rules: nothing else would refuse it.
     arm, _ = safe_arm(settings=dict(first_jump=10.0, first_turn=3.2, first_joints=6.0, box_min=(-0.6, -0.35, 0.0)))
     sent = go_pose(arm, np.zeros(6))
-    assert kinds(sent) == [Kind.NOT_FINITE] and sent.waypoints == () and "normaliser" in sent.interventions[0].detail
+    assert (
+        kinds(sent) == [InterventionKind.NOT_FINITE]
+        and sent.waypoints == ()
+        and "normaliser" in sent.interventions[0].detail
+    )
 
 
 def test_a_pose_out_of_reach_stops_the_arm():
     arm, _ = safe_arm(settings=dict(first_turn=3.2))
     sent = go_pose(arm, HOME_POSE + np.array([0, 0, 0, 0, 0, 3.0]))
-    assert kinds(sent) == [Kind.NO_IK] and sent.waypoints == ()
+    assert kinds(sent) == [InterventionKind.NO_IK] and sent.waypoints == ()
 
 
 def test_a_chunk_with_a_pose_out_of_reach_is_followed_up_to_it():
     arm, driver = safe_arm()
     good = HOME_POSE + np.array([0.02, 0, 0.02, 0, 0, 0])
     sent = go_pose(arm, good, HOME_POSE + np.array([0, 0, 0, 0, 0, 3.0]))
-    assert Kind.NO_IK in kinds(sent) and sent.waypoints
+    assert InterventionKind.NO_IK in kinds(sent) and sent.waypoints
     sleep(arm, 0.9)
     np.testing.assert_allclose(KINEMATICS.forward(driver.commanded(arm.clock.now())[:6])[:3], good[:3], atol=1e-3)
 

@@ -23,7 +23,7 @@ from tests.arx_arm import (
 from uva_agents.bridges.lerobot_robot import ArxX5Robot, ArxX5RobotConfig
 from uva_agents.envs.arx_x5.arm.interface import Waypoint
 from uva_agents.envs.arx_x5.arm.limits import X5
-from uva_agents.envs.arx_x5.drivers.sdk import DriverOptions
+from uva_agents.envs.arx_x5.drivers.options import DriverOptions
 from uva_agents.envs.arx_x5.env import ArxX5Env
 from uva_agents.envs.arx_x5.options import check_rate
 from uva_agents.envs.arx_x5.safety import EStop, Mode, SafeArm, SafetyConfig
@@ -137,7 +137,7 @@ def test_so_is_one_of_the_safety_layer(options):
     [
         (dict(speed=0.9, accel=3.0), "speed=0.9 is more than the X5 is made for: at most 0.6"),
         (dict(gripper_max=0.2), "gripper_max=0.2"),
-        (dict(joint_margin=1.6), "leaves no joint any room"),
+        (dict(joint_margin=1.6), "leaves no joint any range"),
         (dict(gripper_min=0.088), "must be below"),
     ],
 )
@@ -164,7 +164,7 @@ def test_tool_frames_of_many_are_those_of_one_whatever_the_kinematics():
             expected = KINEMATICS.matrix(row)
             np.testing.assert_allclose(point, expected[:3, 3] + np.array([0, 0, lift]), atol=1e-9)
             np.testing.assert_allclose(turn, expected[:3, :3], atol=1e-9)
-        np.testing.assert_allclose(frames.reach(joints[0]), KINEMATICS.jacobian(joints[0]), atol=1e-3)
+        np.testing.assert_allclose(frames.jacobian(joints[0]), KINEMATICS.jacobian(joints[0]), atol=1e-3)
 
 
 # --- the stop's buttons -----------------------------------------------------------------------------------------------

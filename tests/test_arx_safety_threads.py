@@ -13,7 +13,7 @@ import pytest
 from tests.arx_arm import KINEMATICS, NEAR, WritingArm, go, kinds, safe_arm
 from uva_agents.envs.arx_x5.arm.interface import DriverError
 from uva_agents.envs.arx_x5.arm.limits import X5
-from uva_agents.envs.arx_x5.safety import Kind, Mode, SafeArm, SafetyConfig
+from uva_agents.envs.arx_x5.safety import InterventionKind, Mode, SafeArm, SafetyConfig
 from uva_agents.utils.clocks import MonotonicClock
 
 
@@ -64,27 +64,27 @@ def test_whatever_the_driver_raises_the_watch_goes_on_and_the_arm_holds():
             arm.take_interventions()
             driver.bad = error("a bug of the driver")
             until(lambda: arm.mode is Mode.HOLDING)
-            assert Kind.DRIVER in [i.kind for i in arm.take_interventions()] and arm._watch.alive
+            assert InterventionKind.DRIVER in [i.kind for i in arm.take_interventions()] and arm._supervisor.watch.alive
             driver.bad = None if error is not GeneratorExit else driver.bad
-        until(lambda: arm.mode is Mode.LIMP)
+        until(lambda: arm.mode is Mode.DAMPED)
     finally:
         driver.bad = None
         arm.close()
-    assert driver.limp
+    assert driver.damped
 
 
 def test_an_arm_that_nobody_watches_any_more_takes_no_command_and_stops():
     arm, driver = threaded(on_exit="damp")
     try:
         assert go(arm, NEAR).waypoints
-        arm._watch.stop()  # as in a forked process
+        arm._supervisor.watch.stop()  # as in a forked process
         sent = go(arm, NEAR * 1.5)
-        assert not sent.waypoints and kinds(sent)[-1] is Kind.WATCHDOG and arm.mode is Mode.HOLDING
+        assert not sent.waypoints and kinds(sent)[-1] is InterventionKind.WATCHDOG and arm.mode is Mode.HOLDING
         with pytest.raises(DriverError, match="nobody watches"):
             arm.home()
     finally:
         arm.close()
-    assert driver.limp
+    assert driver.damped
 
 
 class Gate:
@@ -136,7 +136,7 @@ def test_a_command_that_is_under_way_is_finished_before_an_arm_is_closed(on_exit
     assert arm.mode is not Mode.CLOSED
     gate.go.set()
     commander.join(20), closer.join(20)
-    assert arm.mode is Mode.CLOSED and driver.limp == (on_exit != "hold")
+    assert arm.mode is Mode.CLOSED and driver.damped == (on_exit != "hold")
     assert on_exit == "hold" or orders(driver)[-2:] == ["damp", "close"]
 
 
@@ -157,7 +157,7 @@ def test_nobody_moves_an_arm_that_is_being_closed(on_exit):
     arm.close()
     driver.clock.sleep_until = sleeps
     assert refused and all(isinstance(came, DriverError) and "closed" in str(came) for came in refused)
-    assert arm.mode is Mode.CLOSED and driver.limp == (on_exit != "hold")
+    assert arm.mode is Mode.CLOSED and driver.damped == (on_exit != "hold")
     before = orders(driver)
     for act in (lambda: go(arm, NEAR), arm.home, arm.hold, arm.damp, arm.connect):
         with pytest.raises(DriverError, match="closed"):
@@ -168,36 +168,36 @@ def test_nobody_moves_an_arm_that_is_being_closed(on_exit):
 
 @pytest.mark.parametrize("inside", ["send", "state"])
 @pytest.mark.parametrize("way", ["close", "damp", "hold"])
-@pytest.mark.parametrize("doing", ["command", "home", "hold"])
-def test_what_is_done_inside_of_a_call_of_the_driver_has_the_last_word(inside, way, doing):
+@pytest.mark.parametrize("reaction", ["command", "home", "hold"])
+def test_what_is_done_inside_of_a_call_of_the_driver_has_the_last_word(inside, way, reaction):
     """As a handler of a signal may."""
     arm, driver = safe_arm()
     go(arm, NEAR)
     driver.clock.sleep_until(driver.clock.now() + 0.1)
     gate = Gate(driver, inside, getattr(arm, way))
     with contextlib.suppress(DriverError):
-        {"command": lambda: go(arm, NEAR * 2), "home": arm.home, "hold": arm.hold}[doing]()
-    if inside == "send" or doing != "hold":
+        {"command": lambda: go(arm, NEAR * 2), "home": arm.home, "hold": arm.hold}[reaction]()
+    if inside == "send" or reaction != "hold":
         assert gate.inside.is_set()
-        wanted = {"close": Mode.CLOSED, "damp": Mode.LIMP, "hold": Mode.HOLDING}[way]
-        assert arm.mode is wanted and driver.limp == (way != "hold")
-        assert way == "hold" or driver.limp
+        wanted = {"close": Mode.CLOSED, "damp": Mode.DAMPED, "hold": Mode.HOLDING}[way]
+        assert arm.mode is wanted and driver.damped == (way != "hold")
+        assert way == "hold" or driver.damped
     arm.close()
     driver.courses()
 
 
-def test_a_limp_arm_that_is_closed_while_it_becomes_stiff_ends_limp():
+def test_a_damped_arm_that_is_closed_while_it_becomes_stiff_ends_damped():
     arm, driver = safe_arm()
     arm.damp()
     gate = Gate(driver, "hold")
     homer, came = in_thread(arm.home)
     assert gate.inside.wait(20)
     closer, _ = in_thread(arm.close)
-    until(lambda: arm._leaver is not None)
+    until(lambda: arm._supervisor.closing_thread is not None)
     gate.go.set()
     homer.join(20), closer.join(20)
     assert isinstance(came[0], DriverError)
-    assert arm.mode is Mode.CLOSED and driver.limp and orders(driver)[-1] == "close"
+    assert arm.mode is Mode.CLOSED and driver.damped and orders(driver)[-1] == "close"
 
 
 def test_two_threads_that_close_an_arm_return_when_it_is_closed():

@@ -28,12 +28,12 @@ def driver():
     driver.shut_down()
 
 
-def test_lies_limp_until_told_otherwise():
+def test_lies_damped_until_told_otherwise():
     driver = simulated(joints=None)
     wait(driver, 0.5)
     assert not driver.stiff
     assert np.abs(driver.state().joint_vel).max() < 1e-3
-    with pytest.raises(DriverError, match="limp"):
+    with pytest.raises(DriverError, match="damped"):
         driver.send([Waypoint(1.0, RAISED, 0.0)])
     driver.shut_down()
 
@@ -218,7 +218,7 @@ def test_cameras_see_different_things_and_give_a_frame_once(driver):
     assert later.time_s > first.time_s and np.abs(later.image.astype(int) - first.image).mean() > 3
     assert driver.clock.now() - later.time_s < 1 / 60 + 0.003
     assert not later.image.flags.writeable
-    assert wrist.look(height=32, width=32).shape == (32, 32, 3)
+    assert wrist.draw(height=32, width=32).shape == (32, 32, 3)
 
 
 def test_picture_is_of_the_moment_that_its_time_names():
@@ -228,7 +228,7 @@ def test_picture_is_of_the_moment_that_its_time_names():
     late.send([Waypoint(late.clock.now() + 0.5, RAISED + np.array([0.6, 0.3, 0, 0, 0, 0]), 0.04)])
     for _ in range(25):
         wait(late, 0.02)
-        pictures[round(late.clock.now(), 4)] = camera.look()
+        pictures[round(late.clock.now(), 4)] = camera.draw()
     frame = camera.read()
     assert late.clock.now() - frame.time_s == pytest.approx(0.2, abs=0.0201)
     np.testing.assert_array_equal(frame.image, pictures[round(frame.time_s, 4)])
@@ -237,8 +237,8 @@ def test_picture_is_of_the_moment_that_its_time_names():
 
 def test_pictures_can_be_asked_for_from_any_thread(driver):
     camera = driver.camera("wrist", height=32, width=32)
-    pictures = [camera.look()]
-    thread = threading.Thread(target=lambda: pictures.append(camera.look()))
+    pictures = [camera.draw()]
+    thread = threading.Thread(target=lambda: pictures.append(camera.draw()))
     thread.start()
     thread.join()
     np.testing.assert_array_equal(*pictures)

@@ -120,7 +120,7 @@ def test_random_actions_do_no_harm_and_stay_in_the_spaces(mode):
     made = ArxX5Env(render_observations=False, action_mode=mode, joint_state=True, timestamp=True)
     made.action_space.seed(1)
     made.reset(seed=1)
-    box = made._rig.arm.config
+    box = made._system.arm.config
     for _ in range(12):
         obs, *_ = made.step(made.action_space.sample())
         assert made.observation_space.contains(obs)
@@ -267,7 +267,7 @@ def lag(env, *, hz=0.5, amplitude=0.1, seconds=3.0):
         chunk[:, 0] = wanted(times)
         env.schedule(chunk, float(times[0]), dt)
         env.tick()
-    states = [s for s in env._rig.history.states if s.time_s > start + 1]
+    states = [s for s in env._system.history.states if s.time_s > start + 1]
     times = np.array([s.time_s for s in states])
     found = np.array([s.joint_pos[0] for s in states])
     shifts = np.arange(-0.05, 0.25, 0.001)
@@ -303,7 +303,7 @@ def test_pose_and_picture_are_of_one_moment_with_latency_and_lost_frames():
         action = made.hold_action()
         action[1] += 0.03
         obs, _, _, _, info = made.step(action)
-        truth |= {s.time_s: s.eef_pose for s in made._rig.history.states}
+        truth |= {s.time_s: s.eef_pose for s in made._system.history.states}
         near = min(truth, key=lambda t: abs(t - info["observed_s"]))
         assert obs["agent_pos"][:3] == pytest.approx(truth[near][:3], abs=3e-3)
         ages.append(info["latency_s"])

@@ -15,7 +15,7 @@ if importlib.util.find_spec("mujoco") is None:
 from tests.twins import RAISED, simulated, wait
 from uva_agents.envs.arx_x5.arm.interface import DriverError, Waypoint
 from uva_agents.envs.arx_x5.drivers.factory import make_driver
-from uva_agents.envs.arx_x5.drivers.sdk import DriverOptions
+from uva_agents.envs.arx_x5.drivers.options import DriverOptions
 from uva_agents.envs.arx_x5.twin.realism import TwinRealism
 
 ALL_NOISE = TwinRealism(
@@ -223,7 +223,7 @@ def test_pixel_noise_repeats():
     for _ in range(2):
         driver = simulated(TwinRealism(pixel_noise=4.0))
         camera = driver.camera("wrist", height=32, width=32)
-        pictures.append((camera.read().image, camera.look()))
+        pictures.append((camera.read().image, camera.draw()))
         driver.shut_down()
     np.testing.assert_array_equal(pictures[0][0], pictures[1][0])
     assert 1 < (pictures[0][0].astype(int) - pictures[0][1]).std() < 6

@@ -13,10 +13,11 @@ import torch
 
 from tests import hostile_files as hostile
 from tests import released
+from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.official.archive import UnsafeCheckpointError, read_archive
 from uva_agents.checkpoints.official.load import load_official
 from uva_agents.checkpoints.official.plain import plain
-from uva_agents.checkpoints.store import Bundle, load_bundle
+from uva_agents.checkpoints.store import load_bundle
 from uva_agents.cli import main
 from uva_agents.errors import WeightsError
 

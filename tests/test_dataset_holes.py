@@ -10,7 +10,7 @@ import pytest
 
 from tests import datasets
 from uva_agents.data import inspect_path, open_dataset
-from uva_agents.data.readers.formats import recognise
+from uva_agents.data.opening import recognise
 from uva_agents.errors import DataError, InputError, MachineError
 
 h5py = pytest.importorskip("h5py", reason="hdf5 needs h5py: pip install 'uva-agents[data]'")

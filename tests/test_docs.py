@@ -15,6 +15,8 @@ RUN = [
     ROOT / "docs" / "block_push.md",
     ROOT / "docs" / "extend" / "environment.md",
     ROOT / "docs" / "extend" / "objective.md",
+    ROOT / "docs" / "extend" / "format.md",
+    ROOT / "docs" / "extend" / "robot.md",
     *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
 ]
 

@@ -64,7 +64,7 @@ def test_settings_that_a_class_does_not_take_are_left_out_and_errors_become_rows
         ("default", None),
         ("fast", "RuntimeError: no such quality here"),
     ]
-    assert rows[0].steps > 3 and rows[0].resets == 2
+    assert rows[0].steps >= 1 and rows[0].resets == 2
 
 
 def test_a_missing_extra_is_one_row_that_names_it(toys, capsys):

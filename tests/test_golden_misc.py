@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from uva_agents.agents.pose_actions import smooth_actions
+from uva_agents.agents.smoothing import smooth_actions
 from uva_agents.benchmarks.paper import fvd
 from uva_agents.checkpoints.official.keys import rename, rename_vae
 from uva_agents.model import VAE, HeadConfig, optimize_for_inference

@@ -61,6 +61,7 @@ FIELDS: list[tuple[str, str, list[Any]]] = [
     ("uva", "interface.image_shape", [[0, 96], [96], [10**9, 96], "96", [96.0, 96.0]]),
     ("uva", "interface.action_low", [[0.0], [float("nan"), 0.0], [600.0, 0.0], [0.0, 512.0], [0.0, 511.99999999], "x", ["a", "b"]]),
     ("uva", "interface.action_pose", ["relative", "x", 1]),
+    ("uva", "interface.action_transforms", [None, ["absolute-poses"], [{"kind": "absolute-poses"}], [{"kind": 1}], [{}]]),
     ("uva", "interface.proprio_key", [None, 3, "x" * 5000]),
     ("uva", "interface.point_keys", [["keypoints"], ["nothing"], "action", [3]]),
     ("uva", "interface.exceute", [8]),

@@ -13,12 +13,13 @@ from uva_agents.checkpoints import load_bundle
 from uva_agents.checkpoints.initial import load_mar, load_vae
 from uva_agents.model import VAE, Context, HeadConfig, Task, UVANet, Visibility, joint_loss, uva_base
 from uva_agents.training.loop import parameter_groups
-from uva_agents.training.uva.pipeline import RunOptions, run_recipe
-from uva_agents.training.uva.recipes import Recipe, StageConfig
+from uva_agents.training.recipe import StageConfig
+from uva_agents.training.run import RunOptions, train
+from uva_agents.training.uva.recipes import Augmentation, UVARecipe
 from uva_agents.training.uva.recipes import uva_base as recipe_base
 
 
-def tiny_recipe() -> Recipe:
+def tiny_recipe() -> UVARecipe:
     recipe = recipe_base()
     _, vae = released.build("pusht")
     head = HeadConfig(width=32, depth=1)
@@ -27,7 +28,13 @@ def tiny_recipe() -> Recipe:
         video_head=head, action_head=replace(head, clip=1.0),
     )  # fmt: skip
     stage = StageConfig(steps=2, batch_size=4, lr=1e-4, warmup=1, validate_every=2)
-    return replace(recipe, model=model, held_out=1, variants=1, video=stage, joint=stage)
+    return replace(
+        recipe,
+        model=model,
+        data=replace(recipe.data, held_out=1),
+        augmentation=Augmentation(variants=1, mirror=False),
+        network=replace(recipe.network, video=stage, joint=stage),
+    )
 
 
 def mar_file(path: Path) -> Path:
@@ -59,7 +66,7 @@ def test_the_released_recipe_starts_from_mar_and_kl16_and_its_weights_act(
         init=mar_file(tmp_path / "mar.pth"),
         progress=False,
     )
-    folder = run_recipe(tiny_recipe(), options)
+    folder = train(tiny_recipe(), options)
     assert folder is not None
     assert "class_emb.weight" in caplog.text and "start fresh" in caplog.text, "what did not match is said"
     bundle = load_bundle(folder, device="cpu")
@@ -85,7 +92,7 @@ def test_matching_weights_are_taken_and_strangers_refused(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="does not fill"):
         load_vae(VAE(replace(tiny_recipe().model.vae, channels=64)), vae_file(tmp_path / "kl16.ckpt"))
     with pytest.raises(ValueError, match="--vae"):
-        run_recipe(tiny_recipe(), RunOptions(tiny_dataset(tmp_path / "d.zarr"), tmp_path / "run", progress=False))
+        train(tiny_recipe(), RunOptions(tiny_dataset(tmp_path / "d.zarr"), tmp_path / "run", progress=False))
 
 
 @pytest.mark.slow
@@ -93,7 +100,7 @@ def test_one_optimisation_step_at_the_released_size() -> None:
     torch.manual_seed(0)
     model = uva_base(action_dim=2).train()
     model.set_gradient_checkpointing(True)
-    config = recipe_base().joint
+    config = recipe_base().network.joint
     optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.lr, betas=config.betas)
     c = model.config
     frames = torch.randn(1, c.n_frames, c.tokens_per_frame, c.token_dim)

@@ -1,6 +1,5 @@
 """``uva data inspect`` names every hole, in words and in JSON; ``uva train`` takes what it says to leave out, and what fits."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -12,6 +11,7 @@ from uva_agents.cli import main
 from uva_agents.data import Episodes, open_dataset, write_replay_buffer_by_episode
 from uva_agents.errors import DataError, InputError, MachineError
 from uva_agents.training.memory import Holds
+from uva_agents.training.recipe import DataConfig, Recipe
 from uva_agents.training.sources import Source, open_sources, with_episodes
 
 ENDS = np.array([40, 80, 110, 150])
@@ -126,23 +126,18 @@ def test_what_is_written_here_has_a_checksum_in_every_chunk(tmp_path):
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class Wants:
-    name: str = "tiny"
-    control_hz: float = 10.0
-    proprio_key: str | None = None
-    fields: dict = dataclasses.field(default_factory=dict)
+RECIPE = Recipe(name="tiny", model=None, data=DataConfig(fields={}, control_hz=10.0))
 
 
 def test_training_refuses_what_is_not_finite_unless_it_is_left_out(tmp_path):
     path = broken(tmp_path)
     with pytest.raises(DataError, match=r"img is damaged.*--episodes '!2'"):
-        open_sources(path, Wants(), ["pixels", "action"])
+        open_sources(path, RECIPE, ["pixels", "action"])
     with pytest.raises(DataError, match=r"'action' has NaN.*step 45 \(episode 1\), its row 5.*--episodes '!1'"):
-        open_sources(path, Wants(), ["action"])  # where no picture is looked at, their holes do not matter
+        open_sources(path, RECIPE, ["action"])  # where no picture is looked at, their holes do not matter
     with pytest.raises(DataError, match=r"\(episode 1\)"):
-        open_sources([Source(path, episodes="!0,2")], Wants(), ["pixels", "action"])
-    (part,) = open_sources([Source(path, episodes="!1-2")], Wants(), ["pixels", "action"])
+        open_sources([Source(path, episodes="!0,2")], RECIPE, ["pixels", "action"])
+    (part,) = open_sources([Source(path, episodes="!1-2")], RECIPE, ["pixels", "action"])
     assert isinstance(part.episodes, Episodes) and part.episodes.ends.tolist() == [40, 80]
     assert isinstance(part.episodes.arrays["pixels"], np.ndarray)
 
@@ -163,7 +158,7 @@ def test_pictures_that_fail_while_they_are_loaded_name_their_episode(tmp_path):
     content[20:60] = bytes(40)
     chunk.write_bytes(content)
     with pytest.raises(DataError, match=r"pixels of episode 1 cannot be read.*--episodes '!1'"):
-        open_sources(path, Wants(), ["pixels", "action"])
+        open_sources(path, RECIPE, ["pixels", "action"])
 
 
 def test_several_datasets_have_their_episodes_in_order():
@@ -180,5 +175,5 @@ def test_what_does_not_fit_into_memory_is_refused_before_a_picture_is_read(tmp_p
     with pytest.raises(
         MachineError, match=r"needs about 4\d\d MB of memory \(144 steps: .*are free: take fewer episodes"
     ) as error:
-        open_sources(path, Wants(), ["pixels", "action"], holds=lambda sources, size: Holds(2.1, tokens=100_000))
+        open_sources(path, RECIPE, ["pixels", "action"], holds=lambda sources, size: Holds(2.1, tokens=100_000))
     assert str(path) in str(error.value) and "--every 2" in str(error.value)

@@ -31,29 +31,33 @@ from uva_agents.data.frame_windows import cut
 from uva_agents.model import DiffusionPolicyNet, TwoFrameConfig
 from uva_agents.model.keypoints.detector import ConvPointReader
 from uva_agents.training.baselines.diffusion_stage import DiffusionStage, PointsDiffusionStage, observe_points
-from uva_agents.training.baselines.network_pipeline import run_network_recipe
-from uva_agents.training.baselines.network_recipes import (
-    NETWORK_RECIPES,
-    NetworkRecipe,
+from uva_agents.training.baselines.point_augmentation import PointAugmentation
+from uva_agents.training.baselines.recipes import (
+    DIFFUSION_POLICY_RECIPES,
+    TWO_FRAME_RECIPES,
+    DiffusionPolicyRecipe,
+    TwoFrameRecipe,
     dp_c_nano,
     dp_t,
     two_frame_pusht,
 )
-from uva_agents.training.baselines.point_augmentation import PointAugmentation
 from uva_agents.training.cli import add_arguments, configure
-from uva_agents.training.uva.pipeline import RunOptions
-from uva_agents.training.uva.recipes import StageConfig
+from uva_agents.training.recipe import NetworkRecipe, StageConfig
+from uva_agents.training.run import RunOptions, train
 
 STAGE = StageConfig(steps=8, batch_size=8, lr=2e-3, warmup=2, validate_every=4)
 
 
-def tiny_policy_recipe(**changes: object) -> NetworkRecipe:
-    return replace(dp_c_nano(), **({"model": tiny_dp_config(), "stage": STAGE, "held_out": 1} | changes))
+def tiny_policy_recipe(**changes: object) -> DiffusionPolicyRecipe:
+    recipe = dp_c_nano()
+    tiny = {"model": tiny_dp_config(), "stage": STAGE, "data": replace(recipe.data, held_out=1)}
+    return replace(recipe, **(tiny | changes))
 
 
-def tiny_pair_recipe(**changes: object) -> NetworkRecipe:
+def tiny_pair_recipe(**changes: object) -> TwoFrameRecipe:
+    recipe = two_frame_pusht()
     model = TwoFrameConfig(tiny_encoder(frames=2, crop=88), width=32)
-    return replace(two_frame_pusht(), **({"model": model, "stage": STAGE, "held_out": 1} | changes))
+    return replace(recipe, **({"model": model, "stage": STAGE, "data": replace(recipe.data, held_out=1)} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +115,7 @@ def test_a_pair_never_crosses_an_episode(data: Path) -> None:
 
 
 def test_a_policy_recipe_runs_end_to_end_and_its_weights_act(data: Path, tmp_path: Path) -> None:
-    folder = run_network_recipe(tiny_policy_recipe(), RunOptions(data, tmp_path / "run", progress=False))
+    folder = train(tiny_policy_recipe(), RunOptions(data, tmp_path / "run", progress=False))
     assert folder is not None
     policy = uva.DiffusionPolicy.from_pretrained(folder, steps=4)
     assert policy.name == "dp-c-nano" and policy.spec.env_id == "uva/PushT-v0" and policy.execute == 8
@@ -124,13 +128,13 @@ def test_a_policy_recipe_runs_end_to_end_and_its_weights_act(data: Path, tmp_pat
     assert last["best_error"] <= last["action_error"]
     assert json.loads((folder / "config.json").read_text())["recipe"]["draws"] == 2
     # A finished run is not trained again; weights continue another run.
-    assert run_network_recipe(tiny_policy_recipe(), RunOptions(data, tmp_path / "run", progress=False)) == folder
-    again = run_network_recipe(
+    assert train(tiny_policy_recipe(), RunOptions(data, tmp_path / "run", progress=False)) == folder
+    again = train(
         replace(tiny_policy_recipe(), name="more"), RunOptions(data, tmp_path / "more", init=folder, progress=False)
     )
     assert again is not None
     with pytest.raises(ValueError, match="another size"):
-        run_network_recipe(
+        train(
             replace(tiny_policy_recipe(), model=tiny_dp_config("transformer")),
             RunOptions(data, tmp_path / "third", init=folder, progress=False),
         )
@@ -141,7 +145,7 @@ def test_a_policy_that_sees_with_a_point_reader_trains_on_its_key_points(data: P
     reader = ConvPointReader(points=10, widths=(16, 32), features=8, width=(16, 32))
     save_file(reader.state_dict(), tmp_path / "reader.safetensors")
     options = RunOptions(data, tmp_path / "run", points_weights=tmp_path / "reader.safetensors", progress=False)
-    folder = run_network_recipe(tiny_policy_recipe(), options)
+    folder = train(tiny_policy_recipe(), options)
     assert folder is not None
     policy = uva.DiffusionPolicy.from_pretrained(folder)
     encoder = policy.bundle.model.encoder
@@ -161,8 +165,8 @@ def test_a_policy_that_is_told_where_things_are_keeps_the_whole_reader(data: Pat
     options = RunOptions(data, tmp_path / "run", points_weights=tmp_path / "reader.safetensors", progress=False)
     model = tiny_dp_config(encoder=tiny_encoder(points=3), obs_steps=1, geometry=32, guesses=2, max_step=(1.0, 1.0))
     augmentation = PointAugmentation(noise=0.1, turn=True, exchange=((1, 2),))
-    recipe = tiny_policy_recipe(model=model, point_augmentation=augmentation, guesses=replace(STAGE, steps=6))
-    folder = run_network_recipe(recipe, options)
+    recipe = tiny_policy_recipe(model=model, augmentation=augmentation, mixture_prior=replace(STAGE, steps=6))
+    folder = train(recipe, options)
     guesses = curve(tmp_path / "run" / "guesses")
     assert guesses[-1]["step"] == 6, guesses
     assert folder is not None
@@ -180,27 +184,28 @@ def test_a_policy_learns_from_recorded_positions_without_any_picture(tmp_path: P
     save_file(
         ConvPointReader(points=3, widths=(16, 32), features=8, width=(16, 32)).state_dict(), tmp_path / "r.safetensors"
     )
+    fields = {
+        "pixels": Field("img"),
+        "action": Field("action"),
+        "agent_pos": Field("state", columns=slice(0, 2)),
+        "keypoints": Field("state", columns=(2, 3, 4, 5)),
+    }
     recipe = tiny_policy_recipe(
         model=tiny_dp_config(encoder=tiny_encoder(points=3), obs_steps=1, geometry=32, max_step=(1.0, 1.0)),
-        fields={
-            "pixels": Field("img"),
-            "action": Field("action"),
-            "agent_pos": Field("state", columns=slice(0, 2)),
-            "keypoints": Field("state", columns=(2, 3, 4, 5)),
-        },
+        data=replace(dp_c_nano().data, held_out=1, fields=fields),
         positions_key="keypoints",
     )
     options = RunOptions(
         tmp_path / "d.zarr", tmp_path / "run", points_weights=tmp_path / "r.safetensors", progress=False
     )
-    folder = run_network_recipe(recipe, options)
+    folder = train(recipe, options)
     assert folder is not None
     policy = uva.DiffusionPolicy.from_pretrained(folder)
     assert policy.spec.image_shape == (96, 96)
     assert policy.sample(observation(0), n=2).shape == (2, 16, 2)
-    short = {**recipe.fields, "keypoints": Field("state", columns=(2, 3))}
+    short = replace(recipe.data, fields={**fields, "keypoints": Field("state", columns=(2, 3))})
     with pytest.raises(ValueError, match="two numbers for each of the encoder's points"):
-        run_network_recipe(replace(recipe, fields=short), replace(options, out=tmp_path / "other"))
+        train(replace(recipe, data=short), replace(options, out=tmp_path / "other"))
 
 
 def test_key_points_computed_before_are_those_of_the_frames(data: Path) -> None:
@@ -222,16 +227,16 @@ def test_a_point_reader_of_another_size_is_refused(data: Path, tmp_path: Path) -
     save_file(ConvPointReader(points=10).state_dict(), tmp_path / "reader.safetensors")
     options = RunOptions(data, tmp_path / "run", points_weights=tmp_path / "reader.safetensors", progress=False)
     with pytest.raises(ValueError, match="not a convolutional point reader of the size"):
-        run_network_recipe(tiny_policy_recipe(), options)
+        train(tiny_policy_recipe(), options)
     with pytest.raises(ValueError, match="leave out --points"):
-        run_network_recipe(tiny_pair_recipe(), options)
+        train(tiny_pair_recipe(), options)
 
 
 def test_the_two_frame_recipe_learns_to_read_actions(data: Path, tmp_path: Path) -> None:
     stage = StageConfig(steps=180, batch_size=32, lr=3e-3, warmup=5, validate_every=180, ema_max=0.9)
     model = TwoFrameConfig(tiny_encoder(frames=2, crop=88, keypoints=16, features=32), width=32)
     recipe = tiny_pair_recipe(stage=stage, model=model)
-    folder = run_network_recipe(recipe, RunOptions(data, tmp_path / "run", progress=False))
+    folder = train(recipe, RunOptions(data, tmp_path / "run", progress=False))
     assert folder is not None
     last = [line for line in curve(tmp_path / "run" / "two-frame") if line["kind"] == "val"][-1]
     # An episode that it has not seen; the square's place is the action of the frame before.
@@ -243,10 +248,10 @@ def test_the_two_frame_recipe_learns_to_read_actions(data: Path, tmp_path: Path)
 @pytest.mark.parametrize("make", [tiny_policy_recipe, tiny_pair_recipe])
 def test_an_interrupted_run_continues_the_same_curve(make: object, data: Path, tmp_path: Path) -> None:
     recipe = make()  # type: ignore[operator]
-    straight = run_network_recipe(recipe, RunOptions(data, tmp_path / "straight", progress=False))
+    straight = train(recipe, RunOptions(data, tmp_path / "straight", progress=False))
     folder = None
     for _ in range(5):
-        folder = run_network_recipe(recipe, RunOptions(data, tmp_path / "pieces", progress=False, stop_after=3))
+        folder = train(recipe, RunOptions(data, tmp_path / "pieces", progress=False, stop_after=3))
         if folder is not None:
             break
     assert straight is not None and folder is not None
@@ -271,12 +276,13 @@ def test_kill_9_in_the_middle_leaves_the_same_curve(data: Path, tmp_path: Path) 
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
         "from tests.test_network_training import tiny_policy_recipe\n"
-        "import uva_agents.training.baselines.network_pipeline as p\n"
+        "import uva_agents.training.steps as s\n"
+        "from uva_agents.training.run import RunOptions, train\n"
         "from uva_agents.training.loop import LoopOptions\n"
-        "p.LoopOptions = lambda *a, **k: replace(LoopOptions(*a, **k), checkpoint_every_s=0.3)\n"
+        "s.LoopOptions = lambda *a, **k: replace(LoopOptions(*a, **k), checkpoint_every_s=0.3)\n"
         "recipe = tiny_policy_recipe()\n"
         "recipe = replace(recipe, stage=replace(recipe.stage, steps=150, validate_every=150))\n"
-        f"p.run_network_recipe(recipe, p.RunOptions(Path({str(data)!r}), Path(sys.argv[1]), progress=False))\n"
+        f"train(recipe, RunOptions(Path({str(data)!r}), Path(sys.argv[1]), progress=False))\n"
     )
 
     def start(out: Path) -> "subprocess.Popen[bytes]":
@@ -324,7 +330,7 @@ def test_an_excerpt_of_the_demonstrations_is_learned_from(shared: Path, tmp_path
     write_replay_buffer(tmp_path / "d.zarr", {**rows, "img": rows["img"].astype(np.uint8)}, ends)
     stage = StageConfig(steps=40, batch_size=32, lr=3e-3, warmup=2, validate_every=1, ema_max=0.8)
     recipe = tiny_policy_recipe(draws=4)
-    run_network_recipe(
+    train(
         replace(recipe, stage=replace(stage, validate_every=20)),
         RunOptions(tmp_path / "d.zarr", tmp_path / "run", progress=False),
     )
@@ -348,7 +354,7 @@ def test_only_the_transformer_decays_faster_than_its_encoder() -> None:
 
 def test_published_settings_are_those_of_the_recipe() -> None:
     for name, betas, decay, warmup in (("dp-c", (0.95, 0.999), 1e-6, 500), ("dp-t", (0.9, 0.95), 1e-3, 1000)):
-        recipe = NETWORK_RECIPES[name]()
+        recipe = DIFFUSION_POLICY_RECIPES[name]()
         s = recipe.stage
         assert (s.lr, s.betas, s.weight_decay, s.warmup, s.batch_size) == (1e-4, betas, decay, warmup, 64)
         assert (s.ema_power, s.ema_max, s.final_lr, recipe.draws) == (0.75, 0.9999, 0.0, 1)
@@ -364,7 +370,7 @@ def test_recipes_are_found_by_name_and_options_that_do_not_apply_are_named() -> 
         assert isinstance(recipe, NetworkRecipe)
         return recipe
 
-    for name in NETWORK_RECIPES:
+    for name in [*DIFFUSION_POLICY_RECIPES, *TWO_FRAME_RECIPES]:
         assert parse(name).name == name
     changed = parse("dp-c-nano", "--steps", "30", "--batch-size", "9", "--lr", "0.1", "--seed", "4")
     assert (changed.stage.steps, changed.stage.batch_size, changed.stage.lr, changed.seed) == (30, 9, 0.1, 4)
@@ -380,11 +386,11 @@ def test_recipes_are_found_by_name_and_options_that_do_not_apply_are_named() -> 
 def test_data_that_does_not_fit_is_refused(data: Path, tmp_path: Path) -> None:
     options = RunOptions(data, tmp_path / "run", progress=False)
     with pytest.raises(ValueError, match="action_dim=3"):
-        run_network_recipe(replace(tiny_policy_recipe(), model=tiny_dp_config(action_dim=3)), options)
+        train(replace(tiny_policy_recipe(), model=tiny_dp_config(action_dim=3)), options)
     with pytest.raises(ValueError, match="proprio_dim=5"):
-        run_network_recipe(replace(tiny_policy_recipe(), model=tiny_dp_config(proprio_dim=5)), options)
+        train(replace(tiny_policy_recipe(), model=tiny_dp_config(proprio_dim=5)), options)
     with pytest.raises(ValueError, match="--vae"):
-        run_network_recipe(tiny_policy_recipe(), replace(options, vae_weights=Path("vae.safetensors")))
-    run_network_recipe(tiny_policy_recipe(), replace(options, stop_after=1))
+        train(tiny_policy_recipe(), replace(options, vae_weights=Path("vae.safetensors")))
+    train(tiny_policy_recipe(), replace(options, stop_after=1))
     with pytest.raises(ValueError, match="another configuration"):
-        run_network_recipe(tiny_policy_recipe(draws=1), replace(options, stop_after=1))
+        train(tiny_policy_recipe(draws=1), replace(options, stop_after=1))

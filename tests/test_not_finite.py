@@ -17,6 +17,7 @@ from uva_agents.agents import Rollout
 from uva_agents.agents.uva import UVA
 from uva_agents.bridges.latents import JointLatent
 from uva_agents.data import encode_frames
+from uva_agents.data.conventions import AbsolutePoses
 from uva_agents.errors import InputError, NotFiniteError
 from uva_agents.model import ActionSampler, DiffusionPolicyNet, HeadConfig, SamplerConfig
 from uva_agents.model.diffusion import GaussianDiffusion, respaced_timesteps
@@ -303,7 +304,7 @@ def test_poses_that_are_none_are_not_clipped_to_some() -> None:
     """Rotations from two rows of zeros are no rotations, though every number of the network was finite."""
     bundle = tiny_bundle(action_dim=10, proprio_dim=0, readout_dim=0, frame_points=0)
     low, high = (-1.0,) * 7, (1.0,) * 7
-    spec = type(bundle.spec)((96, 96), low, high, action_pose="absolute")
+    spec = type(bundle.spec)((96, 96), low, high, action_transforms=(AbsolutePoses(),))
     normalizer = type(bundle.normalizer)({"action": np.ones(10)}, {"action": np.zeros(10)})
     model = UVA(type(bundle)(bundle.model, bundle.vae, normalizer, spec, "poses"))
     with np.errstate(all="ignore"):

@@ -1,10 +1,10 @@
-"""Block pushing in a planar simulator, and demonstrations made there."""
+"""Block pushing in the planar simulator, and demonstrations made there."""
 
 import numpy as np
 import pytest
 
 from uva_agents.data import BLOCK_PUSH_FIELDS, read_replay_buffer
-from uva_agents.data.collect.planar_block_push import write_sketched
+from uva_agents.data.collect.planar_block_push import write_planar_demonstrations
 from uva_agents.envs.block_push import BlockPushEnv
 from uva_agents.envs.block_push.layout import PUSHER_HIGH, PUSHER_LOW
 from uva_agents.envs.block_push.planar import PlanarTables, chosen, moved, planar_demonstrations
@@ -67,10 +67,13 @@ def test_the_same_seed_gives_the_same_demonstrations():
 
 
 def test_planar_demonstrations_read_like_collected_ones(tmp_path):
-    out = tmp_path / "sketch.zarr"
+    out = tmp_path / "planar.zarr"
     done = []
     assert (
-        write_sketched(out, 30, length=20, seed=5, tables=50, progress=lambda n, total: done.append((n, total))) == 600
+        write_planar_demonstrations(
+            out, 30, length=20, seed=5, tables=50, progress=lambda n, total: done.append((n, total))
+        )
+        == 600
     )
     assert done[-1] == (30, 30)
     episodes = read_replay_buffer(out, {k: v for k, v in BLOCK_PUSH_FIELDS.items() if k != "pixels"})
@@ -82,10 +85,10 @@ def test_planar_demonstrations_read_like_collected_ones(tmp_path):
     np.testing.assert_array_equal(episodes.arrays["agent_pos"], seen[:, :, 0].reshape(-1, 2))
     np.testing.assert_array_equal(episodes.arrays["keypoints"], seen[:, :, 1:].reshape(-1, 8))
     with pytest.raises(ValueError, match="--force"):
-        write_sketched(out, 3)
-    assert write_sketched(out, 3, tables=50, force=True) == 48
+        write_planar_demonstrations(out, 3)
+    assert write_planar_demonstrations(out, 3, tables=50, force=True) == 48
     with pytest.raises(ValueError, match="at least one"):
-        write_sketched(tmp_path / "none.zarr", 0)
+        write_planar_demonstrations(tmp_path / "none.zarr", 0)
 
 
 def test_chunks_made_in_the_planar_simulator_solve_the_simulated_task():

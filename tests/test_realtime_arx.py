@@ -13,15 +13,15 @@ from uva_agents.envs.arx_x5.arm.kinematics import X5Kinematics
 from uva_agents.envs.arx_x5.env import ArxX5Env
 from uva_agents.errors import NotFiniteError
 from uva_agents.realtime import (
-    ArxBody,
+    ArxRobotInterface,
     ChunkSchedule,
     Command,
     EpisodeRecorder,
     Loop,
     LoopSettings,
-    ReplayChunker,
+    OperatorSession,
+    ReplayChunkSource,
     ScheduleSettings,
-    Session,
     open_recording,
 )
 
@@ -42,36 +42,36 @@ class Wave:
     def __init__(self, hz=20.0):
         self.hz = hz
 
-    def __call__(self, job):
-        if job.number == 0:
-            self.place = np.append(job.obs["joint_pos"], job.obs["agent_pos"][6]).astype(float)
-            self.began = job.observed_s
-        t = job.observed_s - self.began + np.arange(16) / self.hz
+    def __call__(self, request):
+        if request.number == 0:
+            self.place = np.append(request.obs["joint_pos"], request.obs["agent_pos"][6]).astype(float)
+            self.began = request.observed_s
+        t = request.observed_s - self.began + np.arange(16) / self.hz
         return self.place + self.swing * (1 - np.cos(0.7 * t))[:, None]
 
 
 class Silent:
     def __init__(self):
-        self.said = []
+        self.messages = []
 
     def say(self, text):
-        self.said.append(text)
+        self.messages.append(text)
 
     def phase(self, text):
         pass
 
 
-def session(env, chunker, *, seconds=0.2, rate=20.0, length_s=3.0, recorder=None, task=""):
-    body = ArxBody(env, task=task or None)
-    worker = Timed(env.clock, chunker, seconds if callable(seconds) else lambda job: seconds)
-    schedule = ChunkSchedule(ScheduleSettings(action_hz=rate), body.layout)
+def session(env, source, *, seconds=0.2, rate=20.0, length_s=3.0, recorder=None, task=""):
+    robot = ArxRobotInterface(env, task=task or None)
+    worker = Timed(env.clock, source, seconds if callable(seconds) else lambda request: seconds)
+    schedule = ChunkSchedule(ScheduleSettings(action_hz=rate), robot.layout)
     audience = Silent()
-    loop = Loop(body, worker, schedule, LoopSettings(rate_hz=rate, length_s=length_s), say=audience.say)
+    loop = Loop(robot, worker, schedule, LoopSettings(rate_hz=rate, length_s=length_s), say=audience.say)
 
     def reset(seed, *, home=False, release_stop=False):
         env.reset(seed=seed, options={"release_stop": True} if release_stop else {})
 
-    return Session(loop, reset, audience, recorder=recorder, task=task), audience
+    return OperatorSession(loop, reset, audience, recorder=recorder, task=task), audience
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_an_agent_is_followed_through_the_safety_layer_without_its_stepping_in(a
     run, audience = session(env, Wave(rate), rate=rate, length_s=6.0)
     (episode,) = run.run(1)
     assert episode.end == "length" and episode.counts.gaps == 0 and episode.counts.chunks >= 6
-    assert episode.interventions == 0, audience.said
+    assert episode.interventions == 0, audience.messages
     joints = np.array([w.joint_pos for ws in driver.sent for w in ws])
     begun = Wave.swing[:6] * (1 - np.cos(0.7 * 6.0))
     np.testing.assert_allclose(joints.max(0), np.maximum(2 * Wave.swing[:6], begun), atol=0.03)
@@ -96,12 +96,12 @@ def test_an_agent_is_followed_through_the_safety_layer_without_its_stepping_in(a
 
 def test_a_pause_of_the_network_holds_the_arm_and_then_it_goes_on(arm):
     env, driver = arm
-    run, audience = session(env, Wave(), seconds=lambda job: 2.1 if job.number == 10 else 0.1, length_s=8.0)
+    run, audience = session(env, Wave(), seconds=lambda request: 2.1 if request.number == 10 else 0.1, length_s=8.0)
     (episode,) = run.run(1)
-    assert episode.end == "length" and episode.counts.gaps == 1, audience.said
-    assert any("holding" in text for text in audience.said)
+    assert episode.end == "length" and episode.counts.gaps == 1, audience.messages
+    assert any("holding" in text for text in audience.messages)
     # The safety layer's own watchdog saw it too; on the way back to where the wave is by now, it limits the speed.
-    kinds = [text.split(":")[0] for text in audience.said]
+    kinds = [text.split(":")[0] for text in audience.messages]
     assert kinds.count("watchdog") == 1 and {"no_ik", "first_jump", "joint_limit"}.isdisjoint(kinds)
     ends = np.array([ws[-1].time_s for ws in driver.sent])
     begins = np.array([ws[0].time_s for ws in driver.sent])
@@ -120,10 +120,10 @@ def test_an_emergency_stop_ends_the_episode_and_nothing_moves_until_it_is_releas
     env, driver = arm
     wave = Wave()
 
-    def pressing(job):
-        if job.number == 5:
+    def pressing(request):
+        if request.number == 5:
             run.controls.give(Command.EMERGENCY)
-        return wave(job)
+        return wave(request)
 
     run, _ = session(env, pressing, length_s=10.0)
     (episode,) = run.run(3)
@@ -143,7 +143,7 @@ def test_an_emergency_stop_ends_the_episode_and_nothing_moves_until_it_is_releas
 def test_a_stop_that_somebody_else_pressed_ends_the_episode(arm):
     env, _ = arm
     wave = Wave()
-    run, _ = session(env, lambda job: (env.stop("the fire alarm") if job.number == 5 else None, wave(job))[1])
+    run, _ = session(env, lambda request: (env.stop("the fire alarm") if request.number == 5 else None, wave(request))[1])
     (episode,) = run.run(2)
     assert episode.end == "emergency"
 
@@ -159,12 +159,12 @@ def test_an_episode_is_recorded_replayed_and_the_replay_goes_the_same_way(arm, t
     assert data.tasks == ("wave",) and data.arrays["pixels"].shape[1:] == (32, 32, 3)
     recording = open_recording(f"replay:{tmp_path / 'a'}#0")
     assert recording.settings["action_mode"] == "joints" and recording.control_hz == 20
-    body = ArxBody(env)
+    robot = ArxRobotInterface(env)
     again = EpisodeRecorder(tmp_path / "b", control_hz=20)
-    run, audience = session(env, ReplayChunker(recording, body.stay, body.layout), recorder=again, length_s=60)
+    run, audience = session(env, ReplayChunkSource(recording, robot.stay, robot.layout), recorder=again, length_s=60)
     (episode,) = run.run(1)
     again.close()
-    assert episode.end == "finished" and episode.counts.gaps == 0, audience.said
+    assert episode.end == "finished" and episode.counts.gaps == 0, audience.messages
     replayed = open_dataset(tmp_path / "b").arrays["action"]
     # The recording is the end of it, up to where within a step of the loop its times fall.
     wanted = recording.actions[:, :6]
@@ -175,10 +175,10 @@ def test_an_episode_is_recorded_replayed_and_the_replay_goes_the_same_way(arm, t
 
 def test_environments_that_wait_for_their_agent_are_refused():
     with pytest.raises(ValueError, match="uva eval"):
-        ArxBody(gym.make("uva/PushT-v0"))
+        ArxRobotInterface(gym.make("uva/PushT-v0"))
     env, _ = make_env(action_mode="relative")
     with pytest.raises(ValueError, match="common frame"):
-        ArxBody(env)
+        ArxRobotInterface(env)
     env.close()
 
 
@@ -189,12 +189,12 @@ def test_an_agent_that_computes_nan_is_a_hold_that_the_safety_layer_keeps_on_rec
     env.reset(seed=0)
     stays = env.hold_action().astype(float)
 
-    def answer(job):
+    def answer(request):
         rows = np.tile(stays, (16, 1))
-        rows[:, 1] += 0.03 * np.sin(job.observed_s + 0.05 * np.arange(16))
-        if job.number == 3 and says == "raises":
+        rows[:, 1] += 0.03 * np.sin(request.observed_s + 0.05 * np.arange(16))
+        if request.number == 3 and says == "raises":
             raise NotFiniteError("weights 'umi', head 'action': 3 of 160 numbers are NaN")
-        if job.number == 3:
+        if request.number == 3:
             rows[2:, slice(3, 9) if says == "zero rotation" else slice(None)] = (
                 0.0 if says == "zero rotation" else np.nan
             )
@@ -205,7 +205,7 @@ def test_an_agent_that_computes_nan_is_a_hold_that_the_safety_layer_keeps_on_rec
     env.close()
     assert episode.end == "length" and episode.interventions >= 1 and episode.counts.errors >= 1
     wrong = {"raises": "head 'action'", "nan": "NaN", "zero rotation": "rotation"}[says]
-    assert any(wrong in text and "holding" in text for text in audience.said)
+    assert any(wrong in text and "holding" in text for text in audience.messages)
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert any(row["kind"] == "not_finite" and wrong in row["detail"] for row in rows)
     assert episode.counts.chunks > 4, "the run went on"

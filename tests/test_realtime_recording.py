@@ -14,7 +14,7 @@ import pytest
 from tests.ideal_arm import IdealArm, Timed, Virtual, chunk
 from uva_agents.data import open_dataset
 from uva_agents.realtime import Loop, LoopSettings
-from uva_agents.realtime.body import Observed
+from uva_agents.realtime.robot_interface import Observed
 from uva_agents.realtime.schedule import ChunkSchedule, ScheduleSettings
 from uva_agents.realtime.trajectory import ActionLayout
 
@@ -136,7 +136,7 @@ def test_a_process_that_is_killed_while_it_adds_an_episode_loses_that_one_only(t
 def recorded(folder, *, length_s=2.0, episodes=1, **recorder):
     clock = Virtual()
     arm = IdealArm(clock)
-    worker = Timed(clock, chunk, lambda job: 0.1)
+    worker = Timed(clock, chunk, lambda request: 0.1)
     schedule = ChunkSchedule(ScheduleSettings(), ActionLayout(((3, "vector"),)))
     loop = Loop(arm, worker, schedule, LoopSettings(length_s=length_s))
     recorder = EpisodeRecorder(folder, control_hz=20)
@@ -173,8 +173,8 @@ def test_recording_never_makes_the_loop_wait(tmp_path, monkeypatch):
 
     # The disk does nothing before it is let go: whoever waited for it here would wait for ever.
     disk = threading.Event()
-    append_frame = lerobot_append._Film.add
-    monkeypatch.setattr(lerobot_append._Film, "add", lambda self, frame: (disk.wait(), append_frame(self, frame))[1])
+    append_frame = lerobot_append._DraftVideo.add
+    monkeypatch.setattr(lerobot_append._DraftVideo, "add", lambda self, frame: (disk.wait(), append_frame(self, frame))[1])
     recorder = EpisodeRecorder(tmp_path / "a", control_hz=20)
     recorder.begin()
     for t in range(100):
@@ -195,21 +195,21 @@ def test_recording_never_makes_the_loop_wait(tmp_path, monkeypatch):
 def test_a_disk_that_fails_costs_the_episode_and_says_so(tmp_path, monkeypatch):
     from uva_agents.data.writers import lerobot_append
 
-    said = []
-    recorder = EpisodeRecorder(tmp_path / "a", control_hz=20, say=said.append)
-    add = lerobot_append._Film.add
-    monkeypatch.setattr(lerobot_append._Film, "add", lambda self, frame: (_ for _ in ()).throw(OSError("disk full")))
+    messages = []
+    recorder = EpisodeRecorder(tmp_path / "a", control_hz=20, say=messages.append)
+    add = lerobot_append._DraftVideo.add
+    monkeypatch.setattr(lerobot_append._DraftVideo, "add", lambda self, frame: (_ for _ in ()).throw(OSError("disk full")))
     for broken in (True, False):
         if not broken:
             assert recorder.wait()
-            monkeypatch.setattr(lerobot_append._Film, "add", add)
+            monkeypatch.setattr(lerobot_append._DraftVideo, "add", add)
         recorder.begin()
         for t in range(5):
             seen = row(t)
             recorder.add(Observed({"pixels": seen["pixels"]}, 0.05 * t), seen["action"], seen["action"])
         recorder.end(keep=True)
     recorder.close()
-    assert len(said) == 1 and "disk full" in said[0]
+    assert len(messages) == 1 and "disk full" in messages[0]
     assert open_dataset(tmp_path / "a").ends.tolist() == [5]
 
 

@@ -24,8 +24,8 @@ from uva_agents.realtime import (
     Controls,
     Loop,
     LoopSettings,
+    OperatorSession,
     ScheduleSettings,
-    Session,
     View,
     controls,
     keyboard,
@@ -39,7 +39,7 @@ LAYOUT = ActionLayout(((3, "vector"),))
 def session(*, interactive=True, answer=chunk, length_s=1.0):
     clock = Virtual()
     arm = IdealArm(clock)
-    worker = Timed(clock, answer, lambda job: 0.1)
+    worker = Timed(clock, answer, lambda request: 0.1)
     view = View("test", console=Console(file=io.StringIO()))
     settings = LoopSettings(length_s=length_s, on_error="stop")
     loop = Loop(arm, worker, ChunkSchedule(ScheduleSettings(), LAYOUT), settings, say=view.say, watch=view.watch)
@@ -48,7 +48,7 @@ def session(*, interactive=True, answer=chunk, length_s=1.0):
     def reset(seed, *, home=False, release_stop=False):
         resets.append((seed, home, release_stop))
 
-    return Session(loop, reset, view, interactive=interactive), resets, arm, view
+    return OperatorSession(loop, reset, view, interactive=interactive), resets, arm, view
 
 
 def press(run, *commands):
@@ -78,9 +78,9 @@ def test_the_operator_starts_stops_drops_and_homes():
 
 
 def test_an_emergency_stop_is_released_by_the_next_start_only():
-    def answer(job: Any) -> Any:
+    def answer(request: Any) -> Any:
         run.controls.give(Command.EMERGENCY)
-        return chunk(job)
+        return chunk(request)
 
     run: Any
     run, resets, arm, _ = session(answer=answer)
@@ -93,7 +93,7 @@ def test_without_a_keyboard_episodes_follow_each_other_until_one_fails():
     run, resets, _, _ = session(interactive=False)
     assert [episode.end for episode in run.run(3, seed=5)] == ["length"] * 3
     assert [seed for seed, *_ in resets] == [5, 6, 7]
-    run, *_ = session(interactive=False, answer=lambda job: 1 / 0)
+    run, *_ = session(interactive=False, answer=lambda request: 1 / 0)
     assert [episode.end for episode in run.run(3)] == ["error"]
 
 
@@ -195,7 +195,7 @@ def measured(*, rate_hz=20.0, seconds=8.0, inference_s=0.1, pause_s=0.0, oversle
     silent = []
     called = []
     worker = Timed(
-        clock, benchmark.SlowChunkSource(policy.sample, arm.stay), lambda job: inference_s + (silent.pop() if silent else 0.0)
+        clock, benchmark.SlowChunkSource(policy.sample, arm.stay), lambda request: inference_s + (silent.pop() if silent else 0.0)
     )
     pause = benchmark.Pause(lambda: silent.append(pause_s), lambda: called.append(clock.now()), pause_s, inference_s)
     run = benchmark.measure(arm, LAYOUT, worker, rate_hz=rate_hz, seconds=seconds, pause=pause if pause_s else None)
@@ -273,7 +273,7 @@ def test_where_episodes_and_messages_go_is_checked_before_anything_moves(mujoco,
     (tmp_path / "file").touch()
     for words in (["--record", str(tmp_path / "file" / "a")], ["--log", str(tmp_path)]):
         assert main(["run", "no.such.module:agent", *words]) == MachineError.exit_status
-        assert "cannot be written" in (said := capsys.readouterr().err) or "is a folder" in said
+        assert "cannot be written" in (err := capsys.readouterr().err) or "is a folder" in err
 
 
 class Swinging:

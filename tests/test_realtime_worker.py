@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from uva_agents.errors import InputError, NotFiniteError
-from uva_agents.realtime.chunker import AgentChunker, Job, absolute, lookback
+from uva_agents.realtime.chunk_source import AgentChunkSource, ChunkRequest, absolute, lookback
 from uva_agents.realtime.worker import ProcessWorker, ThreadWorker
 
 
@@ -17,8 +17,8 @@ def obs(value=0.0):
     return {"pixels": np.zeros((8, 8, 3), np.uint8), "agent_pos": np.full(7, value, np.float32), "task": "reach"}
 
 
-def job(number, value=0.0, **more):
-    return Job(number, obs(value), **more)
+def request(number, value=0.0, **more):
+    return ChunkRequest(number, obs(value), **more)
 
 
 def answer_of(worker, timeout_s=60.0):
@@ -43,8 +43,8 @@ class Echo:
     def __init__(self, file=None):
         self.file = file
 
-    def __call__(self, job):
-        wish = float(job.obs["agent_pos"][0])
+    def __call__(self, request):
+        wish = float(request.obs["agent_pos"][0])
         if wish == -1:
             raise ValueError("no such picture")
         if wish == -5:
@@ -70,24 +70,24 @@ def test_asking_and_looking_for_an_answer_never_wait(kind, tmp_path):
     try:
         free(worker)
         # It cannot answer before it is told to below: whoever waited for it here would wait for ever.
-        worker.submit(job(0, -4.0))
+        worker.submit(request(0, -4.0))
         assert worker.busy and worker.poll() is None
         with pytest.raises(RuntimeError, match="busy"):
-            worker.submit(job(1))
+            worker.submit(request(1))
         (tmp_path / "answer").touch()
         reply = answer_of(worker)
-        assert reply.error is None and reply.job.number == 0 and reply.seconds > 0
+        assert reply.error is None and reply.request.number == 0 and reply.seconds > 0
         np.testing.assert_array_equal(reply.chunk, np.full((4, 7), -4.0))
         free(worker)
-        worker.submit(job(2, -1.0))
+        worker.submit(request(2, -1.0))
         reply = answer_of(worker)
         assert reply.error == "ValueError: no such picture" and not reply.not_finite
         free(worker)
-        worker.submit(job(3, 5.0))
+        worker.submit(request(3, 5.0))
         assert answer_of(worker).chunk[0, 0] == 5.0
         for number, wish in ((4, np.nan), (5, -5.0)):
             free(worker)
-            worker.submit(job(number, wish))
+            worker.submit(request(number, wish))
             reply = answer_of(worker)
             assert reply.not_finite and reply.chunk is None and "NotFiniteError" in reply.error
     finally:
@@ -98,7 +98,7 @@ def test_asking_and_looking_for_an_answer_never_wait(kind, tmp_path):
 def test_an_agent_that_cannot_be_set_up_is_reported(kind):
     worker = kind(broken)
     reply = answer_of(worker)
-    assert reply.job is None and "FileNotFoundError: no weights there" in reply.error
+    assert reply.request is None and "FileNotFoundError: no weights there" in reply.error
     assert worker.busy
     worker.close()
 
@@ -108,13 +108,13 @@ def test_a_killed_process_costs_an_answer_and_is_replaced():
     try:
         free(worker)
         first = worker.pid
-        worker.submit(job(0, -2.0))
+        worker.submit(request(0, -2.0))
         os.kill(first, signal.SIGKILL)
         reply = answer_of(worker)
-        assert reply.job.number == 0 and "killed by SIGKILL" in reply.error
+        assert reply.request.number == 0 and "killed by SIGKILL" in reply.error
         free(worker)
         assert worker.pid not in (None, first)
-        worker.submit(job(1, 2.0))
+        worker.submit(request(1, 2.0))
         assert answer_of(worker).chunk[0, 0] == 2.0
     finally:
         worker.close()
@@ -125,10 +125,10 @@ def test_a_process_that_hangs_is_stopped_after_the_time_limit():
     worker = ProcessWorker(echo, timeout_s=3.0)
     try:
         free(worker)
-        worker.submit(job(0, -2.0))
+        worker.submit(request(0, -2.0))
         assert "no answer within 3 s" in answer_of(worker).error
         free(worker)
-        worker.submit(job(1, 2.0))
+        worker.submit(request(1, 2.0))
         assert answer_of(worker).chunk[0, 0] == 2.0
     finally:
         worker.close()
@@ -161,11 +161,11 @@ class Counter:
 
 def test_agents_with_chunks_get_history_and_a_seed_of_the_episode_and_the_job():
     agent = Sampler()
-    ask = AgentChunker(agent)
+    ask = AgentChunkSource(agent)
     assert ask.lookback == 2
-    assert ask(job(0, 1.0, seed=5)).shape == (16, 7)
-    ask(job(1, 1.0, history=(obs(0.1), obs(0.2)), seed=5))
-    ask(job(0, 1.0, seed=5))
+    assert ask(request(0, 1.0, seed=5)).shape == (16, 7)
+    ask(request(1, 1.0, history=(obs(0.1), obs(0.2)), seed=5))
+    ask(request(0, 1.0, seed=5))
     history, _ = agent.calls[1]
     assert history["agent_pos"].shape == (2, 7) and history["pixels"].shape == (2, 8, 8, 3)
     assert history["task"] == "reach"
@@ -174,32 +174,33 @@ def test_agents_with_chunks_get_history_and_a_seed_of_the_episode_and_the_job():
 
 def test_agents_with_predict_keep_their_state_within_an_episode():
     agent = Counter()
-    ask = AgentChunker(agent)
-    assert [float(ask(job(n))[0, 0]) for n in (0, 1, 2, 0, 1)] == [1, 2, 3, 1, 2] and agent.begun == 2
+    ask = AgentChunkSource(agent)
+    assert [float(ask(request(n))[0, 0]) for n in (0, 1, 2, 0, 1)] == [1, 2, 3, 1, 2] and agent.begun == 2
     assert lookback(agent) == 0
     with pytest.raises(TypeError, match="neither sample"):
-        AgentChunker(object())
+        AgentChunkSource(object())
 
 
 def test_actions_relative_to_the_observed_pose_become_absolute():
-    from uva_agents.agents.pose_actions import network_pose_actions
+    from uva_agents.data.conventions import AbsolutePoses, RelativePoses
+    from uva_agents.data.transforms import ReferencePoses
 
     here = np.array([0.3, 0.1, 0.2, 0.3, -0.2, 1.0, 0.05], np.float32)
     wanted = np.array([[0.35, 0.1, 0.2, 0.3, -0.2, 1.1, 0.03], [0.4, 0.0, 0.2, 0.1, -0.2, 1.1, 0.02]])
-    relative = network_pose_actions(wanted, here)
-    found = absolute(lambda job: relative)(Job(0, {"agent_pos": here}))
-    np.testing.assert_allclose(found, network_pose_actions(wanted, None), atol=1e-6)
+    relative = RelativePoses().to_network(wanted, ReferencePoses(now=here))
+    found = absolute(lambda request: relative)(ChunkRequest(0, {"agent_pos": here}))
+    np.testing.assert_allclose(found, AbsolutePoses().to_network(wanted, ReferencePoses()), atol=1e-6)
     with pytest.raises(ValueError, match=r"\(T, 10\)"):
-        absolute(lambda job: wanted)(Job(0, {"agent_pos": here}))
+        absolute(lambda request: wanted)(ChunkRequest(0, {"agent_pos": here}))
 
 
 class Leaves(Echo):
     """An agent that ends its thread, or its process, instead of answering."""
 
-    def __call__(self, job):
-        if job.number == 0:
+    def __call__(self, request):
+        if request.number == 0:
             raise SystemExit(3)
-        return super().__call__(job)
+        return super().__call__(request)
 
 
 def leaves_at_once():
@@ -211,11 +212,11 @@ def test_an_agent_that_leaves_has_failed_and_is_asked_again(kind):
     worker = kind(Leaves)
     try:
         free(worker)
-        worker.submit(job(0))
+        worker.submit(request(0))
         reply = answer_of(worker)
-        assert reply.job.number == 0 and reply.chunk is None and reply.error == "SystemExit: 3"
+        assert reply.request.number == 0 and reply.chunk is None and reply.error == "SystemExit: 3"
         free(worker)
-        worker.submit(job(1, 2.0))
+        worker.submit(request(1, 2.0))
         assert answer_of(worker).chunk[0, 0] == 2.0
     finally:
         worker.close()
@@ -225,7 +226,7 @@ def test_a_worker_that_can_do_no_more_says_so_whenever_it_is_asked():
     worker = ThreadWorker(leaves_at_once)
     for _ in range(3):
         reply = answer_of(worker)
-        assert reply.job is None and reply.error == "the agent could not be set up: SystemExit: no licence"
+        assert reply.request is None and reply.error == "the agent could not be set up: SystemExit: no licence"
     assert worker.busy
     worker.close()
     assert worker.poll() is None
@@ -236,9 +237,9 @@ def test_a_worker_that_can_do_no_more_says_so_whenever_it_is_asked():
 
     worker = Gone(echo)
     reply = answer_of(worker)
-    assert reply.job is None and "has ended" in reply.error and worker.busy
+    assert reply.request is None and "has ended" in reply.error and worker.busy
     with pytest.raises(RuntimeError, match="busy"):
-        worker.submit(job(0))
+        worker.submit(request(0))
     worker.close()
 
 
@@ -270,7 +271,7 @@ def test_what_is_no_action_is_named_and_not_made_one(value, message):
             return value, state
 
     with pytest.raises(InputError, match=rf"Says\.predict.*{message}"):
-        AgentChunker(Says())(job(0))
+        AgentChunkSource(Says())(request(0))
 
 
 def test_actions_may_be_of_any_kind_of_number_and_container():
@@ -285,7 +286,7 @@ def test_actions_may_be_of_any_kind_of_number_and_container():
         *(ACTION, ACTION.astype(np.float16), ACTION[None], list(ACTION), np.ones(7, np.int8)),
         torch.tensor(ACTION, requires_grad=True),
     ):
-        found = AgentChunker(agent)(job(0))
+        found = AgentChunkSource(agent)(request(0))
         assert found.shape == (1, 7) and found.dtype == np.float64
 
 
@@ -302,18 +303,18 @@ def test_chunks_that_are_no_numbers_are_refused_from_any_agent():
         (np.ma.masked_array(np.ones((1, 16, 7)), mask=True), "masked"),
     ):
         with pytest.raises(InputError, match=message):
-            AgentChunker(agent)(job(0))
+            AgentChunkSource(agent)(request(0))
 
     class Plans:
         def plan(self, obs):
             return None
 
     with pytest.raises(InputError, match=r"Plans.plan gave NoneType"):
-        AgentChunker(Plans())(job(0))
-    worker = ThreadWorker(lambda: lambda job: np.ones((16, 7)) * 1j)
+        AgentChunkSource(Plans())(request(0))
+    worker = ThreadWorker(lambda: lambda request: np.ones((16, 7)) * 1j)
     try:
         free(worker)
-        worker.submit(job(0))
+        worker.submit(request(0))
         reply = answer_of(worker)
         assert reply.chunk is None and "the agent gave complex numbers" in reply.error
     finally:
@@ -323,7 +324,7 @@ def test_chunks_that_are_no_numbers_are_refused_from_any_agent():
 def test_a_process_that_could_not_be_started_is_reported_with_its_cause_and_closed_without_another_error():
     worker = ProcessWorker(lambda: echo())  # a process of its own cannot get it
     reply = answer_of(worker)
-    assert reply.job is None and "could not be set up" in reply.error and "pickle" in reply.error.lower()
+    assert reply.request is None and "could not be set up" in reply.error and "pickle" in reply.error.lower()
     assert worker.pid is None
     worker.close()
     worker.close()

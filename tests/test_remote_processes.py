@@ -208,7 +208,7 @@ def test_nothing_is_printed_when_a_process_ends_with_both_open():
         "far = RemotePolicy(server.url)\n"
         "print(far.act(obs(0.1)).shape)\n"
     )
-    words = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", code]
+    words = [sys.executable, "-W", "default", "-W", "error::ResourceWarning", "-c", code]
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "(1,)\n", "")
 

@@ -22,28 +22,25 @@ from uva_agents.checkpoints.tensor_files import load_tensors
 from uva_agents.data import read_replay_buffer
 from uva_agents.model import Context, Task, UVANet
 from uva_agents.training.ema import EMA
-from uva_agents.training.keypoints.detector_stage import PointsStage
+from uva_agents.training.keypoints.detector_stage import DetectorStage
 from uva_agents.training.loop import learning_rate
-from uva_agents.training.uva.pipeline import RunOptions, make_normalizer, run_recipe
-from uva_agents.training.uva.recipes import Recipe, StageConfig, pusht_nano
+from uva_agents.training.recipe import StageConfig
+from uva_agents.training.run import RunOptions, make_normalizer, train
+from uva_agents.training.uva.recipes import Augmentation, AutoencoderTraining, UVARecipe, World, pusht_nano
 
 
-def tiny_recipe(**changes: object) -> Recipe:
+def tiny_recipe() -> UVARecipe:
     recipe = pusht_nano()
-    model = replace(recipe.model, width=32, heads=2, encoder_depth=1, decoder_depth=1)
+    assert recipe.keypoints is not None
     stage = StageConfig(steps=6, batch_size=8, lr=2e-3, warmup=2, validate_every=3)
     return replace(
         recipe,
-        model=model,
-        held_out=1,
-        variants=2,
-        vae=stage,
-        points=stage,
-        dynamics=stage,
-        writer=stage,
-        video=replace(stage, steps=4),
-        joint=replace(stage, steps=8),
-        **changes,
+        model=replace(recipe.model, width=32, heads=2, encoder_depth=1, decoder_depth=1),
+        data=replace(recipe.data, held_out=1),
+        augmentation=replace(recipe.augmentation, variants=2),
+        autoencoder=AutoencoderTraining(stage),
+        keypoints=replace(recipe.keypoints, detector=stage, dynamics=stage, renderer=stage),
+        network=replace(recipe.network, video=replace(stage, steps=4), joint=replace(stage, steps=8)),
     )
 
 
@@ -58,7 +55,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_recipe_runs_end_to_end_and_its_weights_load(data: Path, tmp_path: Path) -> None:
-    folder = run_recipe(tiny_recipe(), RunOptions(data, tmp_path / "run", progress=False))
+    folder = train(tiny_recipe(), RunOptions(data, tmp_path / "run", progress=False))
     assert folder is not None
     bundle = load_bundle(folder)
     assert bundle.name == "pusht-nano" and bundle.spec.action_high == (512.0, 512.0)
@@ -74,15 +71,16 @@ def test_a_recipe_runs_end_to_end_and_its_weights_load(data: Path, tmp_path: Pat
         assert np.isfinite(last[name]), name
     assert (tmp_path / "run" / "joint" / "futures.png").exists()
     # A finished run is not trained again.
-    again = run_recipe(tiny_recipe(), RunOptions(data, tmp_path / "run", progress=False))
+    again = train(tiny_recipe(), RunOptions(data, tmp_path / "run", progress=False))
     assert again == folder
 
 
 @pytest.mark.long
 def test_past_actions_and_varied_history_train_and_an_unknown_past_is_no_action(data: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(varied_history=True)
+    recipe = tiny_recipe()
+    recipe = replace(recipe, network=replace(recipe.network, varied_history=True))
     recipe = replace(recipe, model=replace(recipe.model, history_actions=True))
-    folder = run_recipe(recipe, RunOptions(data, tmp_path / "run", progress=False))
+    folder = train(recipe, RunOptions(data, tmp_path / "run", progress=False))
     assert folder is not None
     model = load_bundle(folder).model
     history = torch.randn(2, 4, 9, 64, generator=torch.Generator().manual_seed(0))
@@ -100,10 +98,10 @@ def test_past_actions_and_varied_history_train_and_an_unknown_past_is_no_action(
 @pytest.mark.long
 def test_an_interrupted_run_continues_the_same_curve(data: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe()
-    straight = run_recipe(recipe, RunOptions(data, tmp_path / "straight", progress=False))
+    straight = train(recipe, RunOptions(data, tmp_path / "straight", progress=False))
     folder = None
     for _ in range(20):
-        folder = run_recipe(recipe, RunOptions(data, tmp_path / "pieces", progress=False, stop_after=3))
+        folder = train(recipe, RunOptions(data, tmp_path / "pieces", progress=False, stop_after=3))
         if folder is not None:
             break
     assert straight is not None and folder is not None
@@ -131,12 +129,14 @@ def test_kill_9_in_the_middle_loses_at_most_the_last_checkpoint_interval(data: P
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
         "from tests.test_training import tiny_recipe\n"
-        "import uva_agents.training.uva.pipeline as p\n"
+        "import uva_agents.training.steps as s\n"
+        "from uva_agents.training.run import RunOptions, train\n"
         "from uva_agents.training.loop import LoopOptions\n"
-        "p.LoopOptions = lambda *a, **k: replace(LoopOptions(*a, **k), checkpoint_every_s=0.3)\n"
+        "s.LoopOptions = lambda *a, **k: replace(LoopOptions(*a, **k), checkpoint_every_s=0.3)\n"
         "recipe = tiny_recipe()\n"
-        "recipe = replace(recipe, joint=replace(recipe.joint, steps=100, validate_every=100))\n"
-        f"p.run_recipe(recipe, p.RunOptions(Path({str(data)!r}), Path(sys.argv[1]), progress=False))\n"
+        "joint = replace(recipe.network.joint, steps=100, validate_every=100)\n"
+        "recipe = recipe.with_stage('joint', joint)\n"
+        f"train(recipe, RunOptions(Path({str(data)!r}), Path(sys.argv[1]), progress=False))\n"
     )
 
     def start(out: Path) -> "subprocess.Popen[bytes]":
@@ -185,8 +185,8 @@ def test_two_processes_train_one_network_together(data: Path, tmp_path: Path) ->
         "import torch; torch.set_num_threads(1)\n"
         "from pathlib import Path\n"
         "from tests.test_training import tiny_recipe\n"
-        "from uva_agents.training.uva.pipeline import RunOptions, run_recipe\n"
-        f"folder = run_recipe(tiny_recipe(), RunOptions(Path({str(data)!r}), Path({str(tmp_path / 'run')!r}), progress=False))\n"
+        "from uva_agents.training.run import RunOptions, train\n"
+        f"folder = train(tiny_recipe(), RunOptions(Path({str(data)!r}), Path({str(tmp_path / 'run')!r}), progress=False))\n"
         "print('weights:', folder)\n"
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script)]
@@ -211,16 +211,11 @@ def test_points_may_be_read_by_convolutions_and_run_down_the_picture_first(data:
     recipe = replace(
         recipe,
         model=replace(recipe.model, point_reader="conv", point_axes="yx"),
-        limits=limits,
-        env_id="uva/BlockPush-v0",
-        execute=6,
-        unit="mm",
-        unit_scale=1000.0,
-        variants=1,
-        mirror=False,
-        max_shift=0,
+        data=replace(recipe.data, limits=limits, env_id="uva/BlockPush-v0", execute=6),
+        world=World(size=512.0, unit="mm", unit_scale=1000.0),
+        augmentation=Augmentation(variants=1, mirror=False, max_shift=0),
     )
-    folder = run_recipe(recipe, RunOptions(data, tmp_path / "run", progress=False))
+    folder = train(recipe, RunOptions(data, tmp_path / "run", progress=False))
     assert folder is not None
     bundle = load_bundle(folder)
     assert (bundle.spec.env_id, bundle.spec.execute) == ("uva/BlockPush-v0", 6)
@@ -236,11 +231,13 @@ def test_points_may_be_read_by_convolutions_and_run_down_the_picture_first(data:
 
 
 def test_the_agent_may_count_more_than_other_points_in_the_training_of_the_reader(data: Path) -> None:
-    recipe = replace(tiny_recipe(), agent_point_weight=9.0)
+    recipe = tiny_recipe()
+    assert recipe.keypoints is not None
+    recipe = replace(recipe, keypoints=replace(recipe.keypoints, agent_weight=9.0))
     recipe = replace(recipe, model=replace(recipe.model, proprio_points=1))
     episodes = read_replay_buffer(data)
     reader = UVANet(recipe.model).guide.detector
-    stage = PointsStage(recipe, reader, episodes, episodes, make_normalizer(recipe, episodes))
+    stage = DetectorStage(recipe, reader, episodes, episodes, make_normalizer(recipe.data, episodes))
     images = torch.zeros(2, 3, *stage.frames.shape[1:3])
     read = stage.module.reader.read_reduced(images).detach()  # type: ignore[union-attr,operator]
 
@@ -256,22 +253,26 @@ def test_the_agent_may_count_more_than_other_points_in_the_training_of_the_reade
 
 def test_training_overfits_one_batch(data: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe()
-    recipe = replace(recipe, joint=replace(recipe.joint, steps=150, warmup=10, batch_size=32, validate_every=1000))
+    joint = replace(recipe.network.joint, steps=150, warmup=10, batch_size=32, validate_every=1000)
+    recipe = recipe.with_stage("joint", joint)
     recipe = replace(recipe, model=replace(recipe.model, point_reader="mlp"))
-    run_recipe(recipe, RunOptions(data, tmp_path / "run", progress=False))
+    train(recipe, RunOptions(data, tmp_path / "run", progress=False))
     losses = [line["action"] for line in curve(tmp_path / "run" / "joint") if line["kind"] == "train"]
     assert losses[-1] < 0.6 * losses[0]
 
 
 def test_a_checkpoint_of_another_configuration_or_a_damaged_one_is_refused(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run_recipe(tiny_recipe(), RunOptions(data, out, progress=False, stop_after=2))
+    train(tiny_recipe(), RunOptions(data, out, progress=False, stop_after=2))
+    recipe = tiny_recipe()
+    assert recipe.autoencoder is not None
+    other = replace(recipe, autoencoder=replace(recipe.autoencoder, kl_weight=0.5))
     with pytest.raises(ValueError, match="another configuration"):
-        run_recipe(tiny_recipe(kl_weight=0.5), RunOptions(data, out, progress=False, stop_after=2))
+        train(other, RunOptions(data, out, progress=False, stop_after=2))
     path = out / "vae" / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="damaged"):
-        run_recipe(tiny_recipe(), RunOptions(data, out, progress=False, stop_after=2))
+        train(tiny_recipe(), RunOptions(data, out, progress=False, stop_after=2))
 
 
 def test_the_learning_rate_warms_up_and_ends_low() -> None:
@@ -310,4 +311,5 @@ def test_unknown_recipes_name_the_close_ones() -> None:
     with pytest.raises(ValueError, match="pusht-nano"):
         configure(parser.parse_args(["pusht-nan", "--data", "x"]))
     changed = configure(parser.parse_args(["pusht-nano", "--data", "x", "--joint-steps", "7", "--batch-size", "9"]))
-    assert changed.joint.steps == 7 and changed.joint.batch_size == 9 and changed.vae.batch_size == 64
+    network = changed.network
+    assert (network.joint.steps, network.joint.batch_size, changed.autoencoder.stage.batch_size) == (7, 9, 64)

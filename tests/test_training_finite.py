@@ -11,7 +11,7 @@ from torch import nn
 
 from uva_agents.errors import NotFiniteError
 from uva_agents.training.loop import LoopOptions, run_stage
-from uva_agents.training.uva.recipes import StageConfig
+from uva_agents.training.recipe import StageConfig
 
 
 class Line(nn.Module):

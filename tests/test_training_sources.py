@@ -16,10 +16,10 @@ from uva_agents.checkpoints import load_bundle
 from uva_agents.cli import main
 from uva_agents.data import convert_dataset, open_dataset
 from uva_agents.model import Context, Task, Visibility, joint_loss
-from uva_agents.training.baselines.network_pipeline import run_network_recipe
 from uva_agents.training.cli import add_arguments, configure
+from uva_agents.training.run import RunOptions, train
 from uva_agents.training.sources import Source, joined_frames, open_sources
-from uva_agents.training.uva.pipeline import RunOptions, run_recipe
+from uva_agents.training.uva.recipes import STAGES
 
 WANTED = ("pixels", "action", "agent_pos", "keypoints")
 
@@ -40,9 +40,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def tiny(name: str = "pusht-nano"):
     """As ``uva train`` configures it, in miniature."""
     recipe = tiny_recipe()
-    one = replace(recipe.vae, steps=2, validate_every=2)
-    stages = dict.fromkeys(("vae", "points", "dynamics", "writer", "video"), one)
-    return replace(recipe, name=name, variants=1, **stages, joint=replace(one, steps=3, validate_every=3))
+    one = replace(recipe.network.video, steps=2, validate_every=2)
+    for stage in STAGES:
+        recipe = recipe.with_stage(stage, one)
+    recipe = recipe.with_stage("joint", replace(one, steps=3, validate_every=3))
+    return replace(recipe, name=name, augmentation=replace(recipe.augmentation, variants=1))
 
 
 # -- what is read ------------------------------------------------------------------------------------------------------
@@ -79,7 +81,7 @@ def test_faster_recordings_are_refused_or_cut_down_on_request(data, tmp_path):
     (part,) = open_sources(fast, tiny(), WANTED, every=3)
     np.testing.assert_array_equal(part.episodes.ends, np.arange(1, 7) * 8)
     with pytest.raises(ValueError, match="whole multiple"):
-        open_sources(fast, replace(tiny(), control_hz=12.0), WANTED)
+        open_sources(fast, replace(tiny(), data=replace(tiny().data, control_hz=12.0)), WANTED)
 
 
 def test_fields_say_where_something_else_is(data):
@@ -111,7 +113,7 @@ def test_a_network_for_another_robot_is_refused_before_anything_is_trained(data,
     recipe = tiny()
     options = RunOptions(data["lerobot"], tmp_path / "run", progress=False)
     with pytest.raises(ValueError, match=r"2 numbers in 'action', and recipe 'pusht-nano' has action_dim=7"):
-        run_recipe(replace(recipe, model=replace(recipe.model, action_dim=7)), options)
+        train(replace(recipe, model=replace(recipe.model, action_dim=7)), options)
     assert not (tmp_path / "run").exists()
 
 
@@ -164,22 +166,22 @@ def test_uva_train_takes_lerobot_and_a_mixture_with_video(data, tmp_path, monkey
 def test_a_mixture_resumes_with_the_same_curve_and_another_one_does_not_continue_it(data, tmp_path):
     mixture = (Source(data["zarr"], 0.5), Source(data["video"], 0.5))
     straight = RunOptions(mixture, tmp_path / "straight", progress=False)
-    assert run_recipe(tiny(), straight) is not None
+    assert train(tiny(), straight) is not None
     pieces = RunOptions(mixture, tmp_path / "pieces", progress=False, stop_after=2)
     for _ in range(3):
-        if (folder := run_recipe(tiny(), pieces)) is not None:
+        if (folder := train(tiny(), pieces)) is not None:
             break
     assert folder is not None
     assert curve(tmp_path / "pieces" / "joint") == curve(tmp_path / "straight" / "joint")
     with pytest.raises(ValueError, match=r"another|other"):
-        run_recipe(tiny(), replace(straight, data=(mixture[0], Source(data["video"], 0.1))))
+        train(tiny(), replace(straight, data=(mixture[0], Source(data["video"], 0.1))))
 
 
 def test_networks_of_one_stage_take_any_format_and_one_dataset(data, tmp_path):
     options = RunOptions(data["lerobot"], tmp_path / "run", progress=False)
-    assert run_network_recipe(tiny_policy_recipe(), options) is not None
+    assert train(tiny_policy_recipe(), options) is not None
     with pytest.raises(ValueError, match="trains on one dataset"):
-        run_network_recipe(tiny_policy_recipe(), replace(options, data=(Source(data["lerobot"]), Source(data["zarr"]))))
+        train(tiny_policy_recipe(), replace(options, data=(Source(data["lerobot"]), Source(data["zarr"]))))
 
 
 def test_options_of_the_command_line_are_checked(data, capsys):

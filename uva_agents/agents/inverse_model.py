@@ -143,7 +143,7 @@ class InverseModel:
             ValueError: wrong shape or dtype, or weights whose inverse task needs more than frames.
         """
         spec, c = self.weights.spec, self.weights.config
-        if c.wrist_image or (c.proprio_dim and not c.proprio_maskable) or spec.action_pose == "relative":
+        if c.wrist_image or (c.proprio_dim and not c.proprio_maskable) or spec.needs_pose:
             raise InputError(
                 "label() works on frames alone, and these weights need more (proprioception or a wrist camera): "
                 "call infer() for every window"
@@ -166,7 +166,7 @@ class InverseModel:
         middle = 1 / (1 + np.abs(np.arange(c.action_steps) - (c.action_steps - 1) / 2))[:, None]
         for start, chunk in zip(starts, np.concatenate(chunks), strict=True):
             rows = slice(start, start + c.action_steps)
-            if spec.action_pose is None:
+            if spec.actions_average:
                 total[rows] += chunk
                 weight[rows] += 1
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +139,20 @@ def read_observation(obs: Any, spec: InterfaceSpec, proprio_dim: int) -> Frames:
     return Frames(pixels.copy(), proprio, batched, wrist, _read_task(obs, len(pixels), batched))
 
 
+def stack_observations(observations: Sequence[Any]) -> Any | None:
+    """Observations with a leading time axis, oldest first, as ``history=`` takes them; ``None`` without any. Texts become lists."""
+    if not observations:
+        return None
+    if not isinstance(observations[0], Mapping):
+        return np.stack([np.asarray(o) for o in observations])
+    return {
+        key: np.stack([o[key] for o in observations])
+        if isinstance(value, np.ndarray)
+        else [o[key] for o in observations]
+        for key, value in observations[0].items()
+    }
+
+
 def keys_of(obs: Mapping[Any, Any]) -> list[str]:
     """For errors; keys may be anything."""
     return sorted(str(key) for key in obs)
@@ -154,12 +168,11 @@ def _check_dict(obs: Any) -> None:
 def _read_proprio(
     obs: Mapping[str, Any], spec: InterfaceSpec, network_size: int, n: int, batched: bool
 ) -> np.ndarray | None:
-    if spec.proprio_key is None or not (network_size or spec.proprio_pose):
+    key, size = spec.proprio_key, spec.proprio_size(network_size)
+    if key is None or not size:
         return None
-    key = spec.proprio_key
     if key not in obs:
         raise MissingKeyError(f"the observation has no {key!r}, which these weights use; its keys are {keys_of(obs)}")
-    size = spec.proprio_size(network_size)
     shape = np.shape(to_numpy(obs[key], repr(key)))
     wanted = (n, size) if batched else (size,)
     if shape != wanted:

@@ -16,7 +16,7 @@ from uva_agents.agents.chunks import ChunkAgent, noise_generator, noise_seed, qu
 from uva_agents.agents.encoding import ObservationEncoder
 from uva_agents.agents.memory import Memory, inputs_of, row_name
 from uva_agents.agents.observations import Frames
-from uva_agents.agents.pose_actions import smooth_actions
+from uva_agents.agents.smoothing import smooth_actions
 from uva_agents.agents.stepper import Start
 from uva_agents.agents.weights import Weights
 from uva_agents.errors import InputError, MachineError

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from uva_agents.agents.guards import Divisor, Inputs, InputsOf, all_finite, check_networks, not_finite, rows_not_finite
 from uva_agents.agents.observations import Instruction, to_floats, to_numpy
-from uva_agents.agents.pose_actions import environment_pose_actions, network_pose_actions, relative_proprio
-from uva_agents.checkpoints.store import Bundle, load_bundle
+from uva_agents.checkpoints.bundle import Bundle
+from uva_agents.checkpoints.store import load_bundle
 from uva_agents.data.latents import weights_fingerprint
+from uva_agents.data.transforms import ReferencePoses, to_environment, to_network
 from uva_agents.errors import InputError
 from uva_agents.model.cpu.inference import optimize_for_inference, plain_blocks
 from uva_agents.utils.forks import keep_forks_safe
+from uva_agents.utils.images import network_images, resize_images, to_frames
 
 LONGEST_TASK = 4096
 """Letters of an instruction. Text encoders read less than 100 words."""
@@ -177,15 +179,9 @@ class Weights:
         return not_finite(rows, weights=self.name, head=head, inputs=inputs, modules=modules)
 
     def images(self, frames: np.ndarray) -> Tensor:
-        """uint8 (N, H, W, 3) -> (N, 3, side, side) in [-1, 1], resized as in training (bilinear), on the device."""
-        frames = np.ascontiguousarray(frames)
-        # torch warns of arrays that are read-only, though nothing is written here.
-        images = torch.from_numpy(frames if frames.flags.writeable else frames.copy()).to(self.device)
-        images = images.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+        """uint8 (N, H, W, 3) -> (N, 3, side, side) in [-1, 1], resized as in training, on the device."""
         side = self.config.image_size
-        if images.shape[-2:] != (side, side):
-            images = torch.nn.functional.interpolate(images, (side, side), mode="bilinear", align_corners=False)
-        return images
+        return network_images(frames, side, resize=self.spec.resize, device=self.device)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, *, batch_size: int = 64, inputs: InputsOf | None = None) -> np.ndarray:
@@ -206,18 +202,14 @@ class Weights:
             chunk = maps[begin : begin + batch_size]
             images = self.vae.decode(chunk)
             sums = images.sum((1, 2, 3))
-            images = images.clamp(-1, 1)
-            if images.shape[-2:] != (height, width):
-                images = torch.nn.functional.interpolate(
-                    images, (height, width), mode="bilinear", align_corners=False, antialias=True
-                )
-            parts.append(images.add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu())
+            parts.append(to_frames(resize_images(images.clamp(-1, 1), (height, width))))
             if not all_finite(sums):
                 each = len(maps) // lead[0] if lead else 1
                 rows = sorted({(begin + i) // each for i in rows_not_finite(sums)})
                 head = "autoencoder's decoder" if all_finite(tokens) else "video head"
                 raise self._not_finite(rows, head, inputs or (lambda i: Inputs(f"row {i} of the latents")))
-        return torch.cat(parts).numpy().reshape(*lead, height, width, 3)
+        frames: np.ndarray = np.concatenate(parts).reshape(*lead, height, width, 3)
+        return frames
 
     def point_positions(self, points: Tensor, inputs: InputsOf | None = None) -> np.ndarray:
         """The network's points (N, ..., 2K) -> (N, ..., K, 2) in the units of their data, float32.
@@ -238,9 +230,8 @@ class Weights:
         Raises:
             InputError: they are not finite in network units, where NaN means unknown.
         """
-        kind = self.spec.action_pose
-        if kind is not None:
-            actions = network_pose_actions(to_numpy(actions), _base(kind, pose))
+        if transforms := self.spec.action_transforms:
+            actions = to_network(transforms, to_numpy(actions), ReferencePoses(now=pose))
         value = torch.as_tensor(np.asarray(actions) if not isinstance(actions, Tensor) else actions)
         return self._normalized("action", value.to(torch.float32))
 
@@ -270,9 +261,7 @@ class Weights:
             NotFiniteError: the network's actions are not finite, or are no poses.
         """
         actions: np.ndarray = self.normalizer.unnormalize("action", normalized).float().cpu().numpy()
-        kind = self.spec.action_pose
-        if kind is not None:
-            actions = environment_pose_actions(actions, _base(kind, pose))
+        actions = to_environment(self.spec.action_transforms, actions, ReferencePoses(now=pose))
         self.require_finite(actions, "action head", inputs or (lambda i: Inputs(f"row {i}")))
         space = self.spec.action_space
         return np.clip(actions, space.low, space.high).astype(np.float32)
@@ -281,8 +270,7 @@ class Weights:
         """Environment units (K, P), the last row being now, and the episode's first row -> network units, on the device."""
         key = self.spec.proprio_key
         assert key is not None
-        if self.spec.proprio_pose:
-            rows = relative_proprio(rows, start)
+        rows = to_network(self.spec.proprio_transforms, rows, ReferencePoses(now=rows[-1], start=start))
         return self._normalized(key, torch.from_numpy(np.asarray(rows, np.float32)))
 
     def embed_task(self, task: Instruction) -> Tensor | None:
@@ -317,11 +305,3 @@ class Weights:
         if not np.isfinite(task).all():
             raise InputError("'task_embedding' has NaN or infinity")
         return torch.from_numpy(np.array(task, np.float32)).to(self.device)
-
-
-def _base(kind: str, pose: np.ndarray | None) -> np.ndarray | None:
-    if kind == "absolute":
-        return None
-    if pose is None:
-        raise InputError("these weights act relative to the current pose: give it")
-    return pose

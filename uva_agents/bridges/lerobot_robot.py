@@ -21,7 +21,7 @@ from uva_agents.envs.arx_x5.observing import picture
 from uva_agents.envs.arx_x5.options import MADE_WITH, check_driver, check_rate, check_setup
 from uva_agents.envs.arx_x5.safety import Intervention, SafetyConfig
 from uva_agents.envs.arx_x5.system.assembly import assemble, checked_model
-from uva_agents.envs.arx_x5.system.system import Latencies, Rig
+from uva_agents.envs.arx_x5.system.system import ArmSystem, Latencies
 from uva_agents.errors import InputError
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "wrist_rotate")
@@ -70,7 +70,7 @@ class ArxX5Robot:
     ...     obs = robot.get_observation()
     ...     sent = robot.send_action({key: obs[key] for key in robot.action_features})
 
-    Nothing moves before :meth:`home`: connecting leaves the arm limp, and a limp arm follows nothing.
+    Nothing moves before :meth:`home`: connecting leaves the arm damped (passive), and a damped arm follows nothing.
 
     Args:
         config: what it is made from.
@@ -93,7 +93,7 @@ class ArxX5Robot:
         self.id = self.config.id
         self.interventions: tuple[Intervention, ...] = ()
         """Of the last :meth:`send_action`."""
-        self._rig: Rig | None = None
+        self._system: ArmSystem | None = None
         self._twin: TwinDriver | None = None
 
     # -- what it can tell and do, also while disconnected ------------------------------------------------------------
@@ -112,7 +112,7 @@ class ArxX5Robot:
 
     @property
     def is_connected(self) -> bool:
-        return self._rig is not None
+        return self._system is not None
 
     @property
     def is_calibrated(self) -> bool:
@@ -128,7 +128,7 @@ class ArxX5Robot:
     # -- connection --------------------------------------------------------------------------------------------------
 
     def connect(self, calibrate: bool = True) -> None:
-        """Begin to talk to the arm and its cameras. Nothing moves; the arm stays limp.
+        """Begin to talk to the arm and its cameras. Nothing moves; the arm stays damped.
 
         Args:
             calibrate: accepted for LeRobot's sake; there is nothing to calibrate.
@@ -137,7 +137,7 @@ class ArxX5Robot:
             ImportError: the package that the driver needs is not installed.
             DriverError: connected already, or no arm answers; the message says what to check.
         """
-        if self._rig is not None:
+        if self._system is not None:
             raise DriverError(f"{self.id} is connected already")
         config = self.config
         driver: Driver
@@ -147,13 +147,13 @@ class ArxX5Robot:
             self._twin = made if isinstance(made, TwinDriver) else None
         else:
             driver = config.driver
-        rig = assemble(
+        system = assemble(
             driver, model=self._model, cameras=config.cameras, latencies=config.latencies, safety=config.safety
         )
-        self._rig = rig
+        self._system = system
         try:
-            rig.connect()
-            rig.wait_for_frames()
+            system.connect()
+            system.wait_for_frames()
         except BaseException:
             self.disconnect()
             raise
@@ -161,9 +161,9 @@ class ArxX5Robot:
 
     def disconnect(self) -> None:
         """Bring the arm to rest as its safety layer is set to, and let go of everything. Does nothing while disconnected."""
-        rig, self._rig = self._rig, None
-        if rig is not None:
-            rig.close()
+        system, self._system = self._system, None
+        if system is not None:
+            system.close()
         twin, self._twin = self._twin, None
         if twin is not None:
             twin.shut_down()
@@ -178,7 +178,7 @@ class ArxX5Robot:
         self.disconnect()
 
     def __del__(self) -> None:
-        if getattr(self, "_rig", None) is not None:
+        if getattr(self, "_system", None) is not None:
             self.disconnect()
 
     # -- motion ------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ class ArxX5Robot:
         self._connected("home()").arm.home()
 
     def hold(self) -> None:
-        """Come to rest, stiff. A limp arm stays limp: it is :meth:`home` that makes it stiff."""
+        """Come to rest, stiff. A damped arm stays damped: it is :meth:`home` that makes it stiff."""
         self._connected("hold()").arm.hold()
 
     def stop(self, reason: str = "stop() was called") -> None:
@@ -201,8 +201,8 @@ class ArxX5Robot:
         Raises:
             DriverError: not connected, or the arm or a camera does not answer.
         """
-        look = self._connected("get_observation()").look()
-        state = look.state
+        snapshot = self._connected("get_observation()").snapshot()
+        state = snapshot.state
         found: dict[str, Any] = {}
         for i, name in enumerate(JOINTS):
             found |= {
@@ -216,7 +216,7 @@ class ArxX5Robot:
             "gripper.effort": state.gripper_torque,
         }
         found |= dict(zip(_POSE_KEYS, (*state.eef_pose.tolist(), state.gripper_pos), strict=True))
-        pictures = {name: picture(frame.image, self.config.image_size) for name, frame in look.frames.items()}
+        pictures = {name: picture(frame.image, self.config.image_size) for name, frame in snapshot.frames.items()}
         return {**found, **pictures}
 
     def send_action(self, action: Mapping[str, Any]) -> dict[str, float]:
@@ -232,7 +232,7 @@ class ArxX5Robot:
             InputError: keys are missing, or unknown.
             DriverError: not connected, or the arm does not answer.
         """
-        rig = self._connected("send_action()")
+        system = self._connected("send_action()")
         keys = tuple(self.action_features)
         if set(action) != set(keys):
             missing, unknown = sorted(set(keys) - set(action)), sorted(set(action) - set(keys))
@@ -243,15 +243,15 @@ class ArxX5Robot:
         row = np.array([float(action[key]) for key in keys])
         values, gripper = row[None, :6], row[6:]
         targets = Targets(values, None, gripper) if self.config.cartesian else Targets(None, values, gripper)
-        reached_s = rig.clock.now() + max(1 / self.config.control_hz, rig.reaction_s)
-        result = rig.send(targets, np.array([reached_s]))
-        self.interventions = result.sent.interventions
-        joints, opening = rig.where_sent(result.sent.waypoints, reached_s)
+        reached_s = system.clock.now() + max(1 / self.config.control_hz, system.reaction_s)
+        result = system.send(targets, np.array([reached_s]))
+        self.interventions = result.interventions
+        joints, opening = system.where_sent(result.waypoints, reached_s)
         if self.config.cartesian:
-            joints = rig.kinematics.forward(joints)
+            joints = system.kinematics.forward(joints)
         return dict(zip(keys, (*joints.tolist(), opening), strict=True))
 
-    def _connected(self, what: str) -> Rig:
-        if self._rig is None:
+    def _connected(self, what: str) -> ArmSystem:
+        if self._system is None:
             raise DriverError(f"{what} of {self.id} before connect() or after disconnect()")
-        return self._rig
+        return self._system

@@ -35,7 +35,7 @@ from uva_agents.agents.observations import stacked, to_numpy
 from uva_agents.agents.weights import Weights
 from uva_agents.bridges.latents import JointLatent, Pool
 from uva_agents.bridges.sb3_vec_env import SB3VecEnv
-from uva_agents.checkpoints.store import Bundle
+from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.errors import InputError
 
 __all__ = ["SB3Agent", "SB3VecEnv", "UVAFeatureVecEnv", "UVAFeatures"]
@@ -295,8 +295,8 @@ class _Layout:
             raise TypeError(f"UVA sees dict observations with 'pixels', and this space is {space}")
         spec, config = bundle.spec, bundle.model.config
         needed: dict[str, tuple[int, ...]] = {"pixels": (*spec.image_shape, 3)}
-        if spec.proprio_key is not None and (config.proprio_dim or spec.proprio_pose):
-            needed[spec.proprio_key] = (spec.proprio_size(config.proprio_dim),)
+        if spec.proprio_key is not None and (size := spec.proprio_size(config.proprio_dim)):
+            needed[spec.proprio_key] = (size,)
         if spec.wrist_shape is not None:
             needed["pixels_wrist"] = (*spec.wrist_shape, 3)
         if missing := [k for k in needed if k not in space.spaces]:

@@ -10,21 +10,14 @@ from typing import Any, TypeVar
 from torch import nn
 
 from uva_agents.checkpoints.filling import filled
-from uva_agents.checkpoints.folder import Kind, entry, kind_of, read_config, verifier
-from uva_agents.checkpoints.limits import SCHEMA, check_together, read_normalizer
+from uva_agents.checkpoints.folder import entry, kind_of, read_config, verifier
+from uva_agents.checkpoints.kinds import NetworkConfig, WeightsKind
+from uva_agents.checkpoints.limits import read_interface, read_normalizer
 from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.checkpoints.tensor_files import stored_tensors
 from uva_agents.data.normalizer import LinearNormalizer
-from uva_agents.model import DiffusionPolicyConfig, TwoFrameConfig, UVAConfig
 
 M = TypeVar("M", bound=nn.Module)
-Sizes = UVAConfig | DiffusionPolicyConfig | TwoFrameConfig
-
-_SIZES: Mapping[Kind, type[UVAConfig] | type[DiffusionPolicyConfig] | type[TwoFrameConfig]] = {
-    Kind.UVA: UVAConfig,
-    Kind.DIFFUSION_POLICY: DiffusionPolicyConfig,
-    Kind.TWO_FRAME: TwoFrameConfig,
-}
 
 
 @dataclass(frozen=True)
@@ -37,9 +30,9 @@ class Description:
     """
 
     folder: Path
-    kind: Kind
+    kind: WeightsKind
     name: str
-    sizes: Sizes
+    sizes: NetworkConfig
     normalizer: LinearNormalizer
     spec: InterfaceSpec
     config: Mapping[str, Any]
@@ -52,7 +45,7 @@ class Description:
     @property
     def files(self) -> list[Path]:
         """Those that its tensors are in."""
-        names = ["model", *(["vae"] if self.kind is Kind.UVA else []), *(["text"] if "text" in self.config else [])]
+        names = [*self.kind.modules, *(["text"] if "text" in self.config else [])]
         return [self.folder / f"{name}.safetensors" for name in names]
 
     def filled(self, name: str, make: Callable[[], M]) -> M:
@@ -66,7 +59,7 @@ class Description:
         return module.eval().requires_grad_(False)
 
 
-def describe(folder: Path, kind: Kind | None = None) -> Description:
+def describe(folder: Path, kind: WeightsKind | None = None) -> Description:
     """Read a folder's configuration.
 
     Args:
@@ -78,8 +71,8 @@ def describe(folder: Path, kind: Kind | None = None) -> Description:
     """
     config = read_config(folder, kind)
     kind, where = kind_of(config, folder), str(folder / "config.json")
-    sizes: Sizes = SCHEMA.read(_SIZES[kind], entry(config, "model", folder), f"{where}: model")
+    sizes: NetworkConfig = kind.read_sizes(entry(config, "model", folder), f"{where}: model")
     normalizer = read_normalizer(entry(config, "normalizer", folder), f"{where}: normalizer")
-    spec = SCHEMA.read(InterfaceSpec, entry(config, "interface", folder), f"{where}: interface")
-    check_together(sizes, normalizer, spec, where)
+    spec = read_interface(entry(config, "interface", folder), f"{where}: interface")
+    kind.check(sizes, normalizer, spec, where)
     return Description(folder, kind, config.get("name", folder.name), sizes, normalizer, spec, config)

@@ -1,4 +1,4 @@
-"""A folder of weights, of whatever kind: ``config.json``, ``*.safetensors`` and a model card. Names the kinds there are."""
+"""A folder of weights, of whatever kind: ``config.json``, ``*.safetensors`` and a model card."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from uva_agents.checkpoints.kinds import UVA_WEIGHTS, WeightsKind, weights_kind
 from uva_agents.checkpoints.schema import closest, did_you_mean, shown
 from uva_agents.checkpoints.tensor_files import Verify, checksum, save_tensors
 from uva_agents.errors import DataError, InputError, MachineError, WeightsError
@@ -25,23 +25,6 @@ SHIPPED = Path(__file__).parent / "weights"
 CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth")
 _MAX_CONFIG = 4 << 20
 _ENTRIES = ("format", "kind", "name", "model", "normalizer", "interface", "text", "files", "checksum")
-
-
-class Kind(StrEnum):
-    """What a folder holds. A ``config.json`` that does not say holds :attr:`UVA`: there was no other kind at first."""
-
-    UVA = "uva"
-    DIFFUSION_POLICY = "diffusion-policy"
-    TWO_FRAME = "two-frame-inverse"
-
-    @property
-    def loaded_with(self) -> str:
-        """The public classes that take it."""
-        return {
-            Kind.UVA: "uva.Policy, uva.WorldModel, uva.InverseModel or uva.UVA",
-            Kind.DIFFUSION_POLICY: "uva.DiffusionPolicy",
-            Kind.TWO_FRAME: "uva.TwoFrameInverse",
-        }[self]
 
 
 def shipped_names() -> list[str]:
@@ -111,7 +94,7 @@ def _exists(path: Path) -> bool:
 
 def write_folder(
     folder: str | Path,
-    kind: Kind,
+    kind: WeightsKind,
     modules: Mapping[str, nn.Module],
     config: Mapping[str, Any],
     *,
@@ -139,7 +122,7 @@ def write_folder(
             path = stack.enter_context(replacing(folder / f"{name}.safetensors"))
             save_tensors(path, module, dtype)
             files[f"{name}.safetensors"] = checksum(path)
-        values = {"format": FORMAT, "kind": kind.value, **config, "files": files}
+        values = {"format": FORMAT, "kind": kind.name, **config, "files": files}
         config_partial.write_text(_signed(values), encoding="utf-8")
         if card is not None:
             write_text(folder / "README.md", card)
@@ -160,7 +143,7 @@ def _config_checksum(values: Mapping[str, Any]) -> str:
     return f"crc32:{zlib.crc32(json.dumps(content, sort_keys=True, separators=(',', ':')).encode()):08x}"
 
 
-def read_config(folder: Path, kind: Kind | None = None) -> dict[str, Any]:
+def read_config(folder: Path, kind: WeightsKind | None = None) -> dict[str, Any]:
     """The folder's ``config.json``, checked for format, checksum and, where given, for the kind that is wanted.
 
     Raises:
@@ -181,8 +164,8 @@ def read_config(folder: Path, kind: Kind | None = None) -> dict[str, Any]:
     if config.get("format") != FORMAT:
         raise WeightsError(f"{folder} has format {shown(config.get('format'))}, this version reads {FORMAT!r}")
     found = kind_of(config, folder)
-    if kind is not None and found is not kind:
-        raise WeightsError(f"{folder} holds {found.value} weights, not {kind.value}: load it with {found.loaded_with}")
+    if kind is not None and found.name != kind.name:
+        raise WeightsError(f"{folder} holds {found.name} weights, not {kind.name}: load it with {found.loaded_with}")
     for name in config:
         absent = [entry for entry in _ENTRIES if entry not in config]
         if name not in _ENTRIES and closest(name, absent, cutoff=0.75):
@@ -235,16 +218,20 @@ def _verify(files: Any, path: Path) -> None:
         )
 
 
-def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
-    """What a configuration describes.
+def kind_of(config: Mapping[str, Any], folder: Path) -> WeightsKind:
+    """What a configuration describes; UVA's weights where it does not say: there was no other kind at first.
 
     Raises:
-        WeightsError: this version does not know.
+        WeightsError: a kind that neither this version nor an installed package knows.
+        MachineError: see :func:`~uva_agents.checkpoints.kinds.weights_kind`.
     """
-    value = config.get("kind", Kind.UVA.value)
-    if not isinstance(value, str) or value not in set(Kind):
-        raise WeightsError(f"{folder} holds {shown(value)} weights, this version knows {', '.join(Kind)}")
-    return Kind(value)
+    value = config.get("kind", UVA_WEIGHTS.name)
+    if not isinstance(value, str):
+        raise WeightsError(f"{folder} holds {shown(value)} weights, a kind is named by a text")
+    try:
+        return weights_kind(value)
+    except InputError as error:
+        raise WeightsError(f"{folder} holds {shown(value)} weights: {error}") from error
 
 
 def pick_device(device: str | torch.device) -> torch.device:

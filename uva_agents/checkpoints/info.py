@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 from uva_agents.checkpoints.described import describe
 from uva_agents.checkpoints.folder import is_checkpoint_file, resolve, verifier
@@ -26,7 +27,7 @@ def info(name_or_path: str | Path) -> str:
         )
     folder = resolve(name_or_path)
     about = describe(folder)
-    lines = [f"{about.name}  ({folder})", f"  {about.kind.value}: load with {about.kind.loaded_with}"]
+    lines = [f"{about.name}  ({folder})", f"  {about.kind.name}: load with {about.kind.loaded_with}"]
     for path in about.files:
         count = sum(math.prod(t.shape) for t in stored_tensors(path).values())
         verify = verifier(about.config, path)
@@ -35,7 +36,7 @@ def info(name_or_path: str | Path) -> str:
         lines.append(f"  {path.stem}: {count / 1e6:.2f} M parameters, {path.stat().st_size / 2**20:.1f} MiB")
     spec = about.spec
     lines.append(f"  images {list(spec.image_shape)}, actions {list(spec.action_low)}..{list(spec.action_high)}")
-    sizes = {f.name: getattr(about.sizes, f.name) for f in dataclasses.fields(about.sizes)}
+    sizes: dict[str, Any] = {f.name: getattr(about.sizes, f.name) for f in dataclasses.fields(about.kind.config)}
     lines.append("  network: " + ", ".join(f"{k}={v}" for k, v in sizes.items() if not dataclasses.is_dataclass(v)))
     card = folder / "README.md"
     if card.exists():

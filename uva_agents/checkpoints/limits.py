@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from uva_agents.checkpoints.schema import Range, Schema, shown
-from uva_agents.checkpoints.spec import InterfaceSpec
+from uva_agents.checkpoints.spec import TRANSFORM_FIELDS, InterfaceSpec, current_fields
 from uva_agents.data.normalizer import LinearNormalizer
+from uva_agents.data.transforms import TRANSFORMS, Transform, load_named
 from uva_agents.errors import WeightsError
 from uva_agents.model import (
     DiffusionPolicyConfig,
@@ -117,10 +118,26 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
         "action_offset": Range(0, 16),
     },
 }
-SCHEMA = Schema(_RANGES, {UNetConfig: "unet", TransformerConfig: "transformer"})
+SCHEMA = Schema(_RANGES, {UNetConfig: "unet", TransformerConfig: "transformer"}, {Transform: TRANSFORMS})
 
 _SCALES = Range(1e-12, 1e12)
 """Of a normaliser, whatever the sign: beyond, single precision has nothing left of the numbers."""
+
+
+def read_interface(values: Any, where: str) -> InterfaceSpec:
+    """An interface as it is stored today or was by earlier versions.
+
+    Raises:
+        WeightsError: a field is unknown, missing, of another type or out of its range.
+        MachineError: the installed package that has a convention of it is broken.
+    """
+    try:
+        values = current_fields(values)
+    except ValueError as error:
+        raise WeightsError(f"{where}.{error}") from error
+    for name in TRANSFORM_FIELDS if isinstance(values, Mapping) else ():
+        load_named(values.get(name))
+    return SCHEMA.read(InterfaceSpec, values, where)
 
 
 def read_normalizer(values: Any, where: str) -> LinearNormalizer:
@@ -166,19 +183,20 @@ def check_normalizer(normalizer: LinearNormalizer, where: str) -> LinearNormaliz
     return normalizer
 
 
-def check_together(
-    network: UVAConfig | DiffusionPolicyConfig | TwoFrameConfig,
-    normalizer: LinearNormalizer,
-    spec: InterfaceSpec,
-    where: str,
-) -> None:
-    """That interface and normaliser are of the sizes of the network.
+def check_sizes(network: Any, normalizer: LinearNormalizer, spec: InterfaceSpec, where: str) -> None:
+    """That interface and normaliser are of the sizes of a network, of whatever kind.
+
+    Args:
+        network: its sizes; see :class:`~uva_agents.checkpoints.kinds.NetworkConfig`.
 
     Raises:
         WeightsError: otherwise, by field.
     """
     SCHEMA.check(spec, f"{where}: interface")
-    size = network.action_dim if spec.action_pose is None else 7
+    try:
+        size = spec.action_size(network.action_dim)
+    except ValueError as error:
+        raise WeightsError(f"{where}: interface.action_transforms is {error}") from error
     for name, bounds in (("action_low", spec.action_low), ("action_high", spec.action_high)):
         if len(bounds) != size:
             raise WeightsError(f"{where}: interface.{name} has {len(bounds)} numbers, these actions have {size}")
@@ -188,15 +206,12 @@ def check_together(
         if not some_room:  # clipped to a point, every action would be the same
             how = "above" if low > high else "not below"
             raise WeightsError(f"{where}: interface.action_low[{i}] is {low}, {how} action_high[{i}], which is {high}")
-    if spec.action_pose is not None and network.action_dim != 10:
+    chunk = getattr(network, "action_steps", None)
+    if chunk is not None and spec.execute > chunk:
         raise WeightsError(
-            f"{where}: interface.action_pose is {spec.action_pose!r}, which takes 10 numbers, not {network.action_dim}"
+            f"{where}: interface.execute is {spec.execute}, a chunk has {chunk} actions (model.action_steps)"
         )
-    if not isinstance(network, TwoFrameConfig) and spec.execute > network.action_steps:
-        raise WeightsError(
-            f"{where}: interface.execute is {spec.execute}, a chunk has {network.action_steps} actions (model.action_steps)"
-        )
-    proprio = 0 if isinstance(network, TwoFrameConfig) else network.proprio_dim
+    proprio = getattr(network, "proprio_dim", 0)
     sizes = {"action": network.action_dim}
     if proprio:
         if spec.proprio_key is None:
@@ -207,11 +222,14 @@ def check_together(
         if found is None or found.shape != (wanted,):
             has = "missing" if found is None else f"of size {found.size}"
             raise WeightsError(f"{where}: normalizer.{key} is {has}, the network has {wanted} numbers of it")
-    if isinstance(network, UVAConfig):
-        _check_uva(network, normalizer, spec, where)
 
 
-def _check_uva(network: UVAConfig, normalizer: LinearNormalizer, spec: InterfaceSpec, where: str) -> None:
+def check_uva(network: UVAConfig, normalizer: LinearNormalizer, spec: InterfaceSpec, where: str) -> None:
+    """What holds of UVA's weights beyond :func:`check_sizes`: the wrist camera, and the points.
+
+    Raises:
+        WeightsError: otherwise.
+    """
     if network.wrist_image and spec.wrist_shape is None:
         raise WeightsError(f"{where}: interface.wrist_shape is missing, the network sees a wrist camera")
     if not spec.point_keys:

@@ -46,10 +46,12 @@ class Schema:
     Args:
         ranges: of every number of every class, by field.
         tags: of classes that stand beside others in a field: what its entry ``kind`` says.
+        families: of base classes, what ``kind`` says and the subclass that is meant; looked at when something is read.
     """
 
     ranges: Mapping[type, Mapping[str, Range]]
     tags: Mapping[type, str] = field(default_factory=dict)
+    families: Mapping[type, Mapping[str, type]] = field(default_factory=dict)
 
     def read(self, cls: type[T], values: Any, where: str) -> T:
         """An instance of ``cls``. Fields that are not there get their defaults.
@@ -89,8 +91,11 @@ class Schema:
 
     def _fields(self, value: Any) -> Any:
         if not dataclasses.is_dataclass(value):
-            return list(value) if isinstance(value, tuple) else value
-        tag = {"kind": self.tags[type(value)]} if type(value) in self.tags else {}
+            return [self._fields(one) for one in value] if isinstance(value, tuple) else value
+        tags = dict(self.tags)
+        for family in self.families.values():
+            tags |= {cls: kind for kind, cls in family.items()}
+        tag = {"kind": tags[type(value)]} if type(value) in tags else {}
         return tag | {f.name: self._fields(getattr(value, f.name)) for f in dataclasses.fields(value)}
 
     def _value(self, hint: Any, value: Any, where: str, limits: Range | None) -> Any:
@@ -101,7 +106,9 @@ class Schema:
             kinds = [kind for kind in args if kind is not type(None)]
             if len(kinds) == 1:
                 return self._value(kinds[0], value, where, limits)
-            return self._tagged(kinds, value, where)
+            return self._tagged({self.tags[kind]: kind for kind in kinds}, value, where)
+        if hint in self.families:
+            return self._tagged(self.families[hint], value, where)
         if dataclasses.is_dataclass(hint):
             return self.read(hint, value, where)  # type: ignore[arg-type]
         if origin is tuple:
@@ -130,10 +137,9 @@ class Schema:
             self._value(kind, v, f"{where}[{i}]", limits) for i, (kind, v) in enumerate(zip(kinds, value, strict=True))
         )
 
-    def _tagged(self, kinds: list[Any], value: Any, where: str) -> Any:
+    def _tagged(self, tags: Mapping[str, Any], value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise WeightsError(f"{where} is {shown(value)}, not an object with fields")
-        tags = {self.tags[kind]: kind for kind in kinds}
         tag = value.get("kind")
         if not isinstance(tag, str) or tag not in tags:
             raise WeightsError(f"{where}.kind is {shown(tag)}, not one of {', '.join(map(repr, tags))}")

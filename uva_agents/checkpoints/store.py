@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.described import Description, describe
-from uva_agents.checkpoints.folder import Kind, is_checkpoint_file, pick_device, resolve, write_folder
-from uva_agents.checkpoints.spec import InterfaceSpec
+from uva_agents.checkpoints.folder import is_checkpoint_file, pick_device, resolve, write_folder
+from uva_agents.checkpoints.kinds import UVA_WEIGHTS
 from uva_agents.checkpoints.text import TextEncoder, read_tower
-from uva_agents.data.normalizer import LinearNormalizer
 from uva_agents.errors import WeightsError
 from uva_agents.model import VAE, UVAConfig, UVANet
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """Everything that inference needs, and that all three agents share."""
-
-    model: UVANet
-    vae: VAE
-    normalizer: LinearNormalizer
-    spec: InterfaceSpec
-    name: str = "uva"
-    text: TextEncoder | None = None
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.frame_mask.device
-
-    def to(self, device: torch.device | str) -> Bundle:
-        """Moves the modules in place."""
-        self.model.to(device)
-        self.vae.to(device)
-        if self.text is not None:
-            self.text.to(device)
-        return self
 
 
 def save_bundle(
@@ -68,7 +43,7 @@ def save_bundle(
     if bundle.text is not None:
         modules["text"] = bundle.text
         config["text"] = bundle.text.config
-    return write_folder(folder, Kind.UVA, modules, {**config, **(extra or {})}, card=card, dtype=dtype)
+    return write_folder(folder, UVA_WEIGHTS, modules, {**config, **(extra or {})}, card=card, dtype=dtype)
 
 
 def load_bundle(name_or_path: str | Path, *, device: str | torch.device = "auto", heads: int | None = None) -> Bundle:
@@ -86,7 +61,7 @@ def load_bundle(name_or_path: str | Path, *, device: str | torch.device = "auto"
         from uva_agents.checkpoints.official.load import load_official
 
         return load_official(name_or_path, device=device, heads=heads)[0]
-    about = describe(resolve(name_or_path), Kind.UVA)
+    about = describe(resolve(name_or_path), UVA_WEIGHTS)
     sizes = about.sizes
     assert isinstance(sizes, UVAConfig)
     model = about.filled("model", lambda: UVANet(sizes))

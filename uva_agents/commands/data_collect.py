@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from uva_agents.data.collect.block_push import Driver
+    from uva_agents.data.collect.block_push import ChunkPolicy
     from uva_agents.data.collect.engine import Collected
 
 
@@ -89,7 +89,7 @@ def _add_arx_x5(collect: argparse.ArgumentParser) -> None:
     collect.add_argument("--max-steps", type=int, default=700, help="of an episode (default %(default)s)")
 
 
-def _driver(weights: str) -> Driver:
+def _driver(weights: str) -> ChunkPolicy:
     """The policy, in a worker process: one thread each."""
     import torch
 

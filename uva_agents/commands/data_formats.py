@@ -70,7 +70,7 @@ def convert(args: argparse.Namespace) -> int:
     Raises:
         FileNotFoundError, ValueError: see :func:`uva_agents.data.open_dataset` and :func:`uva_agents.data.convert_dataset`.
     """
-    from uva_agents.data.readers import open_dataset
+    from uva_agents.data import open_dataset
     from uva_agents.data.writers.convert import convert_dataset
     from uva_agents.utils.progress import progress_bar
 

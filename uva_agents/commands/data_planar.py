@@ -29,12 +29,12 @@ def run_planar(args: argparse.Namespace) -> int:
         ValueError: OUT exists already, or there is nothing to write.
         MachineError: OUT cannot be written; known before the work.
     """
-    from uva_agents.data.collect.planar_block_push import write_sketched
+    from uva_agents.data.collect.planar_block_push import write_planar_demonstrations
 
     check_folder_target(args.out.absolute().parent)
     with progress_bar(disable=args.quiet) as bar:
         task = bar.add_task("demonstrations", total=args.demonstrations)
-        rows = write_sketched(
+        rows = write_planar_demonstrations(
             args.out,
             args.demonstrations,
             length=args.length,

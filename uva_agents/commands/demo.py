@@ -89,6 +89,7 @@ def play(model: UVA, env: Any, branch: Any, seed: int, *, n_shown: int = 3) -> D
     executes exactly those actions: what it shows is what really comes of them.
     """
     from uva_agents.agents import WorldModel
+    from uva_agents.agents.observations import stack_observations
     from uva_agents.model import frame_sampler
 
     policy = model.policy()
@@ -104,7 +105,7 @@ def play(model: UVA, env: Any, branch: Any, seed: int, *, n_shown: int = 3) -> D
     while not done:
         since = step % policy.execute
         if since == 0:
-            future = world.imagine(obs, history=_stack(seen[-12:]), seed=seed + step)
+            future = world.imagine(obs, history=stack_observations(seen[-12:]), seed=seed + step)
             assert future.actions is not None
             real = _execute(env, branch, future.actions[0], future.frame_steps)
             label = f"{seed}, step {step}"
@@ -124,12 +125,6 @@ def play(model: UVA, env: Any, branch: Any, seed: int, *, n_shown: int = 3) -> D
     busy = sorted(futures, key=lambda m: -float(np.abs(m.real[-1].astype(int) - m.now.astype(int)).mean()))[:n_shown]
     chosen = [m for m in futures if any(m is b for b in busy)]
     return DemoEpisode(video, chosen, best, float(info["coverage"]), bool(info["is_success"]), step)
-
-
-def _stack(observations: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray] | None:
-    if not observations:
-        return None
-    return {key: np.stack([o[key] for o in observations]) for key in observations[0]}
 
 
 def _execute(env: Any, branch: Any, actions: np.ndarray, at: np.ndarray) -> np.ndarray:

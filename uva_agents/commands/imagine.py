@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     import gymnasium as gym
 
     import uva_agents as uva
+    from uva_agents.agents.observations import stack_observations
 
     if args.after < 0:
         raise InputError(f"--after {args.after}: at least 0")
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if args.steps < 1 or args.steps % model.config.action_steps:
         raise ValueError(f"--steps {args.steps} must be a multiple of {model.config.action_steps}")
     obs, seen = play(env, model.policy(), args.seed, args.after)
-    history = {key: np.stack([o[key] for o in seen]) for key in obs} if seen else None
+    history = stack_observations(seen)
     plans = candidates(args, model, obs, history)
     rollout = model.world_model().rollout(obs, plans, history=history)
     saved = env.unwrapped.get_state()  # type: ignore[attr-defined]

@@ -74,7 +74,7 @@ def _label(args: argparse.Namespace, out: Path) -> int:
         actions = inverse.label(video, progress=lambda done, total: bar.update(task, completed=done, total=total))
     times = np.arange(len(actions)) / hz
     names = [f"action_{i}" for i in range(actions.shape[1])]
-    square = spec.action_low == (0.0, 0.0) and spec.action_high[0] == spec.action_high[1] and spec.action_pose is None
+    square = spec.action_low == (0.0, 0.0) and spec.action_high[0] == spec.action_high[1] and not spec.action_transforms
     if square and actions.shape[1] == 2:  # image coordinates: the path belongs on the picture
         picture = path_over(video[-1], actions / spec.action_high[0])
     else:

@@ -16,7 +16,14 @@ from uva_agents.errors import InputError
 from uva_agents.utils.files import check_file_target, check_folder_target
 
 if TYPE_CHECKING:
-    from uva_agents.realtime import ArxBody, Chunker, Episode, LoopSettings, Recording, Worker
+    from uva_agents.realtime import (
+        ArxRobotInterface,
+        ChunkSource,
+        EpisodeSummary,
+        InferenceWorker,
+        LoopSettings,
+        RecordedActions,
+    )
 
 ENV_ID = "uva/ArxX5-v0"
 
@@ -141,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _problems(episodes: Sequence[Episode]) -> list[str]:
+def _problems(episodes: Sequence[EpisodeSummary]) -> list[str]:
     """What went wrong in which episode, in words."""
     if not episodes:
         return ["no episode was run"]
@@ -155,20 +162,28 @@ def _problems(episodes: Sequence[Episode]) -> list[str]:
 def _session(
     args: argparse.Namespace, env: Any, rate: float, agent: Any, recording: Any, recorder: Any, view: Any, stack: Any
 ) -> Any:
-    from uva_agents.realtime import ArxBody, ChunkSchedule, Controls, Loop, ScheduleSettings, Session, keyboard
+    from uva_agents.realtime import (
+        ArxRobotInterface,
+        ChunkSchedule,
+        Controls,
+        Loop,
+        OperatorSession,
+        ScheduleSettings,
+        keyboard,
+    )
 
     env.reset(seed=args.seed)
     task = args.task or (recording.task if recording is not None else None)
-    body = ArxBody(env, task=task)
-    chunker = None if args.process and recording is None else _chunker(args, agent, recording, body)
-    worker = _worker(args, chunker)
+    robot = ArxRobotInterface(env, task=task)
+    source = None if args.process and recording is None else _chunk_source(args, agent, recording, robot)
+    worker = _worker(args, source)
     stack.callback(worker.close)
     action_hz = recording.control_hz if recording is not None else args.action_rate or rate
     execute = args.execute or getattr(agent, "execute", None) or 8
-    schedule = ChunkSchedule(ScheduleSettings(action_hz=action_hz, execute=execute, blend_s=args.blend), body.layout)
-    controls = Controls(body.stop)
+    schedule = ChunkSchedule(ScheduleSettings(action_hz=action_hz, execute=execute, blend_s=args.blend), robot.layout)
+    controls = Controls(robot.stop)
     settings = _settings(args, rate, agent, recording)
-    loop = Loop(body, worker, schedule, settings, controls=controls, say=view.say, watch=view.watch)
+    loop = Loop(robot, worker, schedule, settings, controls=controls, say=view.say, watch=view.watch)
     keys = stack.enter_context(keyboard(controls))
     view.keys = keys
 
@@ -176,7 +191,7 @@ def _session(
         options = {name: True for name, wanted in (("home", home), ("release_stop", release_stop)) if wanted}
         env.reset(seed=seed, options=options)
 
-    session = Session(loop, reset, view, recorder=recorder, interactive=keys and not args.now, task=task or "")
+    session = OperatorSession(loop, reset, view, recorder=recorder, interactive=keys and not args.now, task=task or "")
     with view.shown():
         if recording is None:
             view.phase("first inference")
@@ -214,30 +229,32 @@ class _Setup:
         self._args = argparse.Namespace(**{key: value for key, value in vars(args).items() if key != "run"})
 
     def __call__(self) -> Any:
-        from uva_agents.realtime import AgentChunker, absolute
+        from uva_agents.realtime import AgentChunkSource, absolute
 
-        chunker = AgentChunker(_load(self._args))
-        return absolute(chunker) if self._args.relative else chunker
+        source = AgentChunkSource(_load(self._args))
+        return absolute(source) if self._args.relative else source
 
 
-def _chunker(args: argparse.Namespace, agent: Any, recording: Recording | None, body: ArxBody) -> Chunker:
-    from uva_agents.realtime import AgentChunker, ReplayChunker, absolute
+def _chunk_source(
+    args: argparse.Namespace, agent: Any, recording: RecordedActions | None, robot: ArxRobotInterface
+) -> ChunkSource:
+    from uva_agents.realtime import AgentChunkSource, ReplayChunkSource, absolute
 
     if recording is not None:
-        return ReplayChunker(recording, body.stay, body.layout)
-    chunker = AgentChunker(agent)
-    return absolute(chunker) if args.relative else chunker
+        return ReplayChunkSource(recording, robot.stay, robot.layout)
+    source = AgentChunkSource(agent)
+    return absolute(source) if args.relative else source
 
 
-def _worker(args: argparse.Namespace, chunker: Chunker | None) -> Worker:
+def _worker(args: argparse.Namespace, source: ChunkSource | None) -> InferenceWorker:
     from uva_agents.realtime import ProcessWorker, ThreadWorker
 
-    if chunker is None:
+    if source is None:
         return ProcessWorker(_Setup(args), timeout_s=args.timeout)
-    return ThreadWorker(lambda: chunker)
+    return ThreadWorker(lambda: source)
 
 
-def _settings(args: argparse.Namespace, rate: float, agent: Any, recording: Recording | None) -> LoopSettings:
+def _settings(args: argparse.Namespace, rate: float, agent: Any, recording: RecordedActions | None) -> LoopSettings:
     from uva_agents.realtime import LoopSettings, lookback
 
     # The agent of another process is not here to be asked.
@@ -252,7 +269,7 @@ def _own_rate(agent: Any) -> float | None:
     return float(rate) if rate else None
 
 
-def _make(args: argparse.Namespace, rate: float, agent: Any, recording: Recording | None) -> Any:
+def _make(args: argparse.Namespace, rate: float, agent: Any, recording: RecordedActions | None) -> Any:
     """The environment, with what agent or recording say of it where the command line does not."""
     import gymnasium as gym
 

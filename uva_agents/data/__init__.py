@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from uva_agents.data.dataset import Batch, EpochOrder, LatentWindows
     from uva_agents.data.episodes import Episodes, held_out_split, released_validation_split
     from uva_agents.data.fields import Field
+    from uva_agents.data.formats import FORMATS, Format
     from uva_agents.data.frame_windows import FrameBatch, FrameWindows
     from uva_agents.data.holes import Hole
     from uva_agents.data.inspect import Finding, Inspection, inspect_dataset, inspect_path
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from uva_agents.data.libero import absolute_actions, relative_actions, site_rotation
     from uva_agents.data.mixture import MixtureOrder, MixtureWindows
     from uva_agents.data.normalizer import LinearNormalizer
-    from uva_agents.data.readers import FORMATS, Dataset, Format, MissingExtraError, open_dataset, recognise
+    from uva_agents.data.opening import open_dataset, recognise
+    from uva_agents.data.readers.dataset import Dataset, MissingExtraError
     from uva_agents.data.replay_buffer import (
         BLOCK_PUSH_FIELDS,
         PUSHT_FIELDS,
@@ -62,12 +64,12 @@ _LAZY = {
     "MixtureOrder": "uva_agents.data.mixture",
     "MixtureWindows": "uva_agents.data.mixture",
     "LinearNormalizer": "uva_agents.data.normalizer",
-    "Dataset": "uva_agents.data.readers",
-    "FORMATS": "uva_agents.data.readers",
-    "Format": "uva_agents.data.readers",
-    "MissingExtraError": "uva_agents.data.readers",
-    "open_dataset": "uva_agents.data.readers",
-    "recognise": "uva_agents.data.readers",
+    "Dataset": "uva_agents.data.readers.dataset",
+    "FORMATS": "uva_agents.data.formats",
+    "Format": "uva_agents.data.formats",
+    "MissingExtraError": "uva_agents.data.readers.dataset",
+    "open_dataset": "uva_agents.data.opening",
+    "recognise": "uva_agents.data.opening",
     "BLOCK_PUSH_FIELDS": "uva_agents.data.replay_buffer",
     "PUSHT_FIELDS": "uva_agents.data.replay_buffer",
     "read_replay_buffer": "uva_agents.data.replay_buffer",

@@ -109,13 +109,13 @@ def _packets(path: Path, options: Sequence[str]) -> tuple[np.ndarray, np.ndarray
     return np.array(times), np.array(hidden, bool), _remarks(path, done.stderr.decode(errors="replace"))
 
 
-def _remarks(path: Path, said: str) -> tuple[str, ...]:
+def _remarks(path: Path, log: str) -> tuple[str, ...]:
     """What would be lost without a word, from what ffmpeg says of its input.
 
     Raises:
         DataError: pictures with alpha, or grey ones of more than 8 bits: made colours of 8 bits they would be others.
     """
-    given = said.split("Output #0")[0].split("Stream mapping:")[0]
+    given = log.split("Output #0")[0].split("Stream mapping:")[0]
     streams = [line for line in given.splitlines() if _VIDEO.search(line) and "attached pic" not in line]
     if not streams:
         return ()

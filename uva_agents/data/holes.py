@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from uva_agents.data.selection import format_episodes
 from uva_agents.errors import DataError
 
 Level = Literal["error", "warn"]
@@ -67,6 +68,4 @@ def listed(numbers: Sequence[object], most: int = 5) -> str:
 
 
 def _all_but(numbers: Sequence[int]) -> str:
-    from uva_agents.data.selection import format_episodes
-
     return format_episodes(numbers, others=True)

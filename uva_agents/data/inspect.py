@@ -13,9 +13,10 @@ import numpy as np
 
 from uva_agents.data.checksums import check_sums, sums_path
 from uva_agents.data.fields import Field
+from uva_agents.data.formats import format_named
 from uva_agents.data.holes import listed
+from uva_agents.data.opening import open_dataset
 from uva_agents.data.readers.dataset import Dataset
-from uva_agents.data.readers.formats import FORMATS, open_dataset
 from uva_agents.data.selection import format_episodes
 from uva_agents.data.windows import WindowSpec
 from uva_agents.errors import DataError
@@ -209,8 +210,8 @@ def inspect_dataset(dataset: Dataset, *, spec: WindowSpec | None = None, every_f
                 low, high = float(finite.min()), float(finite.max())
             found += _numbers(dataset, name, value, bad)
         keys.append(KeySummary(name, dataset.sources[name], tuple(value.shape), str(value.dtype), low, high))
-    said = {f.message for f in found} | {f"left out {hole.where}: {hole.message}" for hole in dataset.holes}
-    found += [Finding("note", note) for note in dataset.notes if note not in said]
+    known = {f.message for f in found} | {f"left out {hole.where}: {hole.message}" for hole in dataset.holes}
+    found += [Finding("note", note) for note in dataset.notes if note not in known]
     if "action" not in dataset.arrays and not any("no actions" in note for note in dataset.notes):
         text = f"no array was taken for action: name it with --field action=KEY (stored: {_stored(dataset)})"
         found.append(Finding("note", text, "action"))
@@ -223,7 +224,7 @@ def inspect_dataset(dataset: Dataset, *, spec: WindowSpec | None = None, every_f
 
 def title(dataset: Dataset) -> str:
     """A dataset's format, in words."""
-    return FORMATS[dataset.format].title
+    return format_named(dataset.format).title
 
 
 def _ordered(found: list[Finding]) -> tuple[Finding, ...]:
@@ -309,8 +310,8 @@ def _some_frames(
                     np.asarray(value[begin : min(begin + 128, int(ends[episode]))])
             except ValueError as error:
                 faults[episode] = str(error)
-    some = np.unique(np.linspace(0, len(whole) - 1, min(_SOME_EPISODES, len(whole))).round().astype(int))
-    chosen = [whole[i] for i in some if whole[i] not in faults]
+    looked_at = np.unique(np.linspace(0, len(whole) - 1, min(_SOME_EPISODES, len(whole))).round().astype(int))
+    chosen = [whole[i] for i in looked_at if whole[i] not in faults]
     rows = {e: np.unique([starts[e], (starts[e] + ends[e]) // 2, ends[e] - 1]) for e in chosen}
     empty = np.zeros((0, *value.shape[1:]), np.uint8)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from uva_agents.data.episodes import Episodes
 from uva_agents.errors import NotFiniteError
 from uva_agents.model.uva.inputs import patchify
 from uva_agents.model.vae import VAE
+from uva_agents.utils.files import replacing
+from uva_agents.utils.images import network_images, to_images
 
 Progress = Callable[[int, int], None]
 """Called with (frames done, frames in all)."""
@@ -43,7 +44,7 @@ def encode_frames(
     """uint8 frames (N, H, W, 3) -> float16 tokens (N, S, C) of the posterior means.
 
     Args:
-        image_size: side that frames are resized to first (bilinear, as at inference).
+        image_size: side that frames are resized to first, as by agents.
 
     Raises:
         NotFiniteError: the autoencoder gave NaN or infinity; it names the frame.
@@ -51,10 +52,8 @@ def encode_frames(
     device = next(vae.parameters()).device
     out: np.ndarray | None = None
     for start in range(0, len(frames), batch_size):
-        chunk = torch.from_numpy(np.ascontiguousarray(frames[start : start + batch_size])).to(device)
-        images = chunk.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
-        if image_size is not None and images.shape[-2:] != (image_size, image_size):
-            images = torch.nn.functional.interpolate(images, (image_size,) * 2, mode="bilinear", align_corners=False)
+        chunk = frames[start : start + batch_size]
+        images = to_images(chunk, device) if image_size is None else network_images(chunk, image_size, device=device)
         tokens = patchify(vae.encode(images), patch_size).half().cpu().numpy()
         if not np.isfinite(tokens).all():
             bad = start + int(np.argmin(np.isfinite(tokens).all((1, 2))))
@@ -99,7 +98,7 @@ class LatentCache:
         """Where this variant's tokens are, or will be."""
         parts = [self._weights, episodes.fingerprint, self.patch_size, vars(variant)]
         if self.image_size not in (None, episodes.arrays["pixels"].shape[1]):
-            parts.append(self.image_size)
+            parts.append([self.image_size, "antialiased"])
         key = json.dumps(parts, sort_keys=True)
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.npy"
 
@@ -121,11 +120,8 @@ class LatentCache:
             image_size=self.image_size,
             progress=progress,
         )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        with partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             np.save(file, tokens)
-        partial.replace(path)
         return tokens
 
     def get_all(

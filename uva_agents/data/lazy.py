@@ -104,8 +104,8 @@ class LazyFrames:
         wanted, back = np.unique(rows, return_inverse=True)
         which = np.searchsorted(self._begins, wanted, side="right") - 1
         for number in np.unique(which):
-            mine = np.flatnonzero(which == number)
-            frames = self._sources[number].read(wanted[mine] - self._begins[number])
+            in_source = np.flatnonzero(which == number)
+            frames = self._sources[number].read(wanted[in_source] - self._begins[number])
             if self._change is not None:
                 frames = self._change(frames)
             if frames.shape[1:] != self.shape[1:] or frames.dtype != np.uint8:
@@ -114,7 +114,7 @@ class LazyFrames:
                     f"not uint8 {self.shape[1:]}"
                 )
             places = np.full(len(wanted), -1)
-            places[mine] = np.arange(len(mine))
+            places[in_source] = np.arange(len(in_source))
             here = places[back] >= 0
             out[here] = frames[places[back][here]]
         return out

@@ -80,9 +80,9 @@ class MixtureOrder:
             slots = draws[here] % BLOCK
             found, count = dataset[slots], nth[slots]
             for number in np.unique(found):
-                mine = found == number
-                chosen, varied = self._nth(int(number), count[mine])
-                places = np.flatnonzero(here)[mine]
+                of_dataset = found == number
+                chosen, varied = self._nth(int(number), count[of_dataset])
+                places = np.flatnonzero(here)[of_dataset]
                 windows[places], variant[places] = chosen + offsets[number], varied
         return windows, variant
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uva_agents.data.conventions import RelativePoses, relative_rows
 from uva_agents.data.episodes import Episodes
+from uva_agents.data.transforms import ReferencePoses
 from uva_agents.data.windows import WindowIndex, WindowSpec
 from uva_agents.utils.rotations import (
     matrix_from_pose9,
@@ -14,7 +16,6 @@ from uva_agents.utils.rotations import (
     pose_from_matrix,
     pose_matrix,
     relative_to,
-    rot6d_from_matrix,
 )
 
 RELEASED_UMI_SPEC = WindowSpec(n_frames=4, stride=4, action_steps=16, action_offset=1, rows_per_step=3)
@@ -83,17 +84,15 @@ class UmiWindows:
         # The released proprioception has as many steps as the actions, and ends now.
         past = (np.arange(self.spec.action_steps) + 1 - self.spec.action_steps) * self.spec.rows_per_step
         now = self.index.now[windows]
-        base = self._matrices[now]
+        base = self._matrices[now][:, None]
         before = self._matrices[self.index.steps(windows, past)]
         after_rows = self.index.steps(windows, self.spec.actions)
         start = self._start_poses(windows)
         if seed is not None and self.start_noise:
             start = start + np.random.default_rng(seed).normal(0.0, self.start_noise, start.shape)
-        from_start = relative_to(pose_matrix(start)[:, None], before)
-        seen = relative_to(base[:, None], before)
         width = self._width[self.index.steps(windows, past)]
-        proprio = np.concatenate([pose9_from_matrix(seen), width, rot6d_from_matrix(from_start[..., :3, :3])], axis=-1)
-        ahead = relative_to(base[:, None], self._matrices[after_rows])
+        proprio = relative_rows(before, width, now=base, start=pose_matrix(start)[:, None])
+        ahead = relative_to(base, self._matrices[after_rows])
         actions = np.concatenate([pose9_from_matrix(ahead), self._width[after_rows]], axis=-1)
         return UmiBatch(
             history=self._frames(windows, self.spec.history),
@@ -118,8 +117,7 @@ class UmiWindows:
 def absolute_poses(now: np.ndarray, actions: np.ndarray) -> np.ndarray:
     """Relative actions (T, 10) and the pose now (10,) -> poses (T, 10) in the recording's frame: how a robot executes them."""
     now, actions = np.asarray(now, np.float64), np.asarray(actions, np.float64)
-    matrices = matrix_from_pose9(now[:9]) @ matrix_from_pose9(actions[:, :9])
-    return np.concatenate([pose9_from_matrix(matrices), actions[:, 9:]], axis=-1)
+    return RelativePoses(environment="rot6d").to_environment(actions, ReferencePoses(now=now))
 
 
 def mirror_mask(height: int, width: int) -> np.ndarray:

@@ -55,7 +55,7 @@ class WindowSpec:
         """
         steps = np.arange(1 - self.n_frames * self.stride, 1) * self.rows_per_step
         earlier = itertools.combinations_with_replacement(steps, self.n_frames - 1)
-        return np.array([(*some, 0) for some in earlier])
+        return np.array([(*chosen, 0) for chosen in earlier])
 
 
 RELEASED_TRIM = (14, 9)

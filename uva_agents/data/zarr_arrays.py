@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,15 +16,11 @@ import zarr
 from uva_agents.data.holes import listed
 from uva_agents.data.layouts import PictureLayout, picture_layout
 from uva_agents.data.lazy import file_identity
+from uva_agents.data.zarr_description import check_description, chunk_rule, short
 from uva_agents.data.zarr_store import ChunkRule, ZarrFiles
 from uva_agents.errors import DataError
 from uva_agents.utils.memory import check_fits
 
-_COMPRESSORS = ("blosc", "zstd", "lz4", "zlib", "gzip", "bz2", "lzma")
-_CHECKS = ("crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3")
-_FILTERS = ("delta", "fixedscaleoffset", "shuffle", "bitround", "quantize", "astype", "packbits")
-_CODECS = frozenset((*_COMPRESSORS, *_CHECKS, *_FILTERS, "bytes", "transpose", "sharding_indexed", "pcodec", "zfpy"))
-"""Codecs that only compute. Others, above all ``pickle``, would run what a file says."""
 _MOST_CHUNK = 4 << 30
 _MOST_LISTED = 1 << 20
 
@@ -91,13 +86,13 @@ def open_array(files: ZarrFiles, key: str) -> StoredArray:
         if not isinstance(described, dict):
             what = "its description is missing" if described is None else f"its description is a {_kind(described)}"
             raise DataError(f"{name} cannot be read: {what}; copy the dataset again")
-        _check_description(described, name, second is not None)
+        check_description(described, name, second is not None)
         array = zarr.open_array(files.store, path=key, mode="r", zarr_format=3 if second is None else 2)
         if array.ndim == 0:
             raise DataError(f"{name} cannot be read: it is a single number, not a row per step")
         if math.prod(map(int, array.shape)) and min(map(int, array.shards or array.chunks)) < 1:
-            raise DataError(f"{name} cannot be read: its chunks are {_short(list(array.chunks))}; copy it again")
-        rule = _rule(array, described)
+            raise DataError(f"{name} cannot be read: its chunks are {short(list(array.chunks))}; copy it again")
+        rule = chunk_rule(array, described)
         files.store.rules[key] = rule
         if rule.size > _MOST_CHUNK:
             raise DataError(
@@ -216,86 +211,6 @@ def _opened(path: Path, key: str, identity: str, process: int) -> StoredArray:
     return open_array(ZarrFiles(path), key)
 
 
-def _check_description(described: dict[str, Any], name: str, second: bool) -> None:
-    """What decides what is allocated and run, before zarr sees it."""
-    shape = described.get("shape")
-    if not isinstance(shape, list) or any(type(n) is not int or n < 0 for n in shape) or len(shape) > 32:
-        raise DataError(
-            f"{name} cannot be read: its shape is {_short(shape)}, whole numbers were expected; copy it again"
-        )
-    if math.prod(max(n, 1) for n in shape) > 2**62:
-        raise DataError(f"{name} cannot be read: its shape is {_short(shape)}, more than any disk holds")
-    if second:
-        chunks = described.get("chunks")
-        if (
-            not isinstance(chunks, list)
-            or len(chunks) != len(shape)
-            or any(type(n) is not int or n < min(1, size) for n, size in zip(chunks, shape, strict=False))
-        ):
-            raise DataError(f"{name} cannot be read: its chunks are {_short(chunks)} for a shape of {_short(shape)}")
-        filters = described.get("filters") or []
-        found = [described.get("compressor"), *(filters if isinstance(filters, list) else [filters])]
-        codecs = [codec.get("id") if isinstance(codec, dict) else codec for codec in found if codec is not None]
-    else:
-        codecs = list(_names(described.get("codecs")))
-    if any(isinstance(codec, str) and codec.startswith("imagecodecs_") for codec in codecs):
-        _register_picture_codecs(name)
-    for codec in codecs:
-        known = isinstance(codec, str) and (
-            codec.removeprefix("numcodecs.") in _CODECS or codec.startswith("imagecodecs_")
-        )
-        if not known:
-            raise DataError(
-                f"{name} cannot be read: it is packed with {_short(codec)}, which is not among the codecs that are read: "
-                f"{', '.join(sorted(_CODECS)[:6])}, ..."
-            )
-
-
-def _register_picture_codecs(name: str) -> None:
-    """JPEG 2000 and JPEG XL, unknown to zarr until a package adds them."""
-    try:
-        from imagecodecs.numcodecs import register_codecs
-    except ImportError as error:
-        from uva_agents.data.readers.dataset import MissingExtraError
-
-        raise MissingExtraError(
-            f"{name} is packed with codecs for pictures, which need imagecodecs: "
-            "pip install 'uva-agents[data]' (or pip install imagecodecs)"
-        ) from error
-    register_codecs(verbose=False)
-
-
-def _names(codecs: Any, depth: int = 0) -> Iterator[Any]:
-    """Names of zarr 3's codecs, those inside of shards too."""
-    for codec in codecs if isinstance(codecs, list) and depth < 4 else [codecs]:
-        if not isinstance(codec, dict):
-            yield codec
-            continue
-        yield codec.get("name")
-        inner = codec.get("configuration")
-        if isinstance(inner, dict):
-            for part in ("codecs", "index_codecs"):
-                if part in inner:
-                    yield from _names(inner[part], depth + 1)
-
-
-def _rule(array: zarr.Array, described: dict[str, Any]) -> ChunkRule:
-    size = math.prod(int(n) for n in (array.shards or array.chunks)) * np.dtype(array.dtype).itemsize
-    if "node_type" not in described:
-        compressor = described.get("compressor") or {}
-        name = str(compressor.get("id", ""))
-        # A filter may change the type, and with it the size; pictures become files of their own.
-        exact, known = not described.get("filters"), name in ("", *_COMPRESSORS)
-        return ChunkRule(size, exact, name if known and (name or exact) else "other")
-    names = list(_names(described.get("codecs")))
-    if "sharding_indexed" in names:
-        return ChunkRule(size, False, "other")
-    packed = [name for name in names if name not in ("bytes", "transpose")]
-    if len(packed) == 1 and packed[0] in _COMPRESSORS:
-        return ChunkRule(size, True, packed[0])
-    return ChunkRule(size, not packed, "other" if packed else "")
-
-
 def _look_over(files: ZarrFiles, key: str, array: zarr.Array, rule: ChunkRule) -> tuple[np.ndarray, str]:
     """Rows whose chunks are missing or cut short, and what is wrong with them."""
     name = f"{files.path}/{key}"
@@ -313,7 +228,7 @@ def _look_over(files: ZarrFiles, key: str, array: zarr.Array, rule: ChunkRule) -
         # Not worth counting one by one, and a description that lies could make it endless.
         raise DataError(f"{name} is incomplete: {expected - len(sizes):,} of {expected:,} {advice}")
     headed = rule.compressor in ("blosc", "zstd", "lz4")
-    missing, faults, said = 0, set(), ""
+    missing, faults, problem = 0, set(), ""
     wanted = set()
     for place in itertools.product(*map(range, grid)):
         chunk = array.metadata.encode_chunk_key(place)
@@ -329,18 +244,18 @@ def _look_over(files: ZarrFiles, key: str, array: zarr.Array, rule: ChunkRule) -
             rule.check_header(begin, sizes[chunk], f"chunk {chunk}")
         except DataError as error:
             faults.add(place[0])
-            said = said or f"{name} is damaged: {error}"
+            problem = problem or f"{name} is damaged: {error}"
     if missing:
-        said = f"{name} is incomplete: {missing} of {expected} {advice}"
+        problem = f"{name} is incomplete: {missing} of {expected} {advice}"
     beyond = sorted(set(sizes) - wanted)
-    if beyond and not said and any(_is_chunk(chunk) for chunk in beyond):
+    if beyond and not problem and any(_is_chunk(chunk) for chunk in beyond):
         extra = [chunk for chunk in beyond if _is_chunk(chunk)]
         raise DataError(
-            f"{name} is damaged: it says {_short(shape)}, and there are chunks beyond that ({listed(extra, 3)}); "
+            f"{name} is damaged: it says {short(shape)}, and there are chunks beyond that ({listed(extra, 3)}); "
             "copy the dataset again"
         )
     rows = [np.arange(first * chunks[0], min((first + 1) * chunks[0], shape[0])) for first in sorted(faults)]
-    return (np.concatenate(rows) if rows else np.zeros(0, np.int64)), said
+    return (np.concatenate(rows) if rows else np.zeros(0, np.int64)), problem
 
 
 def _begin(path: Path) -> bytes:
@@ -355,11 +270,6 @@ def _is_chunk(key: str) -> bool:
 
 def _kind(value: object) -> str:
     return {list: "list", str: "text", int: "number", float: "number", bool: "truth value"}.get(type(value), "null")
-
-
-def _short(value: object) -> str:
-    text = repr(value) if not isinstance(value, str) else value
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _first_line(error: BaseException) -> str:

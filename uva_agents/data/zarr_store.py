@@ -149,12 +149,12 @@ class _Checked:
         return value
 
 
-class _Folder(_Checked, LocalStore):
+class _FolderStore(_Checked, LocalStore):
     async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
         return self.checked(key, await super().get(key, prototype, byte_range), byte_range is None)
 
 
-class _Zip(_Checked, ZipStore):
+class _ZipFileStore(_Checked, ZipStore):
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         return self.checked(key, await super().get(key, prototype, byte_range), byte_range is None)
 
@@ -176,14 +176,14 @@ class ZarrFiles:
         if not path.exists():
             raise FileNotFoundError(f"no dataset at {path}")
         self.home = home_of(path)
-        self.store: _Folder | _Zip
+        self.store: _FolderStore | _ZipFileStore
         self._entries: dict[str, zipfile.ZipInfo] | None = None
         if path.is_dir():
-            self.store = _Folder(path, read_only=True)
+            self.store = _FolderStore(path, read_only=True)
         else:
             check_contained(path, self.home)
             self._entries = {entry.filename: entry for entry in _entries(path)}
-            self.store = _Zip(path, mode="r")
+            self.store = _ZipFileStore(path, mode="r")
         self.store.rules, self.store.label = {}, str(path)
 
     def close(self) -> None:

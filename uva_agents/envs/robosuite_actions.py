@@ -6,13 +6,9 @@ Both are of the grip site between the finger tips, in the world's frame.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from uva_agents.errors import InputError
-
-_FLAT = 1e-6
+from uva_agents.utils.rotations import matrix_from_rows, rot6d_from_matrix
 
 
 def absolute_controller(config: dict[str, object], arm: str = "right") -> dict[str, object]:
@@ -37,7 +33,8 @@ def native_from_absolute(action: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the rows are zero or parallel, so that no rotation is meant.
     """
-    # It comes with robosuite. Without either, an environment has to load far enough to say what is missing.
+    # scipy comes with robosuite; without either, an environment has to load far enough to say what is missing. Its vectors differ
+    # in the last bits from those of utils.rotations, and recorded episodes are repeated bit for bit.
     from scipy.spatial.transform import Rotation
 
     return np.concatenate([action[:3], Rotation.from_matrix(matrix_from_rows(action[3:9])).as_rotvec(), action[9:]])
@@ -45,18 +42,4 @@ def native_from_absolute(action: np.ndarray) -> np.ndarray:
 
 def absolute_from_pose(position: np.ndarray, rotation: np.ndarray, gripper: float) -> np.ndarray:
     """The (10,) action that asks for this pose: position (3,), rotation (3, 3), gripper in [-1, 1], 1 closed."""
-    return np.concatenate([position, rotation[:2].reshape(6), [gripper]])
-
-
-def matrix_from_rows(rows: np.ndarray) -> np.ndarray:
-    """Rotation (3, 3) from its first two rows, (6,)."""
-    first, second = np.asarray(rows, np.float64).reshape(2, 3)
-    length = math.sqrt(float(first @ first))
-    if length > _FLAT:
-        first = first / length
-        second = second - (first @ second) * first
-        rest = math.sqrt(float(second @ second))
-        if rest > _FLAT:
-            second = second / rest
-            return np.stack([first, second, np.cross(first, second)])
-    raise InputError(f"the rotation {rows.tolist()} of the action is none: its two rows are zero or parallel")
+    return np.concatenate([position, rot6d_from_matrix(rotation), [gripper]])

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.agents.arguments import flag, real, whole
-from uva_agents.agents.observations import split
+from uva_agents.agents.observations import split, stack_observations
 from uva_agents.agents.rollout import Rollout
 from uva_agents.agents.stateful import StatefulAgent
 from uva_agents.errors import InputError
@@ -29,7 +29,7 @@ from uva_agents.planners.plan import Plan
 from uva_agents.planners.proposals import GaussianProposals
 from uva_agents.planners.protocols import Dynamics, Proposals
 from uva_agents.planners.search import Screen, Search
-from uva_agents.planners.state import PlannerState, stack
+from uva_agents.planners.state import PlannerState
 
 
 class PlannerOptions(TypedDict, total=False):
@@ -188,7 +188,9 @@ class Planner(StatefulAgent[PlannerState]):
             if row.needs_replan:
                 key = (0, 0) if deterministic else (row.seed, row.decisions)
                 previous = row.plan.actions if row.plan is not None else None
-                row = row.planned(self._decide(obs, stack(row.observations[:-1]), key, previous), self.execute)
+                row = row.planned(
+                    self._decide(obs, stack_observations(row.observations[:-1]), key, previous), self.execute
+                )
             action, row = row.acted()
             actions.append(action)
             rows.append(row)

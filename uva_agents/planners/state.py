@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,17 +57,3 @@ class PlannerState(Rows[PlannerRow]):
     """State of a planner over several environments."""
 
     row_type = PlannerRow
-
-
-def stack(observations: Sequence[Any]) -> Any | None:
-    """Observations with a leading time axis, as ``history=`` takes them; ``None`` without any."""
-    if not observations:
-        return None
-    if not isinstance(observations[0], Mapping):
-        return np.stack([np.asarray(o) for o in observations])
-    return {
-        key: [o[key] for o in observations]
-        if not isinstance(value, np.ndarray)
-        else np.stack([o[key] for o in observations])
-        for key, value in observations[0].items()
-    }

@@ -1,50 +1,50 @@
 """Agents on a moving arm: inference beside the control loop, chunks joined in time, recording and replay."""
 
-from uva_agents.realtime.account import AgentError, Episode, LoopSettings, Status
-from uva_agents.realtime.arx import ArxBody
-from uva_agents.realtime.body import Body, Observed, Scheduled
-from uva_agents.realtime.chunker import AgentChunker, Chunker, Job, absolute, lookback
+from uva_agents.realtime.arx import ArxRobotInterface
+from uva_agents.realtime.chunk_source import AgentChunkSource, ChunkRequest, ChunkSource, absolute, lookback
 from uva_agents.realtime.controls import Command, Controls, keyboard
 from uva_agents.realtime.latency import LatencyMeter, next_inference_s
 from uva_agents.realtime.loop import Loop
 from uva_agents.realtime.recorder import EpisodeRecorder
-from uva_agents.realtime.replay import Recording, ReplayChunker, is_replay, open_recording
+from uva_agents.realtime.replay import RecordedActions, ReplayChunkSource, is_replay, open_recording
+from uva_agents.realtime.robot_interface import Observed, RobotInterface, SendReport
 from uva_agents.realtime.schedule import ChunkCounts, ChunkSchedule, ScheduleSettings
-from uva_agents.realtime.session import Session
+from uva_agents.realtime.session import OperatorSession
+from uva_agents.realtime.telemetry import AgentError, EpisodeSummary, LoopSettings, Status
 from uva_agents.realtime.trajectory import ActionLayout, Trajectory, merge, stamped
 from uva_agents.realtime.view import View, summary
-from uva_agents.realtime.worker import ProcessWorker, Reply, ThreadWorker, Worker
+from uva_agents.realtime.worker import InferenceWorker, ProcessWorker, Reply, ThreadWorker
 
 __all__ = [
     "ActionLayout",
-    "AgentChunker",
+    "AgentChunkSource",
     "AgentError",
-    "ArxBody",
-    "Body",
+    "ArxRobotInterface",
     "ChunkCounts",
+    "ChunkRequest",
     "ChunkSchedule",
-    "Chunker",
+    "ChunkSource",
     "Command",
     "Controls",
-    "Episode",
     "EpisodeRecorder",
-    "Job",
+    "EpisodeSummary",
+    "InferenceWorker",
     "LatencyMeter",
     "Loop",
     "LoopSettings",
     "Observed",
+    "OperatorSession",
     "ProcessWorker",
-    "Recording",
-    "ReplayChunker",
+    "RecordedActions",
+    "ReplayChunkSource",
     "Reply",
+    "RobotInterface",
     "ScheduleSettings",
-    "Scheduled",
-    "Session",
+    "SendReport",
     "Status",
     "ThreadWorker",
     "Trajectory",
     "View",
-    "Worker",
     "absolute",
     "is_replay",
     "keyboard",

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from uva_agents.agents.base import Observation
-from uva_agents.realtime.body import Observed, Scheduled
+from uva_agents.realtime.robot_interface import Observed, SendReport
 from uva_agents.realtime.trajectory import ActionLayout
 
 LAYOUTS: Mapping[str, ActionLayout] = {
@@ -20,8 +20,8 @@ LAYOUTS: Mapping[str, ActionLayout] = {
 """``action_mode`` -> which columns turn."""
 
 
-class ArxBody:
-    """See :class:`~uva_agents.realtime.body.Body`.
+class ArxRobotInterface:
+    """See :class:`~uva_agents.realtime.robot_interface.RobotInterface`.
 
     Args:
         env: ``uva/ArxX5-v0``, wrapped or not, with actions in the arm's base frame or of its joints; reset.
@@ -70,9 +70,9 @@ class ArxBody:
         stopped = bool(self._env.stopped)
         return Observed(obs, float(self._env.observed_s), done=success, success=success, stopped=stopped)
 
-    def schedule(self, actions: np.ndarray, start_s: float, dt: float) -> Scheduled:
+    def schedule(self, actions: np.ndarray, start_s: float, dt: float) -> SendReport:
         done = self._env.schedule(actions, start_s, dt)
-        return Scheduled(done.sent, tuple(f"{found.kind}: {found.detail}" for found in done.interventions))
+        return SendReport(done.sent, tuple(f"{found.kind}: {found.detail}" for found in done.interventions))
 
     def stay(self, obs: Observation) -> np.ndarray | None:
         return np.asarray(self._env.hold_action(), np.float64)

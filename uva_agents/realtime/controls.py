@@ -61,7 +61,7 @@ class Controls:
         self._queue.put(command)
 
     def take(self) -> Command | None:
-        """The oldest one that nobody has taken."""
+        """The oldest one that has not been taken."""
         try:
             return self._queue.get_nowait()
         except queue.Empty:

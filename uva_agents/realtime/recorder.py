@@ -13,8 +13,8 @@ import numpy as np
 
 from uva_agents.data.writers.lerobot_append import EpisodeDraft, LeRobotAppender
 from uva_agents.data.writers.lerobot_names import arx_names
-from uva_agents.realtime.body import Observed, as_float
 from uva_agents.realtime.replay import write_settings
+from uva_agents.realtime.robot_interface import Observed, as_float
 
 _LOG = logging.getLogger(__name__)
 _MAX_BYTES = 512 * 2**20
@@ -25,7 +25,7 @@ class EpisodeRecorder:
     """Records episodes into a LeRobot v3 dataset: pictures as video, numbers as parquet.
 
     A row is a step of the loop: what was seen, ``action``, what was really sent (while nothing was, the one before goes on), and
-    ``wanted_action``, what the agent wanted; ``time_s``, when the row's observation was true, in seconds since the first row's.
+    ``wanted_action``, what the agent chose; ``time_s``, when the row's observation was true, in seconds since the first row's.
 
     Args:
         folder: of the dataset, new or with episodes of the same kind.
@@ -76,13 +76,13 @@ class EpisodeRecorder:
         self._first_s, self._last, self._failed = None, None, None
         self._queue.put(("begin", None))
 
-    def add(self, observed: Observed, action: np.ndarray | None, wanted: np.ndarray | None) -> None:
-        """A step; see :class:`~uva_agents.realtime.loop.Recorder`."""
+    def add(self, observed: Observed, action: np.ndarray | None, desired: np.ndarray | None) -> None:
+        """A step; see :class:`~uva_agents.realtime.loop.StepRecorder`."""
         if self._failed is not None:
             return
-        if wanted is not None:
-            sent = wanted if action is None else action
-            self._last = np.asarray(sent, np.float32), np.asarray(wanted, np.float32)
+        if desired is not None:
+            sent = desired if action is None else action
+            self._last = np.asarray(sent, np.float32), np.asarray(desired, np.float32)
         if self._last is None:
             return  # nothing has been sent yet
         self._first_s = observed.time_s if self._first_s is None else self._first_s

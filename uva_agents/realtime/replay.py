@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.realtime.chunker import Job
+from uva_agents.realtime.chunk_source import ChunkRequest
 from uva_agents.realtime.trajectory import ActionLayout
+from uva_agents.utils.files import write_text
 
 _PREFIX = "replay:"
 _SPEED, _TURN, _JOINTS = 0.1, 0.4, 0.3
@@ -23,7 +23,7 @@ _STILL_S = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class RecordedActions:
     """An episode's actions.
 
     Attributes:
@@ -49,14 +49,14 @@ def is_replay(agent: str) -> bool:
     return agent.startswith(_PREFIX)
 
 
-def open_recording(agent: str) -> Recording:
+def open_recording(agent: str) -> RecordedActions:
     """``replay:FOLDER#EPISODE`` or ``FOLDER#EPISODE``; without a number, the last episode. Any dataset with actions.
 
     Raises:
         FileNotFoundError: no such dataset.
         ValueError: no such episode, no actions, or no rate.
     """
-    from uva_agents.data.readers import open_dataset
+    from uva_agents.data import open_dataset
 
     text = agent.removeprefix(_PREFIX)
     found = re.fullmatch(r"(.+?)(?:#(-?\d+))?", text)
@@ -73,7 +73,7 @@ def open_recording(agent: str) -> Recording:
         raise ValueError(f"{path} does not say its control rate")
     rows = slice(int(data.starts[number]), int(data.ends[number]))
     actions = np.asarray(data.arrays["action"][rows], np.float64)
-    return Recording(actions, data.control_hz, data.tasks[number] if data.tasks else "", read_settings(path))
+    return RecordedActions(actions, data.control_hz, data.tasks[number] if data.tasks else "", read_settings(path))
 
 
 def approach(here: np.ndarray, there: np.ndarray, *, dt: float, layout: ActionLayout) -> np.ndarray:
@@ -93,8 +93,8 @@ def approach(here: np.ndarray, there: np.ndarray, *, dt: float, layout: ActionLa
     return np.concatenate([still, layout.mix(np.repeat(here[None], steps, 0), np.repeat(there[None], steps, 0), share)])
 
 
-class ReplayChunker:
-    """Answers the first job with everything: the way to the beginning, then the recording. The next ones have nothing to say.
+class ReplayChunkSource:
+    """Answers the first request with the way to the beginning and the whole recording, and the next ones with an empty chunk.
 
     Args:
         recording: what to do again.
@@ -103,15 +103,15 @@ class ReplayChunker:
     """
 
     def __init__(
-        self, recording: Recording, stay: Callable[[Mapping[str, Any]], np.ndarray | None], layout: ActionLayout
+        self, recording: RecordedActions, stay: Callable[[Mapping[str, Any]], np.ndarray | None], layout: ActionLayout
     ) -> None:
         self._recording, self._stay, self._layout = recording, stay, layout
 
-    def __call__(self, job: Job) -> np.ndarray:
+    def __call__(self, request: ChunkRequest) -> np.ndarray:
         actions = self._recording.actions
-        if job.number:
+        if request.number:
             return np.zeros((0, actions.shape[1]))
-        here = self._stay(job.obs)
+        here = self._stay(request.obs)
         if here is None:
             return actions
         if here.shape != actions.shape[1:]:
@@ -124,11 +124,7 @@ class ReplayChunker:
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Beside a dataset's own files: in which environment it was recorded. Whole or not at all."""
-    path = folder / "meta" / "recording.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(".recording.json.partial")
-    partial.write_text(json.dumps(dict(settings), indent=1, default=str), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(folder / "meta" / "recording.json", json.dumps(dict(settings), indent=1, default=str))
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:

@@ -109,7 +109,7 @@ class ChunkSchedule:
         """Whether it is time for the next decision."""
         if self._observed_s is None or now_s >= self._end_s:
             return True
-        wanted = next_inference_s(
+        due_s = next_inference_s(
             self._observed_s,
             self._end_s,
             dt=self.settings.dt,
@@ -117,7 +117,7 @@ class ChunkSchedule:
             latency_s=self.latency.p95,
             margin_s=self.settings.margin_s,
         )
-        return now_s >= wanted - _SAME_S
+        return now_s >= due_s - _SAME_S
 
     def check(self, chunk: np.ndarray) -> None:
         """That a chunk can be followed from where the arm stands.
@@ -129,10 +129,10 @@ class ChunkSchedule:
         width = None if self.trajectory is None else self.trajectory.actions.shape[1]
         fits = chunk.ndim == 2 and len(chunk) > 0
         if not fits or chunk.shape[1] < self.layout.least or width not in (None, chunk.shape[1]):
-            wanted = "(T, A)" if width is None else f"(T, {width})"
+            expected = "(T, A)" if width is None else f"(T, {width})"
             numbers = f"at least {self.layout.least}" if width is None else f"{width}"
             raise InputError(
-                f"a chunk of shape {chunk.shape}, but this arm takes {wanted}: a row of {numbers} numbers for every action"
+                f"a chunk of shape {chunk.shape}, but this arm takes {expected}: a row of {numbers} numbers for every action"
             )
         if not np.isfinite(chunk).all():
             raise ValueError(f"action {int(np.argwhere(~np.isfinite(chunk))[0, 0])} has NaN or infinity")

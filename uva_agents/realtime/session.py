@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from uva_agents.realtime.account import Episode
 from uva_agents.realtime.controls import Command, Controls
 from uva_agents.realtime.loop import Loop
 from uva_agents.realtime.recorder import EpisodeRecorder
+from uva_agents.realtime.telemetry import EpisodeSummary
 from uva_agents.realtime.view import summary
 
 
 class Audience(Protocol):
-    """Who is told what goes on; :class:`~uva_agents.realtime.view.View` is one."""
+    """Shows messages to the operator; :class:`~uva_agents.realtime.view.View` is one."""
 
     def say(self, text: str) -> None:
         """A message."""
@@ -30,15 +30,15 @@ class Reset(Protocol):
     def __call__(self, seed: int, *, home: bool = False, release_stop: bool = False) -> None: ...
 
 
-class Session:
+class OperatorSession:
     """Runs episodes.
 
     Args:
         loop: runs one.
         reset: brings the arm to the start of one.
-        audience: is told.
+        audience: shows messages.
         recorder: keeps them.
-        interactive: somebody at the keyboard starts each episode; otherwise they begin at once.
+        interactive: an operator at the keyboard starts each episode; otherwise they begin at once.
         task: recorded with them.
     """
 
@@ -54,17 +54,17 @@ class Session:
     ) -> None:
         self._loop, self._reset, self._audience = loop, reset, audience
         self._recorder, self._interactive, self._task = recorder, interactive, task
-        self.episodes: list[Episode] = []
+        self.episodes: list[EpisodeSummary] = []
 
     @property
     def controls(self) -> Controls:
         """The loop's."""
         return self._loop.controls
 
-    def run(self, episodes: int, *, seed: int = 0) -> list[Episode]:
+    def run(self, episodes: int, *, seed: int = 0) -> list[EpisodeSummary]:
         """Up to ``episodes`` of them; the operator may end it earlier.
 
-        A dropped one is made up for, but not without somebody at the keyboard. Without one, an emergency stop or an error of the
+        A dropped one is repeated if there is an operator at the keyboard. Without one, an emergency stop or an error of the
         agent ends it all.
         """
         done = 0
@@ -83,7 +83,7 @@ class Session:
                 break
         return self.episodes
 
-    def _one(self, seed: int, number: int, episodes: int) -> Episode:
+    def _one(self, seed: int, number: int, episodes: int) -> EpisodeSummary:
         audience, recorder = self._audience, self._recorder
         audience.phase(f"episode {number + 1} of {episodes}")
         if recorder is not None:

@@ -32,7 +32,7 @@ class ActionLayout:
         return max((column + _WIDTH[kind] for column, kind in self.rotations), default=1)
 
     def check(self, actions: np.ndarray) -> None:
-        """That actions (n, A) are poses, where they turn: mixed with others, those that are none would become some nobody meant.
+        """That actions (n, A) with rotations are poses: blended with others, invalid ones would become valid but meaningless ones.
 
         Raises:
             ValueError: a rotation whose two rows are zero or parallel, or a place of exactly zero, which is the arm's own foot and
@@ -61,8 +61,8 @@ class ActionLayout:
             part = slice(column, column + _WIDTH[kind])
             before, after = _matrices(first[:, part], kind), _matrices(second[:, part], kind)
             turn = vector_from_matrix(np.swapaxes(before, -1, -2) @ after)
-            turned = before @ matrix_from_vector(share * turn)
-            mixed[:, part] = vector_from_matrix(turned) if kind == "vector" else rot6d_from_matrix(turned)
+            rotated = before @ matrix_from_vector(share * turn)
+            mixed[:, part] = vector_from_matrix(rotated) if kind == "vector" else rot6d_from_matrix(rotated)
         return mixed
 
 

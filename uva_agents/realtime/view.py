@@ -1,4 +1,4 @@
-"""What an operator sees: rate, latency, queue, interventions, late steps, and what was said last."""
+"""What an operator sees: rate, latency, queue, interventions, late steps, and the last messages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from uva_agents.realtime.account import Episode, Status
 from uva_agents.realtime.controls import HELP
+from uva_agents.realtime.telemetry import EpisodeSummary, Status
 
 _LOG = logging.getLogger(__name__)
 _KEPT = 8
@@ -84,7 +84,7 @@ class View:
         return Group(*lines, *([Text(HELP, style="dim")] if self.keys else []))
 
 
-def summary(episode: Episode) -> str:
+def summary(episode: EpisodeSummary) -> str:
     """An episode in a line."""
     timing, counts = episode.timing, episode.counts
     share = timing.late_steps / max(timing.steps, 1)

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import difflib
 import os
 from pathlib import Path
 
-from uva_agents.training.baselines.network_recipes import NETWORK_RECIPES, NetworkRecipe
-from uva_agents.training.uva.recipes import RECIPES, STAGES, Recipe
+import torch
+
+from uva_agents.checkpoints.kinds import OWN_KINDS, resolved
+from uva_agents.training.recipe import Changes, Recipe
+from uva_agents.training.run import RunOptions, find_recipe, train
+from uva_agents.training.sources import Source, with_episodes
+from uva_agents.training.uva.recipes import STAGES
 from uva_agents.utils.files import check_folder_target
+
+_ALIASES = {"vae": "autoencoder", "points": "detector", "writer": "renderer"}
+"""First name of a stage, and of its folder -> what it is called today."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``uva train``."""
-    parser.add_argument("recipe", help=f"one of: {', '.join([*RECIPES, *NETWORK_RECIPES])}")
+    names = [name for kind in OWN_KINDS.values() for name in resolved(kind.recipes)]
+    parser.add_argument(
+        "recipe",
+        help=f"one of: {', '.join(names)}; one that another package adds; or the recipe.json of a run, for another like it",
+    )
     parser.add_argument(
         "--data",
         action="append",
@@ -52,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vae", type=Path, default=None, help="trained autoencoder (safetensors or kl16.ckpt): skips its stage"
     )
-    parser.add_argument("--points", type=Path, default=None, help="trained point reader (safetensors): skips its stage")
+    parser.add_argument(
+        "--points", type=Path, default=None, help="trained keypoint detector (safetensors): skips its stage"
+    )
     parser.add_argument(
         "--init", default=None, help="go on from these weights (a shipped name, a folder, or a MAR file)"
     )
@@ -61,7 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps", type=int, default=None, help="optimiser steps, for recipes of one stage (dp-*, two-frame-*)"
     )
     for stage in STAGES:
-        parser.add_argument(f"--{stage}-steps", type=int, default=None, help=f"optimiser steps of the {stage} stage")
+        names = [f"--{stage}-steps", *([f"--{_ALIASES[stage]}-steps"] if stage in _ALIASES else [])]
+        title = _ALIASES.get(stage, stage)
+        parser.add_argument(
+            *names, dest=f"{stage}_steps", type=int, default=None, help=f"optimiser steps of the {title} stage"
+        )
     parser.add_argument("--batch-size", type=int, default=None, help="per process; of the video and joint stages")
     parser.add_argument("--lr", type=float, default=None, help="peak learning rate; of the video and joint stages")
     parser.add_argument("--variants", type=int, default=None, help="cached augmented variants of the data")
@@ -71,12 +87,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and say where the weights are."""
-    import torch
-
-    from uva_agents.training.baselines.network_pipeline import run_network_recipe
-    from uva_agents.training.sources import Source, with_episodes
-    from uva_agents.training.uva.pipeline import RunOptions, run_recipe
-
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "WORLD_SIZE" not in os.environ:
         # However many were asked for: without MPI it starts one and does not say so.
         print(
@@ -97,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         every=args.every,
     )
     check_folder_target(options.out)
-    folder = run_recipe(recipe, options) if isinstance(recipe, Recipe) else run_network_recipe(recipe, options)
+    folder = train(recipe, options)
     if folder is not None:
         print(f"weights: {folder}")
     return 0
@@ -116,52 +126,19 @@ def _fields(texts: list[str]) -> dict[str, str]:
     return {name: key for name, _, key in pairs}
 
 
-def configure(args: argparse.Namespace) -> Recipe | NetworkRecipe:
+def configure(args: argparse.Namespace) -> Recipe:
     """The named recipe with the command line's changes.
 
     Raises:
         ValueError: unknown recipe, with the close matches; an option that the recipe has no use for.
     """
-    names = [*RECIPES, *NETWORK_RECIPES]
-    if args.recipe not in names:
-        close = difflib.get_close_matches(args.recipe, names, n=2) or names
-        raise ValueError(f"no recipe called {args.recipe!r}; did you mean {' or '.join(close)}?")
-    if args.recipe in NETWORK_RECIPES:
-        return _configure_network(args)
-    if args.steps is not None:
-        raise ValueError(f"recipe {args.recipe!r} has several stages: use --{STAGES[-1]}-steps and its like")
-    recipe = RECIPES[args.recipe]()
-    for name in STAGES:
-        stage = getattr(recipe, name)
-        steps = getattr(args, f"{name}_steps")
-        if steps is not None:
-            stage = dataclasses.replace(stage, steps=steps, validate_every=min(stage.validate_every, max(1, steps)))
-        if args.batch_size and name in ("video", "joint"):
-            stage = dataclasses.replace(stage, batch_size=args.batch_size)
-        if args.lr and name in ("video", "joint"):
-            stage = dataclasses.replace(stage, lr=args.lr)
-        recipe = dataclasses.replace(recipe, **{name: stage})
-    if args.seed is not None:
-        recipe = dataclasses.replace(recipe, seed=args.seed)
-    if args.variants is not None:
-        recipe = dataclasses.replace(recipe, variants=args.variants)
-    return recipe
-
-
-def _configure_network(args: argparse.Namespace) -> NetworkRecipe:
-    recipe = NETWORK_RECIPES[args.recipe]()
-    unused = [f"--{name}-steps" for name in STAGES if getattr(args, f"{name}_steps") is not None]
-    unused += ["--variants"] if args.variants is not None else []
-    if unused:
-        raise ValueError(
-            f"recipe {args.recipe!r} is one network with one stage: {unused[0]} does not apply, --steps does"
-        )
-    stage = recipe.stage
-    if args.steps is not None:
-        every, warmup = min(stage.validate_every, max(1, args.steps)), min(stage.warmup, args.steps // 10)
-        stage = dataclasses.replace(stage, steps=args.steps, validate_every=every, warmup=warmup)
-    if args.batch_size:
-        stage = dataclasses.replace(stage, batch_size=args.batch_size)
-    if args.lr:
-        stage = dataclasses.replace(stage, lr=args.lr)
-    return dataclasses.replace(recipe, stage=stage, seed=recipe.seed if args.seed is None else args.seed)
+    steps = {name: getattr(args, f"{name}_steps") for name in STAGES}
+    changes = Changes(
+        steps=args.steps,
+        stage_steps={name: count for name, count in steps.items() if count is not None},
+        batch_size=args.batch_size,
+        lr=args.lr,
+        variants=args.variants,
+        seed=args.seed,
+    )
+    return find_recipe(args.recipe).changed(changes)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 import zlib
 from dataclasses import dataclass
@@ -23,14 +22,16 @@ from torch import Tensor, nn
 
 from uva_agents.errors import NotFiniteError
 from uva_agents.training.ema import EMA
+from uva_agents.training.recipe import StageConfig
 from uva_agents.training.report import Reporter
-from uva_agents.training.uva.recipes import StageConfig
+from uva_agents.utils.files import replacing
 
 
 class Stage(Protocol):
     """What a stage brings to the loop."""
 
     name: str
+    """Of its folder, and of its random stream: another name is another training."""
     module: nn.Module
     """``module(**inputs)`` returns (loss, {name: scalar tensor})."""
 
@@ -100,7 +101,10 @@ def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[
     ema = EMA(module, power=config.ema_power, maximum=config.ema_max)
     options.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = options.folder / "checkpoint.pt"
-    signature = json.dumps([stage.name, vars(config), options.seed, options.key], sort_keys=True)
+    if rank == 0:
+        for partial in options.folder.glob(".checkpoint.*.partial.pt"):  # of a process that was killed while it wrote
+            partial.unlink(missing_ok=True)
+    signature = _signature(stage.name, config, options)
     step = _restore(checkpoint, signature, module, optimizer, ema)
     prepared, optimizer = accelerator.prepare(module, optimizer)
     reporter = Reporter(
@@ -159,6 +163,23 @@ def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[
     return {key: value.detach().cpu().clone() for key, value in ema.shadow.items()}, step >= config.steps
 
 
+def finished_weights(name: str, config: StageConfig, options: LoopOptions) -> dict[str, Tensor] | None:
+    """The averaged weights of the stage ``name``, if its folder's checkpoint is that of its last step.
+
+    Raises:
+        ValueError: see :func:`run_stage`.
+    """
+    saved = _read(options.folder / "checkpoint.pt", _signature(name, config, options), mmap=True)
+    if saved is None or saved["step"] < config.steps:
+        return None
+    weights: dict[str, Tensor] = saved["ema"]
+    return weights
+
+
+def _signature(name: str, config: StageConfig, options: LoopOptions) -> str:
+    return json.dumps([name, vars(config), options.seed, options.key], sort_keys=True)
+
+
 def _last(checkpoint: Path) -> str:
     return f"{checkpoint} holds the last good weights" if checkpoint.exists() else "no checkpoint was written yet"
 
@@ -186,34 +207,39 @@ def _to_device(values: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 def _save(path: Path, signature: str, step: int, module: nn.Module, optimizer: Any, ema: EMA) -> None:
-    partial = path.with_suffix(".partial")
-    torch.save(
-        {
-            "signature": signature,
-            "step": step,
-            "model": module.state_dict(),
-            "ema": ema.shadow,
-            "optimizer": optimizer.state_dict(),
-        },
-        partial,
-    )
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with replacing(path) as partial:
+        torch.save(
+            {
+                "signature": signature,
+                "step": step,
+                "model": module.state_dict(),
+                "ema": ema.shadow,
+                "optimizer": optimizer.state_dict(),
+            },
+            partial,
+        )
 
 
 def _restore(path: Path, signature: str, module: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA) -> int:
-    if not path.exists():
+    saved = _read(path, signature)
+    if saved is None:
         return 0
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        found = saved["signature"]
-    except Exception as error:  # torch raises several unrelated types for a damaged archive
-        raise ValueError(f"{path} is damaged ({error}); remove it to start this stage again") from error
-    if found != signature:
-        raise ValueError(f"{path} belongs to another configuration; choose another --out, or remove it")
     module.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     for key, value in saved["ema"].items():
         ema.shadow[key].copy_(value)
     return int(saved["step"])
+
+
+def _read(path: Path, signature: str, *, mmap: bool = False) -> dict[str, Any] | None:
+    """A stage's checkpoint; with ``mmap`` its tensors stay in the file until they are copied."""
+    if not path.exists():
+        return None
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        found = saved["signature"]
+    except Exception as error:  # torch raises several unrelated types for a damaged archive
+        raise ValueError(f"{path} is damaged ({error}); remove it to start this stage again") from error
+    if found != signature:
+        raise ValueError(f"{path} belongs to another configuration; choose another --out, or remove it")
+    return saved

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from uva_agents.utils.files import write_text
 from uva_agents.utils.progress import progress_bar
 
 
@@ -102,6 +103,4 @@ def _drop_after(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError):
             continue  # a line cut short by a kill
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, "".join(kept))

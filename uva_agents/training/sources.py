@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from uva_agents.data import Dataset, Episodes, Field, open_dataset, recognise
 from uva_agents.data.zarr_store import ZarrFiles
 from uva_agents.errors import DataError, InputError
 from uva_agents.training.memory import Holds, Shape, check_memory
+from uva_agents.training.recipe import Recipe
 from uva_agents.utils.images import resize_frames
 
 _LOG = logging.getLogger(__name__)
@@ -92,22 +92,6 @@ def sources_of(data: Data) -> tuple[Source, ...]:
     return found
 
 
-class Wants(Protocol):
-    """What a recipe says about its data."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def fields(self) -> Mapping[str, Field]: ...
-
-    @property
-    def control_hz(self) -> float: ...
-
-    @property
-    def proprio_key(self) -> str | None: ...
-
-
 @dataclass(frozen=True)
 class Part:
     """A dataset ready to be cut into windows: frames in memory, keys as the recipe names them."""
@@ -123,7 +107,7 @@ class Part:
 
 def open_sources(
     data: Data,
-    recipe: Wants,
+    recipe: Recipe,
     wanted: Sequence[str],
     *,
     fields: Mapping[str, str] | None = None,
@@ -173,9 +157,11 @@ def open_sources(
     return [dataclasses.replace(part, episodes=_sized(part.episodes, (shape[0], shape[1]))) for part in parts]
 
 
-def _open(source: Source, recipe: Wants, wanted: Sequence[str], fields: Mapping[str, str]) -> tuple[Dataset, list[str]]:
+def _open(
+    source: Source, recipe: Recipe, wanted: Sequence[str], fields: Mapping[str, str]
+) -> tuple[Dataset, list[str]]:
     """A dataset and the names of what of it is loaded; frames are still on disk."""
-    own = {name: recipe.fields[name] for name in wanted if name in recipe.fields}
+    own = {name: recipe.data.fields[name] for name in wanted if name in recipe.data.fields}
     asked: Mapping[str, str | Field] | None = fields or None
     if not fields and _is_recipe_buffer(source.path, own):
         asked = own
@@ -250,7 +236,7 @@ def _is_recipe_buffer(path: Path, fields: Mapping[str, Field]) -> bool:
     return all(key in names for field in fields.values() for key in field.keys)
 
 
-def _missing(dataset: Dataset, recipe: Wants, names: Sequence[str]) -> str:
+def _missing(dataset: Dataset, recipe: Recipe, names: Sequence[str]) -> str:
     found = ", ".join(f"{name} {tuple(value.shape[1:])}" for name, value in dataset.arrays.items())
     what = " and ".join(map(repr, names))
     return (
@@ -259,7 +245,7 @@ def _missing(dataset: Dataset, recipe: Wants, names: Sequence[str]) -> str:
     )
 
 
-def _step(opened: tuple[Dataset, list[str]], recipe: Wants, every: int | None) -> int:
+def _step(opened: tuple[Dataset, list[str]], recipe: Recipe, every: int | None) -> int:
     """Every how manieth row of a dataset is kept.
 
     Raises:
@@ -267,7 +253,7 @@ def _step(opened: tuple[Dataset, list[str]], recipe: Wants, every: int | None) -
         DataError: it has another rate than the recipe.
     """
     dataset, needed = opened
-    hz, rate, action_free = dataset.control_hz, recipe.control_hz, "action" not in needed
+    hz, rate, action_free = dataset.control_hz, recipe.data.control_hz, "action" not in needed
     step = 1 if every is None else every
     if step < 1:
         raise InputError(f"every={every}: at least 1 (keep all steps)")

@@ -1,4 +1,4 @@
-"""Two kinds of time: the machine's, and one that passes only while somebody sleeps."""
+"""Two clocks: the machine's, and a simulated one whose time passes only during sleeps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Monotonic time. Simulated time passes only while somebody sleeps."""
+    """Monotonic time. Simulated time passes only during sleeps."""
 
     def now(self) -> float:
         """Seconds since some moment."""

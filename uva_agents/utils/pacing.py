@@ -1,4 +1,4 @@
-"""Steps at a fixed rate on a clock that only goes forward, and an account of those that came late."""
+"""Steps at a fixed rate on a clock that only goes forward, and statistics of those that came late."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uva_agents.utils.clocks import Clock
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class StepTiming:
     """How well the steps since the reset kept their times.
 
     Attributes:
@@ -35,7 +35,7 @@ class Pacer:
     """Says when the next step is due.
 
     A step that comes late is not made up for by shorter ones: times lie on a grid, and those that passed are skipped. An arm that
-    hurries to catch up moves faster than it was told to.
+    hurries to catch up moves faster than it was ordered to.
 
     Args:
         clock: to sleep on.
@@ -50,7 +50,7 @@ class Pacer:
         self.restart()
 
     def restart(self) -> None:
-        """Now is a step; forget the account."""
+        """Now is a step; forget the statistics."""
         self.due_s = self._clock.now() + self.period_s
         self._lateness.clear()
         self._steps = self._late = self._skipped = 0
@@ -69,20 +69,20 @@ class Pacer:
         return time_s
 
     @property
-    def account(self) -> tuple[tuple[float, ...], int, int, int]:
-        """What :meth:`timing` is made of; can be set."""
+    def record(self) -> tuple[tuple[float, ...], int, int, int]:
+        """What :meth:`timing` is computed from; can be set."""
         return tuple(self._lateness), self._steps, self._late, self._skipped
 
-    @account.setter
-    def account(self, account: tuple[tuple[float, ...], int, int, int]) -> None:
-        lateness, self._steps, self._late, self._skipped = account
+    @record.setter
+    def record(self, record: tuple[tuple[float, ...], int, int, int]) -> None:
+        lateness, self._steps, self._late, self._skipped = record
         self._lateness.clear()
         self._lateness.extend(lateness)
 
-    def timing(self) -> Timing:
-        """The account since :meth:`restart`."""
+    def timing(self) -> StepTiming:
+        """The statistics since :meth:`restart`."""
         values = np.array(self._lateness) if self._lateness else np.zeros(1)
         p50, p99 = np.percentile(values, (50, 99)).tolist()
-        return Timing(
+        return StepTiming(
             self._steps, self._late, self._skipped, float(values[-1]), float(p50), float(p99), float(values.max())
         )

@@ -6,7 +6,17 @@ Conventions of UMI and of the released UVA data (recorded in its golden vectors)
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
 import numpy as np
+
+from uva_agents.errors import InputError
+
+_FLAT = 1e-6
+"""Length from which on a row of a rotation matrix has a direction."""
 
 
 def matrix_from_vector(vector: np.ndarray) -> np.ndarray:
@@ -47,6 +57,13 @@ def matrix_from_quaternion(quaternion: np.ndarray) -> np.ndarray:
     return matrix_from_vector(np.where(length > 0, axis / np.maximum(length, 1e-300), 0.0) * angle)
 
 
+def quaternion_from_matrix(rotation: np.ndarray) -> np.ndarray:
+    """(..., 3, 3) -> (..., 4) as x, y, z, w, of the two that mean the same rotation that with w >= 0."""
+    quaternion = _quaternion(np.asarray(rotation, dtype=np.float64))
+    quaternion = np.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+    return np.roll(quaternion, -1, axis=-1)
+
+
 def rot6d_from_matrix(rotation: np.ndarray) -> np.ndarray:
     """(..., 3, 3) -> (..., 6)."""
     return np.asarray(rotation[..., :2, :]).reshape(*rotation.shape[:-2], 6)
@@ -61,6 +78,22 @@ def matrix_from_rot6d(rot6d: np.ndarray) -> np.ndarray:
     second = second - (first * second).sum(-1, keepdims=True) * first
     second = second / np.maximum(np.linalg.norm(second, axis=-1, keepdims=True), 1e-12)
     return np.stack([first, second, np.cross(first, second)], axis=-2)
+
+
+def matrix_from_rows(rows: np.ndarray) -> np.ndarray:
+    """:func:`matrix_from_rot6d` of numbers (6,) that somebody gave, and that may mean nothing.
+
+    Raises:
+        InputError: the two rows are zero or parallel.
+    """
+    first, second = np.asarray(rows, np.float64).reshape(2, 3)
+    length = math.sqrt(float(first @ first))
+    if length > _FLAT:
+        first = first / length
+        second = second - (first @ second) * first
+        if math.sqrt(float(second @ second)) > _FLAT:
+            return matrix_from_rot6d(rows)
+    raise InputError(f"the rotation {rows.tolist()} of the action is none: its two rows are zero or parallel")
 
 
 def pose_matrix(pose: np.ndarray) -> np.ndarray:
@@ -89,6 +122,42 @@ def relative_to(base: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Homogeneous ``matrix`` (..., 4, 4) seen from ``base`` (4, 4): base^-1 @ matrix."""
     inverse: np.ndarray = np.linalg.inv(base) @ matrix
     return inverse
+
+
+@dataclass(frozen=True)
+class RotationForm:
+    """One way to write a rotation as numbers.
+
+    Attributes:
+        words: for messages.
+        width: how many numbers.
+        to_matrix: (..., width) -> (..., 3, 3).
+        from_matrix: the inverse.
+    """
+
+    words: str
+    width: int
+    to_matrix: Callable[[np.ndarray], np.ndarray]
+    from_matrix: Callable[[np.ndarray], np.ndarray]
+
+    def pose_matrix(self, pose: np.ndarray) -> np.ndarray:
+        """Position and rotation (..., 3 + width), or more columns -> homogeneous matrices (..., 4, 4)."""
+        pose = np.asarray(pose, dtype=np.float64)
+        return _homogeneous(pose[..., :3], self.to_matrix(pose[..., 3 : 3 + self.width]))
+
+    def pose(self, matrix: np.ndarray) -> np.ndarray:
+        """Homogeneous matrices (..., 4, 4) -> (..., 3 + width)."""
+        return np.concatenate([matrix[..., :3, 3], self.from_matrix(matrix[..., :3, :3])], axis=-1)
+
+
+ROTATION_FORMS: Mapping[str, RotationForm] = MappingProxyType(
+    {
+        "vector": RotationForm("rotation vector", 3, matrix_from_vector, vector_from_matrix),
+        "rot6d": RotationForm("rot6d", 6, matrix_from_rot6d, rot6d_from_matrix),
+        "quaternion": RotationForm("quaternion", 4, matrix_from_quaternion, quaternion_from_matrix),
+    }
+)
+"""The forms that poses of robots come in, by name."""
 
 
 def _homogeneous(position: np.ndarray, rotation: np.ndarray) -> np.ndarray:

@@ -83,6 +83,7 @@ def play(
     """One episode, guided by imagined frames; its decisions."""
     import gymnasium as gym
 
+    from uva_agents.agents.observations import stack_observations
     from uva_agents.envs.block_push.layout import parse_assignment
 
     env = gym.make("uva/BlockPush-v0", assignment=assignment, render_mode=None)
@@ -95,7 +96,7 @@ def play(
         copy.reset(seed=seed)
         seen = [obs]
         while len(decisions) < most and not info["is_success"]:
-            history = _stacked(seen[-16:-1])
+            history = stack_observations(seen[-16:-1])
             candidates = policy.sample(obs, proposals, history=history, seed=len(decisions))
             imagined = world.rollout(obs, candidates, history=history, steps=steps).frames
             truth, frames = _carried_out(other, base.get_state(), candidates)  # type: ignore[attr-defined]
@@ -136,10 +137,6 @@ def _blocks(info: dict[str, Any]) -> np.ndarray:
 def _located(frames: np.ndarray) -> np.ndarray:
     where, seen = BLOCK_PUSH.locate(frames.reshape(-1, *frames.shape[2:]))
     return np.where(seen[..., None], where, np.nan).reshape(*frames.shape[:2], 2, 2)
-
-
-def _stacked(seen: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray] | None:
-    return {key: np.stack([obs[key] for obs in seen]) for key in seen[0]} if seen else None
 
 
 def chosen(decision: Decision, positions: np.ndarray) -> int:

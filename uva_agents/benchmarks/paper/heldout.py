@@ -78,8 +78,8 @@ def evaluate_heldout(
             f"no recipe called {recipe_name!r}: say with --recipe which of {', '.join(RECIPES)} fits the data"
         )
     recipe = RECIPES[recipe_name]()
-    episodes = read_replay_buffer(data, recipe.fields)
-    count = recipe.held_out if held_out is None else held_out
+    episodes = read_replay_buffer(data, recipe.data.fields)
+    count = recipe.data.held_out if held_out is None else held_out
     episodes = episodes.select(held_out_split(len(episodes), count, seed=42)[1])
     frames = episodes.arrays["pixels"]
     codes = [uva.encode(frames[i : i + 64]) for i in range(0, len(frames), 64)]
@@ -93,7 +93,7 @@ def evaluate_heldout(
         uva.normalizer,
         spec.window(c.n_frames, c.frame_stride, c.action_steps),
         proprio_key=spec.proprio_key,
-        readout_keys=recipe.readout_keys if c.readout_dim else (),
+        readout_keys=recipe.data.readout_keys if c.readout_dim else (),
         points=[torch.cat(points).cpu().numpy()] if points else None,
     )
     validator = Validator(
@@ -101,18 +101,19 @@ def evaluate_heldout(
         uva.vae,
         uva.normalizer,
         frames,
+        recipe.world,
         n_actions=actions,
         n_videos=videos,
-        unit=recipe.unit,
-        unit_scale=recipe.unit_scale,
-        readout_keys=recipe.readout_keys,
+        readout_keys=recipe.data.readout_keys,
     )
     metrics = validator.run(uva.net, reporter)
     if points:
-        truth = stack_points(recipe, episodes)
-        scale, offset = point_scale(recipe, uva.normalizer)
+        truth = stack_points(recipe.data.readout_keys, episodes)
+        scale, offset = point_scale(recipe.data.readout_keys, uva.normalizer)
         read = (torch.cat(points).cpu().numpy().reshape(truth.shape) - offset) / scale
-        metrics[f"points_{recipe.unit}"] = float(np.linalg.norm(read - truth, axis=-1).mean()) * recipe.unit_scale
+        metrics[f"points_{recipe.world.unit}"] = (
+            float(np.linalg.norm(read - truth, axis=-1).mean()) * recipe.world.unit_scale
+        )
     return metrics
 
 

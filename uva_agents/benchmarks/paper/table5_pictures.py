@@ -36,12 +36,12 @@ class DecisionPictures:
 
     def record(self, step: int, planner: Any, obs: Any, seen: Sequence[Any]) -> None:
         """Before the decision at ``step``; ``seen``: earlier observations."""
-        from uva_agents.planners.state import stack
+        from uva_agents.agents.observations import stack_observations
 
         self.count += 1
         if (self.count - 1) % _EVERY or self.written >= _MOST:
             return
-        history = stack(seen[-15:])
+        history = stack_observations(seen[-15:])
         plan = planner.plan(obs, history=history, seed=step)
         imagined = self.world.rollout(obs, plan.actions[None], history=history)
         real = self.simulator.rollout(obs, plan.actions[None])

@@ -96,7 +96,7 @@ def variants(model: Any, steps: int, goal: np.ndarray) -> dict[str, dict[str, An
 
 def record(model: Any, count: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Observations with their histories, 24 control steps apart in an episode of the policy."""
-    from uva_agents.planners.state import stack
+    from uva_agents.agents.observations import stack_observations
 
     env, policy = gym.make(ENV_ID), model.policy()
     obs, _ = env.reset(seed=100_000)
@@ -105,7 +105,7 @@ def record(model: Any, count: int) -> list[tuple[dict[str, Any], dict[str, Any]]
     found: list[tuple[dict[str, Any], dict[str, Any]]] = []
     while len(found) < count:
         if len(seen) >= 16 and (len(seen) - 16) % 24 == 0:
-            found.append((obs, stack(seen[-12:]) or {}))
+            found.append((obs, stack_observations(seen[-12:]) or {}))
         seen.append(obs)
         obs, _, terminated, truncated, _ = env.step(policy.act(obs))
         if terminated or truncated:

@@ -27,15 +27,15 @@ from uva_agents.benchmarks.speed.slow_policy import SlowChunkSource, SlowPolicy,
 from uva_agents.errors import InputError
 from uva_agents.realtime import (
     ActionLayout,
-    Body,
     ChunkSchedule,
-    Episode,
+    EpisodeSummary,
+    InferenceWorker,
     Loop,
     LoopSettings,
+    RobotInterface,
     ScheduleSettings,
     Status,
     ThreadWorker,
-    Worker,
     summary,
 )
 
@@ -77,7 +77,7 @@ class Run:
     """
 
     rate_hz: float
-    episode: Episode
+    episode: EpisodeSummary
     gaps: int
     held_s: float
     resumed: bool
@@ -97,15 +97,15 @@ class Run:
 
 
 def measure(
-    body: Body,
+    robot: RobotInterface,
     layout: ActionLayout,
-    worker: Worker,
+    worker: InferenceWorker,
     *,
     rate_hz: float,
     seconds: float,
     pause: Pause | None = None,
 ) -> Run:
-    """One run of the loop on a body that has been reset, on the body's clock, real or simulated.
+    """One run of the loop on a robot that has been reset, on the robot's clock, real or simulated.
 
     Args:
         worker: answers; is closed at the end.
@@ -130,13 +130,13 @@ def measure(
             pause.end()
 
     class Counted:
-        """The body, with its interventions counted by kind."""
+        """The robot, with its interventions counted by kind."""
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(body, name)
+            return getattr(robot, name)
 
         def schedule(self, actions: np.ndarray, start_s: float, dt: float) -> Any:
-            done = body.schedule(actions, start_s, dt)
+            done = robot.schedule(actions, start_s, dt)
             for text in done.interventions:
                 kind = text.split(":")[0]
                 kinds[kind] = kinds.get(kind, 0) + 1
@@ -220,7 +220,7 @@ def _run(args: argparse.Namespace, rate: float) -> Run:
     import gymnasium as gym
 
     import uva_agents.envs  # noqa: F401
-    from uva_agents.realtime import ArxBody
+    from uva_agents.realtime import ArxRobotInterface
 
     env = gym.make(
         "uva/ArxX5-v0",
@@ -232,7 +232,7 @@ def _run(args: argparse.Namespace, rate: float) -> Run:
     )
     with contextlib.closing(env):
         env.reset(seed=0)
-        body = ArxBody(env)
+        robot = ArxRobotInterface(env)
         policy = SlowPolicy(args.inference, hz=rate, chunk=args.chunk, swing=SWING, busy=args.busy)
         with served(policy) if args.remote else contextlib.nullcontext((policy.sample, None)) as (sample, process):
 
@@ -246,10 +246,10 @@ def _run(args: argparse.Namespace, rate: float) -> Run:
                 if process is not None:
                     os.kill(process, signal.SIGCONT)
 
-            ask = SlowChunkSource(sample, body.stay)
+            ask = SlowChunkSource(sample, robot.stay)
             return measure(
-                body,
-                body.layout,
+                robot,
+                robot.layout,
                 ThreadWorker(lambda: ask),
                 rate_hz=rate,
                 seconds=60 * args.minutes,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.realtime import Job
+from uva_agents.realtime import ChunkRequest
 
 
 class SlowPolicy:
@@ -62,14 +62,14 @@ class SlowChunkSource:
         self._began_s = 0.0
         self._place = np.zeros(0)
 
-    def __call__(self, job: Job) -> np.ndarray:
-        if job.number == 0:
-            place = self._stay(job.obs)
+    def __call__(self, request: ChunkRequest) -> np.ndarray:
+        if request.number == 0:
+            place = self._stay(request.obs)
             assert place is not None
-            self._place, self._began_s = place, job.observed_s
-        position = np.array([job.observed_s - self._began_s, *self._place], np.float32)
+            self._place, self._began_s = place, request.observed_s
+        position = np.array([request.observed_s - self._began_s, *self._place], np.float32)
         # The pictures go along: they are most of what travels to a real policy.
-        chunks = np.asarray(self._sample({**job.obs, "agent_pos": position}, 1))
+        chunks = np.asarray(self._sample({**request.obs, "agent_pos": position}, 1))
         return np.asarray(chunks[0])
 
 

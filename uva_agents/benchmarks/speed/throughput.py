@@ -109,8 +109,8 @@ class Bench:
         from uva_agents.model import VAE, UVANet
         from uva_agents.training.ema import EMA
         from uva_agents.training.loop import parameter_groups
+        from uva_agents.training.run import make_normalizer
         from uva_agents.training.uva.joint_stage import JointStage
-        from uva_agents.training.uva.pipeline import make_normalizer
         from uva_agents.training.uva.recipes import pusht_nano
 
         recipe = pusht_nano()
@@ -131,20 +131,20 @@ class Bench:
             episodes,
             tokens,
             standard_variants(2),
-            make_normalizer(recipe, episodes),
+            make_normalizer(recipe.data, episodes),
             WindowSpec(),
-            readout_keys=recipe.readout_keys,
+            readout_keys=recipe.data.readout_keys,
             points=[rng.uniform(-1, 1, (n, 2 * c.frame_points)).astype(np.float32) for _ in range(2)],
         )
         from dataclasses import replace
 
-        config = replace(recipe.joint, batch_size=batch_size)
+        config = replace(recipe.network.joint, batch_size=batch_size)
         self.vae = VAE(recipe.model.vae).eval().requires_grad_(False)
         model = UVANet(c)
         assert model.guide is not None
         for part in (model.guide.detector, model.guide.dynamics, model.guide.renderer):
             part.requires_grad_(False)  # as in the recipe: stages of their own
-        self.stage = JointStage(recipe, config, "joint", model, windows, recipe.task_weights, None)
+        self.stage = JointStage(recipe, config, "joint", model, windows, recipe.network.task_weights, None)
         module = self.stage.module.train()
         self.rank, self.world = rank, world
         # The trained forward, as accelerate wraps it.

@@ -77,8 +77,8 @@ def _from_weights(part: Any, *, own: bool) -> Interface | None:
     vectors: dict[str, int] = {}
     key, config = getattr(spec, "proprio_key", None), getattr(getattr(bundle, "model", None), "config", None)
     network = int(getattr(config, "proprio_dim", 0) or 0)
-    if key is not None and (network or spec.proprio_pose):
-        vectors[key] = spec.proprio_size(network)
+    if key is not None and (size := spec.proprio_size(network)):
+        vectors[key] = size
     return Interface(images, vectors, own=own)
 
 

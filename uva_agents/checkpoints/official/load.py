@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.filling import Progress, filled, finite
 from uva_agents.checkpoints.folder import pick_device
-from uva_agents.checkpoints.limits import SCHEMA, check_normalizer, check_together
+from uva_agents.checkpoints.kinds import UVA_WEIGHTS
+from uva_agents.checkpoints.limits import SCHEMA, check_normalizer
 from uva_agents.checkpoints.official.archive import RATIO, SLACK, read_archive
 from uva_agents.checkpoints.official.config import Shapes, interface, network_config, settings
 from uva_agents.checkpoints.official.keys import rename, rename_vae
 from uva_agents.checkpoints.official.plain import plain, resolved
 from uva_agents.checkpoints.schema import shown
-from uva_agents.checkpoints.store import Bundle
 from uva_agents.checkpoints.stored import StoredTensor
 from uva_agents.checkpoints.text import TextEncoder, read_tower
 from uva_agents.data.normalizer import LinearNormalizer
@@ -124,7 +125,7 @@ def load_official(
     normalizer, limits = _normalizer(parts["normalizer"], tensors, config.action_dim, config.proprio_dim, path)
     report.used += [f"{part}.{k}" for part in parts for k in parts[part]]
     spec = interface(said, config, limits)
-    check_together(config, normalizer, spec, where)
+    UVA_WEIGHTS.check(config, normalizer, spec, where)
     bundle = Bundle(
         model.eval().requires_grad_(False),
         vae.eval().requires_grad_(False),

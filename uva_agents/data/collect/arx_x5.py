@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uva_agents.data.collect.engine import Collected, Record, collect_episodes
+from uva_agents.data.collect.engine import Collected, EpisodeRecorder, collect_episodes
 
 TASKS = ("cup", "reach")
 ACTION_MODES = ("absolute", "absolute_vector", "joints")
@@ -120,7 +120,7 @@ def record_arx_x5(plan: ArxX5Plan, index: int) -> dict[str, np.ndarray]:
     return {**{name: np.stack(values) for name, values in rows.items()}, "success": np.array(info["is_success"])}
 
 
-def _recorder(plan: ArxX5Plan) -> Record:
+def _recorder(plan: ArxX5Plan) -> EpisodeRecorder:
     # That the script is slowed down at times is not worth a line each.
     logging.getLogger("uva_agents.envs.arx_x5").setLevel(logging.ERROR)
     return partial_of(record_arx_x5, plan)

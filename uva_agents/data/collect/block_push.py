@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import zarr
 
-from uva_agents.data.collect.engine import Collected, Record, collect_episodes
+from uva_agents.data.collect.engine import Collected, EpisodeRecorder, collect_episodes
 
 if TYPE_CHECKING:
     from uva_agents.envs.block_push import BlockPushEnv, Oracle, Pusher
@@ -40,7 +40,7 @@ _DECISIONS, _EXECUTED = 8, 6
 _FROM_ENV = [6, 7, *range(6), *range(8, 16)]
 
 
-class Driver(Protocol):
+class ChunkPolicy(Protocol):
     """A policy that proposes chunks of commanded points."""
 
     def sample(self, obs: Any, n: int, *, seed: int | None = None) -> np.ndarray:
@@ -135,7 +135,7 @@ def collect_block_push(
     out: str | Path,
     plan: BlockPushPlan,
     *,
-    driver: Callable[[], Driver] | None = None,
+    driver: Callable[[], ChunkPolicy] | None = None,
     workers: int = 1,
     only_successful: bool = False,
     force: bool = False,
@@ -176,7 +176,7 @@ def collect_block_push(
     )
 
 
-def record_block_push(plan: BlockPushPlan, index: int, driver: Driver | None = None) -> dict[str, np.ndarray]:
+def record_block_push(plan: BlockPushPlan, index: int, driver: ChunkPolicy | None = None) -> dict[str, np.ndarray]:
     """Episode ``index`` of ``plan``: arrays of its rows, and ``success`` (). ``driver`` is the plan's policy."""
     from uva_agents.envs.block_push import BlockPushEnv, Oracle, Pusher, order_of_seed
 
@@ -222,7 +222,7 @@ def record_block_push(plan: BlockPushPlan, index: int, driver: Driver | None = N
 
 
 def _disturb(
-    env: BlockPushEnv, demonstrator: Oracle | Pusher, info: Info, rng: np.random.Generator, driver: Driver | None
+    env: BlockPushEnv, demonstrator: Oracle | Pusher, info: Info, rng: np.random.Generator, driver: ChunkPolicy | None
 ) -> Info:
     """Let the demonstrator work for a while, then move its pusher elsewhere, or let a policy; returns the last info."""
     for _ in range(int(rng.integers(0, 100 if driver is None else 60))):
@@ -263,6 +263,6 @@ def _recorded_actions(path: str, index: int) -> np.ndarray:
     return np.asarray(zarr.open_group(path, mode="r")["data/action"][start : int(ends[index])])  # type: ignore[index]
 
 
-def _recorder(plan: BlockPushPlan, make_driver: Callable[[], Driver] | None) -> Record:
+def _recorder(plan: BlockPushPlan, make_driver: Callable[[], ChunkPolicy] | None) -> EpisodeRecorder:
     driver = None if make_driver is None else make_driver()
     return lambda index: record_block_push(plan, index, driver)

@@ -19,13 +19,14 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from uva_agents.data.replay_buffer import write_replay_buffer_by_episode
+from uva_agents.utils.files import replacing, write_text
 from uva_agents.utils.workers import run_jobs
 
-Record = Callable[[int], dict[str, np.ndarray]]
+EpisodeRecorder = Callable[[int], dict[str, np.ndarray]]
 """Index of an episode -> arrays of its rows, and ``success`` ()."""
 
 
-class Plan(Protocol):
+class CollectionPlan(Protocol):
     """What is collected, a frozen dataclass. Two plans that differ never share a working folder."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -53,8 +54,8 @@ class Collected:
 
 def collect_episodes(
     out: str | Path,
-    plan: Plan,
-    make_recorder: Callable[[], Record],
+    plan: CollectionPlan,
+    make_recorder: Callable[[], EpisodeRecorder],
     *,
     attributes: Mapping[str, Any],
     workers: int = 1,
@@ -105,7 +106,7 @@ def collect_episodes(
     return Collected(len(indices), sum(success.values()), resumed, len(kept), rows, failures)
 
 
-def _working_folder(out: Path, plan: Plan) -> Path:
+def _working_folder(out: Path, plan: CollectionPlan) -> Path:
     """``OUT.partial``, new or of the same plan; files that a killed job did not finish are removed."""
     absolute = Path(os.path.abspath(out))  # "." has no name
     partial = absolute.with_name(f"{absolute.name}.partial")
@@ -113,9 +114,7 @@ def _working_folder(out: Path, plan: Plan) -> Path:
     settings, wanted = partial / "plan.json", json.dumps(dataclasses.asdict(plan), indent=1)
     if settings.exists() and settings.read_text(encoding="utf-8") != wanted:
         raise ValueError(f"{partial} holds episodes of other settings: remove it, or finish that job with its settings")
-    unfinished = partial / ".plan.json"
-    unfinished.write_text(wanted, encoding="utf-8")
-    unfinished.replace(settings)
+    write_text(settings, wanted)
     for leftover in partial.glob(".*.npz"):
         leftover.unlink()
     return partial
@@ -131,7 +130,12 @@ def _success(path: Path) -> bool:
 
 
 def _assemble(
-    out: Path, partial: Path, plan: Plan, kept: list[int], success: dict[int, bool], attributes: Mapping[str, Any]
+    out: Path,
+    partial: Path,
+    plan: CollectionPlan,
+    kept: list[int],
+    success: dict[int, bool],
+    attributes: Mapping[str, Any],
 ) -> int:
     """Episodes of ``partial`` to ``out``; returns the number of rows."""
     rows = 0
@@ -161,14 +165,12 @@ def _assemble(
     return rows
 
 
-def _saver(make_recorder: Callable[[], Record], partial: Path) -> Callable[[int], None]:
+def _saver(make_recorder: Callable[[], EpisodeRecorder], partial: Path) -> Callable[[int], None]:
     """What a worker process does: write one episode."""
     record = make_recorder()
     return lambda index: _save(_file(partial, index), record(index))
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
-    np.savez_compressed(unfinished, **arrays)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        np.savez_compressed(unfinished, **arrays)

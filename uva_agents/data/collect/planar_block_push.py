@@ -1,4 +1,4 @@
-"""Demonstrations of block pushing in a sketch of the table, on disk: positions only, hundreds of thousands in a minute."""
+"""Demonstrations of block pushing in the planar simulator, on disk: positions only, hundreds of thousands in a minute."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from uva_agents.utils.files import replacing_folder
 _COLUMNS = [STATE_NAMES.index(name) for name in ("red_block_x", "green_block_x", "green_square_x", "red_square_x")]
 
 
-def write_sketched(
+def write_planar_demonstrations(
     out: str | Path,
     n: int,
     *,
@@ -53,11 +53,11 @@ def write_sketched(
     action = np.empty((n, length, 2), np.float32)
     done = 0
     for seen, targets in planar_demonstrations(n, length=length, seed=seed, tables=tables):
-        some = slice(done, done + len(seen))
+        rows = slice(done, done + len(seen))
         # The post goes exactly where it is told to go.
         for column, name in ((0, 0), (STATE_NAMES.index("target_x"), 0), *zip(_COLUMNS, range(1, 5), strict=True)):
-            state[some, :, column : column + 2] = seen[:, :, name]
-        action[some] = targets
+            state[rows, :, column : column + 2] = seen[:, :, name]
+        action[rows] = targets
         done += len(seen)
         if progress is not None:
             progress(done, n)
@@ -69,7 +69,7 @@ def write_sketched(
                 "env": "uva/BlockPush-v0",
                 "control_hz": CONTROL_HZ,
                 "state": list(STATE_NAMES),
-                "sketched": True,
+                "planar": True,
                 "seed": seed,
             }
         )

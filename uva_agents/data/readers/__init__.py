@@ -1,6 +1,1 @@
-"""Readers: a dataset of any known format as :class:`~uva_agents.data.Episodes`. :func:`open_dataset` is the front door."""
-
-from uva_agents.data.readers.dataset import Dataset, MissingExtraError
-from uva_agents.data.readers.formats import FORMATS, Format, open_dataset, recognise
-
-__all__ = ["FORMATS", "Dataset", "Format", "MissingExtraError", "open_dataset", "recognise"]
+"""Readers: one file format each, from a path to what is stored in it. :func:`uva_agents.data.open_dataset` is the front door."""

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uva_agents.data.contained import home_of
 from uva_agents.data.hdf5_store import DAMAGE, check_whole, member, one_line, open_hdf5, read_array
 from uva_agents.data.holes import Hole, listed
-from uva_agents.data.layouts import PictureLayout, picture_layout
+from uva_agents.data.layouts import PictureLayout
 from uva_agents.data.lazy import FrameSource, file_identity
 from uva_agents.data.readers.dataset import too_wide
+from uva_agents.data.readers.hdf5_attributes import COUNTS, beside_demonstrations, control_hz_of, whole_number
+from uva_agents.data.readers.hdf5_frames import Hdf5Frames, hdf5_layout
 from uva_agents.data.readers.hdf5_names import (
     CAMERA_KEYS,
     CONVENTION,
@@ -25,57 +26,11 @@ from uva_agents.data.readers.hdf5_names import (
     ORIENTATION,
     essential_keys,
 )
-from uva_agents.data.readers.metadata import rate_of
 from uva_agents.errors import DataError, UVAError
 from uva_agents.utils.memory import check_fits
 
 if TYPE_CHECKING:
     import h5py
-
-
-_COUNTS = ("total", "num_samples", "num_demos")
-"""Attributes that say how much there is."""
-_MOST_MASKED = 1 << 20
-"""Names in a mask."""
-
-
-class Hdf5Frames:
-    """Frames of one dataset of pictures in an hdf5 file.
-
-    Args:
-        count: how many of its rows to use.
-        layout: how they are stored; by default as they come out.
-    """
-
-    def __init__(self, path: Path, key: str, count: int, identity: str, layout: PictureLayout | None = None) -> None:
-        self.path, self.key, self.count, self.layout = path, key, count, layout
-        self.identity = f"{identity}:{key}"
-
-    def __len__(self) -> int:
-        return self.count
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        with open_hdf5(self.path) as file:
-            try:
-                array = file[self.key]
-                if len(rows) == rows[-1] - rows[0] + 1:  # much faster than a list of rows
-                    found = np.asarray(array[int(rows[0]) : int(rows[-1]) + 1])
-                else:
-                    found = np.asarray(array[rows])
-            except DAMAGE as error:
-                raise DataError(
-                    f"{self.path}: {self.key} cannot be read around row {rows[0]}: {one_line(error)}"
-                ) from error
-        return found if self.layout is None else self.layout.convert(found, f"{self.path}: {self.key}")
-
-
-def hdf5_layout(array: h5py.Dataset, source: str) -> PictureLayout | None:
-    """The layout of an array of pictures, ``None`` for numbers.
-
-    Raises:
-        DataError: see :func:`~uva_agents.data.layouts.picture_layout`.
-    """
-    return picture_layout(tuple(array.shape), array.dtype, lambda rows: np.asarray(array[rows]), source)
 
 
 class Demonstrations:
@@ -108,14 +63,14 @@ class Demonstrations:
         self.names = sorted((name for name in data if re.fullmatch(r"demo_?[0-9]+", name)), key=_number)
         if not self.names:
             raise DataError(f"{self.path}: the dataset is empty (no data/demo_N in it)")
-        self.beside = self._beside(file, data)
+        self.beside = beside_demonstrations(file, data, self.home, self.names)
         self.libero = "bddl_file_name" in data.attrs or "problem_info" in data.attrs
         if not self.libero and self._has_libero_arrays(data):
-            said = str(data.attrs.get(CONVENTION, ""))
-            self.libero = said == "opengl"
-            if said not in CONVENTIONS:
+            convention = str(data.attrs.get(CONVENTION, ""))
+            self.libero = convention == "opengl"
+            if convention not in CONVENTIONS:
                 self.holes.append(Hole(f"{self.path} {ORIENTATION}", "data", "warn"))
-        self.control_hz = _control_hz(data.attrs, str(self.path), self.holes)
+        self.control_hz = control_hz_of(data.attrs, str(self.path), self.holes)
         # The name carries the scene, which the instruction lacks, and is what the released model was trained with.
         self.task = re.sub(r"_demo$", "", self.path.stem).replace("_", " ") if self.libero else None
         self.bad: dict[int, str] = {}
@@ -144,38 +99,6 @@ class Demonstrations:
         empty = {key: np.zeros((0, *self.shapes[key]), np.float32) for key in parts}
         self.numbers = {key: np.concatenate(part) if part else empty[key] for key, part in parts.items()}
 
-    def _beside(self, file: h5py.File, data: h5py.Group) -> dict[str, Any]:
-        """Groups of demonstrations in ``mask/`` (E,) and attributes of ``data/``, see ``Stored.beside``."""
-        found: dict[str, Any] = {}
-        for name in data.attrs:
-            if name not in _COUNTS:
-                key = f"attributes/{name}"
-                try:
-                    value = data.attrs[name]
-                    found[key] = value.decode() if isinstance(value, bytes) else value
-                except DAMAGE:
-                    found[key] = None
-                if isinstance(found[key], np.generic):
-                    found[key] = found[key].item()
-                if not isinstance(found[key], str | int | float):
-                    found[key] = None
-        try:
-            masks = member(file, "mask", self.home)
-            listed_masks = list(masks) if masks is not None and hasattr(masks, "keys") else []
-        except (DataError, *DAMAGE):
-            return {**found, "mask": None}
-        for name in listed_masks:
-            try:
-                masked = member(masks, name, self.home)
-                if masked is None or masked.size > _MOST_MASKED:
-                    found[f"meta/mask_{name}"] = None
-                    continue
-                chosen = {n.decode() if isinstance(n, bytes) else str(n) for n in np.asarray(masked).ravel().tolist()}
-                found[f"meta/mask_{name}"] = np.array([n in chosen for n in self.names])
-            except (DataError, *DAMAGE):
-                found[f"meta/mask_{name}"] = None
-        return found
-
     def _has_libero_arrays(self, data: h5py.Group) -> bool:
         """Whether it has LIBERO's arrays: tools that rewrite its files drop the attributes that name it."""
         try:
@@ -190,7 +113,7 @@ class Demonstrations:
             demo = member(data, name, self.home)
             if demo is None or not hasattr(demo, "keys"):
                 raise DataError(f"{self.path}: {name} is no group: copy it again")
-            if set(demo.attrs) - set(_COUNTS):
+            if set(demo.attrs) - set(COUNTS):
                 self.beside["data/demo_N/attributes"] = None
             keys = [key for key in demo if key not in ("obs", "next_obs")]
             if "obs" in demo:
@@ -368,18 +291,18 @@ class Demonstrations:
         for number, name in enumerate(self.names):
             if number in self.bad:
                 continue
-            said = _count(data[name].attrs, "num_samples")
-            if said is not None and said != self.lengths[number]:
-                text = f"{self.path}: {name} says it has {said} steps, and has {self.lengths[number]}: was it cut?"
+            declared = whole_number(data[name].attrs, "num_samples")
+            if declared is not None and declared != self.lengths[number]:
+                text = f"{self.path}: {name} says it has {declared} steps, and has {self.lengths[number]}: was it cut?"
                 yield Hole(text, f"data/{name}", "warn", (number,))
         counted = [_number(name) for name in self.names]
         gaps = sorted(set(range(counted[0], counted[-1])) - set(counted)) if counted[-1] - counted[0] < 10**6 else []
         if gaps and len(gaps) < len(counted):
             text = f"{self.path}: there is no demo_{listed(gaps, 3)} between demo_{counted[0]} and demo_{counted[-1]}: was it lost?"
             self.notes.append(text)
-        said, there = _count(data.attrs, "total"), int(self.lengths.sum())
-        if said is not None and said != there and not self.bad:
-            text = f"{self.path} says it has {said} steps, and has {there}: are demonstrations missing?"
+        declared, there = whole_number(data.attrs, "total"), int(self.lengths.sum())
+        if declared is not None and declared != there and not self.bad:
+            text = f"{self.path} says it has {declared} steps, and has {there}: are demonstrations missing?"
             yield Hole(text, "data", "warn")
 
     def leave_out(self, key: str) -> None:
@@ -394,40 +317,6 @@ class Demonstrations:
             for name, n in zip(self.names, self.lengths, strict=True)
             if n
         ]
-
-
-def _count(attributes: Any, name: str) -> int | None:
-    """A whole number among attributes; ``None`` if there is none, or it is something else, which then cannot contradict."""
-    try:
-        value = attributes[name]
-    except DAMAGE:
-        return None
-    return int(value) if isinstance(value, int | np.integer) and not isinstance(value, bool) else None
-
-
-def _control_hz(attributes: Any, path: str, holes: list[Hole]) -> float | None:
-    """``control_freq`` of the environment's arguments, which are json in an attribute."""
-    for name in ("env_args", "env_info"):
-        if name not in attributes:
-            continue
-        where = f"{path}: the attribute {name}"
-        try:
-            value = attributes[name]
-            arguments = json.loads(value) if isinstance(value, str | bytes) else None
-        except (*DAMAGE, RecursionError) as error:
-            holes.append(Hole(f"{where} is no JSON: {one_line(error)}; correct or remove it", where))
-            continue
-        if not isinstance(arguments, dict):
-            holes.append(Hole(f"{where} is no JSON object: correct or remove it", where))
-            continue
-        more = arguments.get("env_kwargs", {})
-        if not isinstance(more, dict):
-            holes.append(Hole(f"{where} has env_kwargs that are no JSON object: correct or remove them", where))
-            more = {}
-        for place in (more, arguments):
-            if "control_freq" in place:
-                return rate_of(place["control_freq"], f"{where}, control_freq", holes, absent=False)
-    return None
 
 
 def _number(name: str) -> int:

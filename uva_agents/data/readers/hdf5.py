@@ -146,11 +146,11 @@ def _leave_out_misfits(parts: Sequence[Demonstrations]) -> dict[str, str]:
         for part in parts:
             if (part.shapes.get(key), part.layouts.get(key)) == (first.shapes.get(key), first.layouts.get(key)):
                 continue
-            said = [
+            widths = [
                 f"in {p.path.name} " + (f"{p.shapes[key]} per row" if key in p.shapes else "none")
                 for p in (first, part)
             ]
-            left_out.setdefault(key, f"it differs between files: {', '.join(said)}")
+            left_out.setdefault(key, f"it differs between files: {', '.join(widths)}")
             for each in parts:
                 each.leave_out(key)
             break

@@ -161,10 +161,10 @@ def _check_rows(
         late = np.abs(columns["timestamp"].astype(np.float64) - step / info.fps) * info.fps
         bad = np.flatnonzero(~(late <= _ON_TIME))
         for first in bad[np.unique(number[bad], return_index=True)[1]].tolist():
-            said, wanted = columns["timestamp"][first], step[first] / info.fps
+            stored, wanted = columns["timestamp"][first], step[first] / info.fps
             holes.add(
-                f"{path}: the timestamp of step {step[first]} of episode {number[first]} is {said:.6g} s; at {info.fps:g} steps a "
-                f"second it must be {wanted:.6g} s",
+                f"{path}: the timestamp of step {step[first]} of episode {number[first]} is {stored:.6g} s; at {info.fps:g} steps "
+                f"a second it must be {wanted:.6g} s",
                 "timestamp",
                 int(number[first]),
             )
@@ -297,22 +297,22 @@ def _tasks(
     for number, (end, length) in enumerate(zip(np.cumsum(episodes.lengths), episodes.lengths, strict=True)):
         used = list(dict.fromkeys(numbers[end - length : end].tolist()))
         texts = tuple(known.get(index, "") for index in used)
-        said = texts if episodes.tasks is None else episodes.tasks[number]
+        instructions = texts if episodes.tasks is None else episodes.tasks[number]
         if unknown := [index for index in used if index not in known]:
             holes.add(
                 f"{path}: episode {number} has the task_index {unknown[0]}, which meta/tasks.parquet lacks",
                 "task_index",
                 number,
             )
-        elif set(said) != set(texts):
-            listed, other = ", ".join(said), ", ".join(texts)
+        elif set(instructions) != set(texts):
+            listed, other = ", ".join(instructions), ", ".join(texts)
             holes.add(
                 f"{path}: the task of episode {number} is {listed!r} in meta/episodes and {other!r} in its rows",
                 "tasks",
                 number,
             )
-        several[number] = tuple(said)
-        found.append(", ".join(said))
+        several[number] = tuple(instructions)
+        found.append(", ".join(instructions))
     _several(path, several, holes)
     return tuple(found)
 

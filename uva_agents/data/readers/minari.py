@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Container
@@ -15,10 +14,10 @@ from uva_agents.data.contained import check_contained, home_of
 from uva_agents.data.fields import Field
 from uva_agents.data.hdf5_store import DAMAGE, check_whole, member, one_line, open_hdf5, read_array
 from uva_agents.data.holes import Hole, listed, raise_first
-from uva_agents.data.layouts import PictureLayout, decoded_picture
+from uva_agents.data.layouts import PictureLayout
 from uva_agents.data.lazy import LazyFrames, file_identity
 from uva_agents.data.readers.dataset import Stored, too_wide
-from uva_agents.data.readers.demonstrations import Hdf5Frames, hdf5_layout
+from uva_agents.data.readers.hdf5_frames import Hdf5Frames, JpegFrames, decoded_jpeg, hdf5_layout
 from uva_agents.data.readers.metadata import usual_camera
 from uva_agents.errors import DataError, MachineError, UVAError
 from uva_agents.utils.files import read_regular_text
@@ -29,28 +28,6 @@ if TYPE_CHECKING:
 
 _MAIN = "main_data.hdf5"
 _DEEPEST = 8
-_MOST_PIXELS = 1 << 26
-
-
-class JpegFrames(Hdf5Frames):
-    """Frames stored as JPEG files, one per row, in an hdf5 dataset."""
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        with open_hdf5(self.path) as file:
-            try:
-                stored = file[self.key][rows]
-            except DAMAGE as error:
-                raise DataError(
-                    f"{self.path}: {self.key} cannot be read around row {rows[0]}: {one_line(error)}"
-                ) from error
-        found = [decoded(data, f"{self.path}: {self.key}, row {row}") for row, data in zip(rows, stored, strict=True)]
-        for row, frame in zip(rows, found, strict=True):
-            if frame.shape != found[0].shape:
-                raise DataError(
-                    f"{self.path}: {self.key}, row {row}: the picture is {frame.shape[0]} x {frame.shape[1]}, others are "
-                    f"{found[0].shape[0]} x {found[0].shape[1]}"
-                )
-        return np.stack(found)
 
 
 def is_minari(path: Path) -> bool:
@@ -105,18 +82,19 @@ def _read(file: h5py.File, main: Path, described: dict[str, Any], holes: list[Ho
     names = sorted((n for n in file if re.fullmatch(r"episode_[0-9]+", n)), key=lambda n: int(n.rsplit("_", 1)[1]))
     if not names:
         raise DataError(f"{main}: the dataset is empty (no episode_N in it)")
-    said = described.get("total_episodes")
-    if said is not None:
-        if not isinstance(said, int | float) or isinstance(said, bool):
+    declared = described.get("total_episodes")
+    if declared is not None:
+        if not isinstance(declared, int | float) or isinstance(declared, bool):
             holes.append(
                 Hole(
-                    f"{main}: metadata.json says total_episodes is {said!r:.40}, a number was expected", "metadata.json"
+                    f"{main}: metadata.json says total_episodes is {declared!r:.40}, a number was expected",
+                    "metadata.json",
                 )
             )
-        elif said != len(names):
+        elif declared != len(names):
             holes.append(
                 Hole(
-                    f"{main}: metadata.json promises {said} episodes, {len(names)} are there: copy it again",
+                    f"{main}: metadata.json promises {declared} episodes, {len(names)} are there: copy it again",
                     "metadata.json",
                 )
             )
@@ -162,9 +140,9 @@ class _Episodes:
                 if len(array) != expected:
                     raise DataError(f"{where}/{key} has {len(array)} rows for {count} actions; expected {expected}")
                 check_whole(array, f"{where}/{key}", self.home)
-            said = group.attrs.get("total_steps")
-            if isinstance(said, int | np.integer) and int(said) != count:
-                text = f"{where} says it has {said} steps, and has {count}: was it cut?"
+            declared = group.attrs.get("total_steps")
+            if isinstance(declared, int | np.integer) and int(declared) != count:
+                text = f"{where} says it has {declared} steps, and has {count}: was it cut?"
                 self.warned.append(Hole(text, name, "warn", (number,)))
         except DataError as error:
             self.bad[number] = str(error)
@@ -263,7 +241,7 @@ class _Episodes:
                     f"{self.main}: the pictures {key} of {names[number]} are not stored as those of {names[0]}"
                 )
             kind = JpegFrames if jpeg else Hdf5Frames
-            size = decoded(array[0], f"{where}, row 0").shape[:2] if layout is None else layout.size
+            size = decoded_jpeg(array[0], f"{where}, row 0").shape[:2] if layout is None else layout.size
             if tuple(size) != shapes.setdefault(key, tuple(size)):
                 raise DataError(
                     f"{where}: pictures of {size[0]} x {size[1]}, those before are {shapes[key][0]} x {shapes[key][1]}"
@@ -342,23 +320,6 @@ def _image_keys(described: dict[str, Any], main: Path, holes: list[Hole]) -> set
 
     visit(space, "observations")
     return found
-
-
-def decoded(data: Any, where: str) -> np.ndarray:
-    """uint8 (H, W, 3) of a JPEG's bytes.
-
-    Raises:
-        DataError: it is damaged, or not what is read.
-    """
-    from PIL import Image
-
-    try:
-        image = Image.open(io.BytesIO(np.asarray(data, np.uint8).tobytes()))
-        if image.width * image.height > _MOST_PIXELS:
-            raise DataError(f"it says it has {image.width} x {image.height} pixels")
-        return decoded_picture(image)
-    except Exception as error:  # damage brings PIL's own types and many others
-        raise DataError(f"{where}: the picture is damaged: {one_line(error)}") from error
 
 
 def _is_arrow(path: Path) -> bool:

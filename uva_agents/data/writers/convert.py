@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
+from uva_agents.data.formats import FORMATS, Format, format_named
 from uva_agents.data.readers.dataset import Dataset
-from uva_agents.data.readers.zarr_buffer import CONVERTED
-from uva_agents.data.replay_buffer import write_replay_buffer_by_episode
-from uva_agents.data.writers.lerobot import write_lerobot
+from uva_agents.data.writers.writer import Progress, WriteOptions, Writer
 from uva_agents.errors import InputError
 from uva_agents.utils.files import replacing_folder
 
 _SAME_RATE = 0.005
 """Of a rate: what cameras round (59.94 is 60)."""
-Progress = Callable[[int, int], None]
-"""Called with (episodes done, all)."""
-
-TARGETS = ("lerobot", "zarr")
-ZARR_NAMES = {"pixels": "img", "pixels_wrist": "img_wrist"}
-"""Canonical name -> name under ``data/``, where they differ: what tools for diffusion-policy data expect."""
+TARGETS = tuple(row.name for row in FORMATS.values() if row.writer is not None)
+"""Formats of this package that can be written."""
 
 
 def convert_dataset(
@@ -39,7 +33,8 @@ def convert_dataset(
     """Write ``dataset`` at ``out``. It is written beside ``out`` and moved into place at the end.
 
     Args:
-        to: ``"lerobot"`` (v3: parquet and mp4, pictures lose a little) or ``"zarr"`` (replay buffer, exact).
+        to: ``"lerobot"`` (v3: parquet and mp4, pictures lose a little), ``"zarr"`` (replay buffer, exact), or a format with a
+            writer that another package adds.
         control_hz: steps per second, where the dataset does not say, or as LeRobot's whole number.
         force: replace ``out``.
         task: an instruction for every episode, in place of what the dataset says.
@@ -54,8 +49,7 @@ def convert_dataset(
         ValueError: ``out`` exists; unknown target; no rate (LeRobot needs one); data that :class:`Episodes` refuses.
     """
     out = Path(out)
-    if to not in TARGETS:
-        raise ValueError(f"to={to!r} is unknown: pass {' or '.join(map(repr, TARGETS))}")
+    writer = _writer(to)
     if out.exists() and not force:
         raise ValueError(f"{out} exists: choose another folder, or --force to replace it")
     source = dataset.path.resolve()
@@ -64,63 +58,46 @@ def convert_dataset(
     hz = control_hz if control_hz is not None else dataset.control_hz
     if hz is not None and not 0 < hz < 10_000:
         raise ValueError(f"control_hz={hz}: steps per second, above 0")
-    _check_rate(dataset, control_hz, to)
-    if to != "lerobot" and (cameras or names):
+    _check_rate(dataset, control_hz, writer)
+    if not writer.names_features and (cameras or names):
         raise InputError(f"names of cameras and numbers are LeRobot's, and to={to!r} has none")
     tasks = dataset.tasks if task is None else (task,) * len(dataset)
-    episodes = dataset.episodes  # checks everything before anything is written
-    if to == "lerobot" and hz is None:
-        raise ValueError(f"{dataset.path} does not say its control rate, which LeRobot needs: pass --hz")
-    # zarr has a place for everything but attributes of single arrays and other groups.
-    kept = {key: value for key, value in dataset.beside.items() if to == "zarr" and value is not None}
+    _ = dataset.episodes  # checks everything before anything is written
+    if writer.needs_rate and hz is None:
+        title = {"lerobot": "LeRobot"}.get(to, to)
+        raise ValueError(f"{dataset.path} does not say its control rate, which {title} needs: pass --hz")
     with replacing_folder(out) as partial:
-        if to == "zarr":
-            attributes = {
-                **{key.removeprefix("attributes/"): v for key, v in kept.items() if key.startswith("attributes/")},
-                "control_hz": hz,
-                "tasks": list(tasks or ()) or None,
-                CONVERTED: dataset.format,
-            }
-            write_replay_buffer_by_episode(
-                partial,
-                _rows(dataset, progress),
-                meta={key.removeprefix("meta/"): v for key, v in kept.items() if key.startswith("meta/")},
-                attributes={key: value for key, value in attributes.items() if value is not None},
-            )
-        else:
-            assert hz is not None
-            write_lerobot(
-                partial, episodes, control_hz=hz, tasks=tasks, cameras=cameras, names=names, progress=progress
-            )
+        writer.write(partial, dataset, WriteOptions(hz, tasks, cameras, names, progress))
+    kept = {key for key, value in dataset.beside.items() if writer.keeps_beside and value is not None}
     return (*dataset.left_out, *(key for key in dataset.beside if key not in kept))
 
 
-def _check_rate(dataset: Dataset, given: float | None, to: str) -> None:
+def _writer(to: str) -> Writer:
+    """How the format ``to`` is written.
+
+    Raises:
+        ValueError: there is none, or it is only read.
+    """
+    found: Format | None = None
+    with contextlib.suppress(InputError):
+        found = format_named(to)
+    if found is None or found.writer is None:
+        raise ValueError(f"to={to!r} is unknown: pass {' or '.join(map(repr, TARGETS))}")
+    return found.writer
+
+
+def _check_rate(dataset: Dataset, given: float | None, writer: Writer) -> None:
     """That a rate that is given is the one that the data say, but for what LeRobot's whole numbers round.
 
     Raises:
         InputError: it is another.
     """
-    said = dataset.control_hz
-    if given is None or said is None or dataset.control_hz_assumed or abs(given - said) <= _SAME_RATE * said:
+    stored = dataset.control_hz
+    if given is None or stored is None or dataset.control_hz_assumed or abs(given - stored) <= _SAME_RATE * stored:
         return
-    if to == "lerobot" and abs(given - said) < 1:
+    if writer.whole_rate and abs(given - stored) < 1:
         return
     raise InputError(
-        f"{dataset.path} says {said:g} steps per second, and --hz says {given:g}: no steps are left out or added here, they would "
-        "be of another speed; leave --hz away, or correct the rate in the data"
+        f"{dataset.path} says {stored:g} steps per second, and --hz says {given:g}: no steps are left out or added here, they "
+        "would be of another speed; leave --hz away, or correct the rate in the data"
     )
-
-
-def _rows(dataset: Dataset, progress: Progress | None) -> Iterator[dict[str, np.ndarray]]:
-    starts = dataset.starts
-    for i, (start, end) in enumerate(zip(starts, dataset.ends, strict=True)):
-        yield {_zarr_name(name, dataset): np.asarray(value[start:end]) for name, value in dataset.arrays.items()}
-        if progress is not None:
-            progress(i + 1, len(dataset))
-
-
-def _zarr_name(name: str, dataset: Dataset) -> str:
-    """Its own where another array has the usual one."""
-    usual = ZARR_NAMES.get(name, name)
-    return name if usual in dataset.arrays else usual

@@ -128,7 +128,7 @@ class LeRobotAppender:
             self._rows += table.to_pylist()
         self._rows.sort(key=lambda row: row["episode_index"])
 
-    def _add(self, columns: dict[str, np.ndarray], videos: Mapping[str, _Film], task: str) -> int:
+    def _add(self, columns: dict[str, np.ndarray], videos: Mapping[str, _DraftVideo], task: str) -> int:
         """Move an episode into place and name it; returns its number."""
         number, count = len(self._rows), len(next(iter(columns.values())))
         shapes: dict[str, Any] = {name: value.shape[1:] for name, value in columns.items()}
@@ -160,7 +160,7 @@ class LeRobotAppender:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(film.writer.path, target)
             placed |= video_place(key, where, begin_s=0.0, end_s=count / self.fps)
-            stats[key] = picture_statistics(np.stack(film.some))
+            stats[key] = picture_statistics(np.stack(film.samples))
         row = episode_row(number, task=task, first=first, count=count, place=place, videos=placed, stats=stats)
         table = self._with(row)
         write_table(self.folder / self._file, table)
@@ -178,7 +178,7 @@ class LeRobotAppender:
         self._info, self._rows, self._table = info, everything, table
         return number
 
-    def _cameras(self, videos: Mapping[str, _Film]) -> dict[str, str]:
+    def _cameras(self, videos: Mapping[str, _DraftVideo]) -> dict[str, str]:
         """What a dataset that is there calls its cameras: the only one, ours; and those whose names end as ours do."""
         if self._info is None:
             return {}
@@ -263,16 +263,16 @@ class LeRobotAppender:
         os.replace(aside, self.folder / name)
 
 
-class _Film:
+class _DraftVideo:
     """A camera's frames of an episode, on their way to the disk."""
 
     def __init__(self, path: Path, size: tuple[int, int], fps: int) -> None:
         self.writer = VideoWriter(path, size, fps)
-        self.some: list[np.ndarray] = []
+        self.samples: list[np.ndarray] = []
 
     def add(self, frame: np.ndarray) -> None:
         if self.writer.frames % _EVERY == 0:
-            self.some.append(frame[::_PIXELS, ::_PIXELS].copy())
+            self.samples.append(frame[::_PIXELS, ::_PIXELS].copy())
         self.writer.append([frame])
 
 
@@ -281,7 +281,7 @@ class EpisodeDraft:
 
     def __init__(self, appender: LeRobotAppender, aside: Path) -> None:
         self._appender, self._aside = appender, aside
-        self._films: dict[str, _Film] = {}
+        self._films: dict[str, _DraftVideo] = {}
         self._numbers: dict[str, list[np.ndarray]] = {}
         self._count = 0
 
@@ -300,7 +300,7 @@ class EpisodeDraft:
             if name.startswith("pixels"):
                 if name not in self._films:
                     path = self._aside / f"{name}.mp4"
-                    self._films[name] = _Film(path, (value.shape[0], value.shape[1]), self._appender.fps)
+                    self._films[name] = _DraftVideo(path, (value.shape[0], value.shape[1]), self._appender.fps)
                 if value.shape[:2] != self._films[name].writer.size:
                     raise ValueError(f"{name} changed its size to {value.shape}")
                 self._films[name].add(value)

@@ -41,8 +41,8 @@ def features(
         shape, key = [int(n) for n in given], keys[name]
         if not name.startswith("pixels"):
             dtype = "bool" if key in FLAGS else "float32"
-            said = None if key.startswith("next.") else numbers.get(name)
-            found[key] = {"dtype": dtype, "shape": shape, "names": said}
+            columns = None if key.startswith("next.") else numbers.get(name)
+            found[key] = {"dtype": dtype, "shape": shape, "names": columns}
         else:
             found[key] = {
                 "dtype": "video",
@@ -227,6 +227,8 @@ def write_json(path: Path, value: object) -> None:
 
 def _replaced(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(
+        f".{path.name}.partial"
+    )  # after a kill LeRobot's readers, which take *.parquet, pass it over
     write(partial)
     os.replace(partial, path)

@@ -1,6 +1,6 @@
 """Kinds of actions of ``uva/ArxX5-v0``, and what they ask of the arm.
 
-An action that asks for the impossible is not corrected here: whoever sends it to the arm does that, and says so.
+Actions that ask for the impossible are not corrected here: the safety layer does that, and reports it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from uva_agents.envs.arx_x5.arm.interface import N_JOINTS, ArmState
 from uva_agents.envs.arx_x5.arm.kinematics import rotation_vector
 from uva_agents.envs.arx_x5.arm.poses import matrix_from_vector, pose_of, rotation_of, tool_axes, vector_near
-from uva_agents.envs.robosuite_actions import matrix_from_rows
 from uva_agents.errors import InputError
+from uva_agents.utils.rotations import matrix_from_rows
 
 ACTIONS = {
     "absolute": "(10,), position 3, rotation rows 6, opening of the gripper 1",
@@ -102,7 +102,7 @@ class ActionCodec:
         """One action (A,), or a chunk (T, A), as float64 (T, A). Neither range nor NaN is looked at.
 
         Raises:
-            InputError: the shape is that of another mode, or of a chunk where one action is wanted, or the reverse.
+            InputError: the shape is that of another mode, or of a chunk where one action is expected, or the reverse.
         """
         value = np.asarray(actions, dtype=np.float64)
         size = self.space.shape
@@ -110,7 +110,7 @@ class ActionCodec:
             return value
         if not chunk and value.shape == size:
             return value[None]
-        wanted = f"a chunk (T, {size[0]}) of {self.mode} actions" if chunk else f"one {self.mode} action"
+        expected = f"a chunk (T, {size[0]}) of {self.mode} actions" if chunk else f"one {self.mode} action"
         hint = ""
         if chunk and value.shape == size:
             hint = "; for one action, call step()"
@@ -120,7 +120,7 @@ class ActionCodec:
             others = [mode for mode, what in ACTIONS.items() if what.startswith(f"({value.shape[-1]},)")]
             if others and self.mode not in others:
                 hint = f"; make the environment with action_mode={' or '.join(map(repr, others))} for this one"
-        raise InputError(f"ArxX5 takes {wanted} {ACTIONS[self.mode]}, got {value.shape}{hint}")
+        raise InputError(f"ArxX5 takes {expected} {ACTIONS[self.mode]}, got {value.shape}{hint}")
 
     def targets(self, actions: np.ndarray, now: ArmState) -> Targets:
         """What a chunk (T, A) asks for, where relative actions start from the tool's pose in ``now``. NaN stays NaN.
@@ -141,8 +141,8 @@ class ActionCodec:
         if self.mode == "relative":
             here = self.rotation(now.eef_pose)
             position, rotation = here.T @ (position - now.eef_pose[:3]), here.T @ rotation
-        turned = vector_near(rotation, self._near) if self.mode == "absolute_vector" else rotation[:2].ravel()
-        return np.array([*position, *turned, gripper], np.float32)
+        rotated = vector_near(rotation, self._near) if self.mode == "absolute_vector" else rotation[:2].ravel()
+        return np.array([*position, *rotated, gripper], np.float32)
 
     def rotation(self, pose: np.ndarray) -> np.ndarray:
         """(3, 3) of the tool's axes in this codec's frame, from a pose (6,) of the SDK's."""

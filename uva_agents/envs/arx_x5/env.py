@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 
-from uva_agents.envs import states
 from uva_agents.envs.arx_x5.actions import ACTIONS, ActionCodec
-from uva_agents.envs.arx_x5.arm.interface import ArmState, Camera, Driver, Waypoint
+from uva_agents.envs.arx_x5.arm.interface import ArmState, Camera, Driver
 from uva_agents.envs.arx_x5.arm.limits import arm_limits
-from uva_agents.envs.arx_x5.drivers.factory import TwinState
-from uva_agents.envs.arx_x5.observing import OUTSIDE, WRIST, ObservationSettings, observation, observation_space
+from uva_agents.envs.arx_x5.control import ArmControl, Observation
+from uva_agents.envs.arx_x5.observing import OUTSIDE, WRIST, ObservationSettings, observation_space
 from uva_agents.envs.arx_x5.options import check_options
-from uva_agents.envs.arx_x5.safety import Intervention, SafetyConfig
-from uva_agents.envs.arx_x5.safety.simulated import SafetyState
+from uva_agents.envs.arx_x5.safety import SafetyConfig
+from uva_agents.envs.arx_x5.state import ArxX5State, allowed_motion, check_state
 from uva_agents.envs.arx_x5.system.assembly import checked_model
-from uva_agents.envs.arx_x5.system.sessions import TwinStage, open_stage
-from uva_agents.envs.arx_x5.system.system import Latencies, Look
+from uva_agents.envs.arx_x5.system.sessions import TwinSession, open_session
+from uva_agents.envs.arx_x5.system.system import Latencies, Snapshot
 from uva_agents.envs.arx_x5.tasks.demonstrator import Demonstrator
 from uva_agents.envs.arx_x5.twin.camera import LARGEST
 from uva_agents.envs.checks import (
     MOST,
-    as_numbers,
     checked_choice,
     checked_flag,
     checked_options,
@@ -35,61 +33,11 @@ from uva_agents.envs.checks import (
     checked_side,
     checked_size,
 )
-from uva_agents.envs.lifecycle import Lifecycle
 from uva_agents.errors import InputError
-from uva_agents.utils.clocks import Clock
 from uva_agents.utils.pacing import Pacer
 
-Observation = dict[str, np.ndarray]
-_STANDS = 1e-3
-"""rad: an arm that has no farther to go."""
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scheduled:
-    """What became of actions that were given to :meth:`ArxX5Env.schedule`.
-
-    Attributes:
-        sent: (A,) float32, what was really sent in place of the first one that was not too late; ``None`` if nothing was.
-        waypoints: all of it, as it went to the arm.
-        interventions: of the safety layer.
-        dropped: how many actions came too late and were left out.
-        late_s: how much too late the first one was; 0 if it was not.
-    """
-
-    sent: np.ndarray | None
-    waypoints: tuple[Waypoint, ...]
-    interventions: tuple[Intervention, ...]
-    dropped: int
-    late_s: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ArxX5State:
-    """A moment of an episode on the twin as a value: picklable, valid in every environment with the same settings.
-
-    Attributes:
-        twin: arm, objects, sensors, cameras, queue and clock.
-        safety: what the safety layer sent, and what it is doing.
-        history: the arm's newest measurements.
-        look: what was seen last, without pictures.
-        due_s: when the next step is due.
-        start_s: when the episode began.
-        allowed: the control rate and the limits of safety that all this was made with.
-        stamp: which environment, task and version it is of, and a checksum.
-    """
-
-    twin: TwinState
-    safety: SafetyState
-    history: tuple[ArmState, ...]
-    look: Look
-    due_s: float
-    start_s: float
-    allowed: dict[str, Any]
-    stamp: states.Stamp | None = field(default=None, kw_only=True)
-
-
-class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
+class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
     """``uva/ArxX5-v0``: an ARX X5 with a camera on its wrist, or its simulated twin. What is sent to it passes a safety layer.
 
     Observation: ``pixels`` uint8 (H, W, 3) RGB of the wrist camera; ``agent_pos`` float32 (7,): the tool's position in metres (3),
@@ -145,7 +93,7 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}  # type: ignore[misc]
     _max_episode_steps = 400
     _env_id: ClassVar[str] = "uva/ArxX5-v0"
-    _carried: ClassVar[tuple[str, ...]] = ("_account",)
+    _carried: ClassVar[tuple[str, ...]] = ("_pacer_record",)
 
     def __init__(
         self,
@@ -186,14 +134,8 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
         most = LARGEST if driver == "sim" else MOST
         self.image_size = checked_size(image_size, most=most)
         render_size = checked_side(render_size, most=most)
-        for name, flag in (("outside", outside), ("joint_state", joint_state), ("timestamp", timestamp)):
-            checked_flag(flag, name)
-        checked_flag(render_observations, "render_observations")
-        checked_flag(realtime, "realtime")
-        if not callable(home_on_reset):
-            checked_flag(home_on_reset, "home_on_reset")
         self._render_size, self._render_observations, self._render_outside = render_size, render_observations, outside
-        self._look: Look | None = None
+        self._snapshot: Snapshot | None = None
         self._model = model = checked_model(model, driver)
         keys = (WRIST, OUTSIDE) if outside else (WRIST,)
         self._settings = ObservationSettings(
@@ -215,7 +157,7 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
         )
         self.observation_space = self._space = observation_space(self._settings)  # type: ignore[assignment]
         self.action_space = self._codec.space
-        self._stage = open_stage(
+        self._session = open_session(
             driver,
             model=model,
             task=task,
@@ -230,14 +172,14 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
             log_file=log_file,
             options=driver_options,
         )
-        if isinstance(self._stage, TwinStage):
-            # Who forgets to close an arm finds it as it was; a twin that nobody has any more is nobody's.
-            weakref.finalize(self, _forgotten, self._stage).atexit = False
-        self._rig = self._stage.rig
-        self.task, self.task_description = self._stage.task, self._stage.task_description
-        self._allowed = _allowed(self.control_hz, config)
+        if isinstance(self._session, TwinSession):
+            # An arm that was not closed stays as it is; a twin without references is freed.
+            weakref.finalize(self, _abandon, self._session).atexit = False
+        self._system = self._session.system
+        self.task, self.task_description = self._session.task, self._session.task_description
+        self._allowed = allowed_motion(self.control_hz, config)
         self._pacer = Pacer(
-            self._rig.clock, 1 / self.control_hz, tolerance_s=0.1 / control_hz if late_s is None else late_s
+            self._system.clock, 1 / self.control_hz, tolerance_s=0.1 / control_hz if late_s is None else late_s
         )
 
     # -- gymnasium ---------------------------------------------------------------------------------------------------
@@ -250,7 +192,7 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
         Args:
             seed: below 2**32; on the twin, the same seed always gives the same episode. ``None`` draws the next one.
             options: ``home``: as ``home_on_reset``, for this episode only. ``release_stop``: True lets go of the emergency stop,
-                which the arm itself needs to be told; on the twin every reset does.
+                which the arm itself requires; on the twin every reset does.
 
         Raises:
             ValueError: an unknown option or a seed out of range.
@@ -263,15 +205,15 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
         checked_flag(options.get("release_stop", False), "release_stop")
         seed = checked_seed(seed, "ArxX5")
         super().reset(seed=seed)
-        self._look = None
-        self._stage.begin(int(self.np_random.integers(2**31)) if seed is None else seed, options)
-        self._rig.restart()
+        self._snapshot = None
+        self._session.begin(int(self.np_random.integers(2**31)) if seed is None else seed, options)
+        self._system.restart()
         self._pacer.restart()
         self._start_s = self.clock.now()
         return self._observation(self._render_observations), self._info()
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Send ``action`` through the safety layer, to be reached when the next step is due, and look then.
+        """Send ``action`` through the safety layer, to be reached when the next step is due, and observe then.
 
         Raises:
             ValueError: ``action`` has the wrong shape, or its rotation is none.
@@ -295,117 +237,33 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
     def render(self) -> np.ndarray | None:
         """Picture uint8 (render_size, render_size, 3) of the present moment, from outside where there is such a camera."""
         self._require_reset("render()")
-        return self._stage.draw((self._render_size, self._render_size))
+        return self._session.draw((self._render_size, self._render_size))
 
     def close(self) -> None:
         """Bring the arm to rest as the safety layer is set to, and let go of it; the environment is of no use afterwards."""
         super().close()
 
     def _running(self) -> bool:
-        return self._look is not None
+        return self._snapshot is not None
 
     def _free(self) -> None:
-        self._look = None
-        if hasattr(self, "_stage"):
-            self._stage.close()
-
-    # -- for loops that keep their own time --------------------------------------------------------------------------
-
-    @property
-    def clock(self) -> Clock:
-        """The arm's: all times here are its. Sleep on it, so that measurements go on where time waits for sleepers."""
-        return self._rig
-
-    @property
-    def observed_s(self) -> float:
-        """The time of the last observation, on :attr:`clock`."""
-        return self._seen.time_s
-
-    @property
-    def is_success(self) -> bool:
-        """Whether the task is done."""
-        return bool(self._stage.success(self._seen.newest))
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the emergency stop is pressed."""
-        return bool(self._rig.arm.stop.pressed)
-
-    @property
-    def reaction_s(self) -> float:
-        """How far ahead of now the first moment lies that an action sent now can still be for."""
-        return self._rig.reaction_s
-
-    def schedule(self, actions: Any, start_s: float, dt: float | None = None) -> Scheduled:
-        """Be at ``actions`` at ``start_s``, ``start_s`` + ``dt``, ... and stay at the last; replaces what was scheduled.
-
-        Those that come too late are dropped. Neither waits nor looks; relative actions start from the last observation's pose.
-
-        Args:
-            actions: (T, A).
-            start_s: when to be at the first, on :attr:`clock`.
-            dt: between actions; the environment's own period by default.
-
-        Raises:
-            ValueError: the wrong shape, or a rotation that is none.
-            DriverError: the arm does not answer.
-        """
-        self._require_reset("schedule()")
-        chunk = self._checked(actions, chunk=True)
-        return self._send(chunk, start_s + (1 / self.control_hz if dt is None else dt) * np.arange(len(chunk)))
-
-    def hold(self) -> None:
-        """Come to rest, stiff; forget what is scheduled."""
-        self._require_open("hold()")
-        self._rig.arm.hold()
-
-    def refuse(self, reason: str) -> tuple[Intervention, ...]:
-        """As :meth:`hold`, because an agent has nothing that could be sent, for example NaN.
-
-        Returns:
-            Every intervention since the last step; the last one is this, of kind ``not_finite`` with ``reason``.
-        """
-        self._require_open("refuse()")
-        return self._rig.arm.refuse(reason)
-
-    def stop(self, reason: str = "stop() was called") -> None:
-        """Emergency stop, from any thread: the arm brakes, and nothing moves before the next reset."""
-        self._rig.arm.stop.press(reason)
-
-    def hold_action(self) -> np.ndarray:
-        """The action (A,) that keeps the arm where it is, and the gripper as it was told last: what it grips stays gripped."""
-        self._require_reset("hold_action()")
-        arm, state = self._rig.arm, self._rig.history.newest()
-        joints, gripper = state.joint_pos, state.gripper_pos
-        goal = arm.goal
-        if goal is not None:
-            # Where it was sent, and not where it hangs a little below: an arm that is told to stay there sinks step by step.
-            joints, gripper = goal[0] if np.abs(goal[0] - arm.sent_to).max() < _STANDS else joints, goal[1]
-        return self._codec.action(self._rig.kinematics.forward(joints), joints, gripper, self._seen.state)
-
-    def get_obs(self) -> Observation:
-        """The newest observation, without waiting for the next step."""
-        self._require_reset("get_obs()")
-        return self._observation(self._render_observations)
-
-    def observe(self) -> Observation:
-        """As :meth:`get_obs`, with pictures whatever ``render_observations`` says."""
-        self._require_reset("observe()")
-        return self._observation(True)
+        self._snapshot = None
+        if hasattr(self, "_session"):
+            self._session.close()
 
     def demonstration(self) -> Iterator[np.ndarray]:
         """Actions (A,) of a script that knows where everything is, one for each step from now on, until it has no more to do.
 
         Raises:
-            RuntimeError: this is not the twin: only there somebody knows.
+            RuntimeError: this is not the twin: only in simulation that is known.
         """
         self._require_reset("demonstration()")
-        stage = self._stage
-        if not isinstance(stage, TwinStage):
+        session = self._session
+        if not isinstance(session, TwinSession):
             raise RuntimeError(
                 "demonstration() needs the twin (driver='sim'): nobody knows where things are before a real arm"
             )
-        script = Demonstrator(stage.truth, rate_hz=self.control_hz)
+        script = Demonstrator(session.truth, rate_hz=self.control_hz)
         while not script.done:
             target = script.act()
             yield self._codec.action(target.eef_pose, target.joint_pos, target.gripper_pos, self._seen.state)
@@ -420,17 +278,17 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
                 ``realtime`` can.
         """
         self._require_reset("get_state()")
-        stage = self._simulated("get_state()")
-        values = (
-            stage.driver.get_state(),
-            stage.arm.get_state(),
-            self._rig.history.states,
+        session = self._simulated("get_state()")
+        state = ArxX5State(
+            session.driver.get_state(),
+            session.arm.get_state(),
+            self._system.history.states,
             replace(self._seen, frames={}),
             self._pacer.due_s,
             self._start_s,
             self._allowed,
         )
-        return ArxX5State(*values, stamp=states.stamp(self._env_id, self._kind, _made_by(), map(_packed, values)))
+        return state.stamped(self._env_id, self._kind)
 
     def set_state(self, state: ArxX5State) -> None:
         """Go to ``state``; what follows equals what followed there, bit for bit.
@@ -443,105 +301,31 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
             RuntimeError: as :meth:`get_state`.
         """
         self._require_open("set_state()")
-        states.check(
-            state,
-            ArxX5State,
-            environment=self._env_id,
-            made_by=_made_by(),
-            tasks=(self._kind,),
-            validate=_validate,
-            pack=_packed,
-        )
-        here = self._allowed
-        differ = [name for name in here if state.allowed.get(name) != here[name]]
-        if differ:
-            # What was sent there goes on here, and would break these limits.
-            what = "; ".join(f"{name}={state.allowed.get(name)} there and {here[name]} here" for name in differ)
-            raise InputError(
-                f"this state is of an environment with other limits ({what}): make both with the same control_hz and safety"
-            )
-        stage = self._simulated("set_state()")
-        stage.driver.connect()
-        stage.driver.set_state(state.twin)
-        stage.arm.set_state(state.safety)
-        self._rig.history.states = state.history
-        self._look = state.look
+        check_state(state, environment=self._env_id, task=self._kind, allowed=self._allowed)
+        session = self._simulated("set_state()")
+        session.driver.connect()
+        session.driver.set_state(state.twin)
+        session.arm.set_state(state.safety)
+        self._system.history.states = state.history
+        self._snapshot = state.snapshot
         self._pacer.due_s, self._start_s = state.due_s, state.start_s
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    @property
-    def _seen(self) -> Look:
-        self._require_reset("the last observation")
-        assert self._look is not None
-        return self._look
-
-    def _checked(self, actions: Any, *, chunk: bool) -> np.ndarray:
-        numbers = as_numbers(actions, "ArxX5")
-        try:
-            return self._codec.checked(numbers, chunk=chunk)
-        except ValueError as error:
-            raise InputError(str(error)) from None
-
-    def _send(self, actions: np.ndarray, times: np.ndarray) -> Scheduled:
-        result = self._rig.send(self._codec.targets(actions, self._seen.state), times)
-        sent = None
-        if result.sent.waypoints:
-            joints, gripper = self._rig.where_sent(result.sent.waypoints, float(times[result.dropped]))
-            sent = self._codec.action(self._rig.kinematics.forward(joints), joints, gripper, self._seen.state)
-        return Scheduled(sent, result.sent.waypoints, result.sent.interventions, result.dropped, result.late_s)
-
-    def _wait(self) -> None:
-        self._rig.sleep_until(self._pacer.due_s)
-        self._pacer.arrived()
-
-    def _observation(self, pictures: bool) -> Observation:
-        self._look = self._rig.look(cameras=pictures)
-        return observation(self._look, self._settings, self._codec, self._space, start_s=self._start_s)
-
-    def _outcome(self, scheduled: Scheduled | None) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        obs, info = self.get_obs(), self._info()
-        if scheduled is not None:
-            info["interventions"] = (*scheduled.interventions, *info["interventions"])
-            info |= {"sent": scheduled.sent, "waypoints": scheduled.waypoints}
-        return obs, float(info["is_success"]), info["is_success"], info["stopped"], info
-
-    def _info(self) -> dict[str, Any]:
-        look, arm = self._seen, self._rig.arm
-        return {
-            "is_success": self.is_success,
-            "sent": None,
-            "waypoints": (),
-            "interventions": arm.take_interventions(),
-            "stopped": self.stopped,
-            "timing": self._pacer.timing(),
-            "observed_s": look.time_s,
-            "latency_s": self.clock.now() - look.time_s,
-        }
-
-    def _simulated(self, what: str) -> TwinStage:
-        stage = self._stage
-        if not isinstance(stage, TwinStage) or not stage.repeats:
+    def _simulated(self, what: str) -> TwinSession:
+        session = self._session
+        if not isinstance(session, TwinSession) or not session.repeats:
             raise RuntimeError(
                 f"{what} needs the twin on its simulated clock (driver='sim'): real time does not go back"
             )
-        return stage
-
-    @property
-    def _account(self) -> Any:
-        """Of the pacer, for copies."""
-        return self._pacer.account
-
-    @_account.setter
-    def _account(self, account: Any) -> None:
-        self._pacer.account = account
+        return session
 
     @property
     def _kind(self) -> str:
         return f"{self.task} with {self._model}"
 
     def _require_copyable(self) -> None:
-        if not (isinstance(self._stage, TwinStage) and self._stage.repeats and self._made_of_values()):
+        if not (isinstance(self._session, TwinSession) and self._session.repeats and self._made_of_values()):
             raise InputError(
                 "an ArxX5 environment can be copied or pickled on the twin's simulated clock only (driver='sim', realtime=False, "
                 "no camera objects): there is one arm, and real time does not go back. Make the environment where it is used"
@@ -552,31 +336,6 @@ class ArxX5Env(Lifecycle, gym.Env[Observation, np.ndarray]):
         return kwargs.get("driver", "sim") == "sim" and not (kwargs.get("camera") or kwargs.get("outside_camera"))
 
 
-def _forgotten(stage: TwinStage) -> None:
-    stage.arm.abandon()
-    stage.close()
-
-
-def _made_by() -> str:
-    return states.simulator("mujoco")
-
-
-def _allowed(control_hz: float, config: SafetyConfig) -> dict[str, Any]:
-    """What the motion in a state depends on: the rate, and every limit."""
-    limits = asdict(config)
-    limits |= {name: tuple(map(float, limits[name])) for name in ("box_min", "box_max")}
-    return {"control_hz": control_hz} | {f"safety.{name}": value for name, value in limits.items()}
-
-
-def _validate(state: ArxX5State) -> None:
-    states.numbers((state.due_s, state.start_s, state.twin.clock_s), "times", size=3)
-    states.numbers(state.twin.controller.plant.physics, "physics", low=-1e10, high=1e10)
-
-
-def _packed(value: Any) -> Any:
-    """The history as one piece: two hundred measurements, one by one, would take as long to sum up as half a step."""
-    if not (isinstance(value, tuple) and value and isinstance(value[0], ArmState)):
-        return value
-    rows = [(s.joint_pos, s.joint_vel, s.joint_torque, s.eef_pose) for s in value]
-    numbers = [(s.time_s, s.gripper_pos, s.gripper_vel, s.gripper_torque) for s in value]
-    return np.array(rows), np.array(numbers)
+def _abandon(session: TwinSession) -> None:
+    session.arm.abandon()
+    session.close()

@@ -10,7 +10,7 @@ import numpy as np
 
 from uva_agents.envs.arx_x5.actions import LONGEST_TURN, ActionCodec
 from uva_agents.envs.arx_x5.arm.interface import N_JOINTS
-from uva_agents.envs.arx_x5.system.system import Look
+from uva_agents.envs.arx_x5.system.system import Snapshot
 from uva_agents.errors import InputError
 
 WRIST, OUTSIDE = "pixels", "pixels_outside"
@@ -64,18 +64,18 @@ def observation_space(settings: ObservationSettings) -> gym.spaces.Dict:
 
 
 def observation(
-    look: Look, settings: ObservationSettings, codec: ActionCodec, space: gym.spaces.Dict, *, start_s: float
+    snapshot: Snapshot, settings: ObservationSettings, codec: ActionCodec, space: gym.spaces.Dict, *, start_s: float
 ) -> dict[str, np.ndarray]:
     """What was seen, as arrays in the space; times count from ``start_s``."""
-    rows = {"agent_pos": codec.agent_pos(look.state)}
+    rows = {"agent_pos": codec.agent_pos(snapshot.state)}
     if settings.joint_state:
-        rows |= {key: getattr(look.state, key) for key in _JOINTS}
+        rows |= {key: getattr(snapshot.state, key) for key in _JOINTS}
     found = {key: _inside(row, space[key]) for key, row in rows.items()}
-    found |= {key: picture(frame.image, settings.image_size) for key, frame in look.frames.items()}
+    found |= {key: picture(frame.image, settings.image_size) for key, frame in snapshot.frames.items()}
     if settings.mask is not None and WRIST in found:
         found[WRIST][settings.mask] = 0
     if settings.timestamp:
-        found["timestamp"] = np.array([look.time_s - start_s])
+        found["timestamp"] = np.array([snapshot.time_s - start_s])
     return found
 
 

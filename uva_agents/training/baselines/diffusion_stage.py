@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from uva_agents.data import EpochOrder, FrameWindows, LinearNormalizer
 from uva_agents.model import ActionSampler, DiffusionPolicyNet, sample_chunks
-from uva_agents.training.baselines.network_recipes import NetworkRecipe
 from uva_agents.training.baselines.point_augmentation import PointAugmentation
+from uva_agents.training.baselines.recipes import DiffusionPolicyRecipe
 from uva_agents.training.loop import parameter_groups
 from uva_agents.training.report import Reporter
 
@@ -74,7 +74,7 @@ class DiffusionStage:
 
     def __init__(
         self,
-        recipe: NetworkRecipe,
+        recipe: DiffusionPolicyRecipe,
         net: DiffusionPolicyNet,
         train: FrameWindows,
         held_out: FrameWindows,
@@ -177,7 +177,7 @@ class PointsDiffusionStage(DiffusionStage):
 
     def __init__(
         self,
-        recipe: NetworkRecipe,
+        recipe: DiffusionPolicyRecipe,
         net: DiffusionPolicyNet,
         train: FrameWindows,
         held_out: FrameWindows,
@@ -186,7 +186,7 @@ class PointsDiffusionStage(DiffusionStage):
         positions: Tensor | None = None,
     ) -> None:
         super().__init__(recipe, net, train, held_out, normalizer)
-        self.module = PointsDiffusionModule(net, recipe.point_augmentation)
+        self.module = PointsDiffusionModule(net, recipe.augmentation)
         # What an encoder that says where things are says, it has learned; features are the policy's own.
         kept = (net.encoder,) if net.config.encoder.points else (net.encoder.trunk, net.encoder.keypoints)
         for part in kept:

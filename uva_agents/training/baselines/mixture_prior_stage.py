@@ -1,4 +1,4 @@
-"""Before Diffusion Policy's denoiser: the guesses it starts from. They learn many times as many windows a second as it does."""
+"""Before Diffusion Policy's denoiser: the mixture prior it starts from, which learns many times as many windows a second."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from uva_agents.model.baselines.mixture_prior import guess_loss
 from uva_agents.training.baselines.diffusion_stage import PointsDiffusionStage, observe_points
 from uva_agents.training.baselines.point_augmentation import PointAugmentation
 from uva_agents.training.loop import parameter_groups
+from uva_agents.training.recipe import StageConfig
 from uva_agents.training.report import Reporter
-from uva_agents.training.uva.recipes import StageConfig
 
 
-class GuessModule(nn.Module):
-    """What the guesses are off by."""
+class MixturePriorModule(nn.Module):
+    """Winner-takes-all loss of the mixture prior."""
 
     def __init__(self, net: DiffusionPolicyNet, augmentation: PointAugmentation | None) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class GuessModule(nn.Module):
         return loss, {}
 
 
-class GuessStage(PointsDiffusionStage):
+class MixturePriorStage(PointsDiffusionStage):
     """Trains :class:`~uva_agents.model.baselines.relations.Geometry` alone, on the windows of the stage after it.
 
     Args:
@@ -44,12 +44,13 @@ class GuessStage(PointsDiffusionStage):
     """
 
     name = "guesses"
+    """Its first name: folders and random streams of runs begun before keep it."""
 
     def __init__(self, policy: PointsDiffusionStage, config: StageConfig) -> None:
         recipe = dataclasses.replace(policy.recipe, stage=config)
         super().__init__(recipe, policy.net, policy.train, policy.held_out, policy.normalizer, positions=policy.points)
         self.recorded = policy.recorded
-        self.module = GuessModule(policy.net, recipe.point_augmentation)
+        self.module = MixturePriorModule(policy.net, recipe.augmentation)
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """The geometry's."""
@@ -62,9 +63,9 @@ class GuessStage(PointsDiffusionStage):
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
         """The loss in held-out windows."""
-        assert isinstance(module, GuessModule)
-        chosen = np.linspace(0, len(self.held_out) - 1, min(1024, len(self.held_out))).astype(np.int64)
-        observed, actions = self._held_out(module.net, chosen)
+        assert isinstance(module, MixturePriorModule)
+        windows = np.linspace(0, len(self.held_out) - 1, min(1024, len(self.held_out))).astype(np.int64)
+        observed, actions = self._held_out(module.net, windows)
         return {"guess": float(_loss(module.net, observed, actions.to(observed.device)))}
 
 

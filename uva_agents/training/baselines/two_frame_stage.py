@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from uva_agents.data import EpochOrder, FrameWindows, LinearNormalizer
 from uva_agents.model import TwoFrameNet
-from uva_agents.training.baselines.network_recipes import NetworkRecipe
+from uva_agents.training.baselines.recipes import TwoFrameRecipe
 from uva_agents.training.report import Reporter
 
 
@@ -39,7 +39,7 @@ class TwoFrameStage:
 
     def __init__(
         self,
-        recipe: NetworkRecipe,
+        recipe: TwoFrameRecipe,
         net: TwoFrameNet,
         train: FrameWindows,
         held_out: FrameWindows,

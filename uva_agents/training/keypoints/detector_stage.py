@@ -1,7 +1,8 @@
-"""Stage 2, where the data has points: a reader that finds them in a frame."""
+"""The keypoint detector, where the data has keypoints: a network that finds them in a frame."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,11 @@ from uva_agents.data import Episodes, EpochOrder, LinearNormalizer
 from uva_agents.data.augment import shift_frames
 from uva_agents.model.keypoints.detector import ConvPointReader, PointReader
 from uva_agents.training.report import Reporter
-from uva_agents.training.uva.recipes import Recipe
-from uva_agents.training.uva.vae_stage import to_images
+from uva_agents.training.uva.recipes import UVARecipe
+from uva_agents.utils.images import to_images
 
 
-class PointsModule(nn.Module):
+class DetectorModule(nn.Module):
     """Mean absolute error of the coordinates.
 
     Args:
@@ -34,7 +35,7 @@ class PointsModule(nn.Module):
         return (error * self.get_buffer("weights")).mean(), {}
 
 
-class PointsStage:
+class DetectorStage:
     """Supervised by the key points that the demonstrations carry; frames mirrored and shifted, points along with them.
 
     The network is so small that augmenting frames would take longer than training on them: a few variants are made once,
@@ -45,42 +46,47 @@ class PointsStage:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: UVARecipe,
         reader: PointReader | ConvPointReader,
         train: Episodes,
         held_out: Episodes,
         normalizer: LinearNormalizer,
     ) -> None:
-        self.recipe = recipe
-        self.scale, self.offset = point_scale(recipe, normalizer)
+        if recipe.keypoints is None:
+            raise ValueError(f"recipe {recipe.name!r} trains no keypoint detector")
+        self.recipe, self.config = recipe, recipe.keypoints.detector
+        self.augmentation, self.world = recipe.augmentation, recipe.world
+        self.scale, self.offset = point_scale(recipe.data.readout_keys, normalizer)
         weights = torch.ones(recipe.model.frame_points, 2)
-        weights[: recipe.model.proprio_points] = recipe.agent_point_weight
-        self.module: nn.Module = PointsModule(reader, (weights / weights.mean()).flatten())
-        variants = reader.training_variants if recipe.mirror or recipe.max_shift else 1
+        weights[: recipe.model.proprio_points] = recipe.keypoints.agent_weight
+        self.module: nn.Module = DetectorModule(reader, (weights / weights.mean()).flatten())
+        variants = reader.training_variants if self.augmentation.mirror or self.augmentation.max_shift else 1
         size = reader.reduce(train.arrays["pixels"][:1]).shape[1:]
         # One array, filled: joined from parts it would be there twice.
         frames, points = np.empty((variants, train.steps, *size), np.uint8), []
         for number in range(variants):
-            points.append(self._variant(train, stack_points(recipe, train), reader, number, frames[number]))
+            points.append(
+                self._variant(train, stack_points(recipe.data.readout_keys, train), reader, number, frames[number])
+            )
         self.frames, self.points = frames.reshape(-1, *size), np.concatenate(points)
-        some = slice(None, None, max(1, held_out.steps // 512))
-        self.held_out = held_out.arrays["pixels"][some]
-        self.held_out_points = stack_points(recipe, held_out)[some]
+        rows = slice(None, None, max(1, held_out.steps // 512))
+        self.held_out = held_out.arrays["pixels"][rows]
+        self.held_out_points = stack_points(recipe.data.readout_keys, held_out)[rows]
 
     def _variant(
         self, data: Episodes, points: np.ndarray, reader: PointReader | ConvPointReader, number: int, out: np.ndarray
     ) -> np.ndarray:
         """Variant ``number``, frames into ``out``, points returned: every other one mirrored, all but the first two shifted, anew
         every 32 frames."""
-        recipe = self.recipe
-        rng = np.random.default_rng([recipe.seed, number])
+        augmentation, world = self.augmentation, self.world
+        rng = np.random.default_rng([self.recipe.seed, number])
         pixels = data.arrays["pixels"]
         n, h = pixels.shape[:2]
         moved = points.astype(np.float32).copy()
-        mirror = recipe.mirror and number % 2 == 1
+        mirror = augmentation.mirror and number % 2 == 1
         if mirror:
-            moved = recipe.world_size - moved[..., ::-1]
-        limit = 0 if number < 2 or not recipe.max_shift else recipe.max_shift + 2
+            moved = world.size - moved[..., ::-1]
+        limit = 0 if number < 2 or not augmentation.max_shift else augmentation.max_shift + 2
         for begin in range(0, n, 32):
             rows = slice(begin, min(begin + 32, n))
             frames = pixels[rows]
@@ -89,40 +95,40 @@ class PointsStage:
             dx, dy = rng.integers(-limit, limit + 1, 2).tolist()
             frames = shift_frames(frames, dx, dy)
             out[rows] = reader.reduce(frames)
-            moved[rows] += np.array([dx, dy], np.float32) * (recipe.world_size / h)
+            moved[rows] += np.array([dx, dy], np.float32) * (world.size / h)
         return moved
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
-        recipe = self.recipe
-        chosen = EpochOrder(len(self.frames), 1, recipe.points.batch_size, recipe.seed, rank, world).at(step)[0]
+        size, seed = self.config.batch_size, self.recipe.seed
+        chosen = EpochOrder(len(self.frames), 1, size, seed, rank, world).at(step)[0]
         return {
             "reduced": to_images(self.frames[chosen]),
             "points": torch.from_numpy(self.points[chosen] * self.scale + self.offset).flatten(1),
         }
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
-        assert isinstance(module, PointsModule)
+        assert isinstance(module, DetectorModule)
         device = next(module.parameters()).device
         read = module.reader(to_images(self.held_out).to(device)).cpu().numpy()
         world = (read.reshape(self.held_out_points.shape) - self.offset) / self.scale
-        error = np.linalg.norm(world - self.held_out_points, axis=-1) * self.recipe.unit_scale
+        error = np.linalg.norm(world - self.held_out_points, axis=-1) * self.world.unit_scale
         return {
-            f"points_{self.recipe.unit}": float(error.mean()),
-            f"points_median_{self.recipe.unit}": float(np.median(error)),
-            f"first_{self.recipe.unit}": float(error[:, 0].mean()),
+            f"points_{self.world.unit}": float(error.mean()),
+            f"points_median_{self.world.unit}": float(np.median(error)),
+            f"first_{self.world.unit}": float(error[:, 0].mean()),
         }
 
 
-def point_scale(recipe: Recipe, normalizer: LinearNormalizer) -> tuple[np.ndarray, np.ndarray]:
+def point_scale(keys: Sequence[str], normalizer: LinearNormalizer) -> tuple[np.ndarray, np.ndarray]:
     """What takes points (..., K, 2) from coordinates to [-1, 1]: factor and summand, (K, 2) float32 each."""
     scale, offset = (
-        np.concatenate([np.asarray(values[key], np.float32) for key in recipe.readout_keys]).reshape(-1, 2)
+        np.concatenate([np.asarray(values[key], np.float32) for key in keys]).reshape(-1, 2)
         for values in (normalizer.scale, normalizer.offset)
     )
     return scale, offset
 
 
-def stack_points(recipe: Recipe, episodes: Episodes) -> np.ndarray:
-    """World coordinates of all read-out points, (N, K, 2)."""
-    joined: np.ndarray = np.concatenate([episodes.arrays[key] for key in recipe.readout_keys], axis=1)
+def stack_points(keys: Sequence[str], episodes: Episodes) -> np.ndarray:
+    """World coordinates of the points in these arrays, (N, K, 2)."""
+    joined: np.ndarray = np.concatenate([episodes.arrays[key] for key in keys], axis=1)
     return joined.reshape(len(joined), -1, 2)

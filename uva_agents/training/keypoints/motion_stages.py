@@ -1,4 +1,4 @@
-"""For networks with a sketch: learn how points move, and to draw frames with moved points. Minutes on a CPU each."""
+"""Keypoint dynamics and renderer: how keypoints move, and frames with moved keypoints. Minutes on a CPU each."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from uva_agents.model.keypoints.recurrent_dynamics import StepDynamics
 from uva_agents.model.keypoints.renderer import PointWriter
 from uva_agents.training.keypoints.detector_stage import point_scale
 from uva_agents.training.report import Reporter
-from uva_agents.training.uva.recipes import Recipe, StageConfig
+from uva_agents.training.uva.recipes import UVARecipe
 
 
-class _SketchStage:
+class _MotionStage:
     """Windows in the order that every stage uses."""
 
     name: str
 
     def __init__(
-        self, recipe: Recipe, config: StageConfig, module: nn.Module, train: LatentWindows, held_out: LatentWindows
+        self, recipe: UVARecipe, name: str, module: nn.Module, train: LatentWindows, held_out: LatentWindows
     ) -> None:
         if train.readout is None or train.points is None:
-            raise ValueError("a sketch needs points in the data: set the recipe's readout_keys")
+            raise ValueError("keypoint dynamics and renderer need keypoints in the data: set the recipe's readout_keys")
+        config = recipe.stage(name)
+        if config is None:
+            raise ValueError(f"recipe {recipe.name!r} trains no keypoint networks")
         self.recipe, self.config = recipe, config
         self.module = module
         self.train, self.held_out = train, held_out
@@ -33,7 +36,7 @@ class _SketchStage:
     def _batch(self, step: int, rank: int, world: int) -> Batch:
         size = self.config.batch_size
         order = EpochOrder(len(self.train), self.train.variants, size, self.recipe.seed, rank, world)
-        return self.train.batch(*order.at(step), tokens=self.name == "writer")
+        return self.train.batch(*order.at(step), tokens=isinstance(self, RendererStage))
 
 
 class DynamicsModule(nn.Module):
@@ -47,32 +50,32 @@ class DynamicsModule(nn.Module):
         return (self.dynamics(history, actions) - target).abs().mean(), {}
 
 
-class DynamicsStage(_SketchStage):
+class DynamicsStage(_MotionStage):
     """Points read from the history and the actions in, points of the future out."""
 
     name = "dynamics"
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: UVARecipe,
         dynamics: StepDynamics | PointDynamics,
         train: LatentWindows,
         held_out: LatentWindows,
         normalizer: LinearNormalizer,
     ) -> None:
-        super().__init__(recipe, recipe.dynamics, DynamicsModule(dynamics), train, held_out)
-        self.unit = torch.from_numpy(recipe.unit_scale / point_scale(recipe, normalizer)[0])
+        super().__init__(recipe, "dynamics", DynamicsModule(dynamics), train, held_out)
+        self.unit = torch.from_numpy(recipe.world.unit_scale / point_scale(recipe.data.readout_keys, normalizer)[0])
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         batch = self._batch(step, rank, world)
         history, target = moving_points(batch)
         # Episodes begin at rest, with one frame for a history. A moving start that looks like that cannot be told from it, so
         # fewer samples than in the joint stage pretend.
-        frozen = torch.rand(len(history), 1, 1) < self.recipe.history_dropout / 3
+        frozen = torch.rand(len(history), 1, 1) < self.recipe.network.history_dropout / 3
         history = torch.where(frozen, history[:, -1:], history)
         # A reader's error hardly changes from frame to frame: one offset per sample, and a little on top.
-        offset = self.recipe.point_noise * torch.randn_like(target[:, :1])
-        history = history + offset + self.recipe.point_noise / 8 * torch.randn_like(history)
+        offset = self.recipe.keypoint_noise * torch.randn_like(target[:, :1])
+        history = history + offset + self.recipe.keypoint_noise / 8 * torch.randn_like(history)
         return {"history": history, "actions": batch.actions, "target": target + offset}
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
@@ -83,7 +86,7 @@ class DynamicsStage(_SketchStage):
         moved = module.dynamics(history.to(device), batch.actions.to(device)).cpu()
         error = ((moved - target)[:, -1].view(len(moved), -1, 2) * self.unit).norm(dim=-1)
         still = ((target - history[:, -1:])[:, -1].view(len(moved), -1, 2) * self.unit).norm(dim=-1)
-        unit = self.recipe.unit
+        unit = self.recipe.world.unit
         return {
             f"first_{unit}": float(error[:, 0].mean()),
             f"others_{unit}": float(error[:, 1:].mean()),
@@ -91,7 +94,7 @@ class DynamicsStage(_SketchStage):
         }
 
 
-class WriterModule(nn.Module):
+class RendererModule(nn.Module):
     """Squared error of latents, in units of their variance."""
 
     def __init__(self, writer: PointWriter, variance: float) -> None:
@@ -103,7 +106,7 @@ class WriterModule(nn.Module):
         return (self.writer(now, points, moved) - target).square().mean() / self.variance, {}
 
 
-class WriterStage(_SketchStage):
+class RendererStage(_MotionStage):
     """The current frame, its points and where they move in; one of the future frames out.
 
     Args:
@@ -114,7 +117,7 @@ class WriterStage(_SketchStage):
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: UVARecipe,
         writer: PointWriter,
         train: LatentWindows,
         held_out: LatentWindows,
@@ -122,8 +125,8 @@ class WriterStage(_SketchStage):
         mean: Tensor,
         std: Tensor,
     ) -> None:
-        module = WriterModule(writer, float(std.square().mean()))
-        super().__init__(recipe, recipe.writer, module, train, held_out)
+        module = RendererModule(writer, float(std.square().mean()))
+        super().__init__(recipe, "writer", module, train, held_out)
         self.mean, self.std = mean.detach().cpu(), std.detach().cpu()
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
@@ -133,8 +136,8 @@ class WriterStage(_SketchStage):
         frame = torch.randint(t, (n,))
         points, moved = history[:, -1], target[torch.arange(n), frame]
         # Where things are is read with an error that hardly matters; how far they move has to be drawn exactly.
-        offset = self.recipe.point_noise * torch.randn_like(points)
-        moved = moved + offset + self.recipe.point_noise / 4 * torch.randn_like(points)
+        offset = self.recipe.keypoint_noise * torch.randn_like(points)
+        moved = moved + offset + self.recipe.keypoint_noise / 4 * torch.randn_like(points)
         return {
             "now": self._latent(batch.history[:, -1]),
             "points": points + offset,
@@ -143,7 +146,7 @@ class WriterStage(_SketchStage):
         }
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
-        assert isinstance(module, WriterModule)
+        assert isinstance(module, RendererModule)
         device = next(module.parameters()).device
         batch = self.held_out.batch(range(0, len(self.held_out), 2))
         now, last = self._latent(batch.history[:, -1]), self._latent(batch.future[:, -1])

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from uva_agents.data import Batch, LatentWindows, MixtureWindows
 from uva_agents.model import Context, Jitter, Task, UVANet, Visibility, draw_mask, draw_tasks, joint_loss
+from uva_agents.training.recipe import StageConfig
 from uva_agents.training.report import Reporter
-from uva_agents.training.uva.recipes import Recipe, StageConfig
+from uva_agents.training.uva.recipes import JointTraining, UVARecipe
 from uva_agents.training.uva.validation import Validator
 
 
 class JointModule(nn.Module):
     """The joint objective as a module, so that DDP sees one forward."""
 
-    def __init__(self, model: UVANet, recipe: Recipe) -> None:
+    def __init__(self, model: UVANet, recipe: UVARecipe) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
@@ -31,9 +32,9 @@ class JointModule(nn.Module):
             context,
             visibility,
             readout_target=readout,
-            action_weight=self.recipe.action_weight,
-            readout_weight=self.recipe.readout_weight,
-            jitter=Jitter(tokens=self.recipe.latent_noise, points=self.recipe.point_noise),
+            action_weight=self.recipe.network.action_weight,
+            readout_weight=self.recipe.network.readout_weight,
+            jitter=Jitter(tokens=self.recipe.network.latent_noise, points=self.recipe.keypoint_noise),
             has_actions=has_actions,
         )
         # A head that no sample of this batch used still takes part in the graph: DDP waits for every gradient.
@@ -47,7 +48,7 @@ class JointStage:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: UVARecipe,
         config: StageConfig,
         name: str,
         model: UVANet,
@@ -67,15 +68,19 @@ class JointStage:
         recipe, n = self.recipe, self.config.batch_size
         order = self.windows.order(n, seed=recipe.seed, rank=rank, world=world)
         history = None
-        if recipe.varied_history:
+        if recipe.network.varied_history:
             history = self.histories[int(torch.randint(len(self.histories), ()))]
         batch = self.windows.batch(*order.at(step), history=history)
         tasks = without_unknown_actions(draw_tasks(n, self.task_weights), batch)
         c = recipe.model
         mask = draw_mask(
-            n, frames=c.n_frames, tokens=c.tokens_per_frame, minimum=recipe.mask_minimum, std=recipe.mask_std
+            n,
+            frames=c.n_frames,
+            tokens=c.tokens_per_frame,
+            minimum=recipe.network.mask_minimum,
+            std=recipe.network.mask_std,
         )
-        context, readout = make_context(batch, recipe)
+        context, readout = make_context(batch, recipe.network)
         return {
             "context": context,
             "visibility": Visibility.for_tasks(tasks, mask),
@@ -96,23 +101,23 @@ def without_unknown_actions(tasks: list[Task], batch: Batch) -> list[Task]:
     return [task if known else Task.VIDEO for task, known in zip(tasks, has, strict=True)]
 
 
-def make_context(batch: Batch, recipe: Recipe) -> tuple[Context, Tensor | None]:
-    """A training context (some histories collapsed, some proprioception missing) and its read-out target."""
+def make_context(batch: Batch, training: JointTraining) -> tuple[Context, Tensor | None]:
+    """A training context (some histories collapsed, some proprioception missing) and the target of its auxiliary state."""
     history, proprio, readout = batch.history, batch.proprio, batch.readout
     n = len(history)
-    frozen = torch.rand(n) < recipe.history_dropout
+    frozen = torch.rand(n) < training.history_dropout
     history = torch.where(frozen[:, None, None, None], history[:, -1:], history)
     if proprio is not None:
         proprio = torch.where(frozen[:, None, None], proprio[:, -1:], proprio)
-        missing = torch.rand(n, 1, 1) < recipe.proprio_dropout
+        missing = torch.rand(n, 1, 1) < training.proprio_dropout
         proprio = proprio.masked_fill(missing, float("nan"))
     if readout is not None:
         known = torch.where(frozen[:, None, None], readout[:, 0, -1:], readout[:, 0])
         readout = torch.stack([known, readout[:, 1]], dim=1)
-    done = batch.history_actions
-    if done is not None:
-        hidden = torch.rand(*done.shape[:2], 1) < recipe.history_action_dropout
-        done = done.masked_fill(hidden, float("nan"))
+    history_actions = batch.history_actions
+    if history_actions is not None:
+        hidden = torch.rand(*history_actions.shape[:2], 1) < training.history_action_dropout
+        history_actions = history_actions.masked_fill(hidden, float("nan"))
     past = batch.history_points
     if past is not None:
         past = torch.where(frozen[:, None, None], past[:, -1:], past)
@@ -121,7 +126,7 @@ def make_context(batch: Batch, recipe: Recipe) -> tuple[Context, Tensor | None]:
         future=batch.future,
         actions=batch.actions,
         proprio=proprio,
-        history_actions=done,
+        history_actions=history_actions,
         history_points=past,
         future_points=batch.future_points,
     )

@@ -1,419 +1,313 @@
-"""A whole recipe: autoencoder, cached latents, video stage, joint stage, export. Every part resumes where it stopped."""
+"""UVA's network as a list of steps: autoencoder, latents, keypoints, the network on video, on all tasks, weights."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from rich.progress import Progress
 from torch import nn
 
+from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.filling import refilled
-from uva_agents.checkpoints.folder import is_checkpoint_file
-from uva_agents.checkpoints.initial import load_mar, load_vae, match_into
-from uva_agents.checkpoints.spec import InterfaceSpec
-from uva_agents.checkpoints.store import Bundle, load_bundle, save_bundle
+from uva_agents.checkpoints.initial import load_vae
+from uva_agents.checkpoints.store import save_bundle
 from uva_agents.checkpoints.tensor_files import stored_tensors, write_tensors
-from uva_agents.data import (
-    Episodes,
-    LatentCache,
-    LatentWindows,
-    LinearNormalizer,
-    MixtureWindows,
-    Variant,
-    apply_variant,
-    encode_frames,
-    held_out_split,
-    standard_variants,
-)
-from uva_agents.model import VAE, Task, UVANet
-from uva_agents.model.keypoints.detector import ConvPointReader, PointReader
-from uva_agents.training.keypoints.detector_stage import PointsStage
-from uva_agents.training.keypoints.motion_stages import DynamicsStage, WriterStage
-from uva_agents.training.loop import LoopOptions, Stage, run_stage
-from uva_agents.training.memory import Holds, check_out, latents_held
-from uva_agents.training.sources import Data, Part, joined_frames, open_sources
+from uva_agents.data import Episodes, LatentCache, encode_frames
+from uva_agents.model import VAE, Task
+from uva_agents.training.keypoints.detector_stage import DetectorStage
+from uva_agents.training.keypoints.motion_stages import DynamicsStage, RendererStage
+from uva_agents.training.loop import Stage
+from uva_agents.training.recipe import StageConfig
+from uva_agents.training.run import RunOptions, make_normalizer
+from uva_agents.training.sources import joined_frames
+from uva_agents.training.steps import MemoryStep, StageStep, Step
 from uva_agents.training.uva.joint_stage import JointStage
-from uva_agents.training.uva.recipes import STAGES, DataLayout, Recipe, StageConfig
-from uva_agents.training.uva.vae_stage import VAEStage, to_images
-from uva_agents.training.uva.validation import Validator
-from uva_agents.utils.files import write_text
+from uva_agents.training.uva.recipes import UVARecipe
+from uva_agents.training.uva.run import UVARun
+from uva_agents.training.uva.vae_stage import VAEStage
+from uva_agents.utils.progress import progress_bar
 
-_LOG = logging.getLogger(__name__)
+
+def uva_steps(recipe: UVARecipe, options: RunOptions) -> list[Step]:
+    """The steps of a run, over data that is opened here.
+
+    Raises:
+        ValueError: the data does not fit the network; the recipe needs an autoencoder that is not given.
+    """
+    run = UVARun(recipe, options)
+    model, origin = recipe.model, run.origin
+    steps: list[Step] = [_autoencoder(run), LatentsStep(run)]
+    steps.append(MemoryStep("initial network", "initial network", run.start_network, needs=("autoencoder", "latents")))
+    if model.frame_points:
+        steps += [_detector(run), MemoryStep("keypoints of all frames", "keypoints", run.read_keypoints, ("detector",))]
+    if model.frame_sketch:
+        if origin is None or not origin.model.config.frame_sketch:
+            steps += [_dynamics(run), _renderer(run)]
+        steps.append(MemoryStep("fixed keypoint networks", "fixed keypoint networks", lambda: _keep(run)))
+    steps += _network(run)
+    steps.append(MemoryStep("weights", "weights", lambda: _export(run), needs=("initial network",)))
+    return steps
+
+
+def _stage(
+    run: UVARun,
+    name: str,
+    makes: str,
+    stage: str,
+    config: StageConfig | None,
+    *,
+    target: Callable[[], nn.Module],
+    build: Callable[[], Stage],
+    needs: tuple[str, ...] = (),
+    finish: Callable[[], object] | None = None,
+) -> StageStep:
+    if config is None:
+        raise ValueError(f"recipe {run.recipe.name!r} has no {name} stage, which its network needs")
+    o = run.options
+    return StageStep(
+        name,
+        makes,
+        stage,
+        config,
+        o.out,
+        run.key,
+        target,
+        build,
+        needs,
+        finish,
+        run.recipe.seed,
+        o.progress,
+        o.stop_after,
+    )
+
+
+# -- autoencoder and latents -------------------------------------------------------------------------------------------
+
+
+def _autoencoder(run: UVARun) -> Step:
+    """Trained here, or what the run goes on from has it, or a file."""
+    recipe, options, name = run.recipe, run.options, "autoencoder"
+    device = PartialState().device
+    if run.origin is not None:
+        found = run.origin.vae
+        return MemoryStep(name, name, lambda: run.set_autoencoder(found, device))
+    if options.vae_weights is None and recipe.autoencoder is None:
+        raise ValueError(f"recipe {recipe.name!r} does not train its autoencoder: give --vae kl16.ckpt")
+    torch.manual_seed(recipe.seed)
+    vae = VAE(dataclasses.replace(recipe.model.vae, scale=1.0))
+    if (path := options.vae_weights) is not None:
+
+        def load() -> None:
+            load_vae(vae, path)
+            _finish_autoencoder(run, vae, device)
+
+        return MemoryStep(name, name, load)
+    # A stage is faster in this order of memory; whoever loads its result computes in the same one, to the last bit.
+    vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return _stage(
+        run,
+        name,
+        name,
+        "vae",
+        recipe.stage("vae"),
+        target=lambda: vae,
+        build=lambda: VAEStage(recipe, vae, _all_frames(run), run.episodes.select(run.held_out)),
+        finish=lambda: _finish_autoencoder(run, vae, device),
+    )
+
+
+def _all_frames(run: UVARun) -> Episodes:
+    """Of all datasets. Not kept: with several it is a copy of all frames."""
+    return joined_frames([run.episodes.select(run.train), *(part.episodes for part in run.others)])
+
+
+def _finish_autoencoder(run: UVARun, vae: VAE, device: torch.device) -> None:
+    """Measure the scale that makes its latents' standard deviation 1."""
+    vae.eval().requires_grad_(False)
+    if vae.config.kind == "kl-f16":
+        vae.config = run.recipe.model.vae  # its scale is a constant of the released models
+    else:
+        frames = _all_frames(run)
+        sample = frames.arrays["pixels"][:: max(1, frames.steps // 1024)]
+        std = float(encode_frames(vae, sample, patch_size=1).astype(np.float32).std())
+        # Rounded: the scale goes into the cache key and must not depend on how a machine sums.
+        vae.config = dataclasses.replace(vae.config, scale=round(1.0 / std, 3))
+    run.set_autoencoder(vae, device)
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """Where a run reads and writes.
+class LatentsStep:
+    """Every variant of every dataset through the autoencoder, a file each in ``latents/``."""
 
-    Args:
-        data: dataset of any format, or several with weights (:class:`~uva_agents.training.sources.Source`). The first with actions
-            is held out from, and trains what needs points; the others take part in the autoencoder, video and joint stages.
-        out: run folder; its stages live in sub-folders, the finished weights in ``weights/``.
-        vae_weights: trained autoencoder (safetensors, or the original ``kl16.ckpt``) instead of the first stage.
-        points_weights: trained point reader (safetensors) instead of its stage, which writes ``points/reader.safetensors``.
-        init: weights to go on from (a shipped name or a folder): their autoencoder and point reader are kept as they are,
-            the network continues from theirs wherever names and shapes match. Or a MAR or released UVA checkpoint file, from
-            which matching tensors of the network are taken.
-        progress: show progress bars.
-        stop_after: stop each stage after so many steps in this process, for tests.
-        fields, every: see :func:`~uva_agents.training.sources.open_sources`.
-    """
+    of: UVARun
+    name: str = "latents"
+    needs: tuple[str, ...] = ("autoencoder",)
+    makes: str = "latents"
 
-    data: Data
-    out: Path
-    vae_weights: Path | None = None
-    points_weights: Path | None = None
-    init: str | Path | None = None
-    progress: bool = True
-    stop_after: int | None = None
-    fields: Mapping[str, str] | None = None
-    every: int | None = None
+    def done(self) -> bool:
+        """Whether all files are there."""
+        return all(self._files())
 
+    def begun(self) -> bool:
+        """Whether one is."""
+        return any(self._files())
 
-def run_recipe(recipe: Recipe, options: RunOptions) -> Path | None:
-    """Train a recipe to the end; returns the weights folder, or ``None`` when ``stop_after`` cut it short."""
-    state = PartialState(cpu=not torch.cuda.is_available())
-    check_out(options.out)
-    parts = open_sources(
-        options.data,
-        recipe,
-        _wanted(recipe),
-        fields=options.fields,
-        every=options.every,
-        holds=lambda sources, size: _holds(recipe, options, sources, size),
-    )
-    first = next(i for i, part in enumerate(parts) if part.has_actions)
-    episodes, others = parts[first].episodes, [part for i, part in enumerate(parts) if i != first]
-    _check_sizes(recipe, episodes)
-    train, held_out = held_out_split(len(episodes), recipe.held_out, seed=42)
-    if state.is_main_process:
-        write_text(options.out / "recipe.json", json.dumps(recipe.to_dict(), indent=1, default=str))
+    def load(self) -> None:
+        """Read them; one that is damaged is made again."""
+        run, cache = self.of, self._cache()
+        show = run.options.progress and PartialState().is_main_process
+        with PartialState().main_process_first():  # one process encodes, the others read its files
+            run.tokens = _encoded(run, cache, run.episodes, "latents", show=show)
+            run.more_tokens = [
+                _encoded(run, cache, part.episodes, f"latents of {part.episodes.source}", show=show)
+                for part in run.others
+            ]
 
-    torch.manual_seed(recipe.seed)
-    pretrained = options.init is not None and is_checkpoint_file(options.init)
-    origin = load_bundle(options.init, device="cpu") if options.init is not None and not pretrained else None
-    if origin:
-        vae: VAE | None = origin.vae
-    else:
-        # Not kept in a name: it is a copy of all frames.
-        vae = _autoencoder(
-            recipe,
-            options,
-            joined_frames([episodes.select(train), *(part.episodes for part in others)]),
-            episodes.select(held_out),
-        )
-    if vae is None:
-        return None
-    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, vae=vae.config))
-    vae.to(state.device)
-    cache = LatentCache(
-        options.out / "latents",
-        vae,
-        patch_size=recipe.model.patch_size,
-        world_size=recipe.world_size,
-        image_size=recipe.model.image_size,
-    )
-    variants = standard_variants(recipe.variants, max_shift=recipe.max_shift, mirror=recipe.mirror)
-    with state.main_process_first():  # one process encodes, the others read its files
-        tokens = _with_progress(
-            options.progress and state.is_main_process,
-            "latents",
-            lambda report: cache.get_all(episodes, variants, report),
-        )
-        more_tokens = [
-            _with_progress(
-                options.progress and state.is_main_process,
-                f"latents of {part.episodes.source}",
-                lambda report, part=part: cache.get_all(part.episodes, variants, report),  # type: ignore[misc]
-            )
-            for part in others
-        ]
-    torch.manual_seed(recipe.seed)  # again: how much was drawn above depends on what was already trained
-    model = UVANet(recipe.model)
-    model.set_gradient_checkpointing(recipe.gradient_checkpointing)
-    if pretrained:
-        load_mar(model, Path(str(options.init)))
-    origin_has_sketch = origin is not None and origin.model.config.frame_sketch
-    if origin is not None:
-        match = match_into(model, origin.model.state_dict())
-        if match.fresh or match.left:
-            _LOG.warning("%s: %s", options.init, match)
-    if recipe.model.standardize:
-        tokens = _standardize(model, tokens, keep=origin is not None)
-        more_tokens = [_standardize(model, some, keep=True) for some in more_tokens]
-    points = _points(model, recipe, options, episodes, variants, episodes.select(train), episodes.select(held_out))
-    if recipe.model.frame_points and points is None:
-        return None
-    normalizer = make_normalizer(recipe, episodes)
-    spec = dataclasses.replace(
-        make_interface(recipe, episodes, recipe.env_id), control_hz=recipe.control_hz, execute=recipe.execute
-    )
+    def run(self) -> bool:
+        """Make those that are not there."""
+        self.load()
+        return True
 
-    def windows(chosen: np.ndarray, some: tuple[Variant, ...]) -> LatentWindows:
-        c = recipe.model
-        return LatentWindows(
-            episodes,
-            tokens[: len(some)],
-            some,
-            normalizer,
-            spec.window(c.n_frames, c.frame_stride, c.action_steps),
-            chosen=chosen,
-            proprio_key=recipe.proprio_key,
-            readout_keys=recipe.readout_keys,
-            world_size=recipe.world_size,
-            points=None if points is None else points[: len(some)],
-            history_actions=c.history_actions,
+    def _cache(self) -> LatentCache:
+        recipe = self.of.recipe
+        return LatentCache(
+            self.of.options.out / "latents",
+            self.of.vae,
+            patch_size=recipe.model.patch_size,
+            world_size=recipe.world.size,
+            image_size=recipe.model.image_size,
         )
 
-    validator = Validator(
-        windows(held_out, variants[:1]),
-        vae,
-        normalizer,
-        episodes.arrays["pixels"],
-        unit=recipe.unit,
-        unit_scale=recipe.unit_scale,
-        readout_keys=recipe.readout_keys,
-    )
-    stages: list[tuple[StageConfig, str, dict[Task, float], Validator]] = [
-        (recipe.video, "video", {Task.VIDEO: 1.0}, dataclasses.replace(validator, video_only=True)),
-        (recipe.joint, "joint", dict(recipe.task_weights), validator),
-    ]
-    train_windows = windows(train, variants)
-    mixed: LatentWindows | MixtureWindows = train_windows
-    if others:
-        more = [
-            _more_windows(recipe, model, p, t, variants, normalizer, spec)
-            for p, t in zip(others, more_tokens, strict=True)
-        ]
-        mixed = MixtureWindows([train_windows, *more], [parts[first].weight, *(part.weight for part in others)])
-    guide = model.guide
-    if guide is not None and guide.renders and not origin_has_sketch:
-        held_windows = windows(held_out, variants[:1])
-        one = torch.ones(recipe.model.tokens_per_frame, recipe.model.token_dim)
-        mean, std = (model.token_mean, model.token_std) if recipe.model.standardize else (0 * one, one)
-        moves = DynamicsStage(recipe, guide.dynamics, train_windows, held_windows, normalizer)
-        draws = WriterStage(recipe, guide.renderer, train_windows, held_windows, mean=mean, std=std)
-        for stage in (moves, draws):
-            if not _train(stage, None, stage.config, recipe, options):
-                return None
-    if guide is not None and guide.renders:
-        guide.dynamics.requires_grad_(False)
-        guide.renderer.requires_grad_(False)
-    for config, name, weights, check in stages:
-        if config.steps == 0:
-            continue
-        joint = JointStage(recipe, config, name, model, mixed, weights, check)
-        if not _train(joint, joint.module, config, recipe, options):
-            return None
-    if not state.is_main_process:
-        return None
-    bundle = Bundle(model, vae, normalizer, spec, recipe.name)
-    return save_bundle(
-        bundle, options.out / "weights", extra={"recipe": json.loads(json.dumps(recipe.to_dict(), default=str))}
-    )
+    def _files(self) -> list[bool]:
+        cache, datasets = self._cache(), [self.of.episodes, *(part.episodes for part in self.of.others)]
+        return [cache.path(episodes, variant).exists() for episodes in datasets for variant in self.of.variants]
 
 
-def _holds(recipe: Recipe, options: RunOptions, sources: int, size: tuple[int, int]) -> Holds:
-    """How the run keeps its data. Latents are those of the recipe's frames: an autoencoder's factor less, a few channels."""
-    c = recipe.model
-    tokens = c.tokens_per_frame * c.token_dim
-    trains = options.init is None and options.vae_weights is None
-    reduced = 0.0
-    if c.frame_points and options.points_weights is None and (options.init is None or is_checkpoint_file(options.init)):
-        # As :class:`PointsStage` keeps them.
-        moved = bool(recipe.mirror or recipe.max_shift)
-        whole = c.point_reader == "conv"
-        kind = ConvPointReader if whole else PointReader
-        reduced = (kind.training_variants if moved else 1) / (1 if whole else 16)
-    return latents_held(
-        tokens=tokens, variants=recipe.variants, sources=sources, has_autoencoder=trains, reduced=reduced
-    )
+def _encoded(run: UVARun, cache: LatentCache, episodes: Episodes, title: str, *, show: bool) -> list[np.ndarray]:
+    with progress_bar(disable=not show) as bar:
+        task = bar.add_task(title, total=len(run.variants) * episodes.steps)
+        return cache.get_all(episodes, run.variants, lambda done, total: bar.update(task, completed=done, total=total))
 
 
-def _wanted(recipe: Recipe) -> list[str]:
-    """Canonical arrays that a recipe trains on."""
-    proprio = [recipe.proprio_key] if recipe.proprio_key else []
-    return list(dict.fromkeys(["pixels", "action", *proprio, *recipe.readout_keys]))
+# -- keypoints ---------------------------------------------------------------------------------------------------------
 
 
-def _check_sizes(recipe: Recipe, episodes: Episodes) -> None:
-    """That the network fits the numbers in the data.
+def _detector(run: UVARun) -> Step:
+    """Trained here, or it came with the weights that the run goes on from, or a file."""
+    name, makes, needs = "keypoint detector", "detector", ("initial network",)
+    if run.origin is not None:
+        return MemoryStep(name, makes, lambda: None, needs)
+    if (path := run.options.points_weights) is not None:
+        return MemoryStep(
+            name,
+            makes,
+            lambda: refilled(run.guide.detector, stored_tensors(path), where=str(path), what="point reader"),
+            needs,
+        )
 
-    Raises:
-        ValueError: naming the key and both sizes.
-    """
-    c = recipe.model
-    sizes = [("action", ["action"], "action_dim", c.action_dim)]
-    if recipe.proprio_key and c.proprio_dim:
-        sizes.append((recipe.proprio_key, [recipe.proprio_key], "proprio_dim", c.proprio_dim))
-    if c.readout_dim:
-        sizes.append((" + ".join(recipe.readout_keys), list(recipe.readout_keys), "readout_dim", c.readout_dim))
-    for name, keys, what, wanted in sizes:
-        found = sum(episodes.arrays[key].shape[-1] for key in keys)
-        if found != wanted:
-            raise ValueError(
-                f"{episodes.source} has {found} numbers in {name!r}, and recipe {recipe.name!r} has {what}={wanted}: "
-                "choose a recipe for this robot, or other columns"
-            )
+    def build() -> Stage:
+        train, held_out = run.episodes.select(run.train), run.episodes.select(run.held_out)
+        normalizer = make_normalizer(run.recipe.data, train)
+        return DetectorStage(run.recipe, run.guide.detector, train, held_out, normalizer)
 
-
-def _more_windows(
-    recipe: Recipe,
-    model: UVANet,
-    part: Part,
-    tokens: list[np.ndarray],
-    variants: tuple[Variant, ...],
-    normalizer: LinearNormalizer,
-    spec: InterfaceSpec,
-) -> LatentWindows:
-    """Windows of a further dataset; of video alone, without any numbers."""
-    c, reader = recipe.model, None if model.guide is None else model.guide.detector
-    points = None
-    if reader is not None:
-        points = [_read_points(reader, apply_variant(part.episodes, v, world_size=recipe.world_size)) for v in variants]
-    return LatentWindows(
-        part.episodes,
-        tokens,
-        variants,
-        normalizer,
-        spec.window(c.n_frames, c.frame_stride, c.action_steps),
-        proprio_key=recipe.proprio_key if part.has_actions else None,
-        readout_keys=recipe.readout_keys if part.has_actions else (),
-        world_size=recipe.world_size,
-        points=points,
-        history_actions=c.history_actions,
-        action_dim=c.action_dim,
-    )
-
-
-def make_normalizer(recipe: DataLayout, episodes: Episodes) -> LinearNormalizer:
-    """From the recipe's limits where it has them, from the data elsewhere."""
-    limits = {}
-    for key in {"action", *([recipe.proprio_key] if recipe.proprio_key else []), *recipe.readout_keys}:
-        value = episodes.arrays[key]
-        dim = value.shape[-1]
-        low, high = recipe.limits.get(key, (value.min(0), value.max(0)))
-        limits[key] = (np.broadcast_to(low, dim).copy(), np.broadcast_to(high, dim).copy())
-    return LinearNormalizer.from_limits(limits)
-
-
-def make_interface(
-    recipe: DataLayout, episodes: Episodes, env_id: str = "uva/PushT-v0", *, image_size: int | None = None
-) -> InterfaceSpec:
-    """What the trained weights will expect from an environment; ``image_size`` where training looks at no pictures."""
-    shape = (image_size, image_size) if image_size else episodes.arrays["pixels"].shape[1:3]
-    actions = episodes.arrays["action"]
-    low, high = recipe.limits.get("action", (actions.min(0), actions.max(0)))
-    dim = actions.shape[-1]
-    return InterfaceSpec(
-        image_shape=(shape[0], shape[1]),
-        action_low=tuple(float(v) for v in np.broadcast_to(low, dim)),
-        action_high=tuple(float(v) for v in np.broadcast_to(high, dim)),
-        proprio_key=recipe.proprio_key,
-        point_keys=recipe.readout_keys,
-        env_id=env_id,
-    )
-
-
-def _autoencoder(recipe: Recipe, options: RunOptions, train: Episodes, held_out: Episodes) -> VAE | None:
-    """Trained (or loaded) autoencoder whose scale makes its latents' standard deviation 1."""
-    vae = VAE(dataclasses.replace(recipe.model.vae, scale=1.0))
-    if options.vae_weights is not None:
-        load_vae(vae, options.vae_weights)
-    elif recipe.model.vae.kind == "kl-f16":
-        raise ValueError(f"recipe {recipe.name!r} does not train its autoencoder: give --vae kl16.ckpt")
-    elif not _train(VAEStage(recipe, vae, train, held_out), None, recipe.vae, recipe, options):
-        return None
-    vae.eval().requires_grad_(False)
-    if recipe.model.vae.kind == "kl-f16":
-        vae.config = recipe.model.vae  # its scale is a constant of the released models
-        return vae
-    some = train.arrays["pixels"][:: max(1, train.steps // 1024)]
-    std = float(encode_frames(vae, some, patch_size=1).astype(np.float32).std())
-    # Rounded: the scale goes into the cache key and must not depend on how a machine sums.
-    vae.config = dataclasses.replace(vae.config, scale=round(1.0 / std, 3))
-    return vae
-
-
-def _standardize(model: UVANet, tokens: list[np.ndarray], *, keep: bool = False) -> list[np.ndarray]:
-    """Tokens as the network sees them; their statistics, over every variant, go into its buffers.
-
-    Most of an image is background, the same in every frame: unless it is subtracted, it drowns the rest.
-    """
-    if not keep:
-        some = np.concatenate([t[::16] for t in tokens]).astype(np.float32)
-        model.token_mean.copy_(torch.from_numpy(some.mean(0)))
-        model.token_std.copy_(torch.from_numpy(np.maximum(some.std(0), 0.05)))
-    mean, std = model.token_mean.numpy(), model.token_std.numpy()
-    return [((t.astype(np.float32) - mean) / std).astype(np.float16) for t in tokens]
-
-
-def _points(
-    model: UVANet,
-    recipe: Recipe,
-    options: RunOptions,
-    episodes: Episodes,
-    variants: tuple[Variant, ...],
-    train: Episodes,
-    held_out: Episodes,
-) -> list[np.ndarray] | None:
-    """Points read from every frame of every variant, after training their reader.
-
-    ``None`` when the network has no point reader, or when its training was cut short.
-    """
-    if model.guide is None:
-        return None
-    reader = model.guide.detector
-    if options.init is not None and not is_checkpoint_file(options.init):
-        pass  # it came with the weights
-    elif options.points_weights is not None:
-        refilled(reader, stored_tensors(options.points_weights), where=str(options.points_weights), what="point reader")
-    else:
-        stage = PointsStage(recipe, reader, train, held_out, make_normalizer(recipe, train))
-        if not _train(stage, None, recipe.points, recipe, options):
-            return None
+    def finish() -> None:
         if PartialState().is_main_process:  # for other runs' points_weights
-            write_tensors(options.out / stage.name / "reader.safetensors", reader, torch.float32)
-    reader.eval().requires_grad_(False)
-    return [_read_points(reader, apply_variant(episodes, v, world_size=recipe.world_size)) for v in variants]
+            write_tensors(run.options.out / "points" / "reader.safetensors", run.guide.detector, torch.float32)
+
+    return _stage(
+        run,
+        name,
+        makes,
+        "points",
+        run.recipe.stage("points"),
+        target=lambda: run.guide.detector,
+        build=build,
+        needs=needs,
+        finish=finish,
+    )
 
 
-@torch.no_grad()
-def _read_points(reader: PointReader | ConvPointReader, episodes: Episodes) -> np.ndarray:
-    frames = episodes.arrays["pixels"]
-    device = next(reader.parameters()).device
-    parts = [reader(to_images(frames[i : i + 512]).to(device)).cpu().numpy() for i in range(0, len(frames), 512)]
-    return np.concatenate(parts)
+def _dynamics(run: UVARun) -> Step:
+    def build() -> Stage:
+        windows = run.train_windows, run.held_out_windows
+        return DynamicsStage(run.recipe, run.guide.dynamics, *windows, run.normalizer)
+
+    return _stage(
+        run,
+        "keypoint dynamics",
+        "dynamics",
+        "dynamics",
+        run.recipe.stage("dynamics"),
+        target=lambda: run.guide.dynamics,
+        build=build,
+        needs=("latents", "keypoints"),
+    )
 
 
-def _train(stage: Stage, target: nn.Module | None, config: StageConfig, recipe: Recipe, options: RunOptions) -> bool:
-    """Run a stage and put its averaged weights into its module; false when it was cut short."""
-    folder = options.out / stage.name
-    rest = {k: v for k, v in recipe.to_dict().items() if k not in STAGES}
-    if not isinstance(options.data, Path) and any(source.episodes for source in options.data):
-        rest["episodes"] = [source.episodes for source in options.data]
-    if not isinstance(options.data, Path) and len(options.data) > 1:
-        rest["data"] = [(str(source.path), source.weight) for source in options.data]
-    key = hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    loop = LoopOptions(folder, key=key, seed=recipe.seed, progress=options.progress, stop_after=options.stop_after)
-    averaged, finished = run_stage(stage, config, loop)
-    module = target if target is not None else stage.module
-    module.load_state_dict(averaged)
-    return finished
+def _renderer(run: UVARun) -> Step:
+    def build() -> Stage:
+        mean, std = run.token_statistics()
+        windows = run.train_windows, run.held_out_windows
+        return RendererStage(run.recipe, run.guide.renderer, *windows, mean=mean, std=std)
+
+    return _stage(
+        run,
+        "keypoint renderer",
+        "renderer",
+        "writer",
+        run.recipe.stage("writer"),
+        target=lambda: run.guide.renderer,
+        build=build,
+        needs=("latents", "keypoints"),
+    )
 
 
-def _with_progress(
-    show: bool, title: str, work: Callable[[Callable[[int, int], None]], list[np.ndarray]]
-) -> list[np.ndarray]:
-    with Progress(disable=not show) as bar:
-        task = bar.add_task(title, total=None)
-        return work(lambda done, total: bar.update(task, completed=done, total=total))
+def _keep(run: UVARun) -> None:
+    """The network's own stages leave what moves and draws keypoints as it is."""
+    run.guide.dynamics.requires_grad_(False)
+    run.guide.renderer.requires_grad_(False)
+
+
+# -- the network itself ------------------------------------------------------------------------------------------------
+
+
+def _network(run: UVARun) -> list[Step]:
+    """Video only first, then all tasks."""
+    training = run.recipe.network
+    needs = ("initial network", "latents", *(["keypoints"] if run.recipe.model.frame_points else []))
+    stages: list[tuple[str, StageConfig, dict[Task, float]]] = [
+        ("video", training.video, {Task.VIDEO: 1.0}),
+        ("joint", training.joint, dict(training.task_weights)),
+    ]
+
+    def build(name: str, config: StageConfig, weights: dict[Task, float]) -> Callable[[], Stage]:
+        def make() -> Stage:
+            check = dataclasses.replace(run.validator, video_only=name == "video")
+            return JointStage(run.recipe, config, name, run.model, run.mixture, weights, check)
+
+        return make
+
+    return [
+        _stage(
+            run,
+            f"network, {name}",
+            "network",
+            name,
+            config,
+            target=lambda: run.model,
+            build=build(name, config, weights),
+            needs=needs,
+        )
+        for name, config, weights in stages
+        if config.steps
+    ]
+
+
+def _export(run: UVARun) -> None:
+    if PartialState().is_main_process:
+        bundle = Bundle(run.model, run.vae, run.normalizer, run.spec, run.recipe.name)
+        save_bundle(bundle, run.options.out / "weights", extra={"recipe": run.recipe.to_dict()})

@@ -1,84 +1,93 @@
-"""Recipes: everything that determines a training run."""
+"""Recipes of UVA's network: autoencoder, keypoints, and the two stages of the network itself."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
-from uva_agents.data import BLOCK_PUSH_FIELDS, PUSHT_FIELDS, Field
+from uva_agents.data import BLOCK_PUSH_FIELDS, PUSHT_FIELDS
+from uva_agents.errors import InputError
 from uva_agents.model import Task, UVAConfig, uva_base_config, uva_nano_config
+from uva_agents.training.recipe import Changes, DataConfig, Recipe, StageConfig
+
+STAGES = {
+    "vae": ("autoencoder", "stage"),
+    "points": ("keypoints", "detector"),
+    "dynamics": ("keypoints", "dynamics"),
+    "writer": ("keypoints", "renderer"),
+    "video": ("network", "video"),
+    "joint": ("network", "joint"),
+}
+"""Folder of a stage in a run -> where the recipe has its optimisation; in the order in which they run."""
 
 
 @dataclass(frozen=True)
-class StageConfig:
-    """Optimisation of one stage.
+class World:
+    """The plane that positions and actions are coordinates of.
 
     Args:
-        steps: optimiser steps.
-        batch_size: per process.
-        lr: peak learning rate; linear warm-up, then cosine to ``lr * final_lr``.
-        warmup: steps.
-        weight_decay: on matrices only.
-        betas: AdamW.
-        clip: largest gradient norm.
-        ema_power, ema_max: decay ``min(ema_max, 1 - (1 + step) ** -ema_power)``.
-        validate_every: steps.
+        size: side of the square that an image spans, in coordinate units; for augmentation.
+        unit, unit_scale: what validation reports distances in, and how many of them a unit of the coordinates is.
     """
 
-    steps: int
-    batch_size: int
-    lr: float
-    warmup: int = 200
-    final_lr: float = 0.01
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip: float = 1.0
-    ema_power: float = 0.75
-    ema_max: float = 0.999
-    validate_every: int = 500
-
-
-class DataLayout(Protocol):
-    """What a recipe says about a dataset's low-dimensional arrays."""
-
-    @property
-    def proprio_key(self) -> str | None: ...
-
-    @property
-    def readout_keys(self) -> tuple[str, ...]: ...
-
-    @property
-    def limits(self) -> Mapping[str, tuple[Any, Any]]: ...
-
-
-STAGES = ("vae", "points", "dynamics", "writer", "video", "joint")
-"""In the order in which they run."""
-
-
-Limits = Mapping[str, tuple[float | tuple[float, ...], float | tuple[float, ...]]]
-"""(low, high) of an array's last axis, one number or one per dimension."""
+    size: float
+    unit: str
+    unit_scale: float = 1.0
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A named training run: data layout, network, and the stages.
+class Augmentation:
+    """Variants of the dataset that are encoded once (see :mod:`uva_agents.data.augment`).
 
     Args:
-        name: of the weights.
-        model: network; ``vae.scale`` is measured after the VAE stage.
-        fields: where the dataset keeps the canonical arrays.
-        limits: (low, high) of each coordinate-valued key; keys not named are fitted to the data. Points and proprioception
-            share theirs where the network has ``proprio_points``, and ±1 should be the picture's edges.
-        env_id, control_hz, execute: see :class:`~uva_agents.checkpoints.InterfaceSpec`.
-        unit, unit_scale: what validation reports distances in, and how many of them a unit of the coordinates is.
-        world_size: side of the square world that an image spans, in coordinate units; for augmentation.
-        variants: cached augmented variants of the dataset (see :mod:`uva_agents.data.augment`).
-        max_shift, mirror: what the variants do.
-        held_out: episodes kept from training.
-        proprio_key, readout_keys: low-dimensional inputs and auxiliary targets.
+        variants: how many, the data itself among them.
+        max_shift, mirror: what they do.
+    """
+
+    variants: int = 8
+    max_shift: int = 4
+    mirror: bool = True
+
+
+@dataclass(frozen=True)
+class AutoencoderTraining:
+    """Training of the autoencoder.
+
+    Args:
+        stage: optimisation.
+        kl_weight: of the divergence from the standard normal distribution.
+    """
+
+    stage: StageConfig
+    kl_weight: float = 0.01
+
+
+@dataclass(frozen=True)
+class KeypointTraining:
+    """Training of the keypoint networks, for networks that have them.
+
+    Args:
+        detector, dynamics, renderer: optimisation.
+        noise: standard deviation of noise on the keypoints in training, in units of half the world.
+        agent_weight: how many times as much the points of proprioception count in the training of the detector.
+    """
+
+    detector: StageConfig
+    dynamics: StageConfig
+    renderer: StageConfig
+    noise: float = 0.0
+    agent_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class JointTraining:
+    """Training of the network itself: a video stage, then all tasks.
+
+    Args:
+        video, joint: optimisation.
         task_weights: share of each task in the joint stage.
         mask_minimum, mask_std: of the truncated normal that draws how much of a future frame is masked.
         history_dropout: share of samples whose history is the current frame repeated, as at the start of an episode.
@@ -87,63 +96,88 @@ class Recipe:
         varied_history: draw which past frames a step's history consists of, instead of evenly spaced ones.
         latent_noise: standard deviation of noise on the latents in training (their own is 1).
         action_weight, readout_weight: of the action loss and the auxiliary state loss.
-        kl_weight: of the autoencoder.
-        point_noise: standard deviation of noise on the frames' points in training, in units of half the world.
-        agent_point_weight: how many times as much the points of proprioception count in the training of the point reader.
         gradient_checkpointing: recompute the transformer's activations in the backward pass instead of keeping them.
-        vae, points, dynamics, writer, video, joint: stages.
-        seed: of everything.
     """
 
-    name: str
-    model: UVAConfig
-    vae: StageConfig
-    points: StageConfig
-    dynamics: StageConfig
-    writer: StageConfig
     video: StageConfig
     joint: StageConfig
-    fields: Mapping[str, Field] = field(default_factory=lambda: dict(PUSHT_FIELDS))
-    limits: Limits = field(default_factory=dict)
-    env_id: str = "uva/PushT-v0"
-    control_hz: float = 10.0
-    execute: int = 8
-    unit: str = "px"
-    unit_scale: float = 1.0
-    world_size: float = 512.0
-    variants: int = 8
-    max_shift: int = 4
-    mirror: bool = True
-    held_out: int = 10
-    proprio_key: str | None = "agent_pos"
-    readout_keys: tuple[str, ...] = ()
-    task_weights: Mapping[Task, float] = field(default_factory=dict)
+    task_weights: Mapping[Task, float]
     mask_minimum: float = 0.2
     mask_std: float = 0.5
-    proprio_dropout: float = 0.1
     history_dropout: float = 0.0
+    proprio_dropout: float = 0.1
     history_action_dropout: float = 0.5
     varied_history: bool = False
     latent_noise: float = 0.0
     action_weight: float = 1.0
     readout_weight: float = 2.0
-    kl_weight: float = 0.01
-    point_noise: float = 0.0
-    agent_point_weight: float = 1.0
     gradient_checkpointing: bool = False
-    seed: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON and model cards."""
-        values = dataclasses.asdict(self)
-        values["fields"] = {k: f.key for k, f in self.fields.items()}
-        values["task_weights"] = {task.value: weight for task, weight in self.task_weights.items()}
-        return values
 
 
-def pusht_nano() -> Recipe:
+@dataclass(frozen=True, kw_only=True)
+class UVARecipe(Recipe):
+    """How UVA's network is trained.
+
+    Args:
+        model: network; ``vae.scale`` is measured after the autoencoder's stage.
+        world: what the coordinates mean. Points and proprioception share their limits where the network has ``proprio_points``,
+            and ±1 should be the picture's edges.
+        autoencoder: ``None`` where a trained one is needed, as for the released sizes.
+        keypoints: ``None`` for networks without.
+    """
+
+    kind: ClassVar[str] = "uva"
+
+    model: UVAConfig
+    world: World
+    network: JointTraining
+    augmentation: Augmentation = Augmentation()
+    autoencoder: AutoencoderTraining | None = None
+    keypoints: KeypointTraining | None = None
+
+    @property
+    def keypoint_noise(self) -> float:
+        """Of :class:`KeypointTraining`, 0 without keypoints."""
+        return self.keypoints.noise if self.keypoints is not None else 0.0
+
+    def stage(self, name: str) -> StageConfig | None:
+        """Optimisation of one of :data:`STAGES`; ``None`` where the recipe has no such stage."""
+        part, attribute = STAGES[name]
+        found: StageConfig | None = getattr(getattr(self, part), attribute, None)
+        return found
+
+    def with_stage(self, name: str, config: StageConfig) -> Self:
+        """Another optimisation for one of the recipe's stages."""
+        part, attribute = STAGES[name]
+        changed = dataclasses.replace(getattr(self, part), **{attribute: config})
+        return dataclasses.replace(self, **{part: changed})
+
+    def changed(self, changes: Changes) -> Self:
+        """With the command line's changes."""
+        if changes.steps is not None:
+            raise InputError(f"recipe {self.name!r} has several stages: use --{list(STAGES)[-1]}-steps and its like")
+        recipe = super().changed(changes)
+        for name, steps in changes.stage_steps.items():
+            stage = recipe.stage(name)
+            if stage is None:
+                raise InputError(f"recipe {self.name!r} has no stage {name!r}: --{name}-steps does not apply")
+            every = min(stage.validate_every, max(1, steps))
+            recipe = recipe.with_stage(name, dataclasses.replace(stage, steps=steps, validate_every=every))
+        for name in ("video", "joint"):
+            stage = recipe.stage(name)
+            assert stage is not None
+            batch_size, lr = changes.batch_size or stage.batch_size, changes.lr or stage.lr
+            recipe = recipe.with_stage(name, dataclasses.replace(stage, batch_size=batch_size, lr=lr))
+        if changes.variants is not None:
+            augmentation = dataclasses.replace(recipe.augmentation, variants=changes.variants)
+            recipe = dataclasses.replace(recipe, augmentation=augmentation)
+        return recipe
+
+
+def pusht_nano() -> UVARecipe:
     """PushT from the 206 human demonstrations, on two CPU cores."""
-    return Recipe(
+    detector = StageConfig(steps=6500, batch_size=128, lr=2e-3, warmup=100, weight_decay=0.02, validate_every=500)
+    return UVARecipe(
         name="pusht-nano",
         model=uva_nano_config(
             action_dim=2,
@@ -154,28 +188,39 @@ def pusht_nano() -> Recipe:
             frame_sketch=True,
             proprio_points=1,
         ),
-        limits={"action": (0.0, 512.0), "agent_pos": (0.0, 512.0), "keypoints": (0.0, 512.0)},
-        readout_keys=("agent_pos", "keypoints"),
-        history_dropout=0.3,
-        latent_noise=0.1,
-        action_weight=2.0,
-        point_noise=0.006,
-        agent_point_weight=9.0,
-        task_weights={
-            Task.POLICY: 0.35,
-            Task.POLICY_VIDEO: 0.1,
-            Task.FORWARD: 0.25,
-            Task.INVERSE: 0.15,
-            Task.VIDEO: 0.15,
-        },
-        vae=StageConfig(
-            steps=1700, batch_size=64, lr=2e-3, warmup=170, weight_decay=0.0, betas=(0.9, 0.99), clip=200.0
+        data=DataConfig(
+            fields=dict(PUSHT_FIELDS),
+            limits={"action": (0.0, 512.0), "agent_pos": (0.0, 512.0), "keypoints": (0.0, 512.0)},
+            proprio_key="agent_pos",
+            readout_keys=("agent_pos", "keypoints"),
+            control_hz=10.0,
+            env_id="uva/PushT-v0",
         ),
-        points=StageConfig(steps=6500, batch_size=128, lr=2e-3, warmup=100, weight_decay=0.02, validate_every=500),
-        dynamics=StageConfig(steps=9000, batch_size=512, lr=2e-3, warmup=100, weight_decay=0.02, validate_every=1000),
-        writer=StageConfig(steps=12_000, batch_size=256, lr=1e-3, warmup=100, weight_decay=0.02, validate_every=1000),
-        video=StageConfig(steps=200, batch_size=128, lr=1e-3),
-        joint=StageConfig(steps=11_000, batch_size=128, lr=1e-3, validate_every=1000),
+        world=World(size=512.0, unit="px"),
+        autoencoder=AutoencoderTraining(
+            StageConfig(steps=1700, batch_size=64, lr=2e-3, warmup=170, weight_decay=0.0, betas=(0.9, 0.99), clip=200.0)
+        ),
+        keypoints=KeypointTraining(
+            detector=detector,
+            dynamics=dataclasses.replace(detector, steps=9000, batch_size=512, validate_every=1000),
+            renderer=dataclasses.replace(detector, steps=12_000, batch_size=256, lr=1e-3, validate_every=1000),
+            noise=0.006,
+            agent_weight=9.0,
+        ),
+        network=JointTraining(
+            video=StageConfig(steps=200, batch_size=128, lr=1e-3),
+            joint=StageConfig(steps=11_000, batch_size=128, lr=1e-3, validate_every=1000),
+            task_weights={
+                Task.POLICY: 0.35,
+                Task.POLICY_VIDEO: 0.1,
+                Task.FORWARD: 0.25,
+                Task.INVERSE: 0.15,
+                Task.VIDEO: 0.15,
+            },
+            history_dropout=0.3,
+            latent_noise=0.1,
+            action_weight=2.0,
+        ),
     )
 
 
@@ -183,17 +228,24 @@ BLOCK_PUSH_PICTURE = (0.108, -0.47), (0.732, 0.33)
 """Where on the table the camera of uva/BlockPush-v0 looks, metres: x from the picture's top to its bottom, y from left to right."""
 
 
-def block_push_nano() -> Recipe:
+def block_push_nano() -> UVARecipe:
     """Block pushing in random order, on two CPU cores: as :func:`pusht_nano`, without augmentation, for which a thousand
     episodes leave no need."""
     pusht = pusht_nano()
-    points: dict[str, Any] = dict(
-        readout_dim=10, frame_points=5, point_reader="conv", point_axes="yx", point_dynamics="steps"
+    assert pusht.keypoints is not None
+    model = dataclasses.replace(
+        pusht.model, readout_dim=10, frame_points=5, point_reader="conv", point_axes="yx", point_dynamics="steps"
     )
-    return dataclasses.replace(
-        pusht,
-        name="block-push-nano",
-        model=dataclasses.replace(pusht.model, **points),
+    keypoints = dataclasses.replace(
+        pusht.keypoints,
+        detector=dataclasses.replace(pusht.keypoints.detector, steps=4000, batch_size=64, validate_every=1000),
+        # Sixteen steps of a network per window: fewer and smaller batches. Gradients of long contacts are large and rare.
+        dynamics=dataclasses.replace(pusht.keypoints.dynamics, steps=4000, batch_size=256, lr=1e-3, clip=0.05),
+        noise=0.012,
+        agent_weight=1.0,
+    )
+    data = dataclasses.replace(
+        pusht.data,
         fields=dict(BLOCK_PUSH_FIELDS),
         limits={
             "action": ((0.15, -0.5), (0.7, 0.5)),
@@ -202,22 +254,20 @@ def block_push_nano() -> Recipe:
         },
         env_id="uva/BlockPush-v0",
         execute=6,
-        unit="mm",
-        unit_scale=1000.0,
-        world_size=1.0,
-        variants=1,
-        max_shift=0,
-        mirror=False,
         held_out=50,
-        points=dataclasses.replace(pusht.points, steps=4000, batch_size=64, validate_every=1000),
-        point_noise=0.012,
-        agent_point_weight=1.0,
-        # Sixteen steps of a network per window: fewer and smaller batches. Gradients of long contacts are large and rare.
-        dynamics=dataclasses.replace(pusht.dynamics, steps=4000, batch_size=256, lr=1e-3, clip=0.05),
+    )
+    return dataclasses.replace(
+        pusht,
+        name="block-push-nano",
+        model=model,
+        data=data,
+        world=World(size=1.0, unit="mm", unit_scale=1000.0),
+        augmentation=Augmentation(variants=1, max_shift=0, mirror=False),
+        keypoints=keypoints,
     )
 
 
-def uva_base() -> Recipe:
+def uva_base() -> UVARecipe:
     """The released recipe at the released size (``mar_base``) on PushT: two stages, for many GPUs.
 
     Give it the kl-f16 autoencoder and MAR's weights: ``--vae kl16.ckpt --init mar_base.pth``. Not the released one: tasks and mask
@@ -234,26 +284,31 @@ def uva_base() -> Recipe:
         ema_max=0.9999,
         validate_every=5000,
     )
-    none = dataclasses.replace(stage, steps=0)
-    return Recipe(
+    return UVARecipe(
         name="uva-base",
         model=uva_base_config(action_dim=2),
-        vae=none,
-        points=none,
-        dynamics=none,
-        writer=none,
-        video=stage,
-        joint=stage,
-        limits={"action": (0.0, 512.0)},
-        variants=4,
-        held_out=4,
-        mirror=False,
-        proprio_key=None,
-        task_weights=dict.fromkeys(Task, 0.2),
-        mask_minimum=0.7,
-        mask_std=0.25,
-        gradient_checkpointing=True,
+        data=DataConfig(
+            fields=dict(PUSHT_FIELDS),
+            limits={"action": (0.0, 512.0)},
+            control_hz=10.0,
+            held_out=4,
+            env_id="uva/PushT-v0",
+        ),
+        world=World(size=512.0, unit="px"),
+        augmentation=Augmentation(variants=4, mirror=False),
+        network=JointTraining(
+            video=stage,
+            joint=stage,
+            task_weights=dict.fromkeys(Task, 0.2),
+            mask_minimum=0.7,
+            mask_std=0.25,
+            gradient_checkpointing=True,
+        ),
     )
 
 
-RECIPES = {"pusht-nano": pusht_nano, "block-push-nano": block_push_nano, "uva-base": uva_base}
+RECIPES: dict[str, Callable[[], UVARecipe]] = {
+    "pusht-nano": pusht_nano,
+    "block-push-nano": block_push_nano,
+    "uva-base": uva_base,
+}

@@ -13,18 +13,8 @@ from uva_agents.data.augment import shift_frames
 from uva_agents.data.dataset import EpochOrder
 from uva_agents.model import VAE
 from uva_agents.training.report import Reporter
-from uva_agents.training.uva.recipes import Recipe
-
-
-def to_images(frames: np.ndarray) -> Tensor:
-    """uint8 (N, H, W, 3) -> float (N, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
-
-
-def to_frames(images: Tensor) -> np.ndarray:
-    """Inverse of :func:`to_images`, clamped."""
-    frames = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
-    return frames.permute(0, 2, 3, 1).cpu().numpy()
+from uva_agents.training.uva.recipes import Augmentation, UVARecipe
+from uva_agents.utils.images import to_frames, to_images
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -32,10 +22,10 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     return 10 * torch.log10(4.0 / (a - b).square().flatten(1).mean(1).clamp(min=1e-10))
 
 
-def draw_moves(recipe: Recipe, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def draw_moves(augmentation: Augmentation, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Random augmentation per frame: mirrored (n,) bool, and shift (n, 2) in whole pixels, zero for three in ten."""
-    mirrored = rng.random(count) < (0.5 if recipe.mirror else 0.0)
-    shift = rng.integers(-recipe.max_shift, recipe.max_shift + 1, (count, 2))
+    mirrored = rng.random(count) < (0.5 if augmentation.mirror else 0.0)
+    shift = rng.integers(-augmentation.max_shift, augmentation.max_shift + 1, (count, 2))
     shift[rng.random(count) < 0.3] = 0
     return mirrored, shift
 
@@ -70,19 +60,21 @@ class VAEStage:
 
     name = "vae"
 
-    def __init__(self, recipe: Recipe, vae: VAE, train: Episodes, held_out: Episodes) -> None:
-        self.recipe = recipe
-        module = VAEModule(vae, recipe.kl_weight)
+    def __init__(self, recipe: UVARecipe, vae: VAE, train: Episodes, held_out: Episodes) -> None:
+        if recipe.autoencoder is None:
+            raise ValueError(f"recipe {recipe.name!r} does not train its autoencoder")
+        self.recipe, self.config = recipe, recipe.autoencoder.stage
+        module = VAEModule(vae, recipe.autoencoder.kl_weight)
         self.module: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.frames = train.arrays["pixels"]
         self.held_out = held_out.arrays["pixels"][:: max(1, held_out.steps // 64)][:64]
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         recipe = self.recipe
-        order = EpochOrder(len(self.frames), 1, recipe.vae.batch_size, recipe.seed, rank, world)
+        order = EpochOrder(len(self.frames), 1, self.config.batch_size, recipe.seed, rank, world)
         rng = np.random.default_rng([recipe.seed, step, rank])
         frames = self.frames[order.at(step)[0]]
-        moved = move_frames(frames, *draw_moves(recipe, len(frames), rng))
+        moved = move_frames(frames, *draw_moves(recipe.augmentation, len(frames), rng))
         return {"images": to_images(moved).contiguous(memory_format=torch.channels_last)}
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:

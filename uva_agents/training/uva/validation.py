@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from uva_agents.data import Batch, LatentWindows, LinearNormalizer
 from uva_agents.model import VAE, Context, SamplerConfig, Task, UVANet, frame_sampler, sample_actions, sample_video
 from uva_agents.training.report import Reporter
-from uva_agents.training.uva.vae_stage import to_frames
+from uva_agents.training.uva.recipes import World
+from uva_agents.utils.images import resize_images, to_frames, to_images
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Validator:
         frames: true uint8 frames (N, H, W, 3) of the same rows as ``windows``' latents.
         n_actions, n_videos: windows for the two kinds of metric.
         video_only: skip actions (for the video stage).
-        unit, unit_scale: see :class:`~uva_agents.training.uva.recipes.Recipe`.
+        world: units of what is reported.
         readout_keys: what the auxiliary state consists of.
     """
 
@@ -33,11 +34,10 @@ class Validator:
     vae: VAE
     normalizer: LinearNormalizer
     frames: np.ndarray
+    world: World
     n_actions: int = 384
     n_videos: int = 64
     video_only: bool = False
-    unit: str = "px"
-    unit_scale: float = 1.0
     readout_keys: tuple[str, ...] = ()
 
     @torch.no_grad()
@@ -49,11 +49,11 @@ class Validator:
         metrics.update(self._videos(model, generator, device, reporter, step))
         return metrics
 
-    def _some(self, n: int) -> np.ndarray:
+    def _spaced(self, n: int) -> np.ndarray:
         return np.linspace(0, len(self.windows) - 1, min(n, len(self.windows))).astype(np.int64)
 
     def _actions(self, model: UVANet, generator: torch.Generator, device: torch.device) -> dict[str, float]:
-        batch = self.windows.batch(self._some(self.n_actions)).to(device)
+        batch = self.windows.batch(self._spaced(self.n_actions)).to(device)
         sampler = SamplerConfig()
         truth = self.normalizer.unnormalize("action", batch.actions)
         metrics = {}
@@ -64,9 +64,9 @@ class Validator:
             chunk = sample_actions(model, context, task=task, sampler=sampler, generator=generator, n=n)
             chunk = chunk.view(-1, n, *chunk.shape[1:]).mean(1)
             error = (self.normalizer.unnormalize("action", chunk) - truth).norm(dim=-1)
-            metrics[f"{name}_error_{self.unit}"] = float(error.mean()) * self.unit_scale
+            metrics[f"{name}_error_{self.world.unit}"] = float(error.mean()) * self.world.unit_scale
             if task is Task.POLICY:
-                metrics[f"policy_error8_{self.unit}"] = float(error[:, :8].mean()) * self.unit_scale
+                metrics[f"policy_error8_{self.world.unit}"] = float(error[:, :8].mean()) * self.world.unit_scale
         if batch.readout is not None:
             metrics.update(self._readout(model, batch))
         return metrics
@@ -75,19 +75,19 @@ class Validator:
         """Position error of the state read from the current frame, with and without proprioception."""
         assert batch.readout is not None and model.state_head is not None
         scale = np.concatenate([self.normalizer.scale[key] for key in self.readout_keys]).astype(np.float32)
-        unit = torch.from_numpy(self.unit_scale / scale).view(-1, 2)
+        unit = torch.from_numpy(self.world.unit_scale / scale).view(-1, 2)
         out = {}
         for name, proprio in (("readout", batch.proprio), ("readout_blind", None)):
             context = Context(history=batch.history, history_points=batch.history_points, proprio=proprio)
             z = model.joint_latent(context, model.visibility(Task.POLICY, len(batch.history)))
             error = model.state_head(z)[:, 0, -1] - batch.readout[:, 0, -1]
-            out[f"{name}_{self.unit}"] = float((error.cpu().view(len(error), -1, 2) * unit).norm(dim=-1).mean())
+            out[f"{name}_{self.world.unit}"] = float((error.cpu().view(len(error), -1, 2) * unit).norm(dim=-1).mean())
         return out
 
     def _videos(
         self, model: UVANet, generator: torch.Generator, device: torch.device, reporter: Reporter | None, step: int
     ) -> dict[str, float]:
-        chosen = self._some(self.n_videos)
+        chosen = self._spaced(self.n_videos)
         batch = self.windows.batch(chosen).to(device)
         truth = self._pixels(chosen, self.windows.spec.future, device)
         now = self._pixels(chosen, np.zeros(1, np.int64), device)[:, 0]
@@ -111,15 +111,12 @@ class Validator:
 
     def _pixels(self, chosen: np.ndarray, offsets: np.ndarray, device: torch.device) -> Tensor:
         rows = self.windows.index.steps(chosen, offsets)
-        frames = torch.from_numpy(self.frames[rows]).to(device)
-        return frames.permute(0, 1, 4, 2, 3).float().div(127.5).sub(1.0)
+        return to_images(self.frames[rows], device)
 
     def _decode(self, model: UVANet, tokens: Tensor) -> Tensor:
         latents = model.to_latents(tokens)
         images: Tensor = self.vae.decode(latents.flatten(0, 1)).clamp(-1, 1)
-        size = self.frames.shape[1:3]
-        if images.shape[-2:] != size:
-            images = nn.functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+        images = resize_images(images, (self.frames.shape[1], self.frames.shape[2]))
         return images.view(*latents.shape[:2], *images.shape[1:])
 
 

@@ -118,7 +118,7 @@ class Driver(Protocol):
     clock: Clock
 
     def connect(self) -> None:
-        """Begin to talk to the arm, which stays limp.
+        """Begin to talk to the arm, which stays damped (passive).
 
         Raises:
             DriverError: no arm answers.
@@ -134,7 +134,7 @@ class Driver(Protocol):
             waypoints: times rise and lie in the future.
 
         Raises:
-            DriverError: the arm is limp, or no longer answers.
+            DriverError: the arm is damped, or no longer answers.
             TooLateError: they are an :class:`Order` that came too late; nothing was changed.
         """
 
@@ -142,7 +142,7 @@ class Driver(Protocol):
         """Stay, stiff, where the arm is now; forget what is queued."""
 
     def damp(self) -> None:
-        """Go limp, damped: the arm sinks. Forget what is queued."""
+        """Become passive: the motors damp, and the arm sinks. Forget what is queued."""
 
     def home(self) -> None:
         """Become stiff, go slowly to all joints zero with the gripper open, and return when there."""

@@ -158,8 +158,8 @@ class X5Kinematics:
             # Joint 4 in that plane, from joint 2, forward and up.
             forward = cos * wrist[0] + sin * wrist[1] - second[0] - fifth[0] * math.cos(pitch)
             up = wrist[2] - self._origins[0][2] - second[2] + fifth[0] * math.sin(pitch)
-            reach = math.hypot(forward, up)
-            cosine = (reach**2 - upper**2 - forearm**2) / (2 * upper * forearm)
+            distance = math.hypot(forward, up)
+            cosine = (distance**2 - upper**2 - forearm**2) / (2 * upper * forearm)
             if abs(cosine) > 1.0 + _STRETCHED:
                 continue
             for elbow in (1.0, -1.0):

@@ -74,5 +74,5 @@ def slerp(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
 
 def interpolate_pose(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
     """Pose (6,): the position straight, the rotation by :func:`slerp`."""
-    turned = slerp(rotation_of(first), rotation_of(second), share)
-    return pose_of((1 - share) * first[:3] + share * second[:3], turned)
+    rotated = slerp(rotation_of(first), rotation_of(second), share)
+    return pose_of((1 - share) * first[:3] + share * second[:3], rotated)

@@ -12,7 +12,8 @@ import numpy as np
 from uva_agents.envs.arx_x5.arm.interface import DriverError
 from uva_agents.envs.arx_x5.arm.limits import arm_limits
 from uva_agents.envs.arx_x5.checks import instance
-from uva_agents.envs.arx_x5.drivers.sdk import DriverOptions, SdkDriver
+from uva_agents.envs.arx_x5.drivers.options import DriverOptions
+from uva_agents.envs.arx_x5.drivers.sdk import SdkDriver
 from uva_agents.envs.arx_x5.twin.camera import TwinCamera
 from uva_agents.envs.arx_x5.twin.controller import ControllerState, TwinController
 from uva_agents.envs.arx_x5.twin.realism import IDEAL, TwinRealism

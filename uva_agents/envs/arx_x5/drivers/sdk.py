@@ -6,19 +6,17 @@ throw and stop), it never homes on its own, and the blocking calls that keep eve
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from uva_agents.envs.arx_x5.arm.interface import N_JOINTS, ArmState, DriverError, Order, TooLateError, Waypoint
 from uva_agents.envs.arx_x5.arm.kinematics import X5Kinematics
-from uva_agents.envs.arx_x5.checks import number
-from uva_agents.errors import InputError
+from uva_agents.envs.arx_x5.drivers.options import DriverOptions
+from uva_agents.envs.arx_x5.drivers.sdk_controller import Controller, ControllerClock, check_waypoints
 from uva_agents.utils.clocks import Clock
 
 RESTART = (
@@ -27,54 +25,6 @@ RESTART = (
 )
 _STAY_S = 0.06
 """A last waypoint is sent twice more so much later: the SDK takes velocities over 0.05 s, and keeps that of the last."""
-
-
-class Controller(Protocol):
-    """What a driver uses of ``arx5_interface.Arx5JointController``."""
-
-    def get_timestamp(self) -> float: ...
-    def get_joint_state(self) -> Any: ...
-    def get_joint_cmd(self) -> Any: ...
-    def set_joint_cmd(self, cmd: Any, /) -> None: ...
-    def set_joint_traj(self, traj: list[Any], /) -> None: ...
-    def get_gain(self) -> Any: ...
-    def set_gain(self, gain: Any, /) -> None: ...
-    def get_robot_config(self) -> Any: ...
-    def get_controller_config(self) -> Any: ...
-
-
-@dataclass(frozen=True, slots=True)
-class DriverOptions:
-    """How a driver treats its arm.
-
-    Attributes:
-        observation_latency_s: age of a measurement when it arrives; taken off its time.
-        stiffen_s: gains rise from nothing over so long.
-        stiffen_far: rad between the command and the arm at which it does not become stiff; the SDK refuses at 0.2.
-        home_speed: rad/s of the fastest joint on the way home.
-        home_gripper_speed: m/s.
-        home_near: rad within which the arm is at home; gravity compensation is not perfect.
-        silent_s: the arm no longer answers if its newest measurement is older.
-
-    Raises:
-        InputError: a number that makes no sense; the message names it.
-    """
-
-    observation_latency_s: float = 0.0
-    stiffen_s: float = 0.3
-    stiffen_far: float = 0.15
-    home_speed: float = 0.5
-    home_gripper_speed: float = 0.05
-    home_near: float = 0.1
-    silent_s: float = 0.25
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = number(field.name, getattr(self, field.name))
-            if value < 0 or (value == 0 and field.name != "observation_latency_s"):
-                raise InputError(f"{field.name}={value} must be positive")
-        if self.stiffen_far >= 0.2:
-            raise InputError(f"stiffen_far={self.stiffen_far} must be below 0.2 rad, where the SDK refuses and stops")
 
 
 class SdkDriver:
@@ -104,7 +54,7 @@ class SdkDriver:
         )
         # Counts commands: a long one sees that it was overtaken.
         self._orders = 0
-        self._offset: float | None = None
+        self._controller_clock = ControllerClock(clock)
 
     @property
     def stiff(self) -> bool:
@@ -117,7 +67,7 @@ class SdkDriver:
         return self._controller is not None
 
     def connect(self) -> None:
-        """Begin to talk to the arm, which stays limp. Calling again does nothing.
+        """Begin to talk to the arm, which stays damped (passive). Calling again does nothing.
 
         Raises:
             DriverError: no arm answers; the message says why and what to check.
@@ -125,7 +75,8 @@ class SdkDriver:
         with self._lock:
             if self._controller is None:
                 controller = self._make()
-                self._controller, self._stiff, self._rising, self._offset = controller, False, None, None
+                self._controller, self._stiff, self._rising = controller, False, None
+                self._controller_clock.restart()
 
     def state(self) -> ArmState:
         """The newest measurement, on this driver's clock, its latency taken off.
@@ -145,7 +96,7 @@ class SdkDriver:
         if not np.isfinite(joint_pos).all():
             raise DriverError(f"the arm reports joints {joint_pos}: no measurement. {RESTART}")
         return ArmState(
-            time_s=state.timestamp + self._to_clock(controller) - self.options.observation_latency_s,
+            time_s=state.timestamp + self._controller_clock.offset(controller) - self.options.observation_latency_s,
             joint_pos=joint_pos,
             joint_vel=joint_vel,
             joint_torque=joint_torque,
@@ -161,15 +112,17 @@ class SdkDriver:
         Waypoints that have become past are left out.
 
         Raises:
-            DriverError: the arm is limp, or no longer answers; or all waypoints are past.
+            DriverError: the arm is damped, or no longer answers; or all waypoints are past.
             TooLateError: an :class:`Order` that may no longer be taken up.
             ValueError: no waypoints, times that do not rise, or numbers that are none.
         """
-        _check(waypoints)
+        check_waypoints(waypoints)
         with self._lock:
             controller = self._connected()
             if not self._stiff or self._rising is not None:
-                raise DriverError("the arm is limp and follows nothing: call hold() where it is, or home(), first")
+                raise DriverError(
+                    "the arm is damped (passive) and follows nothing: call hold() where it is, or home(), first"
+                )
             self._check_answering(controller)
             now = self.clock.now()
             if isinstance(waypoints, Order) and now > waypoints.by_s:
@@ -187,7 +140,7 @@ class SdkDriver:
     def hold(self) -> None:
         """Stay, stiff, where the arm is now; forget what is queued. The gripper keeps gripping what it grips.
 
-        From limp, stiffness rises over ``options.stiffen_s``, and this returns when it has.
+        From damped, stiffness rises over ``options.stiffen_s``, and this returns when it has.
 
         Raises:
             DriverError: the arm does not answer, or cannot become stiff without a jump.
@@ -205,7 +158,7 @@ class SdkDriver:
         self._stiffen(order)
 
     def damp(self) -> None:
-        """Go limp, damped: the arm sinks. Forget what is queued.
+        """Become passive: the motors damp, and the arm sinks. Forget what is queued.
 
         Raises:
             DriverError: not connected, or the arm does not answer.
@@ -219,7 +172,7 @@ class SdkDriver:
                 controller.set_gain(self._gain(0.0, np.array(config.default_kd), 0.0, 0.0))
                 self._stay(controller, gripper_pos=None)
             except (RuntimeError, ValueError) as error:
-                raise self._failed("go limp", error) from error
+                raise self._failed("become passive", error) from error
 
     def home(self) -> None:
         """Become stiff, go slowly to all joints zero with the gripper open, and return when there.
@@ -260,13 +213,13 @@ class SdkDriver:
             try:
                 self.damp()
             finally:
-                # The SDK's controller stops when nobody holds it any more.
+                # The SDK's controller stops when there is no reference to it.
                 self._controller = None
 
     # How.
 
     def _queue(self, controller: Controller, waypoints: Sequence[Waypoint]) -> None:
-        offset = self._to_clock(controller)
+        offset = self._controller_clock.offset(controller)
         last = waypoints[-1]
         stays = [Waypoint(last.time_s + after, last.joint_pos, last.gripper_pos) for after in (_STAY_S, 2 * _STAY_S)]
         trajectory = []
@@ -296,7 +249,7 @@ class SdkDriver:
             with self._lock:
                 self._stay(controller, gripper_pos=None)
             self._await_near(controller, order)
-            # One who holds an arm that another has begun to make stiff goes on with that.
+            # Goes on where an interrupted call left off.
             for step in range(1 + int(steps * (self._rising or 0.0)), steps + 1):
                 share = step / steps
                 with self._lock:
@@ -325,7 +278,7 @@ class SdkDriver:
             if far < self.options.stiffen_far:
                 return
         raise DriverError(
-            f"the arm's command is {far:.2f} rad from where it is and does not follow it: it would jump. It stays limp. {RESTART}"
+            f"the arm's command is {far:.2f} rad from where it is and does not follow it: it would jump. It stays damped. {RESTART}"
         )
 
     def _sleep(self, seconds: float, order: int, when: str) -> None:
@@ -338,23 +291,6 @@ class SdkDriver:
         age = controller.get_timestamp() - controller.get_joint_state().timestamp
         if age > self.options.silent_s:
             raise DriverError(f"the arm has not answered for {age:.2f} s. {RESTART}")
-
-    def _to_clock(self, controller: Controller) -> float:
-        """Seconds from the controller's time to this driver's clock."""
-        best = None
-        for _ in range(3):
-            before = self.clock.now()
-            there = controller.get_timestamp()
-            after = self.clock.now()
-            if best is None or after - before < best[0]:
-                best = after - before, (before + after) / 2 - there
-            if best[0] < 2e-4:
-                break
-        assert best is not None
-        # The controller may read another clock of the machine, which may be set: followed, but not its scatter.
-        if self._offset is None or abs(best[1] - self._offset) > 5e-4:
-            self._offset = best[1]
-        return self._offset
 
     def _joint_state(self, joint_pos: np.ndarray, gripper_pos: float) -> Any:
         zeros = np.zeros(N_JOINTS)
@@ -370,17 +306,3 @@ class SdkDriver:
 
     def _failed(self, what: str, error: Exception) -> DriverError:
         return DriverError(f"the arm could not {what}: {error}. {RESTART}")
-
-
-def _check(waypoints: Sequence[Waypoint]) -> None:
-    if not waypoints:
-        raise ValueError("send() needs at least one waypoint; to stay where the arm is, call hold()")
-    for waypoint in waypoints:
-        joints = np.asarray(waypoint.joint_pos, float)
-        if joints.shape != (N_JOINTS,):
-            raise ValueError(f"a waypoint has {N_JOINTS} joints, not shape {joints.shape}")
-        if not (np.isfinite(joints).all() and math.isfinite(waypoint.gripper_pos) and math.isfinite(waypoint.time_s)):
-            raise ValueError(f"a waypoint holds a number that is none: {waypoint}")
-    for earlier, later in itertools.pairwise(waypoints):
-        if later.time_s <= earlier.time_s:
-            raise ValueError(f"times of waypoints must rise, and {later.time_s} follows {earlier.time_s}")

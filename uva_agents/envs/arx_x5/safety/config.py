@@ -37,7 +37,7 @@ class SafetyConfig:
         first_turn: the same for the tool's rotation, rad.
         first_joints: the same for every joint, rad.
         watchdog_s: without a fresh action the arm is at rest after this long.
-        damp_after_s: how much longer it then stays stiff; ``inf``: for ever.
+        damp_after_s: how much longer it then stays stiff; ``inf``: without end.
         state_age_s: an older measurement means that the arm no longer answers.
         camera_age_s: the same for pictures, where a camera is watched.
         tracking_error: how far a joint may be from where it was sent, rad.
@@ -49,7 +49,7 @@ class SafetyConfig:
         on_stop: what an emergency stop does once the arm has braked.
         dry_run: compute everything, send nothing.
         period_s: grid on which waypoints are sent.
-        lead_s: how far ahead of now a new path may leave the one that is being followed.
+        lead_s: how far ahead of now a new trajectory may branch off the one that is executed.
 
     Raises:
         InputError: a number that makes no sense, alone or with the others; the message names it.
@@ -130,9 +130,11 @@ class SafetyConfig:
         ):
             if value > most:
                 raise InputError(f"{name}={value:.4g} is more than the {limits.model} is made for: at most {most}")
-        room = float((limits.joint_pos_max - limits.joint_pos_min).min()) / 2
-        if self.joint_margin >= room:
-            raise InputError(f"joint_margin={self.joint_margin} leaves no joint any room: less than {room:.2f} rad")
+        half_range = float((limits.joint_pos_max - limits.joint_pos_min).min()) / 2
+        if self.joint_margin >= half_range:
+            raise InputError(
+                f"joint_margin={self.joint_margin} leaves no joint any range: less than {half_range:.2f} rad"
+            )
         if self.gripper_min >= (width if self.gripper_max is None else self.gripper_max):
             raise InputError(f"gripper_min={self.gripper_min} must be below gripper_max={self.gripper_max or width}")
 
@@ -147,7 +149,7 @@ def _choices(config: SafetyConfig) -> None:
 
 _MAY_BE_ZERO = {"joint_margin", "gripper_min", "finger_thickness"}
 _SHARES = {"current_ratio", "home_speed"}
-# Every command makes a path of up to watchdog_s / period_s points, on the time of the control loop.
+# Every command makes a trajectory of up to watchdog_s / period_s points, on the time of the control loop.
 _RANGES = {"period_s": (0.002, 0.5), "watchdog_s": (0.0, 60.0)}
 
 

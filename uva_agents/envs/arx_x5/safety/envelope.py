@@ -1,4 +1,4 @@
-"""Where the arm may be and how fast it may get there: checks of many paths at once, and the nearest allowed target."""
+"""The safety envelope: limits of position, speed and acceleration of many trajectories at once; the nearest allowed target."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import numpy as np
 from uva_agents.envs.arx_x5.arm.interface import Kinematics
 from uva_agents.envs.arx_x5.arm.limits import ArmLimits
 from uva_agents.envs.arx_x5.safety.config import SafetyConfig
-from uva_agents.envs.arx_x5.safety.events import Kind
-from uva_agents.envs.arx_x5.safety.frames import ToolFrames, rotations
+from uva_agents.envs.arx_x5.safety.events import InterventionKind
+from uva_agents.envs.arx_x5.safety.frames import ToolFrames, rotations_from_rpy
 
 _INSET_M, _INSET_RAD = 5e-4, 1e-5
 """Targets are put this far inside the limits: braking ends there, not on the limit itself."""
 _ROUNDING = 1e-9
 SAG_M = 1e-3
-"""A limp arm may hang a little beyond a limit, and not on a straight line back."""
+"""A damped arm may hang a little beyond a limit, and not on a straight line back."""
 _SUBSTEPS = 4
 """Points per grid interval in the last check: between points of the grid the joints go straight, the tool does not."""
 
 _PLANES = ((1, 2), (2, 0), (0, 1))
-_KINDS = (*[Kind.JOINT_LIMIT] * 12, *[Kind.WORKSPACE] * 6, Kind.TABLE)
+_KINDS = (*[InterventionKind.JOINT_LIMIT] * 12, *[InterventionKind.WORKSPACE] * 6, InterventionKind.TABLE)
 
 
-class Fence:
+class SafetyEnvelope:
     """Limits of one arm in one place.
 
     Args:
         kinematics: of the arm.
         limits: of the arm's model.
         config: what is allowed of them.
-        beyond: (19,) :meth:`room` where the arm hung: limits of the workspace that it was beyond may be, as far and a little more.
+        beyond: (19,) :meth:`clearance` where the arm hung: a workspace limit that it was beyond is put there, and a little further.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Fence:
             self._floor[out] = beyond[out] - SAG_M
         self._kinematics, self._limits = kinematics, limits
         self.tool = ToolFrames(kinematics, limits)
-        self.reach = self.tool.reach
+        self.jacobian = self.tool.jacobian
         self.joint_min = limits.joint_pos_min + config.joint_margin
         self.joint_max = limits.joint_pos_max - config.joint_margin
         self.gripper_min = config.gripper_min
@@ -58,17 +58,17 @@ class Fence:
         self._speed = config.speed - config.accel * dt / 2
         self._turn = config.turn - config.turn_accel * dt / 2
 
-    def slower(self, share: float, *, beyond: np.ndarray | None = None) -> Fence:
+    def slower(self, share: float, *, beyond: np.ndarray | None = None) -> SafetyEnvelope:
         """The same place at a share of the speeds. Of the accelerations too: braking then takes as long as ever."""
         c = self.config
         names = ("speed", "turn", "joint_speed", "accel", "turn_accel", "joint_accel")
         slow = replace(c, **{name: share * getattr(c, name) for name in names})
-        return Fence(self._kinematics, self._limits, slow, beyond=beyond)
+        return SafetyEnvelope(self._kinematics, self._limits, slow, beyond=beyond)
 
-    def room(self, joints: np.ndarray, points: np.ndarray, turned: np.ndarray) -> np.ndarray:
-        """(..., 19) distance to every limit of position, rad and metres; negative outside."""
+    def clearance(self, joints: np.ndarray, points: np.ndarray, rotations: np.ndarray) -> np.ndarray:
+        """(..., 19) distance to every limit of position, rad (12) and metres (7); negative outside."""
         table = self.config.table_height
-        lowest = points[..., 2] + (turned[..., 2, :] @ self._corners.T).min(-1)
+        lowest = points[..., 2] + (rotations[..., 2, :] @ self._corners.T).min(-1)
         above = np.full(lowest.shape, np.inf) if table is None else lowest - table
         return np.concatenate(
             [
@@ -81,52 +81,52 @@ class Fence:
             axis=-1,
         )
 
-    def room_at(self, joints: np.ndarray) -> np.ndarray:
-        """(19,) :meth:`room` of one (6,)."""
-        return np.asarray(self.room(joints, *self.tool(joints)))
+    def clearance_at(self, joints: np.ndarray) -> np.ndarray:
+        """(19,) :meth:`clearance` of one (6,)."""
+        return np.asarray(self.clearance(joints, *self.tool(joints)))
 
-    def allowed(self, paths: np.ndarray, start_room: np.ndarray) -> np.ndarray:
-        """Which paths keep every limit, with a little to spare.
+    def allowed(self, trajectories: np.ndarray, start_clearance: np.ndarray) -> np.ndarray:
+        """Which trajectories keep every limit, with a little to spare.
 
         Args:
-            paths: (L, M, 6) points of the grid: the one before the start, the start, and M - 2 that follow.
-            start_room: (19,) of the start: a limit that it is beyond already must not be exceeded further.
+            trajectories: (L, M, 6) points of the grid: the one before the start, the start, and M - 2 that follow.
+            start_clearance: (19,) of the start: a limit that it is beyond already must not be exceeded further.
 
         Returns:
             (L,) bool.
         """
         c = self.config
-        points, turned = self.tool(paths)
-        velocity, spin = _rates(points, turned, c.period_s)
-        room = self.room(paths[:, 2:], points[:, 2:], turned[:, 2:])
+        points, rotations = self.tool(trajectories)
+        velocity, spin = _rates(points, rotations, c.period_s)
+        clearance = self.clearance(trajectories[:, 2:], points[:, 2:], rotations[:, 2:])
         spare = np.where(np.arange(len(_KINDS)) < 12, _ROUNDING, _INSET_M / 2)
-        good = (room >= np.minimum(np.minimum(spare, start_room - _ROUNDING), self._floor)).all((1, 2))
+        good = (clearance >= np.minimum(np.minimum(spare, start_clearance - _ROUNDING), self._floor)).all((1, 2))
         good &= (_length(velocity[:, 1:]) <= self._speed).all(1) & (_length(spin[:, 1:]) <= self._turn).all(1)
-        steps = np.diff(paths, axis=1) / c.period_s
+        steps = np.diff(trajectories, axis=1) / c.period_s
         good &= (np.abs(steps[:, 1:]) <= c.joint_speed).all((1, 2))
         for rates, most in ((velocity, c.accel), (spin, c.turn_accel)):
             good &= (_length(np.diff(rates, axis=1)) <= 0.95 * most * c.period_s).all(1)
         good &= (np.abs(np.diff(steps, axis=1)) <= 0.999 * c.joint_accel * c.period_s).all((1, 2))
         return np.asarray(good)
 
-    def broken(self, path: np.ndarray) -> str | None:
-        """The last check before a path is sent, on all of its course: which limit it exceeds, or None.
+    def broken(self, trajectory: np.ndarray) -> str | None:
+        """The last check before a trajectory is sent, on all of it, finer than the grid: which limit it exceeds, or None.
 
         Args:
-            path: (M, 6) as a row of :meth:`allowed`.
+            trajectory: (M, 6) as a row of :meth:`allowed`.
         """
         c = self.config
         share = np.arange(_SUBSTEPS) / _SUBSTEPS
-        fine = (path[:-1, None] + share[:, None] * np.diff(path, axis=0)[:, None]).reshape(-1, 6)
-        fine = np.concatenate([fine, path[-1:]])
-        points, turned = self.tool(fine)
-        room = self.room(fine, points, turned)[_SUBSTEPS:]
-        under = (room < np.minimum(np.minimum(0.0, room[0]), self._floor) - _ROUNDING).any(0)
+        fine = (trajectory[:-1, None] + share[:, None] * np.diff(trajectory, axis=0)[:, None]).reshape(-1, 6)
+        fine = np.concatenate([fine, trajectory[-1:]])
+        points, rotations = self.tool(fine)
+        clearance = self.clearance(fine, points, rotations)[_SUBSTEPS:]
+        under = (clearance < np.minimum(np.minimum(0.0, clearance[0]), self._floor) - _ROUNDING).any(0)
         if under.any():
             return str(_KINDS[int(under.argmax())])
-        velocity, spin = _rates(points[_SUBSTEPS:], turned[_SUBSTEPS:], c.period_s / _SUBSTEPS)
-        coarse = _rates(points[::_SUBSTEPS], turned[::_SUBSTEPS], c.period_s)
-        steps = np.diff(path, axis=0) / c.period_s
+        velocity, spin = _rates(points[_SUBSTEPS:], rotations[_SUBSTEPS:], c.period_s / _SUBSTEPS)
+        coarse = _rates(points[::_SUBSTEPS], rotations[::_SUBSTEPS], c.period_s)
+        steps = np.diff(trajectory, axis=0) / c.period_s
         for name, value, most in (
             ("joint_speed", np.abs(steps[1:]), c.joint_speed),
             ("joint_accel", np.abs(np.diff(steps, axis=0)) / c.period_s, c.joint_accel),
@@ -139,22 +139,22 @@ class Fence:
                 return name
         return None
 
-    def nearest_pose(self, pose: np.ndarray) -> tuple[np.ndarray, Kind | None]:
+    def nearest_pose(self, pose: np.ndarray) -> tuple[np.ndarray, InterventionKind | None]:
         """The pose (6,), moved into the box and above the table without turning it; and which of the two was needed."""
         moved = pose.copy()
         moved[:3] = np.clip(pose[:3], self._box_min + _INSET_M, self._box_max - _INSET_M)
-        kind = Kind.WORKSPACE if (np.abs(moved - pose) > 2 * _INSET_M).any() else None
+        kind = InterventionKind.WORKSPACE if (np.abs(moved - pose) > 2 * _INSET_M).any() else None
         if self.config.table_height is not None:
-            lowest = float((rotations(pose[3:])[2] @ self._corners.T).min())
+            lowest = float((rotations_from_rpy(pose[3:])[2] @ self._corners.T).min())
             floor = self.config.table_height + _INSET_M - lowest
             if moved[2] < floor:
-                kind = Kind.TABLE if floor - pose[2] > 2 * _INSET_M else kind
+                kind = InterventionKind.TABLE if floor - pose[2] > 2 * _INSET_M else kind
                 # Never above the box to clear the table: then there is no allowed pose, which the caller's check finds.
                 moved[2] = floor
         return moved, kind
 
     def nearest_joints(self, joints: np.ndarray) -> np.ndarray:
-        """The joints (..., 6), each inside its own limits."""
+        """The joints (..., 6), each clipped to its own limits."""
         return np.clip(joints, self.joint_min + _INSET_RAD, self.joint_max - _INSET_RAD)
 
 
@@ -163,10 +163,10 @@ def angle(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.arccos(np.clip((np.trace(first.T @ second) - 1) / 2, -1.0, 1.0)))
 
 
-def _rates(points: np.ndarray, turned: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
+def _rates(points: np.ndarray, rotations: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean velocities (..., M - 1, 3), m/s and rad/s, between neighbouring points of (..., M, 3) and (..., M, 3, 3)."""
     # Half of the skew part of new @ old.T is sin(angle) times the axis; the angle of a step is small: joint speeds are limited.
-    new, old = turned[..., 1:, :, :], turned[..., :-1, :, :]
+    new, old = rotations[..., 1:, :, :], rotations[..., :-1, :, :]
     lean = np.stack(
         [(new[..., j, :] * old[..., i, :] - new[..., i, :] * old[..., j, :]).sum(-1) for i, j in _PLANES], -1
     )

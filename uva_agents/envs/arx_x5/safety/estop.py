@@ -98,7 +98,7 @@ class EStop:
                     return
                 typed = os.read(source, 64)
                 if not typed:
-                    # The terminal is gone, and with it whoever could press the key.
+                    # The terminal is gone, and with it the key.
                     self.press("the terminal of the stop key is gone")
                     return
                 if key is None or key.encode() in typed:

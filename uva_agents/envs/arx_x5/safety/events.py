@@ -20,10 +20,10 @@ from uva_agents.envs.arx_x5.arm.interface import Waypoint
 log = logging.getLogger(__name__)
 
 
-class Kind(StrEnum):
+class InterventionKind(StrEnum):
     """Why the safety layer stepped in."""
 
-    NOT_FINITE = "not_finite"  # NaN or infinity, or not numbers at all, or numbers that only a failure says
+    NOT_FINITE = "not_finite"  # NaN or infinity, or not numbers at all, or a pose that only a failure gives
     BAD_TIMES = "bad_times"  # times that do not rise
     LATE = "late"  # times that are past
     JOINT_LIMIT = "joint_limit"
@@ -33,7 +33,7 @@ class Kind(StrEnum):
     SLOWED = "slowed"  # speed or acceleration
     FIRST_JUMP = "first_jump"
     NO_IK = "no_ik"
-    NOT_READY = "not_ready"  # limp, or not connected
+    NOT_READY = "not_ready"  # damped, or not connected
     WATCHDOG = "watchdog"
     WATCHDOG_DAMP = "watchdog_damp"
     STALE_STATE = "stale_state"
@@ -60,7 +60,7 @@ class Intervention:
     """
 
     time_s: float
-    kind: Kind
+    kind: InterventionKind
     detail: str
     wanted: tuple[float, ...] | None = None
     sent: tuple[float, ...] | None = None
@@ -85,12 +85,12 @@ def numbers(values: Sequence[float] | np.ndarray, gripper: float | None = None) 
     return row if gripper is None else (*row, float(gripper))
 
 
-def said(value: float, digits: int = 3) -> str:
-    """A number in a message: one of three hundred digits says nothing."""
+def number_text(value: float, digits: int = 3) -> str:
+    """A number in a message, in at most a few digits."""
     return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
-class Record:
+class InterventionLog:
     """Interventions as log messages, as lines of JSON in a file that is complete after every line, and for who commands the arm.
 
     Nothing here raises, and nothing is written before :meth:`flush`: stopping the arm must not wait for a disk, nor fail with it.
@@ -102,9 +102,9 @@ class Record:
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, now_s: float = 0.0) -> None:
         self._new: list[Intervention] = []
-        self._unsaid: deque[Intervention] = deque()
-        self._saying = threading.Lock()
-        self._last: Kind | None = None
+        self._pending: deque[Intervention] = deque()
+        self._flushing = threading.Lock()
+        self._last: InterventionKind | None = None
         self._path = path
         self._file: int | None = None
         self.problem: str | None = None
@@ -112,7 +112,7 @@ class Record:
         if path is not None:
             try:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
-                # Not to wait for whoever reads a pipe.
+                # A pipe that is not read must not block.
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
                 self._file = os.open(path, flags, 0o666)
             except (OSError, ValueError) as error:
@@ -121,22 +121,22 @@ class Record:
     def write(self, intervention: Intervention) -> None:
         """One more."""
         self._new.append(intervention)
-        self._unsaid.append(intervention)
+        self._pending.append(intervention)
 
     def flush(self) -> None:
-        """Say and save what was written: once the arm has been told what to do. Does not wait for another thread that does."""
-        if not self._saying.acquire(blocking=False):
+        """Log and save what was written, once the arm has its orders. Does not wait for another thread that does."""
+        if not self._flushing.acquire(blocking=False):
             return
         try:
-            while self._unsaid:
-                one = self._unsaid.popleft()
-                # The same thing at every step is said once; the file has them all.
+            while self._pending:
+                one = self._pending.popleft()
+                # The same thing at every step is number_text once; the file has them all.
                 level = logging.DEBUG if one.kind is self._last else logging.WARNING
                 self._last = one.kind
                 log.log(level, "%.3f s: %s: %s", one.time_s, one.kind, one.detail)
                 self._save(one)
         finally:
-            self._saying.release()
+            self._flushing.release()
 
     def take(self) -> tuple[Intervention, ...]:
         """Those that have not been taken yet."""
@@ -144,7 +144,7 @@ class Record:
         return taken
 
     def give_back(self, interventions: Sequence[Intervention]) -> None:
-        """Taken by somebody who has no use for them."""
+        """Undo :meth:`take`, for a caller that cannot return them."""
         self._new = [*interventions, *self._new]
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ class Record:
     def _save(self, intervention: Intervention) -> None:
         if self._file is None:
             return
-        # Infinities and NaN are not JSON: what was wanted may well be that.
+        # Infinities and NaN are not JSON: a command may well be that.
         row = asdict(intervention)
         row["wanted"], row["sent"] = _plain(intervention.wanted), _plain(intervention.sent)
         line = memoryview((json.dumps(row, allow_nan=False) + "\n").encode())
@@ -176,7 +176,7 @@ class Record:
         reason = getattr(error, "strerror", None) or str(error)
         self.problem = f"interventions are not kept, {self._path} cannot be written: {reason}"
         log.warning("%s", self.problem)
-        self._new.append(Intervention(time_s, Kind.LOG, self.problem))
+        self._new.append(Intervention(time_s, InterventionKind.LOG, self.problem))
 
 
 def _plain(values: tuple[float, ...] | None) -> list[float | str] | None:

@@ -1,8 +1,10 @@
-"""What the arm follows, and how that is replaced: the only place that orders to the driver come from.
+"""The trajectory that the arm executes, and how it is replaced: the only place that orders to the driver come from.
 
-A path continues another in one of two ways only. Either the driver is known to follow the old one, and the new one leaves it at a
-point that was checked (:meth:`Motion.follow`, :meth:`Motion.brake`). Or it begins at rest where the arm is measured to be
-(:meth:`Motion.begin`). Every order but an accepted path makes the old path unknown, so that it cannot be continued by mistake.
+A trajectory begins in one of two ways only. Either the driver is known to follow the old one, and the new one branches off it at a
+verified point (:meth:`TrajectoryExecutor.follow`, :meth:`TrajectoryExecutor.brake`): the step of the recursive feasibility in
+:mod:`uva_agents.envs.arx_x5.safety.trajectory_filter`. Or it begins at rest where the arm is measured to be
+(:meth:`TrajectoryExecutor.begin`): its base. Every order but an accepted trajectory makes the state unknown, so that the old
+trajectory cannot be continued by mistake.
 """
 
 from __future__ import annotations
@@ -13,58 +15,61 @@ from enum import Enum
 import numpy as np
 
 from uva_agents.envs.arx_x5.arm.interface import ArmState, Driver, DriverError, Order, TooLateError, Waypoint
-from uva_agents.envs.arx_x5.safety.commands import Note, Refused, Wanted
-from uva_agents.envs.arx_x5.safety.envelope import Fence
-from uva_agents.envs.arx_x5.safety.events import Kind, numbers, said
+from uva_agents.envs.arx_x5.safety.commands import CommandRejected, Note, TargetTrajectory
+from uva_agents.envs.arx_x5.safety.envelope import SafetyEnvelope
+from uva_agents.envs.arx_x5.safety.events import InterventionKind, number_text, numbers
+from uva_agents.envs.arx_x5.safety.joint_trajectory import JointTrajectory
 from uva_agents.envs.arx_x5.safety.monitor import not_measured
-from uva_agents.envs.arx_x5.safety.trajectory_filter import Governor, Path
+from uva_agents.envs.arx_x5.safety.trajectory_filter import TrajectoryFilter
 
-_STRETCHES = (1.0, 2.5, 6.0)
-"""Times the lead: how far ahead a new path leaves the old one, if computing it took longer than that at first."""
+_LEAD_FACTORS = (1.0, 2.5, 6.0)
+"""Times the lead: how far ahead a new trajectory branches off the old one, if computing it took longer than that at first."""
 _BEHIND_RAD, _BEHIND_M = 0.05, 0.005
 """A joint or the gripper that is farther from where it should be has been slowed; less is what rounding a corner takes."""
-_STILL = 0.05
+_REST_SPEED = 0.05
 """rad/s: an arm that is slower rests."""
 SAG = 0.1
 """rad: so far an arm may hang from where it was sent, for gravity compensation is not perfect, and still be there."""
 
 
-class Follows(Enum):
-    """What the driver was told last."""
+class LastCommand(Enum):
+    """The last command to the driver."""
 
-    PATH = "path"
-    PLACE = "place"  # to stay where the arm was at that moment
-    UNKNOWN = "unknown"  # nothing yet, to go limp, or an order that failed, may be after it was taken
+    TRAJECTORY = "trajectory"
+    HOLD = "hold"  # to stay where the arm was at that moment
+    UNKNOWN = "unknown"  # none yet, damping, or an order that failed, perhaps after it was taken
 
 
-class Motion:
+class TrajectoryExecutor:
     """See the module.
 
     Args:
-        fence: the limits.
+        envelope: the limits.
         driver: of the arm.
         grace_s: points nearer than that are not sent: they would be past when the driver looks at them.
-        dry_run: nothing is really sent, so that where the arm is says nothing about the path.
+        dry_run: nothing is really sent, so that where the arm is says nothing about the trajectory.
     """
 
-    def __init__(self, fence: Fence, driver: Driver, *, grace_s: float = 0.0, dry_run: bool = False) -> None:
-        self._fence, self._driver, self._clock = fence, driver, driver.clock
+    def __init__(
+        self, envelope: SafetyEnvelope, driver: Driver, *, grace_s: float = 0.0, dry_run: bool = False
+    ) -> None:
+        self._envelope, self._driver, self._clock = envelope, driver, driver.clock
         self._grace_s, self._dry_run = grace_s, dry_run
-        self._governor = Governor(fence)
-        self._told_s = self._latest_s = self._clock.now()
-        self.path = Path.resting(self._told_s, fence.config.period_s, np.zeros(6), 0.0)
-        self.follows = Follows.UNKNOWN
-        self._orders = 0  # counts whatever ends the computing, and the sending, of a path
+        self._filter = TrajectoryFilter(envelope)
+        self._commanded_s = self._latest_s = self._clock.now()
+        self.trajectory = JointTrajectory.resting(self._commanded_s, envelope.config.period_s, np.zeros(6), 0.0)
+        self.last_command = LastCommand.UNKNOWN
+        self._orders = 0  # counts whatever ends the computing, and the sending, of a trajectory
 
     @property
     def known(self) -> bool:
-        """Whether the driver is known to follow the path."""
-        return self.follows is Follows.PATH
+        """Whether the driver is known to follow :attr:`trajectory`."""
+        return self.last_command is LastCommand.TRAJECTORY
 
     @property
     def rest_s(self) -> float:
-        """When the arm is at rest: at the end of its path, or once it had the time to brake where it was told to stay."""
-        return self.path.end_s if self.known else self._told_s + self._fence.config.stop_s
+        """When the arm is at rest: at the end of its trajectory, or once it had the time to brake after a hold."""
+        return self.trajectory.end_s if self.known else self._commanded_s + self._envelope.config.stop_s
 
     @property
     def ended(self) -> bool:
@@ -72,239 +77,252 @@ class Motion:
         return self.rest_s <= self._clock.now()
 
     def where(self) -> np.ndarray:
-        """(6,) joints that the path leads to now."""
-        return self.path.where(self._clock.now())[0]
+        """(6,) joints that the trajectory leads to now."""
+        return self.trajectory.where(self._clock.now())[0]
 
     # --- beginning ----------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Have a path to continue that is at rest where the arm is. What was halted, however, goes on from here only.
+        """Have a trajectory to continue that is at rest where the arm is. What was halted, however, goes on from here only.
 
-        That may be the end of the path, if the arm has got there. Otherwise the driver is told to stay where the arm is.
+        That may be the end of the trajectory, if the arm has got there. Otherwise the driver is ordered to hold where the arm is.
 
         Raises:
-            Refused: the arm is not, or cannot be seen to be, at rest.
+            CommandRejected: the arm is not, or cannot be seen to be, at rest.
             DriverError: from the driver.
         """
-        self.look_at_clock()
+        self.check_clock()
         self.check_rest()
         if self.known:
             if self._dry_run:
                 return
             state = self._measured()
-            if np.abs(state.joint_pos - self.path.joints[-1]).max() <= SAG:
+            if np.abs(state.joint_pos - self.trajectory.joints[-1]).max() <= SAG:
                 return
-        self._resting()
-        self.stay()
-        state = self._resting()
+        self._measured_at_rest()
+        self.hold_here()
+        state = self._measured_at_rest()
         self.rest_at(state.joint_pos, state.gripper_pos)
 
     def check_rest(self) -> None:
-        """Raises Refused while the arm brakes."""
+        """Raises CommandRejected while the arm brakes."""
         if not self.ended:
-            raise Refused(Kind.NOT_READY, "the arm brakes, and nothing begins before it is at rest")
+            raise CommandRejected(InterventionKind.NOT_READY, "the arm brakes, and nothing begins before it is at rest")
 
     def rest_at(self, joints: np.ndarray, gripper: float) -> None:
         """The arm is known to rest there: joints (6,)."""
         self.interrupt()
         self._latest_s = self._clock.now()
-        self.path = Path.resting(self._latest_s, self._fence.config.period_s, joints, gripper)
-        self.follows = Follows.PATH
+        self.trajectory = JointTrajectory.resting(self._latest_s, self._envelope.config.period_s, joints, gripper)
+        self.last_command = LastCommand.TRAJECTORY
 
-    def stay(self) -> None:
+    def hold_here(self) -> None:
         """Stay, stiff, where the arm is, whatever it followed.
 
         Raises:
             DriverError: from the driver.
         """
-        self._lose()
+        self._mark_unknown()
         self._driver.hold()
-        self._told_s, self.follows = self._clock.now(), Follows.PLACE
+        self._commanded_s, self.last_command = self._clock.now(), LastCommand.HOLD
 
-    def limp(self) -> None:
-        """Go limp.
+    def damp(self) -> None:
+        """Make the arm damped (passive).
 
         Raises:
             DriverError: from the driver.
         """
-        self._lose()
+        self._mark_unknown()
         self._driver.damp()
-        self._lose()  # whatever else was told meanwhile: this came last
+        self._mark_unknown()  # whatever else was ordered meanwhile: this came last
 
     def measured_joints(self) -> np.ndarray:
         """(6,) joints where the arm is.
 
         Raises:
-            Refused: the measurement is old, or no number.
+            CommandRejected: the measurement is old, or no number.
             DriverError: there is none.
         """
         return self._measured().joint_pos
 
-    def restore(self, path: Path, follows: Follows) -> None:
+    def restore(self, trajectory: JointTrajectory, last_command: LastCommand) -> None:
         """A simulation was put back to where this was so."""
         self.interrupt()
-        self._latest_s = self._told_s = self._clock.now()
-        self.path, self.follows = path, follows
+        self._latest_s = self._commanded_s = self._clock.now()
+        self.trajectory, self.last_command = trajectory, last_command
 
     def interrupt(self) -> None:
-        """Something else shall be done: a path that is being computed is not sent any more."""
+        """Something else shall be done: a trajectory that is being computed is not sent any more."""
         self._orders += 1
 
     # --- continuing ---------------------------------------------------------------------------------------------------
 
     def follow(
-        self, read: Callable[[np.ndarray, float], Wanted], *, governor: Governor | None = None
+        self,
+        read: Callable[[np.ndarray, float], TargetTrajectory],
+        *,
+        trajectory_filter: TrajectoryFilter | None = None,
     ) -> tuple[tuple[Waypoint, ...], list[Note]]:
-        """Send what is wanted, as far as it is allowed.
+        """Follow a target trajectory, as far as it is allowed.
 
         Args:
-            read: joints (6,) from where the new path begins, and when -> what is wanted.
-            governor: another, slower one.
+            read: joints (6,) where the new trajectory begins, and when -> the target trajectory.
+            trajectory_filter: another, slower one.
 
         Returns:
-            What was sent, and why that is not what was wanted.
+            What was sent, and why it differs from the target.
 
         Raises:
-            Refused: nothing of it may be sent; the old path goes on.
+            CommandRejected: nothing of it may be sent; the old trajectory goes on.
             DriverError: from the driver.
         """
-        governor = governor or self._governor
-        started_s, since = self.look_at_clock(), self._orders
+        trajectory_filter = trajectory_filter or self._filter
+        started_s, since = self.check_clock(), self._orders
         if not self.known:
-            raise Refused(Kind.NOT_READY, "the arm is not known to follow a path that could be continued")
-        for stretch in _STRETCHES:
-            leave, keep = self._branch(governor, stretch)
-            left_s = self.path.time(leave)
-            wanted = read(self.path.joints_at(leave), left_s)
-            chosen = np.flatnonzero(wanted.times > left_s)
-            times = wanted.times[chosen]
+            raise CommandRejected(
+                InterventionKind.NOT_READY, "the arm is not known to follow a path that could be continued"
+            )
+        for factor in _LEAD_FACTORS:
+            branch, keep = self._branch_point(trajectory_filter, factor)
+            branch_s = self.trajectory.time(branch)
+            target = read(self.trajectory.joints_at(branch), branch_s)
+            chosen = np.flatnonzero(target.times > branch_s)
+            times = target.times[chosen]
             if not len(chosen):
                 # All of it is for before the first moment that can still be changed: then as soon as it can.
-                chosen, times = np.array([len(wanted.times) - 1]), np.array([left_s + self.path.period_s])
-            path = governor.follow(
-                self.path,
-                leave,
+                chosen, times = np.array([len(target.times) - 1]), np.array([branch_s + self.trajectory.period_s])
+            trajectory = trajectory_filter.follow(
+                self.trajectory,
+                branch,
                 times=times,
-                joints=wanted.joints[chosen],
-                grippers=wanted.grippers[chosen],
-                until_s=started_s + self._fence.config.watchdog_s,
+                joints=target.joints[chosen],
+                grippers=target.grippers[chosen],
+                until_s=started_s + self._envelope.config.watchdog_s,
                 keep=keep,
             )
-            limit = governor.why_not(path, leave - keep)
+            limit = trajectory_filter.broken_limit(trajectory, branch - keep)
             if limit is not None:
-                # The governor keeps more distance than this check does, so this says that it is wrong somewhere.
-                raise Refused(Kind.SLOWED, f"no path was found within the limits ({limit})", numbers(wanted.asked[0]))
-            waypoints = self._take(path, left_s, since)
+                # The filter keeps more distance than this check does, so this says that it is wrong somewhere.
+                raise CommandRejected(
+                    InterventionKind.SLOWED,
+                    f"no path was found within the limits ({limit})",
+                    numbers(target.commanded[0]),
+                )
+            waypoints = self._send(trajectory, branch_s, since)
             if waypoints is not None:
-                return waypoints, [*wanted.notes, *_behind(path, times, wanted, chosen)]
-        raise Refused(
-            Kind.LATE, f"computing a path takes longer than {_STRETCHES[-1] * self._fence.config.lead_s:.2f} s here"
+                return waypoints, [*target.notes, *_behind(trajectory, times, target, chosen)]
+        raise CommandRejected(
+            InterventionKind.LATE,
+            f"computing a path takes longer than {_LEAD_FACTORS[-1] * self._envelope.config.lead_s:.2f} s here",
         )
 
     def brake(self) -> bool:
-        """Stop, within the limits; whether that was possible. True at rest on the path.
+        """Stop, within the limits; whether that was possible. True at rest on the trajectory.
 
         Raises:
             DriverError: from the driver.
         """
-        self.look_at_clock()
+        self.check_clock()
         since = self._orders
         if not self.known:
             return False
         if self.ended:
             return True
-        for stretch in _STRETCHES:
-            leave, keep = self._branch(self._governor, stretch)
-            path = self._governor.brake(self.path, leave, keep=keep)
-            if self._governor.why_not(path, leave - keep) is not None:
+        for factor in _LEAD_FACTORS:
+            branch, keep = self._branch_point(self._filter, factor)
+            trajectory = self._filter.brake(self.trajectory, branch, keep=keep)
+            if self._filter.broken_limit(trajectory, branch - keep) is not None:
                 return False
-            if self._take(path, self.path.time(leave), since) is not None:
+            if self._send(trajectory, self.trajectory.time(branch), since) is not None:
                 return True
         return False
 
     # --- small ones ---------------------------------------------------------------------------------------------------
 
-    def _lose(self) -> None:
+    def _mark_unknown(self) -> None:
         # Before the driver is called: it may raise after it has obeyed.
         self.interrupt()
-        self._told_s, self.follows = self._clock.now(), Follows.UNKNOWN
+        self._commanded_s, self.last_command = self._clock.now(), LastCommand.UNKNOWN
 
-    def look_at_clock(self) -> float:
-        """Now; a path is not known any more once the clock was set back. To be called often."""
+    def check_clock(self) -> float:
+        """Now; a trajectory is not known any more once the clock was set back. To be called often."""
         now = self._clock.now()
         if now < self._latest_s - 1e-6:
-            # A clock that was set back does not tell where on its path the arm is.
-            self._told_s, self.follows = now, Follows.UNKNOWN if self.known else self.follows
+            # A clock that was set back does not tell where on its trajectory the arm is.
+            self._commanded_s, self.last_command = now, LastCommand.UNKNOWN if self.known else self.last_command
         self._latest_s = now
         return now
 
     def _measured(self) -> ArmState:
         state = self._driver.state()
-        why = not_measured(state, self._clock.now(), self._fence.config)
+        why = not_measured(state, self._clock.now(), self._envelope.config)
         if why is not None:
-            raise Refused(Kind.STALE_STATE, why)
+            raise CommandRejected(InterventionKind.STALE_STATE, why)
         return state
 
-    def _resting(self) -> ArmState:
+    def _measured_at_rest(self) -> ArmState:
         state = self._measured()
-        if np.abs(state.joint_vel).max() > _STILL and not self._dry_run:
-            raise Refused(Kind.NOT_READY, "the arm has been told to stay where it is, and still moves")
+        if np.abs(state.joint_vel).max() > _REST_SPEED and not self._dry_run:
+            raise CommandRejected(
+                InterventionKind.NOT_READY, "the arm has been told to stay where it is, and still moves"
+            )
         return state
 
-    def _branch(self, governor: Governor, stretch: float) -> tuple[int, int]:
-        """Where the old path is left, and the first of its points that is still needed."""
+    def _branch_point(self, trajectory_filter: TrajectoryFilter, factor: float) -> tuple[int, int]:
+        """Where the new trajectory branches off the old one, and the first point of the old one that is still needed."""
         now = self._clock.now()
-        leave = self.path.index_at(now + stretch * self._fence.config.lead_s)
-        keep = min(self.path.index_at(now) - 1, governor.oldest_needed(self.path, leave))
-        # Long after its end the path is a single point.
-        return leave, max(keep, 0)
+        branch = self.trajectory.index_at(now + factor * self._envelope.config.lead_s)
+        keep = min(self.trajectory.index_at(now) - 1, trajectory_filter.oldest_needed(self.trajectory, branch))
+        # Long after its end the trajectory is a single point.
+        return branch, max(keep, 0)
 
-    def _take(self, path: Path, left_s: float, since: int) -> tuple[Waypoint, ...] | None:
-        """Send a path that leaves the old one at ``left_s``; None if it is too late for that, and the old one goes on.
+    def _send(self, trajectory: JointTrajectory, branch_s: float, since: int) -> tuple[Waypoint, ...] | None:
+        """Send a trajectory that branches off the old one at ``branch_s``; None if it is too late: the old one goes on.
 
         Raises:
-            DriverError: from the driver; or somebody, say a handler of a signal, did something else ``since`` the path was begun.
+            DriverError: from the driver; or something else was ordered ``since``, say by a handler of a signal.
         """
         if since != self._orders:
             raise DriverError("something else was asked for while a path was computed")
         soonest_s = self._clock.now() + self._grace_s
-        if soonest_s > left_s:
+        if soonest_s > branch_s:
             return None
-        waypoints = path.waypoints(soonest_s)
-        # An error, or Ctrl-C, may come at any line: then nobody knows which of the two paths the arm follows.
-        self._lose()
-        mine, late = self._orders, False
+        waypoints = trajectory.waypoints(soonest_s)
+        # An error, or Ctrl-C, may come at any line: then it is unknown which of the two trajectories the arm follows.
+        self._mark_unknown()
+        own, late = self._orders, False
         if waypoints:
             try:
-                self._driver.send(Order.of(waypoints, left_s))
+                self._driver.send(Order.of(waypoints, branch_s))
             except TooLateError:
                 late = True
-        if mine != self._orders:
-            self._lose()
+        if own != self._orders:
+            self._mark_unknown()
             raise DriverError(
                 "something else was asked for while a path was sent: nobody knows which of them the arm follows"
             )
         if late:
-            self.follows, self._orders = Follows.PATH, since  # as if nothing had been sent
+            self.last_command, self._orders = LastCommand.TRAJECTORY, since  # as if nothing had been sent
             return None
-        self.path, self.follows = path, Follows.PATH
+        self.trajectory, self.last_command = trajectory, LastCommand.TRAJECTORY
         return waypoints
 
 
-def _behind(path: Path, times: np.ndarray, wanted: Wanted, chosen: np.ndarray) -> list[Note]:
-    """Whether the path lags behind what was wanted, and where most."""
+def _behind(trajectory: JointTrajectory, times: np.ndarray, target: TargetTrajectory, chosen: np.ndarray) -> list[Note]:
+    """Whether the trajectory lags behind the target, and where most."""
     worst, note = 0.0, None
     for time_s, i in zip(times, chosen, strict=True):
-        if time_s > path.end_s and i != chosen[-1]:
+        if time_s > trajectory.end_s and i != chosen[-1]:
             break
-        joints, gripper = path.where(min(time_s, path.end_s))
-        joint_off, gripper_off = float(np.abs(joints - wanted.joints[i]).max()), abs(gripper - wanted.grippers[i])
+        joints, gripper = trajectory.where(min(time_s, trajectory.end_s))
+        joint_off, gripper_off = float(np.abs(joints - target.joints[i]).max()), abs(gripper - target.grippers[i])
         off = max(joint_off / _BEHIND_RAD, gripper_off / _BEHIND_M)
         if off > max(worst, 1.0):
             worst = off
             note = (
-                Kind.SLOWED,
-                f"behind by up to {said(joint_off)} rad and {said(gripper_off, 4)} m of the gripper: asked for faster than allowed",
-                numbers(wanted.asked[i]),
+                InterventionKind.SLOWED,
+                f"behind by up to {number_text(joint_off)} rad and {number_text(gripper_off, 4)} m of the gripper: "
+                "asked for faster than allowed",
+                numbers(target.commanded[i]),
             )
     return [] if note is None else [note]

@@ -1,4 +1,4 @@
-"""Tool frames of many joint vectors at once: every check of a path asks for hundreds."""
+"""Tool frames of many joint vectors at once: every check of a trajectory needs hundreds."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ class ToolFrames:
     def __call__(self, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(..., 6) joints -> tool points (..., 3), metres, and rotations (..., 3, 3), base frame."""
         rows = joints.reshape(-1, N_JOINTS)
-        points, turned = self._one_by_one(rows) if self._links is None else self._together(rows)
-        return points.reshape(*joints.shape[:-1], 3), turned.reshape(*joints.shape[:-1], 3, 3)
+        points, rotations = self._one_by_one(rows) if self._links is None else self._together(rows)
+        return points.reshape(*joints.shape[:-1], 3), rotations.reshape(*joints.shape[:-1], 3, 3)
 
-    def reach(self, joints: np.ndarray) -> np.ndarray:
-        """(6,) joints -> (6, 6): what joint velocities make the tool do, m/s in three rows and rad/s in three, base frame."""
+    def jacobian(self, joints: np.ndarray) -> np.ndarray:
+        """(6,) joints -> (6, 6) geometric Jacobian of the tool in the base frame: m/s in three rows, rad/s in three."""
         jacobian = getattr(self._kinematics, "jacobian", None)
         if jacobian is not None:
             return np.asarray(jacobian(joints))
         step = 1e-4
-        points, turned = self(np.concatenate([joints[None], joints + step * np.eye(N_JOINTS)]))
-        spin = turned[1:] @ turned[0].T
+        points, rotations = self(np.concatenate([joints[None], joints + step * np.eye(N_JOINTS)]))
+        spin = rotations[1:] @ rotations[0].T
         lean = [(spin[:, j, i] - spin[:, i, j]) / 2 for i, j in ((1, 2), (2, 0), (0, 1))]
         return np.asarray(np.concatenate([(points[1:] - points[0]).T, np.stack(lean)]) / step)
 
     def _one_by_one(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         poses = np.stack([self._kinematics.forward(row) for row in rows])
-        return poses[:, :3], rotations(poses[:, 3:])
+        return poses[:, :3], rotations_from_rpy(poses[:, 3:])
 
     def _together(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert self._links is not None
@@ -69,7 +69,7 @@ class ToolFrames:
         return point.T, np.array(axes).transpose(2, 1, 0)
 
 
-def rotations(rpy: np.ndarray) -> np.ndarray:
+def rotations_from_rpy(rpy: np.ndarray) -> np.ndarray:
     """(..., 3) roll, pitch, yaw -> (..., 3, 3) Rz(yaw) Ry(pitch) Rx(roll)."""
     cosine, sine = np.cos(rpy), np.sin(rpy)
     cr, cp, cy = cosine[..., 0], cosine[..., 1], cosine[..., 2]

@@ -18,12 +18,12 @@ _ROWS = ("joint_pos", "joint_vel", "joint_torque", "eef_pose")
 _NUMBERS = ("time_s", "gripper_pos", "gripper_vel", "gripper_torque")
 
 
-class Guarded:
+class GuardedDriver:
     """A ``Driver`` around one.
 
     Args:
         driver: that may raise anything: of sockets, of the SDK, of a bug.
-        dry_run: only look at the arm; orders that would move it, or make it limp, are not passed on.
+        dry_run: only look at the arm; orders that would move it, or damp it, are not passed on.
     """
 
     def __init__(self, driver: Driver, *, dry_run: bool = False) -> None:
@@ -64,7 +64,7 @@ class Guarded:
     def damp(self) -> None:
         """As :meth:`Driver.damp`."""
         if not self.dry_run:
-            _asked("make the arm limp", self._driver.damp)
+            _asked("damp the arm", self._driver.damp)
 
     def home(self) -> None:
         """Never used: the driver's own way home knows no limits."""
@@ -103,7 +103,7 @@ def _asked(what: str, act: Callable[[], T]) -> T:
     except DriverError:
         raise
     except BaseException as error:
-        # Ctrl-C, and what handlers of signals raise, reach the main thread in the middle of anything, and are for the program.
+        # Ctrl-C, and what handlers of signals raise, jacobian the main thread in the middle of anything, and are for the program.
         drivers = isinstance(error, (Exception, asyncio.CancelledError, GeneratorExit))
         if not drivers and threading.current_thread() is threading.main_thread():
             raise

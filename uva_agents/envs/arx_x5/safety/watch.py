@@ -1,4 +1,4 @@
-"""Who looks at the arm when nobody calls: a thread where time passes by itself, every sleep where it does not."""
+"""Checks the arm between calls: in a thread where time passes by itself, during sleeps where it does not."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _SLICE_S = 0.02
 
 
 def runs_by_itself(clock: Clock) -> bool:
-    """Whether the clock goes on while nobody sleeps on it."""
+    """Whether the clock goes on by itself, without anyone sleeping on it."""
     before = clock.now()
     time.sleep(0.001)
     return clock.now() > before
 
 
 class WatchedClock:
-    """A simulated clock that looks at the arm while somebody sleeps on it.
+    """A simulated clock that checks the arm during sleeps.
 
     Args:
         clock: of the driver.
-        look: called at every slice of a sleep.
+        check: called at every slice of a sleep.
     """
 
-    def __init__(self, clock: Clock, look: Callable[[], None]) -> None:
-        self._clock, self._look = clock, look
+    def __init__(self, clock: Clock, check: Callable[[], None]) -> None:
+        self._clock, self._check = clock, check
 
     def now(self) -> float:
         """As the clock inside."""
@@ -41,25 +41,25 @@ class WatchedClock:
         """As the clock inside, in slices."""
         while (now := self._clock.now()) < time_s:
             self._clock.sleep_until(min(time_s, now + _SLICE_S))
-            self._look()
+            self._check()
 
 
 class WatchThread:
-    """Looks at the arm a hundred times a second until it is stopped.
+    """Checks the arm a hundred times a second until it is stopped.
 
     Args:
-        look: what to call. Whatever it raises is logged, and it is called again: a watch that ends with an error watches nothing.
+        check: what to call. Whatever it raises is logged, and it is called again: a watch that ends with an error watches nothing.
     """
 
-    def __init__(self, look: Callable[[], None]) -> None:
-        self._look = look
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="arm watch", daemon=True)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether anybody looks: not in a forked process, for example."""
+        """Whether anybody checks: not in a forked process, for example."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
@@ -69,15 +69,13 @@ class WatchThread:
             self._thread.join(timeout=1.0)
 
     def _run(self) -> None:
-        said = ""
+        last_error = ""
         while not self._end.wait(PERIOD_S):
             try:
-                self._look()
-                said = ""
-            except (
-                BaseException
-            ) as error:  # also SystemExit and asyncio.CancelledError: nobody ends this thread with one
+                self._check()
+                last_error = ""
+            except BaseException as error:  # also SystemExit and asyncio.CancelledError, which must not end this thread
                 what = f"{type(error).__name__}: {error}"
-                if what != said:
-                    said = what
+                if what != last_error:
+                    last_error = what
                     log.exception("the watch over the arm failed, and goes on")

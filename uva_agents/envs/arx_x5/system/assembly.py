@@ -12,7 +12,7 @@ from uva_agents.envs.arx_x5.arm.limits import MODELS, arm_limits
 from uva_agents.envs.arx_x5.safety import SafeArm, SafetyConfig
 from uva_agents.envs.arx_x5.safety.simulated import SimulatedSafeArm
 from uva_agents.envs.arx_x5.safety.watch import runs_by_itself
-from uva_agents.envs.arx_x5.system.system import LastSeen, Latencies, Rig
+from uva_agents.envs.arx_x5.system.system import ArmSystem, CameraFreshness, Latencies
 from uva_agents.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def assemble(
     safety: SafetyConfig | None = None,
     simulated: bool = False,
     **watching: Any,
-) -> Rig:
+) -> ArmSystem:
     """The safety layer around a driver, with cameras. Nothing is connected yet.
 
     Args:
@@ -60,16 +60,21 @@ def assemble(
     """
     kinematics = X5Kinematics(model)
     by_itself = runs_by_itself(driver.clock)
-    last_seen = LastSeen(driver.clock) if cameras else None
+    camera_freshness = CameraFreshness(driver.clock) if cameras else None
     arm = (SimulatedSafeArm if simulated else SafeArm)(
         driver,
         kinematics=kinematics,
         limits=arm_limits(model),
         config=safety,
-        camera=last_seen,
+        camera=camera_freshness,
         threaded=by_itself,
         **watching,
     )
-    return Rig(
-        arm, kinematics=kinematics, cameras=cameras, last_seen=last_seen, latencies=latencies, background=by_itself
+    return ArmSystem(
+        arm,
+        kinematics=kinematics,
+        cameras=cameras,
+        camera_freshness=camera_freshness,
+        latencies=latencies,
+        background=by_itself,
     )

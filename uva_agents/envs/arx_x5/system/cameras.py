@@ -1,4 +1,4 @@
-"""Cameras: an OpenCV device, a video file. A thread keeps the newest frame; whoever reads never waits for the next."""
+"""Cameras: an OpenCV device, a video file. A thread keeps the newest frame; reading never waits for the next."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class StateHistory:
             state = replace(state, time_s=state.time_s - self._latency_s)
         with self._lock:
             if self._states and state.time_s < self._states[-1].time_s - self._seconds:
-                self._states.clear()  # a clock was set back, or the newest was from the future: it would be the newest for ever
+                self._states.clear()  # a clock was set back, or the newest was from the future, and would stay the newest
             if self._states and state.time_s <= self._states[-1].time_s:
                 return
             self._states.append(state)

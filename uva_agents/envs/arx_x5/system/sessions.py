@@ -1,4 +1,4 @@
-"""Where an episode takes place: with the arm, which is only ever asked, or with its twin, where all can be put back."""
+"""Sessions: episodes with the arm itself, where nothing moves without permission, or with its twin, which can be put back."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from uva_agents.envs.arx_x5.arm.interface import ArmState, Camera, Driver, DriverError
 from uva_agents.envs.arx_x5.drivers.factory import TwinDriver, make_driver
-from uva_agents.envs.arx_x5.drivers.sdk import DriverOptions, SdkDriver
+from uva_agents.envs.arx_x5.drivers.options import DriverOptions
+from uva_agents.envs.arx_x5.drivers.sdk import SdkDriver
 from uva_agents.envs.arx_x5.observing import OUTSIDE, WRIST, picture
 from uva_agents.envs.arx_x5.safety import SafetyConfig
 from uva_agents.envs.arx_x5.safety.simulated import SimulatedSafeArm
 from uva_agents.envs.arx_x5.system.assembly import assemble
-from uva_agents.envs.arx_x5.system.system import Latencies, Rig
-from uva_agents.envs.arx_x5.tasks.tasks import Task, make_task
+from uva_agents.envs.arx_x5.system.system import ArmSystem, Latencies
+from uva_agents.envs.arx_x5.tasks.tasks import TwinTask, make_task
 from uva_agents.envs.arx_x5.twin.camera import TwinCamera
 from uva_agents.envs.arx_x5.twin.model import CAMERAS
 from uva_agents.errors import InputError
@@ -29,10 +30,10 @@ Home = bool | Callable[[], bool]
 """Whether the arm may go home, or who is asked each time."""
 
 
-class Stage(Protocol):
-    """What the environment cannot know about: how an episode begins, and whether it succeeded."""
+class ArmSession(Protocol):
+    """What differs between arm and twin: how an episode begins, and whether it succeeded."""
 
-    rig: Rig
+    system: ArmSystem
     task: str
     task_description: str
 
@@ -53,25 +54,27 @@ class Stage(Protocol):
         """Bring the arm to rest, and let go of everything."""
 
 
-class RealStage:
-    """With the arm itself. Nothing moves unless somebody allowed it.
+class RealArmSession:
+    """With the arm itself. Nothing moves without permission.
 
     Args:
-        rig: the arm, not connected yet.
+        system: the arm, not connected yet.
         home: whether a reset may send the arm home.
-        success: tells whether the task is done; ``None``: nobody can tell.
+        success: tells whether the task is done; ``None``: never.
     """
 
     task = "arx_x5"
     task_description = "whatever the arm is used for"
 
-    def __init__(self, rig: Rig, *, home: Home = False, success: Callable[[ArmState], bool] | None = None) -> None:
-        self.rig = rig
+    def __init__(
+        self, system: ArmSystem, *, home: Home = False, success: Callable[[ArmState], bool] | None = None
+    ) -> None:
+        self.system = system
         self._home, self._success = home, success
-        rig.connect()
+        system.connect()
 
     def begin(self, seed: int, options: Mapping[str, Any]) -> None:
-        arm = self.rig.arm
+        arm = self.system.arm
         if arm.stop.pressed:
             if options.get("release_stop") is not True:
                 raise DriverError(
@@ -84,23 +87,23 @@ class RealStage:
         else:
             arm.hold()
             while not arm.at_rest:  # what was halted goes on from rest only
-                self.rig.sleep_until(self.rig.now() + 0.02)
-        self.rig.wait_for_frames()
+                self.system.sleep_until(self.system.now() + 0.02)
+        self.system.wait_for_frames()
 
     def success(self, state: ArmState) -> bool:
         return self._success is not None and bool(self._success(state))
 
     def draw(self, size: tuple[int, int]) -> np.ndarray:
         for name in (OUTSIDE, WRIST):
-            if name in self.rig.cameras:
-                return picture(self.rig.cameras[name].read().image, size)
+            if name in self.system.cameras:
+                return picture(self.system.cameras[name].read().image, size)
         return np.zeros((*size, 3), np.uint8)
 
     def close(self) -> None:
-        self.rig.close()
+        self.system.close()
 
 
-class TwinStage:
+class TwinSession:
     """With the twin, on which every episode begins from the same moment.
 
     Args:
@@ -112,12 +115,12 @@ class TwinStage:
 
     def __init__(self, driver: TwinDriver, task: str, *, cameras: Mapping[str, Camera], **assembly: Any) -> None:
         self.driver = driver
-        self.rig = assemble(driver, cameras=cameras, simulated=True, **assembly)
-        self.arm: SimulatedSafeArm = self.rig.arm  # type: ignore[assignment]  # as asked for
+        self.system = assemble(driver, cameras=cameras, simulated=True, **assembly)
+        self.arm: SimulatedSafeArm = self.system.arm  # type: ignore[assignment]  # as asked for
         self._task = make_task(task, driver)
         self.task, self.task_description = self._task.name, self._task.description
         self._observer: TwinCamera | None = None
-        self.rig.connect()
+        self.system.connect()
         self._first = driver.get_state() if isinstance(driver.clock, SimulatedClock) else None
 
     def begin(self, seed: int, options: Mapping[str, Any]) -> None:
@@ -138,13 +141,13 @@ class TwinStage:
     def draw(self, size: tuple[int, int]) -> np.ndarray:
         if self._observer is None:
             self._observer = self.driver.camera("outside", height=size[0], width=size[1], quality="full")
-        return self._observer.look()
+        return self._observer.draw()
 
     def close(self) -> None:
         if self._first is not None:
             self.arm.abandon()
         try:
-            self.rig.close()
+            self.system.close()
         finally:
             self.driver.shut_down()
 
@@ -154,12 +157,12 @@ class TwinStage:
         return self._first is not None
 
     @property
-    def truth(self) -> Task:
+    def truth(self) -> TwinTask:
         """The task, which knows where everything is: for demonstrators and rewards."""
         return self._task
 
 
-def open_stage(
+def open_session(
     driver: str | Driver,
     *,
     model: str,
@@ -174,8 +177,8 @@ def open_stage(
     success: Callable[[ArmState], bool] | None,
     log_file: str | None,
     options: Mapping[str, Any],
-) -> RealStage | TwinStage:
-    """The stage that goes with a driver, connected.
+) -> RealArmSession | TwinSession:
+    """The session that goes with a driver, connected.
 
     Args:
         driver: ``"sim"``, ``"arx5"``, or a driver.
@@ -195,7 +198,7 @@ def open_stage(
         if latencies is None:
             latencies = Latencies(action_s=made.twin.plant.realism.action_latency_s)
         latencies = replace(latencies, state_s=0.0)  # the driver has taken it off
-        return TwinStage(made, task or "cup", cameras=own | given, latencies=latencies, **rest)
+        return TwinSession(made, task or "cup", cameras=own | given, latencies=latencies, **rest)
     if task is not None:
         raise InputError(f"task={task!r} is one of the twin's; with an arm, give success= to say when it is done")
     if isinstance(driver, str):
@@ -208,8 +211,8 @@ def open_stage(
         raise InputError(
             f"there is no camera for {' and '.join(missing)}: give camera= and outside_camera=, or pass render_observations=False"
         )
-    rig = assemble(made, cameras=given, latencies=latencies, **rest)
-    return RealStage(rig, home=home, success=success)
+    system = assemble(made, cameras=given, latencies=latencies, **rest)
+    return RealArmSession(system, home=home, success=success)
 
 
 def _made(name: str, model: str, realtime: bool, latencies: Latencies | None, options: Mapping[str, Any]) -> SdkDriver:

@@ -1,4 +1,4 @@
-"""An arm behind its safety layer, its cameras, and where it has been lately: what the environment and the robot class drive."""
+"""The arm system: an arm behind its safety layer, its cameras, and its newest measurements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from uva_agents.envs.arx_x5.actions import Targets
 from uva_agents.envs.arx_x5.arm.interface import ArmState, Camera, DriverError, Frame, Kinematics, Waypoint
 from uva_agents.envs.arx_x5.checks import number
-from uva_agents.envs.arx_x5.safety import SafeArm, Sent
+from uva_agents.envs.arx_x5.safety import Intervention, SafeArm, Sent
 from uva_agents.envs.arx_x5.system.history import StateHistory
 from uva_agents.errors import InputError
 from uva_agents.utils.clocks import Clock
@@ -46,8 +46,8 @@ class Latencies:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
-    """What there is to see at one moment.
+class Snapshot:
+    """Pictures and the arm's state at one moment.
 
     Attributes:
         time_s: the moment: when the first camera's frame was seen; without cameras, of the newest measurement.
@@ -64,24 +64,29 @@ class Look:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scheduled:
-    """What became of a chunk.
+    """What became of targets that were to be sent.
 
     Attributes:
-        sent: by the safety layer: waypoints, and interventions.
+        waypoints: that were sent, as they went to the arm; none where nothing was.
+        interventions: of the safety layer.
         dropped: how many targets came too late and were left out.
         late_s: how much too late the first one was; 0 if it was not.
+        sent: (A,) float32, the action that was really sent in place of the first one that was not too late; ``None`` if nothing
+            was, and outside an environment, which alone knows actions.
     """
 
-    sent: Sent
-    dropped: int
-    late_s: float
+    waypoints: tuple[Waypoint, ...] = ()
+    interventions: tuple[Intervention, ...] = ()
+    dropped: int = 0
+    late_s: float = 0.0
+    sent: np.ndarray | None = None
 
 
-class LastSeen:
-    """A camera for the safety layer that tells how old the first camera's picture was when somebody looked last.
+class CameraFreshness:
+    """A camera for the safety layer that gives the age of the first camera's picture at the last snapshot.
 
-    It reads nothing itself: drawing takes time, and reading a device twice as often finds nothing newer. Where nobody looks, nobody
-    acts on old pictures, and the watchdog has the say.
+    It reads nothing itself: drawing takes time, and reading a device twice as often finds nothing newer. Where no
+    snapshots are taken no actions depend on old pictures, and the watchdog decides.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -107,17 +112,17 @@ class LastSeen:
         """Nothing to let go of."""
 
 
-class Rig:
-    """See the module.
+class ArmSystem:
+    """One arm with its cameras. See the module.
 
     Args:
         arm: the safety layer around a driver.
         kinematics: of the arm's model.
-        cameras: name -> camera; the first one's frames set the times of what is seen.
-        last_seen: is told of the first camera's frames.
+        cameras: name -> camera; the first one's frames set the times of snapshots.
+        camera_freshness: gets the times of the first camera's frames.
         latencies: of measurements and actions.
         sample_s: between measurements of the arm.
-        background: measure in a thread of its own, for clocks that do not wait for anybody. Otherwise while sleeping.
+        background: measure in a thread of its own, for clocks that run by themselves. Otherwise while sleeping.
     """
 
     def __init__(
@@ -126,7 +131,7 @@ class Rig:
         *,
         kinematics: Kinematics,
         cameras: Mapping[str, Camera] | None = None,
-        last_seen: LastSeen | None = None,
+        camera_freshness: CameraFreshness | None = None,
         latencies: Latencies | None = None,
         sample_s: float = 0.01,
         background: bool,
@@ -134,7 +139,7 @@ class Rig:
         self.arm, self.kinematics = arm, kinematics
         self.cameras = dict(cameras or {})
         self.latencies = latencies or Latencies()
-        self._last_seen = last_seen
+        self._camera_freshness = camera_freshness
         self.history = StateHistory(latency_s=self.latencies.state_s)
         self._sample_s, self._background = sample_s, background
         self._stop = threading.Event()
@@ -146,7 +151,7 @@ class Rig:
         return self.arm.clock
 
     def now(self) -> float:
-        """Of :attr:`clock`: the rig is one itself, see :meth:`sleep_until`."""
+        """Of :attr:`clock`: the system is one itself, see :meth:`sleep_until`."""
         return self.clock.now()
 
     @property
@@ -182,7 +187,7 @@ class Rig:
             self.history.add(self.arm.state())
         self.clock.sleep_until(time_s)
 
-    def look(self, *, cameras: bool = True) -> Look:
+    def snapshot(self, *, cameras: bool = True) -> Snapshot:
         """The newest frames, and the arm at their time.
 
         Raises:
@@ -193,7 +198,7 @@ class Rig:
         newest = self.history.newest()
         first = next(iter(frames.values()), None)
         time_s = newest.time_s if first is None else first.time_s
-        return Look(time_s, self.history.at(time_s), newest, frames)
+        return Snapshot(time_s, self.history.at(time_s), newest, frames)
 
     def wait_for_frames(self, *, timeout_s: float = 10.0) -> None:
         """Until every camera has one: capture cards take seconds to wake up.
@@ -213,7 +218,7 @@ class Rig:
                     self.sleep_until(self.clock.now() + 0.05)
 
     def send(self, targets: Targets, times: np.ndarray) -> Scheduled:
-        """Be at ``targets`` at ``times`` (T,), rising, on the rig's clock.
+        """Be at ``targets`` at ``times`` (T,), rising, on the system's clock.
 
         They are sent for :attr:`Latencies.action_s` earlier. Those whose time has then passed are dropped; if that is all of them,
         nothing is sent, and the arm goes on with what it has.
@@ -223,8 +228,9 @@ class Rig:
         dropped = int(np.searchsorted(earlier, soonest - 1e-9))
         late_s = max(0.0, soonest - float(earlier[0]))
         if dropped == len(targets):
-            return Scheduled(Sent(), dropped, late_s)
-        return Scheduled(self._command(targets.after(dropped), earlier[dropped:]), dropped, late_s)
+            return Scheduled(dropped=dropped, late_s=late_s)
+        sent = self._command(targets.after(dropped), earlier[dropped:])
+        return Scheduled(sent.waypoints, sent.interventions, dropped, late_s)
 
     def where_sent(self, waypoints: Sequence[Waypoint], time_s: float) -> tuple[np.ndarray, float]:
         """Joints (6,) and gripper that the arm is sent to by then; where it is now, if it is sent nowhere.
@@ -254,7 +260,7 @@ class Rig:
                     camera.close()
 
     def _read(self, name: str) -> Frame:
-        watched = self._last_seen if name == next(iter(self.cameras)) else None
+        watched = self._camera_freshness if name == next(iter(self.cameras)) else None
         try:
             frame = self.cameras[name].read()
         except DriverError as error:
@@ -279,7 +285,7 @@ class Rig:
                 self.history.add(self.arm.state())
                 failed = ""
             except DriverError as error:
-                # Whoever asks for a look meets the same error, and deals with it. It may pass.
+                # snapshot() raises the same error for its caller to handle. It may pass.
                 if str(error) != failed:
                     failed = str(error)
                     log.warning("the arm's state cannot be read: %s", error)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.tasks.tasks import CupOnSaucer, Reach, Task
+from uva_agents.envs.arx_x5.tasks.tasks import CupOnSaucer, Reach, TwinTask
 from uva_agents.envs.arx_x5.twin.model import SAUCER_HEIGHT
 from uva_agents.errors import InputError
 
@@ -20,7 +20,7 @@ _SQUEEZED = 0.04
 """m: less than a cup is wide; the SDK stops squeezing at half the gripper's torque."""
 _SPEED, _SLOW, _TURN = 0.22, 0.08, 1.2
 _CLOSING = 0.05
-"""m/s. At the SDK's gains the gripper is 40 ms behind what it is told: closing on something at more than about 0.13 m/s, it has
+"""m/s. At the SDK's gains the gripper is 40 ms behind its command: closing on something at more than about 0.13 m/s, it has
 gone so far ahead when it is stopped that its torque stays above the limit, and the arm switches itself off."""
 
 
@@ -50,7 +50,7 @@ class Demonstrator:
         InputError: it knows no way to do this task.
     """
 
-    def __init__(self, task: Task, *, rate_hz: float) -> None:
+    def __init__(self, task: TwinTask, *, rate_hz: float) -> None:
         if not isinstance(task, Reach | CupOnSaucer):
             raise InputError(f"no demonstrator for the task {task.name!r}")
         self._task, self._dt = task, 1.0 / rate_hz

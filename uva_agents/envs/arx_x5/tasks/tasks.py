@@ -22,7 +22,7 @@ _RADIUS, _ANGLE = (0.29, 0.43), 0.5
 """Where things are put: metres from the arm's base, and rad to either side of straight ahead."""
 
 
-class Task(Protocol):
+class TwinTask(Protocol):
     """One thing to do, on one twin."""
 
     name: str
@@ -116,11 +116,11 @@ class CupOnSaucer:
             )
 
 
-_TASKS: dict[str, Callable[[TwinDriver], Task]] = {"reach": Reach, "cup": CupOnSaucer}
+_TASKS: dict[str, Callable[[TwinDriver], TwinTask]] = {"reach": Reach, "cup": CupOnSaucer}
 TASKS = tuple(_TASKS)
 
 
-def make_task(name: str, driver: TwinDriver) -> Task:
+def make_task(name: str, driver: TwinDriver) -> TwinTask:
     """``"reach"`` or ``"cup"``, on that twin.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Pictures of the twin. A thread of its own draws them, only when somebody looks, of the moment that the camera saw.
+"""Pictures of the twin. They are drawn only when they are read, in a thread of their own, and show the moment of the exposure.
 
-OpenGL contexts belong to the thread that made them; in a thread that nobody else uses, none gets in another's way, whoever asks.
+An OpenGL context belongs to the thread that made it; in a thread of their own, contexts work for readers in any thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from uva_agents.envs import gl
 from uva_agents.envs.arx_x5.arm.interface import DriverError, Frame
 from uva_agents.envs.arx_x5.twin.controller import TwinController
-from uva_agents.envs.arx_x5.twin.plant import Exposure
+from uva_agents.envs.arx_x5.twin.exposures import Exposure
 
 LARGEST = 1024
 """Pixels, of height and width."""
@@ -79,7 +79,7 @@ class TwinCamera:
             self._last = exposure, Frame(start_s + exposure.time_s, image)
         return self._last[1]
 
-    def look(self, *, height: int | None = None, width: int | None = None) -> np.ndarray:
+    def draw(self, *, height: int | None = None, width: int | None = None) -> np.ndarray:
         """A picture uint8 (height, width, 3) of this very moment, without latency or noise: for people."""
         with self._twin.present():
             data = self._twin.plant.data

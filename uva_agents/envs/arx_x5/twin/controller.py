@@ -1,14 +1,12 @@
 """The twin as the SDK would show it: ``Arx5JointController``, method for method, over a simulated arm.
 
-Every 2 ms: where the waypoints are now, clipped in position, speed and torque; gravity compensated; to the motors. It differs from
-the SDK in what the SDK gets wrong: over-current ends in damping, not in a thread that hangs.
+It differs from the SDK in what the SDK gets wrong: over-current ends in damping, not in a thread that hangs.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +14,8 @@ import numpy as np
 
 from uva_agents.envs.arx_x5.arm.kinematics import X5Kinematics
 from uva_agents.envs.arx_x5.arm.limits import arm_limits
-from uva_agents.envs.arx_x5.twin.interpolation import N_NUMBERS, Interpolator, with_velocities
+from uva_agents.envs.arx_x5.twin.control_cycle import ControlCycle, CycleState
+from uva_agents.envs.arx_x5.twin.interpolation import N_NUMBERS, with_velocities
 from uva_agents.envs.arx_x5.twin.plant import Plant, PlantState
 from uva_agents.envs.arx_x5.twin.realism import IDEAL, TwinRealism
 from uva_agents.envs.arx_x5.twin.sdk import (
@@ -34,7 +33,6 @@ _log = logging.getLogger(__name__)
 _FAR = 0.2
 """rad between command and arm at which the SDK refuses to become stiff."""
 _KP_HARMLESS = 1.0
-_GRIPPER_TOLERANCE = 0.005
 _PATIENCE_S = 0.1
 _HICCUPS_S = 0.3
 """Time that may be lost in all without a word: the first picture alone costs a tenth of a second."""
@@ -46,13 +44,7 @@ class ControllerState:
 
     plant: PlantState
     since_start_s: float
-    times: tuple[float, ...]
-    values: tuple[bytes, ...]
-    late: tuple[bytes, ...]
-    output: bytes
-    gains: bytes
-    over_current: int
-    emergency: str | None
+    cycle: CycleState
 
 
 class TwinController:
@@ -60,7 +52,7 @@ class TwinController:
 
     Args:
         model: ``"X5"`` or ``"X5_umi"``.
-        clock: with a :class:`SimulatedClock`, physics happens while somebody sleeps; with a :class:`MonotonicClock`, a thread of
+        clock: with a :class:`SimulatedClock`, physics advances during sleeps; with a :class:`MonotonicClock`, a thread of
             its own keeps it at the present.
         realism: delays and noise.
 
@@ -80,21 +72,13 @@ class TwinController:
         self.clock = clock
         self.lock = threading.RLock()
         self.plant = Plant(limits, realism=realism)
-        self.emergency: str | None = None
-        """Why it no longer listens; None while it does."""
         self._kinematics = X5Kinematics(model)
         self._robot, self._config = robot_config(limits), controller_config(limits)
         self.start_s = clock.now()
-        self._kp, self._kd = np.zeros(7), np.zeros(7)
-        self._kd[:6] = self._config.default_kd
-        self._output = self._measured_command()
-        self._interpolator = Interpolator(0.0, self._output)
-        self._delay = round(realism.action_latency_s / self._config.controller_dt)
-        self._late: deque[np.ndarray] = deque()
-        self._over_current = 0
+        self._cycle = ControlCycle(self.plant, self._robot, self._config, delay_s=realism.action_latency_s)
         self.lost_s = 0.0
         """Seconds of real time in which the simulation stood still, the computer being too slow."""
-        self._told = False
+        self._warned = False
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         if isinstance(clock, SimulatedClock):
@@ -102,6 +86,11 @@ class TwinController:
         else:
             self._thread = threading.Thread(target=self._live, name="arx-x5-twin", daemon=True)
             self._thread.start()
+
+    @property
+    def emergency(self) -> str | None:
+        """Why it no longer listens; None while it does."""
+        return self._cycle.emergency
 
     # The SDK's surface.
 
@@ -124,9 +113,9 @@ class TwinController:
         return pose
 
     def get_joint_cmd(self) -> JointState:
-        """What the motors were told last."""
+        """The last command to the motors."""
         with self.present():
-            return _joint_state(self._output, self.plant.time_s)
+            return _joint_state(self._cycle.output, self.plant.time_s)
 
     def set_joint_cmd(self, cmd: JointState) -> None:
         """Go straight to ``cmd``, to be there at its timestamp, or at once where that is 0. Replaces what is queued.
@@ -141,11 +130,11 @@ class TwinController:
             now = self.get_timestamp()
             time = cmd.timestamp or now + self._config.default_preview_time
             if abs(time - now) < 1e-3:
-                self._interpolator.fix(now, vector)
+                self._cycle.interpolator.fix(now, vector)
             elif time <= now:
                 raise ValueError("End time must be no less than current time")
             else:
-                self._interpolator.replace(now, [time], [vector])
+                self._cycle.interpolator.replace(now, [time], [vector])
 
     def set_joint_traj(self, traj: Sequence[JointState]) -> None:
         """Follow these, straight from each to the next. Those that are past are skipped. Replaces what is queued.
@@ -165,14 +154,14 @@ class TwinController:
                 _log.warning("no waypoint of %d lies in the future", len(traj))
                 return
             times = [now, *(time for time, _ in kept)]
-            moving = with_velocities(times, [self._interpolator.at(now), *(vector for _, vector in kept)])
-            self._interpolator.replace(now, times[1:], moving[1:])
+            moving = with_velocities(times, [self._cycle.interpolator.at(now), *(vector for _, vector in kept)])
+            self._cycle.interpolator.replace(now, times[1:], moving[1:])
 
     def set_gain(self, gain: Gain) -> None:
         """Stiffness and damping from now on.
 
         Raises:
-            RuntimeError: from limp to stiff while the arm is far from what it is told: it would jump.
+            RuntimeError: from damped to stiff while the arm is far from its command: it would jump.
         """
         kp, kd = np.append(gain.kp(), gain.gripper_kp), np.append(gain.kd(), gain.gripper_kd)
         if kp.size != 7 or kd.size != 7:
@@ -180,15 +169,15 @@ class TwinController:
         with self.present():
             if self.emergency:
                 return
-            far = float(np.abs(self.plant.measured[:6] - self._output[:6]).max())
-            if not self._kp[:6].any() and kp[:6].max() > _KP_HARMLESS and far > _FAR:
+            far = float(np.abs(self.plant.measured[:6] - self._cycle.output[:6]).max())
+            if not self._cycle.kp[:6].any() and kp[:6].max() > _KP_HARMLESS and far > _FAR:
                 raise RuntimeError("Cannot set kp to non-zero when the joint pos cmd is far from current pos.")
-            self._kp, self._kd = kp, kd
+            self._cycle.kp, self._cycle.kd = kp, kd
 
     def get_gain(self) -> Gain:
         """As set."""
         with self.lock:
-            return Gain(self._kp[:6], self._kd[:6], float(self._kp[6]), float(self._kd[6]))
+            return Gain(self._cycle.kp[:6], self._cycle.kd[:6], float(self._cycle.kp[6]), float(self._cycle.kd[6]))
 
     def get_robot_config(self) -> RobotConfig:
         """Limits of the arm."""
@@ -217,7 +206,7 @@ class TwinController:
         with self.present():
             first = np.zeros(N_NUMBERS)
             first[:6], first[18] = start.pos(), start.gripper_pos
-            self._interpolator.fix(now, first)
+            self._cycle.interpolator.fix(now, first)
         arrival = JointState(goal, np.zeros(6), np.zeros(6), width)
         arrival.timestamp = now + farthest
         self.set_joint_cmd(arrival)
@@ -239,71 +228,7 @@ class TwinController:
         self.clock.sleep_until(self.clock.now() + 0.01)
         with self.present():
             if not self.emergency:
-                self._interpolator.fix(self.plant.time_s, self._measured_command())
-
-    # The control cycle.
-
-    def _cycle(self) -> None:
-        plant, limits = self.plant, self._robot
-        dt, measured, before = self._config.controller_dt, plant.measured, self._output
-        now = plant.time_s + dt
-        self._watch_currents()
-        command = self._delayed(self._interpolator.at(now))
-        position = _between(command[:6], limits.joint_pos_min, limits.joint_pos_max)
-        step = limits.joint_vel_max * dt
-        position = _between(position, before[:6] - step, before[:6] + step)
-        command[:6] = np.where(self._kp[:6] > 0, position, measured[:6])
-        command[18] = self._gripper(command[18], before[18], measured, dt)
-        torque = command[12:18] + plant.gravity_torques(measured[:6])
-        command[12:18] = _between(torque, -limits.joint_torque_max, limits.joint_torque_max)
-        command[20] = min(max(command[20], -limits.gripper_torque_max), limits.gripper_torque_max)
-        self._output = command
-        plant.step(command, self._kp, self._kd)
-
-    def _delayed(self, command: np.ndarray) -> np.ndarray:
-        """What was wanted some cycles ago. Limits and gravity compensation, in the arm's own loop, are not late."""
-        if not self._delay:
-            return command
-        if not self._kp.any():
-            # As the motors' command does: nothing of before is under way when the arm becomes stiff.
-            command = self._measured_command()
-        self._late.append(command)
-        return self._late.popleft() if len(self._late) > self._delay else self._late[0].copy()
-
-    def _gripper(self, wanted: float, before: float, measured: np.ndarray, dt: float) -> float:
-        limits = self._robot
-        if self._kp[6] <= 0:
-            return min(max(float(measured[18]), 0.0), limits.gripper_width)
-        step = limits.gripper_vel_max * dt
-        wanted = min(max(wanted, before - step, 0.0), before + step, limits.gripper_width)
-        # Something is between the fingers, or holds them: squeeze no harder.
-        blocked = abs(measured[20]) > limits.gripper_torque_max / 2 and (wanted - before) * measured[20] > 0
-        return before if blocked else wanted
-
-    def _watch_currents(self) -> None:
-        measured, limits = self.plant.measured, self._robot
-        beyond = bool((np.abs(measured[12:18]) > limits.joint_torque_max).any())
-        beyond |= abs(measured[20]) > limits.gripper_torque_max
-        self._over_current = self._over_current + 1 if beyond else 0
-        if self.emergency:
-            return
-        if self._over_current > self._config.over_current_cnt_max:
-            self._stop_listening("over-current: a torque was above its limit in more than 20 cycles in a row")
-        elif not -_GRIPPER_TOLERANCE <= measured[18] <= limits.gripper_width + _GRIPPER_TOLERANCE:
-            self._stop_listening(f"the gripper reads {measured[18]:.3f} m, outside its range")
-
-    def _stop_listening(self, reason: str) -> None:
-        self.emergency = reason
-        _log.error("%s; the arm is damped until it is restarted", reason)
-        self._kp = np.zeros(7)
-        self._kd = np.append(self._config.default_kd * [1, 3, 3, 1.5, 1, 1], 0.0)
-        self._interpolator.fix(self.plant.time_s, self._measured_command())
-
-    def _measured_command(self) -> np.ndarray:
-        """(21,) to stay where the arm is."""
-        command = np.zeros(N_NUMBERS)
-        command[:6], command[18] = self.plant.measured[:6], self.plant.measured[18]
-        return command
+                self._cycle.interpolator.fix(self.plant.time_s, self._cycle.measured_command())
 
     # Time.
 
@@ -312,7 +237,7 @@ class TwinController:
             # A hair early rather than a cycle late: times are sums of rounded numbers.
             until = clock_s - self.start_s + 1e-9
             while self.plant.time_s + self._config.controller_dt <= until:
-                self._cycle()
+                self._cycle.step()
 
     def present(self) -> threading.RLock:
         """The lock, to be entered; physics has been brought to the present."""
@@ -329,8 +254,8 @@ class TwinController:
                 # not get the processor, its own time then stands still for a while.
                 self.start_s += behind - _PATIENCE_S
                 self.lost_s += behind - _PATIENCE_S
-                if self.lost_s > _HICCUPS_S and not self._told:
-                    self._told = True
+                if self.lost_s > _HICCUPS_S and not self._warned:
+                    self._warned = True
                     _log.warning(
                         "this computer is too slow for the twin in real time: its time has stood still for %.2f s",
                         self.lost_s,
@@ -338,7 +263,7 @@ class TwinController:
             self._advance(now)
 
     def _live(self) -> None:
-        # Whoever calls brings physics to the present; this only keeps the time between calls short.
+        # Every call brings physics to the present; this thread only bounds the time between calls.
         while not self._closed.wait(0.004):
             self._catch_up()
 
@@ -348,10 +273,7 @@ class TwinController:
         """After bodies were placed by hand: stay where the arm is now, as stiff as before."""
         with self.lock:
             self.plant.settle()
-            self._late.clear()
-            self._output = self._measured_command()
-            self._interpolator.fix(self.plant.time_s, self._output)
-            self._over_current, self.emergency = 0, None
+            self._cycle.settle()
 
     def save(self) -> ControllerState:
         """All that the future depends on."""
@@ -359,26 +281,14 @@ class TwinController:
             return ControllerState(
                 plant=self.plant.save(),
                 since_start_s=self.get_timestamp(),
-                times=tuple(self._interpolator.times),
-                values=tuple(vector.tobytes() for vector in self._interpolator.values),
-                late=tuple(vector.tobytes() for vector in self._late),
-                output=self._output.tobytes(),
-                gains=np.concatenate([self._kp, self._kd]).tobytes(),
-                over_current=self._over_current,
-                emergency=self.emergency,
+                cycle=self._cycle.save(),
             )
 
     def restore(self, state: ControllerState) -> None:
         """Go to what :meth:`save` returned."""
         with self.lock:
             self.plant.restore(state.plant)
-            self._interpolator.times = list(state.times)
-            self._interpolator.values = [np.frombuffer(vector).copy() for vector in state.values]
-            self._late = deque(np.frombuffer(vector).copy() for vector in state.late)
-            self._output = np.frombuffer(state.output).copy()
-            gains = np.frombuffer(state.gains)
-            self._kp, self._kd = gains[:7].copy(), gains[7:].copy()
-            self._over_current, self.emergency = state.over_current, state.emergency
+            self._cycle.restore(state.cycle)
 
     def restore_at(self, state: ControllerState, clock_s: float) -> None:
         """The same, and show ``clock_s`` on the clock from now on, which must be a simulated one."""
@@ -409,9 +319,3 @@ def _joint_state(vector: np.ndarray, time_s: float) -> JointState:
     state = JointState(vector[:6], vector[6:12], vector[12:18], float(vector[18]), float(vector[19]), float(vector[20]))
     state.timestamp = time_s
     return state
-
-
-def _between(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """``np.clip``, without what it checks: this runs 500 times a second."""
-    clipped: np.ndarray = np.minimum(np.maximum(values, low), high)
-    return clipped

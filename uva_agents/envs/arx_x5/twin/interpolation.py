@@ -1,4 +1,4 @@
-"""From waypoints to what is wanted now, as the SDK does it: straight lines in joint space, and the last waypoint is kept."""
+"""From waypoints to the command of this moment, as the SDK does it: straight lines in joint space; the last waypoint is kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Interpolator:
         self.values: list[np.ndarray] = [values.copy()]
 
     def at(self, time_s: float) -> np.ndarray:
-        """(21,) what is wanted at that time."""
+        """(21,) the command at that time."""
         times = self.times
         if time_s <= times[0]:
             return self.values[0].copy()
@@ -41,11 +41,11 @@ class Interpolator:
         return result
 
     def fix(self, time_s: float, values: np.ndarray) -> None:
-        """That, from the beginning and for ever."""
+        """The same command at all times."""
         self.times, self.values = [time_s], [values.copy()]
 
     def replace(self, now: float, times: Sequence[float], values: Sequence[np.ndarray]) -> None:
-        """From what is wanted now, straight through these waypoints. Those not in the future are left out.
+        """From the command of this moment, straight through these waypoints. Those not in the future are left out.
 
         Raises:
             ValueError: times fall. If no waypoint is left, everything stays as it is, as in the SDK.
@@ -69,9 +69,9 @@ def with_velocities(times: Sequence[float], values: Sequence[np.ndarray]) -> lis
     results = []
     for time, vector in zip(times, values, strict=True):
         slopes = []
-        for reach in (WINDOW_S / 2, WINDOW_S):
-            before = min(max(bisect.bisect_right(times, time - reach) - 1, 0), len(times) - 2)
-            after = max(min(bisect.bisect_left(times, time + reach), len(times) - 1), before + 1)
+        for half_window in (WINDOW_S / 2, WINDOW_S):
+            before = min(max(bisect.bisect_right(times, time - half_window) - 1, 0), len(times) - 2)
+            after = max(min(bisect.bisect_left(times, time + half_window), len(times) - 1), before + 1)
             slopes.append((values[after][:6] - values[before][:6]) / (times[after] - times[before]))
         result = vector.copy()
         result[6:12] = (slopes[0] + slopes[1]) / 2

@@ -56,7 +56,7 @@ def arm_xml(limits: ArmLimits) -> str:
 def scene_xml(limits: ArmLimits) -> str:
     """Everything. Joints ``joint1`` to ``joint6``, ``left_finger``, ``right_finger``, free joints named as the objects.
 
-    Actuators 0 to 6 are the six joints and the gripper. The force of each is what it is told, less its stiffness times position
+    Actuators 0 to 6 are the six joints and the gripper. The force of each is its control, less its stiffness times position
     and damping times velocity: both are set while it runs, and integrated implicitly.
     """
     peak = limits.joint_torque_max * _TORQUE_PEAK

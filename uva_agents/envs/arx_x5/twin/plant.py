@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from uva_agents.envs import gl
 from uva_agents.envs.arx_x5.arm.limits import ArmLimits
+from uva_agents.envs.arx_x5.twin.exposures import Exposure, Exposures, SavedExposures
 from uva_agents.envs.arx_x5.twin.interpolation import N_NUMBERS
-from uva_agents.envs.arx_x5.twin.model import CAMERAS, OBJECTS, PHYSICS_DT, TARGET_AWAY, arm_xml, gear, scene_xml
+from uva_agents.envs.arx_x5.twin.model import OBJECTS, PHYSICS_DT, TARGET_AWAY, arm_xml, gear, scene_xml
 from uva_agents.envs.arx_x5.twin.realism import IDEAL, TwinRealism
 
 START_JOINTS = (0.0, 0.02, 0.02, 0.0, 0.0, 0.0)
@@ -36,34 +37,6 @@ def load_mujoco() -> ModuleType:
         ) from error
 
 
-@dataclass(slots=True, eq=False)
-class Exposure:
-    """What a picture will show: every body's place at one moment. Drawn when somebody looks.
-
-    Attributes:
-        time_s: of that moment, on the simulation's clock.
-        number: of the frame, from 0.
-        ready_s: when it can be read.
-        qpos: all positions.
-        target: (3,) of the marker.
-    """
-
-    time_s: float
-    number: int
-    ready_s: float
-    qpos: np.ndarray
-    target: np.ndarray
-
-
-@dataclass(slots=True, eq=False)
-class _Film:
-    """One camera's exposures, oldest first, and when the next is due."""
-
-    next_s: float
-    number: int = 0
-    exposures: deque[Exposure] = field(default_factory=deque)
-
-
 @dataclass(frozen=True, slots=True)
 class PlantState:
     """All that the future of a :class:`Plant` depends on."""
@@ -75,7 +48,7 @@ class PlantState:
     reported: tuple[float, bytes]
     in_flight: tuple[tuple[float, bytes], ...]
     rng: dict[str, Any]
-    films: tuple[tuple[str, float, int, tuple[tuple[float, int, float, bytes, bytes], ...]], ...]
+    exposures: SavedExposures
 
 
 class Plant:
@@ -118,9 +91,9 @@ class Plant:
         self.measured = self._sense()
         """(21,) what the arm's controller knows."""
         self.reported, self.reported_s = self.measured, 0.0
-        """The same, later, for whoever asks from outside, and when it arrived."""
+        """The same as it is seen from outside, later, and when it arrived."""
         self._in_flight: deque[tuple[float, np.ndarray]] = deque()
-        self._films: dict[str, _Film] = {}
+        self._exposures = Exposures(realism, lambda: (self.data.qpos.copy(), self.data.mocap_pos[0].copy()))
 
     @property
     def time_s(self) -> float:
@@ -144,7 +117,7 @@ class Plant:
         self.mj.mj_step(self.model, self.data, self._substeps)
         self.cycles += 1
         self._measure()
-        self._expose()
+        self._exposures.step(self.time_s)
 
     def _drive(self, command: np.ndarray, kp: np.ndarray, kd: np.ndarray) -> None:
         position, velocity, torque = (
@@ -173,12 +146,12 @@ class Plant:
             sample += self._noise * self._rng.standard_normal(N_NUMBERS)
         if self.realism.dropped_states and self._rng.random() < self.realism.dropped_states:
             return
-        # The arm's own loop is quick; who asks from outside is told later.
+        # The arm's own loop is quick; from outside, measurements are seen later.
         self.measured = sample
         self._in_flight.append((self.time_s, sample))
         while self._in_flight and self._in_flight[0][0] + self.realism.observation_latency_s <= self.time_s + 1e-9:
             _, self.reported = self._in_flight.popleft()
-            # As with the arm: the time at which it arrived. Whoever wants the time at which it was true takes the latency off.
+            # As with the arm: the time at which it arrived. The time at which it was true is earlier by the latency.
             self.reported_s = self.time_s
 
     def _noise_scales(self) -> np.ndarray | None:
@@ -195,41 +168,11 @@ class Plant:
 
     def watch(self, camera: str) -> None:
         """From now on, exposures are kept for a camera (a name in the model); the first is of this moment, and there at once."""
-        if camera not in CAMERAS.values():
-            raise ValueError(f"camera must be one of {', '.join(map(repr, CAMERAS.values()))}, not {camera!r}")
-        if camera not in self._films:
-            self._films[camera] = _Film(next_s=self.time_s)
-            self._start(self._films[camera])
+        self._exposures.watch(camera, self.time_s)
 
     def newest(self, camera: str) -> Exposure:
         """The newest exposure of a watched camera that has arrived by now."""
-        exposures = self._films[camera].exposures
-        while len(exposures) > 1 and exposures[1].ready_s <= self.time_s + 1e-9:
-            exposures.popleft()
-        return exposures[0]
-
-    def _start(self, film: _Film) -> None:
-        film.exposures.clear()
-        film.exposures.append(self._exposure(film.number, ready_s=self.time_s))
-        film.number += 1
-        film.next_s = self.time_s + 1 / self.realism.camera_fps
-
-    def _expose(self) -> None:
-        for index, film in enumerate(self._films.values()):
-            if self.time_s + 1e-9 < film.next_s:
-                continue
-            number, film.number = film.number, film.number + 1
-            film.next_s += 1 / self.realism.camera_fps
-            lost = self.realism.dropped_frames
-            if lost and np.random.default_rng([self.realism.seed, 1, index, number]).random() < lost:
-                continue
-            film.exposures.append(self._exposure(number, ready_s=self.time_s + self.realism.camera_latency_s))
-            # Nobody may be looking.
-            while len(film.exposures) > 1 and film.exposures[1].ready_s <= self.time_s + 1e-9:
-                film.exposures.popleft()
-
-    def _exposure(self, number: int, *, ready_s: float) -> Exposure:
-        return Exposure(self.time_s, number, ready_s, self.data.qpos.copy(), self.data.mocap_pos[0].copy())
+        return self._exposures.newest(camera, self.time_s)
 
     # What only a simulation allows.
 
@@ -257,8 +200,7 @@ class Plant:
         self._in_flight.clear()
         self.measured = self.reported = self._sense()
         self.reported_s = self.time_s
-        for film in self._films.values():
-            self._start(film)
+        self._exposures.restart(self.time_s)
 
     def reseed(self, seed: int) -> None:
         """Noise from now on as ``seed`` has it."""
@@ -295,9 +237,9 @@ class Plant:
 
     def touching(self, first: str, second: str) -> bool:
         """Do two bodies (an object, ``"left_finger"``, ``"link6"``, ...) touch?"""
-        wanted = {self.model.body(first).id, self.model.body(second).id}
+        pair = {self.model.body(first).id, self.model.body(second).id}
         bodies = self.model.geom_bodyid
-        return any({int(bodies[a]), int(bodies[b])} == wanted for a, b in self.data.contact.geom)
+        return any({int(bodies[a]), int(bodies[b])} == pair for a, b in self.data.contact.geom)
 
     def save(self) -> PlantState:
         """All that the future depends on."""
@@ -311,17 +253,7 @@ class Plant:
             reported=(self.reported_s, self.reported.tobytes()),
             in_flight=tuple((time, sample.tobytes()) for time, sample in self._in_flight),
             rng=dict(self._rng.bit_generator.state),
-            films=tuple(
-                (
-                    name,
-                    film.next_s,
-                    film.number,
-                    tuple(
-                        (e.time_s, e.number, e.ready_s, e.qpos.tobytes(), e.target.tobytes()) for e in film.exposures
-                    ),
-                )
-                for name, film in self._films.items()
-            ),
+            exposures=self._exposures.save(),
         )
 
     def restore(self, state: PlantState) -> None:
@@ -345,16 +277,4 @@ class Plant:
         self.reported_s, self.reported = state.reported[0], np.frombuffer(state.reported[1]).copy()
         self._in_flight = deque((time, np.frombuffer(sample).copy()) for time, sample in state.in_flight)
         self._rng.bit_generator.state = state.rng
-        saved = {name: (next_s, number, exposures) for name, next_s, number, exposures in state.films}
-        for name in saved.keys() - self._films.keys():
-            self._films[name] = _Film(next_s=0.0)
-        for name, film in self._films.items():
-            if name not in saved:
-                # It is watched since that state was saved: begins anew, as it began then.
-                self._start(film)
-                continue
-            film.next_s, film.number, exposures = saved[name]
-            film.exposures = deque(
-                Exposure(time_s, number, ready_s, np.frombuffer(qpos).copy(), np.frombuffer(target).copy())
-                for time_s, number, ready_s, qpos, target in exposures
-            )
+        self._exposures.restore(state.exposures, self.time_s)

@@ -13,7 +13,7 @@ class TwinRealism:
     """Zero everywhere is an arm with perfect sensors and no delays; gains, torque limits and masses are real in any case.
 
     Attributes:
-        action_latency_s: from the time at which something is wanted to when the motors begin to want it. That they then lag
+        action_latency_s: from the time of a command to when the motors take it up. That they then lag
             behind, as motors do, comes on top.
         observation_latency_s: age of a measurement when it can be read.
         camera_latency_s: from the moment that a picture shows to when it can be read.

@@ -28,7 +28,7 @@ def _vector(values: Any) -> np.ndarray:
 
 
 class JointState:
-    """Joints and gripper, measured or wanted. ``JointState(dof)`` or ``JointState(pos, vel, torque, gripper_pos, ...)``.
+    """Joints and gripper, measured or commanded. ``JointState(dof)`` or ``JointState(pos, vel, torque, gripper_pos, ...)``.
 
     Attributes:
         timestamp: s, on the controller's clock; 0 in a command means "now".
@@ -227,7 +227,7 @@ class ControllerConfig:
 
 
 def robot_config(limits: ArmLimits) -> RobotConfig:
-    """A fresh one; arrays may be replaced."""
+    """A new one; arrays may be replaced."""
     return RobotConfig(
         robot_model=limits.model,
         joint_pos_min=limits.joint_pos_min.copy(),
@@ -245,7 +245,7 @@ def robot_config(limits: ArmLimits) -> RobotConfig:
 
 
 def controller_config(limits: ArmLimits) -> ControllerConfig:
-    """Of the joint controller. A fresh one; arrays may be replaced."""
+    """Of the joint controller. A new one; arrays may be replaced."""
     return ControllerConfig(
         controller_type="joint_controller",
         default_kp=limits.default_kp.copy(),

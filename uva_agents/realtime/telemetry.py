@@ -1,4 +1,4 @@
-"""How the loop runs, and what it tells of itself."""
+"""Telemetry of the control loop: its settings, its status while an episode runs, and the summary of an episode."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from uva_agents.errors import UVAError
 from uva_agents.realtime.schedule import ChunkCounts
-from uva_agents.utils.pacing import Timing
+from uva_agents.utils.pacing import StepTiming
 
 End = Literal["length", "done", "stopped", "dropped", "emergency", "quit", "error", "finished"]
-"""Why an episode ended; ``"finished"``: the worker has nothing more to say (a replay)."""
+"""Why an episode ended; ``"finished"``: the worker has no more chunks (a replay)."""
 
 
 class AgentError(UVAError, RuntimeError):
@@ -33,7 +33,7 @@ class LoopSettings:
         late_s: a step that begins later than this is counted as late; a tenth of its period by default.
         on_error: ``"hold"`` and ask again after an error of the worker, or ``"stop"`` the episode.
         retry_s: between an error and the next attempt.
-        lookback: earlier observations that go with each job.
+        lookback: earlier observations that go with each request.
 
     Raises:
         ValueError: a number that makes no sense.
@@ -68,7 +68,7 @@ class LoopSettings:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A moment of an episode, for people.
+    """The status of a running episode, for people.
 
     Attributes:
         elapsed_s: since it began.
@@ -81,7 +81,7 @@ class Status:
     """
 
     elapsed_s: float
-    timing: Timing
+    timing: StepTiming
     latency_s: tuple[float, float]
     left_s: float
     counts: ChunkCounts
@@ -90,8 +90,8 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Episode:
-    """What came of an episode.
+class EpisodeSummary:
+    """The result of an episode.
 
     Attributes:
         end: why it ended.
@@ -109,7 +109,7 @@ class Episode:
     end: End
     success: bool
     seconds: float
-    timing: Timing
+    timing: StepTiming
     latency_s: tuple[float, float]
     counts: ChunkCounts
     interventions: int

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from uva_agents.data.checksums import check_sums
 from uva_agents.data.fields import Field
+from uva_agents.data.formats import FORMATS, AddedFormats, Format, format_named
 from uva_agents.data.layouts import asked_for_pictures
 from uva_agents.data.readers.dataset import Dataset, MissingExtraError, Stored, to_dataset
-from uva_agents.data.readers.hdf5 import SUFFIXES, has_demonstrations, read_demonstrations
-from uva_agents.data.readers.lerobot import is_lerobot, read_lerobot
-from uva_agents.data.readers.minari import is_minari, read_minari
-from uva_agents.data.readers.umi import is_umi, read_umi
-from uva_agents.data.readers.video_folder import beside_films, is_video_folder, read_video_folder, video_files
-from uva_agents.data.readers.zarr_buffer import is_zarr, read_zarr_buffer
+from uva_agents.data.readers.hdf5 import SUFFIXES
+from uva_agents.data.readers.video_folder import beside_films, video_files
 from uva_agents.data.selection import parse_episodes
 from uva_agents.errors import DataError, InputError, MachineError, UVAError
 
@@ -26,49 +22,10 @@ _PARTS = ("data", "meta", "videos")
 """Folders inside of a dataset."""
 
 
-@dataclass(frozen=True)
-class Format:
-    """A way in which datasets are stored.
-
-    Attributes:
-        name: short, what ``open_dataset(format=...)`` takes.
-        title: in words.
-        recognises: whether a path holds it, told from names of files and folders alone, in milliseconds.
-        read: the reader.
-    """
-
-    name: str
-    title: str
-    recognises: Callable[[Path], bool]
-    read: Callable[[Path], Stored]
-
-
-# In this order: a more particular format before the one that it is a case of.
-FORMATS = {
-    found.name: found
-    for found in (
-        Format("lerobot", "LeRobot v3 (meta/info.json, parquet and mp4)", is_lerobot, read_lerobot),
-        Format("umi", "UMI zarr (data/camera0_rgb and data/robot0_eef_pos)", is_umi, read_umi),
-        Format(
-            "zarr",
-            "diffusion-policy zarr, folder or .zarr.zip (data/ and meta/episode_ends)",
-            is_zarr,
-            read_zarr_buffer,
-        ),
-        Format("minari", "Minari (data/main_data.hdf5)", is_minari, read_minari),
-        Format(
-            "hdf5",
-            "robomimic or LIBERO hdf5, a file or a folder (data/demo_N)",
-            has_demonstrations,
-            read_demonstrations,
-        ),
-        Format("video", "a folder of videos without actions (.mp4)", is_video_folder, read_video_folder),
-    )
-}
-
-
 def recognise(path: str | Path) -> Format:
     """The format of the dataset at ``path``, told from names of files and folders; nothing is opened.
+
+    Formats that other packages add are asked after those of this one.
 
     Raises:
         FileNotFoundError: nothing there.
@@ -86,7 +43,11 @@ def recognise(path: str | Path) -> Format:
         raise MachineError(f"{error.filename or path} may not be read: change its rights (chmod +rx)") from error
     if not path.is_file() and not path.is_dir():
         raise DataError(f"{path} is neither a file nor a folder")
-    raise DataError(f"{path} holds no dataset of a known format. {_advice(path)}")
+    added = AddedFormats([])
+    if (other := added.recognising(path)) is not None:
+        return other
+    broken = "".join(f". {what}" for what in added.broken)
+    raise DataError(f"{path} holds no dataset of a known format. {_advice(path)}{broken}")
 
 
 def open_dataset(
@@ -104,7 +65,7 @@ def open_dataset(
 
     Args:
         path: file or folder.
-        format: a name of :data:`FORMATS`, instead of recognising it.
+        format: a name of :data:`FORMATS`, or of a format that another package adds, instead of recognising it.
         fields: canonical name -> stored key, or a :class:`~uva_agents.data.Field` that joins keys or takes columns; what is not
             named here is where the format usually has it. ``{"pixels": "obs/robot0_eye_in_hand_image"}`` takes another camera.
         episodes: only these, as numbers or in words (``"0-4,7"``, ``"!3,8"`` for all but those). What is wrong with the others does
@@ -122,11 +83,10 @@ def open_dataset(
         MachineError: it may not be read, or does not fit into memory.
     """
     path = _as_path(path)
-    if format is not None and format not in FORMATS:
-        raise InputError(f"format={format!r} is unknown: pass one of {', '.join(FORMATS)}")
-    if format is not None and not path.exists():
+    named = None if format is None else format_named(format)
+    if named is not None and not path.exists():
         raise FileNotFoundError(f"no dataset at {path}")
-    found = FORMATS[format] if format is not None else recognise(path)
+    found = named or recognise(path)
     if verify:
         check_sums(path)
     chosen = None if episodes is None else _chooser(episodes)
@@ -140,13 +100,21 @@ def open_dataset(
 def _read(found: Format, path: Path) -> Stored:
     """What a reader gives; the operating system's refusals, and what damage brings that nobody foresaw, by their right name."""
     try:
-        return found.read(path)
+        stored = found.read(path)
+        if not isinstance(stored, Stored):
+            raise TypeError(f"its reader gives a {type(stored).__name__}, not a Stored")
+        return stored
     except (UVAError, MissingExtraError, FileNotFoundError):
         raise
     except PermissionError as error:
         raise MachineError(f"{error.filename or path} may not be read: change its rights (chmod +r)") from error
     except MemoryError as error:
         raise MachineError(f"{path} needs more memory than there is") from error
+    except Exception as error:
+        if found.name in FORMATS:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        raise MachineError(f"the format {found.name!r} of another package failed at {path}: {what}") from error
 
 
 def _chooser(episodes: str | Sequence[int] | np.ndarray) -> Callable[[int], np.ndarray]:

@@ -1,4 +1,4 @@
-"""What the loop needs of an arm: to look, to be told what to do when, and to stand still."""
+"""The robot interface: what the control loop needs of an arm, to observe, to schedule actions, and to come to rest."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from uva_agents.agents.base import Observation
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """What there is to see.
+    """One observation with its time.
 
     Attributes:
         obs: what the agent gets.
         time_s: when that was true, on the arm's clock.
         done: the task is over.
         success: it has been solved.
-        stopped: an emergency stop is pressed, whoever did it.
+        stopped: an emergency stop is pressed, by anyone.
         extra: further numbers to record, each (n,).
     """
 
@@ -33,8 +33,8 @@ class Observed:
 
 
 @dataclass(frozen=True, eq=False)
-class Scheduled:
-    """What became of some actions.
+class SendReport:
+    """What was sent of a schedule of actions.
 
     Attributes:
         sent: (A,) what was really sent in place of the first one, as an action; ``None`` if nothing was.
@@ -45,7 +45,7 @@ class Scheduled:
     interventions: tuple[str, ...] = ()
 
 
-class Body(Protocol):
+class RobotInterface(Protocol):
     """An arm with its cameras and its safety layer. No method but :meth:`sleep_until` may take long."""
 
     @property
@@ -65,7 +65,7 @@ class Body(Protocol):
         """The newest pictures and measurements, without waiting for newer ones."""
         ...
 
-    def schedule(self, actions: np.ndarray, start_s: float, dt: float) -> Scheduled:
+    def schedule(self, actions: np.ndarray, start_s: float, dt: float) -> SendReport:
         """Be at ``actions`` (n, A) at ``start_s``, ``start_s`` + ``dt``, ..., and stay at the last; replaces what was scheduled."""
         ...
 

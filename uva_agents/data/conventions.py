@@ -1,0 +1,227 @@
+"""The conventions of robots that this package knows: one class each, see :mod:`uva_agents.data.transforms`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from uva_agents.data.libero import POSITION_SCALE, ROTATION_SCALE, absolute_actions, relative_actions
+from uva_agents.data.transforms import ReferencePoses, Transform, register
+from uva_agents.errors import InputError
+from uva_agents.utils.rotations import (
+    ROTATION_FORMS,
+    pose9_from_matrix,
+    pose_matrix,
+    relative_to,
+    rot6d_from_matrix,
+)
+
+RotationName = Literal["vector", "rot6d", "quaternion"]
+"""One of :data:`~uva_agents.utils.rotations.ROTATION_FORMS`."""
+
+
+@register
+@dataclass(frozen=True)
+class AbsolutePoses(Transform):
+    """Position, rotation and gripper in one frame on both sides; only the rotation changes its form.
+
+    Args:
+        environment, network: forms of the rotation.
+    """
+
+    environment: RotationName = "vector"
+    network: RotationName = "rot6d"
+    kind: ClassVar[str] = "absolute-poses"
+
+    def to_network(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        matrix = self._seen(references, self._matrix(values))
+        return _with_rest(ROTATION_FORMS[self.network].pose(matrix), values, self.environment)
+
+    def to_environment(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        matrix = self._placed(references, ROTATION_FORMS[self.network].pose_matrix(values))
+        return _with_rest(ROTATION_FORMS[self.environment].pose(matrix), values, self.network)
+
+    def network_size(self, environment_size: int) -> int:
+        return 4 + ROTATION_FORMS[self.network].width
+
+    def environment_size(self, network_size: int) -> int:
+        return 4 + ROTATION_FORMS[self.environment].width
+
+    def _matrix(self, values: np.ndarray) -> np.ndarray:
+        form = ROTATION_FORMS[self.environment]
+        if values.shape[-1] != 4 + form.width:
+            raise InputError(
+                f"pose actions are (..., {4 + form.width}): x, y, z, {form.words}, gripper; got {values.shape}"
+            )
+        return form.pose_matrix(values)
+
+    def _seen(self, references: ReferencePoses, matrix: np.ndarray) -> np.ndarray:
+        """Poses (..., 4, 4) in the environment's frame, in the network's."""
+        return matrix
+
+    def _placed(self, references: ReferencePoses, matrix: np.ndarray) -> np.ndarray:
+        """Inverse of :meth:`_seen`."""
+        return matrix
+
+
+@register
+@dataclass(frozen=True)
+class RelativePoses(AbsolutePoses):
+    """Poses in the environment's frame outside, seen from the tool's pose at the decision inside (UMI).
+
+    The proprioception is a pose in the environment's form, too.
+    """
+
+    kind: ClassVar[str] = "relative-poses"
+    needs: ClassVar[frozenset[str]] = frozenset({"now"})
+
+    def _seen(self, references: ReferencePoses, matrix: np.ndarray) -> np.ndarray:
+        return relative_to(self._now(references), matrix)
+
+    def _placed(self, references: ReferencePoses, matrix: np.ndarray) -> np.ndarray:
+        placed: np.ndarray = self._now(references) @ matrix
+        return placed
+
+    def _now(self, references: ReferencePoses) -> np.ndarray:
+        return ROTATION_FORMS[self.environment].pose_matrix(references.need_now())
+
+
+@register
+@dataclass(frozen=True)
+class RelativeProprio(Transform):
+    """UMI's proprioception: rows up to now (K, 7) as position, rotation vector and gripper outside; inside (K, 16), position and
+    rot6d seen from the last row, gripper, and rot6d seen from the episode's start."""
+
+    kind: ClassVar[str] = "relative-proprio"
+    needs: ClassVar[frozenset[str]] = frozenset({"now", "start"})
+
+    def to_network(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        matrix = pose_matrix(values[..., :6])
+        start = pose_matrix(references.need_start()[:6])
+        return relative_rows(matrix, values[..., 6:7], now=matrix[..., -1:, :, :], start=start)
+
+    def to_environment(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        return RelativePoses().to_environment(values[..., :10], references)
+
+    def network_size(self, environment_size: int) -> int:
+        return 16
+
+    def environment_size(self, network_size: int) -> int:
+        return 7
+
+
+def relative_rows(matrix: np.ndarray, gripper: np.ndarray, *, now: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Poses (..., 4, 4) and openings (..., 1) -> (..., 16); see :class:`RelativeProprio`. ``now`` and ``start``: (..., 4, 4)."""
+    seen = pose9_from_matrix(relative_to(now, matrix))
+    from_start = rot6d_from_matrix(relative_to(start, matrix)[..., :3, :3])
+    return np.concatenate([seen, gripper, from_start], axis=-1)
+
+
+# -- changes of poses, grippers --------------------------------------------------------------------------------------
+
+
+@register
+@dataclass(frozen=True)
+class DeltaActions(Transform):
+    """Scaled changes of the tool's pose in [-1, 1] outside (7), as robosuite's OSC_POSE takes them; the goals they set inside (10).
+
+    A change is added to where the tool is when it arrives. ``references.now`` (..., 6 or more: position and rotation vector of
+    the controlled point) says where, for every action; of one row (P,) for a whole chunk, the pose at an action is taken to be
+    the goal of the one before. See :mod:`uva_agents.data.libero`.
+
+    Args:
+        position_scale: metres of a change of 1.
+        rotation_scale: radians of a change of 1.
+
+    Raises:
+        ValueError: a scale is not above 0, or not finite.
+    """
+
+    position_scale: float = POSITION_SCALE
+    rotation_scale: float = ROTATION_SCALE
+    kind: ClassVar[str] = "delta-actions"
+    needs: ClassVar[frozenset[str]] = frozenset({"now"})
+
+    def __post_init__(self) -> None:
+        for name in ("position_scale", "rotation_scale"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+
+    def to_network(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        now = references.need_now()
+        if now.ndim > 1 or values.ndim == 1:
+            return self._goals(values, pose_matrix(now[..., :6]))
+        pose = np.broadcast_to(pose_matrix(now[:6]), (*values.shape[:-2], 4, 4))
+        goals = np.empty((*values.shape[:-1], 10), np.float32)
+        for t in range(values.shape[-2]):
+            goals[..., t, :] = self._goals(values[..., t, :], pose)
+            pose = ROTATION_FORMS["rot6d"].pose_matrix(goals[..., t, :])
+        return goals
+
+    def to_environment(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        pose = pose_matrix(references.need_now()[..., :6])
+        if pose.ndim == 2 and values.ndim > 1:
+            goals = ROTATION_FORMS["rot6d"].pose_matrix(values)
+            first = np.broadcast_to(pose, (*values.shape[:-2], 1, 4, 4))
+            pose = np.concatenate([first, goals[..., :-1, :, :]], axis=-3)
+        return relative_actions(values, pose[..., :3, 3], pose[..., :3, :3], **self._scales())
+
+    def network_size(self, environment_size: int) -> int:
+        return 10
+
+    def environment_size(self, network_size: int) -> int:
+        return 7
+
+    def _goals(self, values: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        return absolute_actions(values, pose[..., :3, 3], pose[..., :3, :3], **self._scales())
+
+    def _scales(self) -> dict[str, float]:
+        return {"position_scale": self.position_scale, "rotation_scale": self.rotation_scale}
+
+
+@register
+@dataclass(frozen=True)
+class GripperRange(Transform):
+    """What the last number means: the gripper's values where it is closed and where it is open.
+
+    Args:
+        environment, network: (closed, open).
+
+    Raises:
+        ValueError: closed and open are the same, or not finite.
+    """
+
+    environment: tuple[float, float]
+    network: tuple[float, float] = (0.0, 1.0)
+    kind: ClassVar[str] = "gripper-range"
+    averages: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("environment", "network"):
+            closed, opened = getattr(self, name)
+            if closed == opened or not np.isfinite([closed, opened]).all():
+                raise ValueError(f"{name} must be two different finite numbers, got {closed} and {opened}")
+
+    def to_network(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        return self._last(values, self.environment, self.network)
+
+    def to_environment(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        return self._last(values, self.network, self.environment)
+
+    def network_size(self, environment_size: int) -> int:
+        return environment_size
+
+    def environment_size(self, network_size: int) -> int:
+        return network_size
+
+    @staticmethod
+    def _last(values: np.ndarray, source: tuple[float, float], target: tuple[float, float]) -> np.ndarray:
+        opened = (values[..., -1:] - source[0]) / (source[1] - source[0])
+        return np.concatenate([values[..., :-1], target[0] + opened * (target[1] - target[0])], axis=-1)
+
+
+def _with_rest(pose: np.ndarray, values: np.ndarray, form: RotationName) -> np.ndarray:
+    """``pose`` and what follows the pose in ``values``, whose rotation has this form."""
+    return np.concatenate([pose, values[..., 3 + ROTATION_FORMS[form].width :]], axis=-1)

@@ -1,0 +1,122 @@
+"""The baselines as lists of steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uva_agents.data import FrameWindows, WindowSpec
+from uva_agents.errors import InputError
+from uva_agents.model import DiffusionPolicyNet, TwoFrameNet
+from uva_agents.training.baselines.diffusion_stage import DiffusionStage, PointsDiffusionStage
+from uva_agents.training.baselines.mixture_prior_stage import MixturePriorStage
+from uva_agents.training.baselines.recipes import DiffusionPolicyRecipe, TwoFrameRecipe
+from uva_agents.training.baselines.trained_detector import rescale_positions, take_encoder
+from uva_agents.training.baselines.two_frame_stage import TwoFrameStage
+from uva_agents.training.network_run import NetworkRun
+from uva_agents.training.run import RunOptions
+from uva_agents.training.steps import Step
+
+
+def diffusion_policy_steps(recipe: DiffusionPolicyRecipe, options: RunOptions) -> list[Step]:
+    """Mixture prior where the recipe has one, the denoiser with its encoder, weights.
+
+    Raises:
+        ValueError: the data does not fit the network; see :class:`~uva_agents.training.network_run.NetworkRun`.
+    """
+    detector, data = options.points_weights, recipe.data
+    positions_key = recipe.positions_key if detector is not None else None
+    proprio = [data.proprio_key] if data.proprio_key else []
+    arrays = ["action", positions_key or "pixels", *proprio]
+    run = NetworkRun(recipe, options, image_size=recipe.model.encoder.image_size, arrays=arrays)
+    found = run.episodes.arrays[data.proprio_key].shape[-1] if data.proprio_key else 0
+    run.check("proprio_dim", found, recipe.model.proprio_dim)
+    if detector is not None:
+        # An encoder that reads points has seen whole images.
+        whole = dataclasses.replace(recipe.model.encoder, crop=recipe.model.encoder.image_size)
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=whole))
+        run.recipe = recipe
+    torch.manual_seed(recipe.seed)
+    net = DiffusionPolicyNet(recipe.model)
+    if detector is not None:
+        take_encoder(net, detector)
+        if recipe.points_limits is not None:
+            rescale_positions(net, recipe.points_limits, run.normalizer, str(data.proprio_key))
+    recorded = _recorded_positions(recipe, run) if detector is not None else None
+    run.start(net)
+
+    def windows(episodes: np.ndarray) -> FrameWindows:
+        c = recipe.model
+        spec = WindowSpec(c.obs_steps, 1, c.horizon, c.first_action)
+        trim = (0, c.horizon + c.first_action - 1) if recipe.whole_chunks else (0, 0)
+        return FrameWindows(
+            run.episodes, run.pixels, run.normalizer, spec, chosen=episodes, proprio_key=data.proprio_key, trim=trim
+        )
+
+    if detector is None:
+
+        def policy() -> DiffusionStage:
+            return DiffusionStage(recipe, net, windows(run.train), windows(run.held_out), run.normalizer)
+
+        return [run.stage_step("policy", recipe.stage, net, policy), run.weights_step(net)]
+
+    @functools.cache  # the frames go through the encoder once for both stages
+    def on_points() -> PointsDiffusionStage:
+        held_out = windows(run.held_out)
+        return PointsDiffusionStage(recipe, net, windows(run.train), held_out, run.normalizer, positions=recorded)
+
+    steps = [run.stage_step("policy", recipe.stage, net, on_points), run.weights_step(net)]
+    if (config := recipe.mixture_prior) is None:
+        return steps
+    prior = run.stage_step(
+        MixturePriorStage.name,
+        config,
+        net,
+        lambda: MixturePriorStage(on_points(), config),
+        name="mixture prior",
+        makes="mixture prior",
+    )
+    return [prior, *steps]
+
+
+def two_frame_steps(recipe: TwoFrameRecipe, options: RunOptions) -> list[Step]:
+    """The network, weights.
+
+    Raises:
+        ValueError: the data does not fit the network; see :class:`~uva_agents.training.network_run.NetworkRun`.
+    """
+    if options.points_weights is not None:
+        raise InputError(f"recipe {recipe.name!r} trains its own encoder: leave out --points")
+    run = NetworkRun(recipe, options, image_size=recipe.model.encoder.image_size)
+    torch.manual_seed(recipe.seed)
+    net = TwoFrameNet(recipe.model)
+    run.start(net)
+
+    def windows(episodes: np.ndarray) -> FrameWindows:
+        # The last frames of an episode have no second frame.
+        s = recipe.model.stride
+        pair = WindowSpec(n_frames=1, stride=s, action_steps=s)
+        return FrameWindows(
+            run.episodes, run.pixels, run.normalizer, pair, chosen=episodes, trim=(0, s), frame_offsets=(0, s)
+        )
+
+    def build() -> TwoFrameStage:
+        return TwoFrameStage(recipe, net, windows(run.train), windows(run.held_out), run.normalizer)
+
+    return [run.stage_step(TwoFrameStage.name, recipe.stage, net, build, name="network"), run.weights_step(net)]
+
+
+def _recorded_positions(recipe: DiffusionPolicyRecipe, run: NetworkRun) -> Tensor | None:
+    """Recorded positions (N, 2 P) of the effector and of the objects, normalised alike."""
+    key = recipe.data.proprio_key
+    if recipe.positions_key is None:
+        return None
+    assert key is not None
+    arrays = [torch.from_numpy(run.episodes.arrays[name]) for name in (key, recipe.positions_key)]
+    found = torch.cat(arrays, dim=-1)
+    run.check("two numbers for each of the encoder's points,", found.shape[-1], recipe.model.encoder.outputs)
+    return run.normalizer.normalize(key, found.unflatten(-1, (-1, 2))).flatten(1)

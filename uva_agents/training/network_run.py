@@ -1,0 +1,156 @@
+"""A run of a single network that looks at frames or numbers: data, one or more stages, weights. What a baseline is made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from torch import nn
+
+from uva_agents.checkpoints.folder import resolve
+from uva_agents.checkpoints.kinds import weights_kind
+from uva_agents.checkpoints.networks import NetBundle, load_net, save_net
+from uva_agents.data import held_out_split
+from uva_agents.errors import InputError
+from uva_agents.training.loop import Stage
+from uva_agents.training.memory import Holds, check_out
+from uva_agents.training.recipe import NetworkRecipe, StageConfig
+from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
+from uva_agents.training.saved_recipes import identity
+from uva_agents.training.sources import open_sources, sources_of
+from uva_agents.training.steps import MemoryStep, StageStep, Step
+from uva_agents.utils.images import resize_frames
+
+
+class NetworkRun:
+    """Data of a run, and its steps.
+
+    >>> run = NetworkRun(recipe, options, image_size=96)                          # doctest: +SKIP
+    >>> run.start(net)                                                            # doctest: +SKIP
+    >>> steps = [run.stage_step("policy", recipe.stage, net, lambda: MyStage(...)), run.weights_step(net)]  # doctest: +SKIP
+
+    Args:
+        recipe: what is trained.
+        options: from what, and where to.
+        image_size: side of the frames that the network sees, and that the weights' interface has where training looks at none.
+        arrays: canonical names of what is loaded; by default ``pixels``, ``action`` and proprioception.
+
+    Attributes:
+        episodes: in memory, frames in the size that they were recorded in.
+        pixels: uint8 (N, S, S, 3), at ``image_size``; ``None`` where no frame is looked at.
+        train, held_out: numbers of episodes.
+        normalizer: of actions and proprioception.
+        spec: saved with the weights.
+
+    Raises:
+        InputError: several datasets, or options that a single network has no use for.
+        DataError, MachineError: see :func:`~uva_agents.training.sources.open_sources`.
+    """
+
+    def __init__(
+        self, recipe: NetworkRecipe, options: RunOptions, *, image_size: int, arrays: Sequence[str] | None = None
+    ) -> None:
+        if options.vae_weights is not None:
+            raise InputError(f"recipe {recipe.name!r} has no autoencoder: leave out --vae")
+        if len(sources_of(options.data)) > 1:
+            raise InputError(f"recipe {recipe.name!r} trains on one dataset: give one --data")
+        self.recipe, self.options = recipe, options
+        proprio = [recipe.data.proprio_key] if recipe.data.proprio_key else []
+        arrays = ["action", "pixels", *proprio] if arrays is None else list(arrays)
+
+        def holds(sources: int, size: tuple[int, int]) -> Holds:
+            whole = size in ((0, 0), (image_size, image_size))
+            return Holds(1.0, resized=0 if whole else 3 * image_size * image_size, variants=2)
+
+        check_out(options.out)
+        (part,) = open_sources(options.data, recipe, arrays, fields=options.fields, every=options.every, holds=holds)
+        self.episodes = part.episodes
+        self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
+        self.check("action_dim", self.episodes.arrays["action"].shape[-1], recipe.model.action_dim)
+        write_recipe(recipe, options.out)
+        has_frames = "pixels" in arrays
+        self.pixels: np.ndarray | None = (
+            resize_frames(self.episodes.arrays["pixels"], image_size) if has_frames else None
+        )
+        self.normalizer = make_normalizer(recipe.data, self.episodes)
+        self.spec = make_interface(recipe.data, self.episodes, image_size=None if has_frames else image_size)
+
+    def check(self, name: str, found: int, wanted: int) -> None:
+        """That the data has as many numbers as the network takes.
+
+        Raises:
+            InputError: it has not.
+        """
+        if found != wanted:
+            raise InputError(f"the data has {found} numbers where recipe {self.recipe.name!r} has {name}={wanted}")
+
+    def start(self, net: nn.Module) -> None:
+        """Continue from the finished weights of the same network that ``options.init`` names, if it does.
+
+        Raises:
+            InputError: they are of another size.
+        """
+        init = self.options.init
+        if init is None:
+            return
+        origin = load_net(init, weights_kind(self.recipe.kind), device="cpu").model
+        if {k: v.shape for k, v in origin.state_dict().items()} != {k: v.shape for k, v in net.state_dict().items()}:
+            raise InputError(f"{resolve(init)} holds a network of another size than the recipe's")
+        net.load_state_dict(origin.state_dict())
+
+    def stage_step(
+        self,
+        stage: str,
+        config: StageConfig,
+        net: nn.Module,
+        build: Callable[[], Stage],
+        *,
+        name: str | None = None,
+        makes: str = "network",
+    ) -> Step:
+        """The step that trains ``net`` in the stage that ``build`` makes.
+
+        Args:
+            stage: the stage's name, and its folder's.
+            name: of the step, if it is another.
+        """
+        o = self.options
+        return StageStep(
+            name or stage,
+            makes,
+            stage,
+            config,
+            o.out,
+            self.key,
+            lambda: net,
+            build,
+            seed=self.recipe.seed,
+            progress=o.progress,
+            stop_after=o.stop_after,
+        )
+
+    def weights_step(self, net: nn.Module) -> Step:
+        """The step that writes the weights folder."""
+
+        def write() -> None:
+            if PartialState().is_main_process:
+                bundle: NetBundle[Any] = NetBundle(net, self.normalizer, self.spec, self.recipe.name)
+                save_net(bundle, self.options.out / "weights", extra={"recipe": self.recipe.to_dict()})
+
+        return MemoryStep("weights", "weights", write, needs=("network",))
+
+    def key(self) -> str:
+        """Of all stages; see :class:`~uva_agents.training.loop.LoopOptions`."""
+        values = [identity(self.recipe), self.episodes.fingerprint, _origin(self.options)]
+        return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _origin(options: RunOptions) -> str:
+    used: list[str | Path] = [resolve(options.init).resolve()] if options.init is not None else []
+    used += [options.points_weights] if options.points_weights is not None else []
+    return " ".join(map(str, used))

@@ -1,0 +1,163 @@
+"""Recipes: everything that determines a training run, as nested frozen dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar, Self
+
+from uva_agents.data import Field
+from uva_agents.errors import InputError
+
+Limits = Mapping[str, tuple[float | tuple[float, ...], float | tuple[float, ...]]]
+"""(low, high) of an array's last axis, one number or one per dimension."""
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """Optimisation of one stage.
+
+    Args:
+        steps: optimiser steps.
+        batch_size: per process.
+        lr: peak learning rate; linear warm-up, then cosine to ``lr * final_lr``.
+        warmup: steps.
+        weight_decay: on matrices only.
+        betas: AdamW.
+        clip: largest gradient norm.
+        ema_power, ema_max: decay ``min(ema_max, 1 - (1 + step) ** -ema_power)``.
+        validate_every: steps.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: int = 200
+    final_lr: float = 0.01
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    ema_power: float = 0.75
+    ema_max: float = 0.999
+    validate_every: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What a recipe says about its data.
+
+    Args:
+        fields: canonical name -> where the dataset keeps it: ``pixels``, ``action``, and what the other entries name.
+        limits: (low, high) of an array, one number or one per dimension; arrays not named are fitted to the data.
+        proprio_key: low-dimensional input; ``None`` for a network without.
+        readout_keys: arrays that the auxiliary state consists of, in this order.
+        held_out: episodes kept from training.
+        control_hz, execute, env_id: see :class:`~uva_agents.checkpoints.InterfaceSpec`.
+    """
+
+    fields: Mapping[str, Field]
+    control_hz: float
+    limits: Limits = field(default_factory=dict)
+    proprio_key: str | None = None
+    readout_keys: tuple[str, ...] = ()
+    held_out: int = 10
+    execute: int = 8
+    env_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What ``uva train`` changes of a recipe; ``None`` leaves it as it is.
+
+    Args:
+        steps: of the only stage.
+        stage_steps: of stages by name.
+        batch_size, lr: of the stages that train the network itself.
+        variants: augmented variants of the data.
+        seed: of everything.
+    """
+
+    steps: int | None = None
+    stage_steps: Mapping[str, int] = field(default_factory=dict)
+    batch_size: int | None = None
+    lr: float | None = None
+    variants: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A named training run: data, network and optimisation. Every kind of weights has a subclass.
+
+    Args:
+        name: of the weights.
+        model: sizes of the network.
+        data: what it trains on.
+        seed: of everything.
+    """
+
+    kind: ClassVar[str]
+    """Of weights that it trains; see :mod:`uva_agents.checkpoints.kinds`."""
+
+    name: str
+    model: Any
+    data: DataConfig
+    seed: int = 0
+
+    def changed(self, changes: Changes) -> Self:
+        """With the command line's changes.
+
+        Raises:
+            InputError: one does not apply.
+        """
+        return self if changes.seed is None else dataclasses.replace(self, seed=changes.seed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON and model cards; :func:`~uva_agents.training.saved_recipes.recipe_from_dict` reads them."""
+        return {"kind": self.kind, **{f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRecipe(Recipe):
+    """A recipe of one network that one stage trains.
+
+    Args:
+        stage: its optimisation.
+    """
+
+    stage: StageConfig
+
+    def changed(self, changes: Changes) -> Self:
+        """With the command line's changes; a shorter run warms up for a tenth of its steps at most."""
+        unused = [f"--{name}-steps" for name in changes.stage_steps]
+        unused += ["--variants"] if changes.variants is not None else []
+        if unused:
+            raise InputError(
+                f"recipe {self.name!r} is one network with one stage: {unused[0]} does not apply, --steps does"
+            )
+        stage = self.stage
+        if (steps := changes.steps) is not None:
+            every, warmup = min(stage.validate_every, max(1, steps)), min(stage.warmup, steps // 10)
+            stage = dataclasses.replace(stage, steps=steps, validate_every=every, warmup=warmup)
+        if changes.batch_size:
+            stage = dataclasses.replace(stage, batch_size=changes.batch_size)
+        if changes.lr:
+            stage = dataclasses.replace(stage, lr=changes.lr)
+        return dataclasses.replace(super().changed(changes), stage=stage)
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, mappings and tuples as what JSON has; sizes of networks as their own ``to_dict`` gives them."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if dataclasses.is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {plain(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, slice):
+        return {"start": value.start, "stop": value.stop}
+    if isinstance(value, Enum):
+        return value.value
+    return [plain(entry) for entry in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,204 @@
+"""A run as a list of named steps: what is finished is skipped, what was begun goes on, what each makes is whole or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from accelerate import PartialState
+from torch import nn
+
+from uva_agents.training.loop import LoopOptions, Stage, finished_weights, run_stage
+from uva_agents.training.recipe import StageConfig
+
+
+class Step(Protocol):
+    """One step of a run."""
+
+    @property
+    def name(self) -> str:
+        """What the run calls it."""
+        ...
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What earlier steps must have made."""
+        ...
+
+    @property
+    def makes(self) -> str:
+        """What later steps may need: ``autoencoder``, ``latents``, ``keypoints``, ``network``, ``weights``."""
+        ...
+
+    def done(self) -> bool:
+        """Whether what it makes is on disk, whole.
+
+        Raises:
+            ValueError: what is there is damaged, or belongs to another run.
+        """
+        ...
+
+    def begun(self) -> bool:
+        """Whether something of it is on disk."""
+        ...
+
+    def load(self) -> None:
+        """Take what it makes from disk; called instead of :meth:`run` when it is done."""
+        ...
+
+    def run(self) -> bool:
+        """Make it, going on where an earlier process stopped; false when it was cut short (``stop_after``)."""
+        ...
+
+
+@dataclass(frozen=True)
+class MemoryStep:
+    """What is computed anew in every process, in seconds, and kept in memory.
+
+    Args:
+        compute: it.
+    """
+
+    name: str
+    makes: str
+    compute: Callable[[], object]
+    needs: tuple[str, ...] = ()
+
+    def done(self) -> bool:
+        """Never: there is nothing on disk."""
+        return False
+
+    def begun(self) -> bool:
+        """Never."""
+        return False
+
+    def load(self) -> None:
+        """Nothing."""
+
+    def run(self) -> bool:
+        """Compute it."""
+        self.compute()
+        return True
+
+
+@dataclass(frozen=True)
+class StageStep:
+    """Training of one part of a network, to the averaged weights in its folder's ``checkpoint.pt``.
+
+    Args:
+        stage: name of the :class:`~uva_agents.training.loop.Stage`, and of its folder.
+        config: optimisation.
+        out: run folder.
+        key: what identifies the run, called when earlier steps are done; see :class:`~uva_agents.training.loop.LoopOptions`.
+        target: the part that is trained: the one submodule of the stage's module that has parameters.
+        build: the stage with its data. Not called when it is finished.
+        finish: what is to be done with the trained part before it is used.
+        seed, progress, stop_after: see :class:`~uva_agents.training.loop.LoopOptions`.
+    """
+
+    name: str
+    makes: str
+    stage: str
+    config: StageConfig
+    out: Path
+    key: Callable[[], str]
+    target: Callable[[], nn.Module]
+    build: Callable[[], Stage]
+    needs: tuple[str, ...] = ()
+    finish: Callable[[], object] | None = None
+    seed: int = 0
+    progress: bool = True
+    stop_after: int | None = None
+
+    @property
+    def options(self) -> LoopOptions:
+        """Of the training loop."""
+        return LoopOptions(
+            self.out / self.stage,
+            key=self.key(),
+            seed=self.seed,
+            progress=self.progress,
+            stop_after=self.stop_after,
+        )
+
+    def done(self) -> bool:
+        """Whether its last step was reached."""
+        return finished_weights(self.stage, self.config, self.options) is not None
+
+    def begun(self) -> bool:
+        """Whether there is a checkpoint."""
+        return (self.out / self.stage / "checkpoint.pt").exists()
+
+    def load(self) -> None:
+        """Put the averaged weights into the trained part."""
+        weights = finished_weights(self.stage, self.config, self.options)
+        assert weights is not None
+        # A stage's module has one part with weights, under a name of its own.
+        target = self.target().to(_device())
+        target.load_state_dict({name.partition(".")[2]: value for name, value in weights.items()})
+        self._finish()
+
+    def run(self) -> bool:
+        """Train it towards its last step."""
+        stage = self.build()
+        averaged, finished = run_stage(stage, self.config, self.options)
+        stage.module.load_state_dict(averaged)
+        if finished:
+            self._finish()
+        return finished
+
+    def _finish(self) -> None:
+        if self.finish is not None:
+            self.finish()
+
+
+def run_steps(steps: Sequence[Step], *, show: bool) -> bool:
+    """Take the steps in order; false when one was cut short.
+
+    Args:
+        show: print which are skipped and which go on.
+
+    Raises:
+        ValueError: a step needs what none before it makes; or see :meth:`Step.done`.
+    """
+    check_order(steps)
+    state = PartialState(cpu=not torch.cuda.is_available())
+    for step in steps:
+        state.wait_for_everyone()
+        if step.done():
+            how, proceed = "finished before, skipped", True
+            _say(f"{step.name}: {how}", show=show and state.is_main_process)
+            step.load()
+        else:
+            how = "goes on" if step.begun() else "starts"
+            _say(f"{step.name}: {how}", show=show and state.is_main_process)
+            proceed = step.run()
+        if not proceed:
+            return False
+    return True
+
+
+def check_order(steps: Sequence[Step]) -> None:
+    """That every step comes after those that make what it needs.
+
+    Raises:
+        ValueError: one does not.
+    """
+    made: set[str] = set()
+    for step in steps:
+        if lacking := [name for name in step.needs if name not in made]:
+            raise ValueError(f"the step {step.name!r} needs {' and '.join(lacking)}, which no step before it makes")
+        made.add(step.makes)
+
+
+def _say(line: str, *, show: bool) -> None:
+    if show:
+        print(line, flush=True)
+
+
+def _device() -> torch.device:
+    device: torch.device = PartialState().device
+    return device

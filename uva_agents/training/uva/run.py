@@ -1,0 +1,295 @@
+"""What the steps of a UVA run share: its data, and what earlier steps have made."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uva_agents.checkpoints.bundle import Bundle
+from uva_agents.checkpoints.folder import is_checkpoint_file
+from uva_agents.checkpoints.initial import load_mar, match_into
+from uva_agents.checkpoints.spec import InterfaceSpec
+from uva_agents.checkpoints.store import load_bundle
+from uva_agents.data import (
+    Episodes,
+    LatentWindows,
+    LinearNormalizer,
+    MixtureWindows,
+    Variant,
+    apply_variant,
+    held_out_split,
+    standard_variants,
+)
+from uva_agents.model import VAE, UVANet
+from uva_agents.model.keypoints.detector import ConvPointReader, PointReader
+from uva_agents.model.keypoints.guide import KeypointGuide
+from uva_agents.training.memory import Holds, check_out, latents_held
+from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
+from uva_agents.training.saved_recipes import identity
+from uva_agents.training.sources import Part, open_sources
+from uva_agents.training.uva.recipes import UVARecipe
+from uva_agents.training.uva.validation import Validator
+from uva_agents.utils.images import to_images
+
+_LOG = logging.getLogger(__name__)
+
+
+class UVARun:
+    """Data of a run, and what its steps have made so far. Attributes of later steps exist when those are done.
+
+    Args:
+        recipe: what is trained.
+        options: from what, and where to.
+
+    Attributes:
+        recipe: the autoencoder's scale is filled in when it is known.
+        origin: weights that the run goes on from, or ``None``.
+        main: the dataset with actions that is held out from; what ``others`` are.
+        train, held_out: numbers of its episodes.
+        vae: the autoencoder.
+        tokens, more_tokens: latents of the main dataset and of each other one, a (N, S, C) per variant.
+        model: the network.
+        points, more_points: keypoints (N, 2 K) of the same frames; ``None`` for networks without.
+    """
+
+    vae: VAE
+    tokens: list[np.ndarray]
+    more_tokens: list[list[np.ndarray]]
+    model: UVANet
+    points: list[np.ndarray] | None = None
+    more_points: list[list[np.ndarray]] | None = None
+
+    def __init__(self, recipe: UVARecipe, options: RunOptions) -> None:
+        self.recipe, self.options = recipe, options
+        check_out(options.out)
+        parts = open_sources(
+            options.data,
+            recipe,
+            _arrays(recipe),
+            fields=options.fields,
+            every=options.every,
+            holds=lambda sources, size: self._holds(sources),
+        )
+        first = next(i for i, part in enumerate(parts) if part.has_actions)
+        self.main, self.others = parts[first], [part for i, part in enumerate(parts) if i != first]
+        self._check_sizes()
+        self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
+        write_recipe(recipe, options.out)
+        self.origin: Bundle | None = None
+        if options.init is not None and not is_checkpoint_file(options.init):
+            self.origin = load_bundle(options.init, device="cpu")
+
+    @property
+    def episodes(self) -> Episodes:
+        """Of the main dataset."""
+        return self.main.episodes
+
+    @cached_property
+    def variants(self) -> tuple[Variant, ...]:
+        """Of every dataset."""
+        a = self.recipe.augmentation
+        return standard_variants(a.variants, max_shift=a.max_shift, mirror=a.mirror)
+
+    @cached_property
+    def normalizer(self) -> LinearNormalizer:
+        """Of actions, proprioception and state."""
+        return make_normalizer(self.recipe.data, self.episodes)
+
+    @cached_property
+    def spec(self) -> InterfaceSpec:
+        """Saved with the weights."""
+        return make_interface(self.recipe.data, self.episodes)
+
+    def key(self) -> str:
+        """Of all stages; see :class:`~uva_agents.training.loop.LoopOptions`."""
+        values, data = identity(self.recipe), self.options.data
+        if not isinstance(data, Path) and any(source.episodes for source in data):
+            values["episodes"] = [source.episodes for source in data]
+        if not isinstance(data, Path) and len(data) > 1:
+            values["data"] = [(str(source.path), source.weight) for source in data]
+        return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def set_autoencoder(self, vae: VAE, device: torch.device) -> None:
+        """The finished autoencoder, from now on as it is."""
+        self.vae = vae.eval().requires_grad_(False).to(device)
+        self.recipe = dataclasses.replace(self.recipe, model=dataclasses.replace(self.recipe.model, vae=vae.config))
+
+    def start_network(self) -> None:
+        """Make the network, with random weights or those that the run goes on from, and bring latents to its scale."""
+        recipe, init = self.recipe, self.options.init
+        torch.manual_seed(recipe.seed)  # how much was drawn before depends on what was already trained
+        self.model = UVANet(recipe.model)
+        self.model.set_gradient_checkpointing(recipe.network.gradient_checkpointing)
+        if self.origin is not None:
+            match = match_into(self.model, self.origin.model.state_dict())
+            if match.fresh or match.left:
+                _LOG.warning("%s: %s", init, match)
+        elif init is not None:
+            load_mar(self.model, Path(str(init)))
+        if recipe.model.standardize:
+            self.tokens = _standardize(self.model, self.tokens, keep=self.origin is not None)
+            self.more_tokens = [_standardize(self.model, tokens, keep=True) for tokens in self.more_tokens]
+
+    @property
+    def guide(self) -> KeypointGuide:
+        """Of networks with keypoints."""
+        assert self.model.guide is not None
+        return self.model.guide
+
+    def read_keypoints(self) -> None:
+        """Find the keypoints in every frame of every variant, with the network's finished detector."""
+        detector = self.guide.detector.eval().requires_grad_(False)
+
+        def read(episodes: Episodes) -> list[np.ndarray]:
+            size = self.recipe.world.size
+            return [_read_points(detector, apply_variant(episodes, v, world_size=size)) for v in self.variants]
+
+        self.points = read(self.episodes)
+        self.more_points = [read(part.episodes) for part in self.others]
+
+    # -- windows, made when the first stage asks for them ------------------------------------------------------------
+
+    @cached_property
+    def train_windows(self) -> LatentWindows:
+        """Of the main dataset's training episodes, in all variants."""
+        return self._windows(self.train, self.variants)
+
+    @cached_property
+    def held_out_windows(self) -> LatentWindows:
+        """Of its held-out episodes, as they are."""
+        return self._windows(self.held_out, self.variants[:1])
+
+    @cached_property
+    def mixture(self) -> LatentWindows | MixtureWindows:
+        """Of all datasets, by weight."""
+        if not self.others:
+            return self.train_windows
+        more = [self._more_windows(i, part) for i, part in enumerate(self.others)]
+        return MixtureWindows([self.train_windows, *more], [self.main.weight, *(part.weight for part in self.others)])
+
+    @cached_property
+    def validator(self) -> Validator:
+        """On the held-out windows."""
+        return Validator(
+            self.held_out_windows,
+            self.vae,
+            self.normalizer,
+            self.episodes.arrays["pixels"],
+            world=self.recipe.world,
+            readout_keys=self.recipe.data.readout_keys,
+        )
+
+    def token_statistics(self) -> tuple[Tensor, Tensor]:
+        """(S, C) mean and standard deviation that latents were standardised with."""
+        c = self.recipe.model
+        one = torch.ones(c.tokens_per_frame, c.token_dim)
+        return (self.model.token_mean, self.model.token_std) if c.standardize else (0 * one, one)
+
+    def _windows(self, episodes: np.ndarray, variants: tuple[Variant, ...]) -> LatentWindows:
+        c, n = self.recipe.model, len(variants)
+        return LatentWindows(
+            self.episodes,
+            self.tokens[:n],
+            variants,
+            self.normalizer,
+            self.spec.window(c.n_frames, c.frame_stride, c.action_steps),
+            chosen=episodes,
+            proprio_key=self.recipe.data.proprio_key,
+            readout_keys=self.recipe.data.readout_keys,
+            world_size=self.recipe.world.size,
+            points=None if self.points is None else self.points[:n],
+            history_actions=c.history_actions,
+        )
+
+    def _more_windows(self, index: int, part: Part) -> LatentWindows:
+        """Windows of a further dataset; of video alone, without any numbers."""
+        c, data = self.recipe.model, self.recipe.data
+        return LatentWindows(
+            part.episodes,
+            self.more_tokens[index],
+            self.variants,
+            self.normalizer,
+            self.spec.window(c.n_frames, c.frame_stride, c.action_steps),
+            proprio_key=data.proprio_key if part.has_actions else None,
+            readout_keys=data.readout_keys if part.has_actions else (),
+            world_size=self.recipe.world.size,
+            points=None if self.more_points is None else self.more_points[index],
+            history_actions=c.history_actions,
+            action_dim=c.action_dim,
+        )
+
+    # -- before anything is loaded -----------------------------------------------------------------------------------
+
+    def _holds(self, sources: int) -> Holds:
+        """How the run keeps its data. Latents are those of the recipe's frames: an autoencoder's factor less, a few channels."""
+        c, options, augmentation = self.recipe.model, self.options, self.recipe.augmentation
+        trained_here = options.init is None or is_checkpoint_file(options.init)
+        reduced = 0.0
+        if c.frame_points and options.points_weights is None and trained_here:
+            # As :class:`~uva_agents.training.keypoints.detector_stage.DetectorStage` keeps them.
+            moved = bool(augmentation.mirror or augmentation.max_shift)
+            whole = c.point_reader == "conv"
+            kind = ConvPointReader if whole else PointReader
+            reduced = (kind.training_variants if moved else 1) / (1 if whole else 16)
+        return latents_held(
+            tokens=c.tokens_per_frame * c.token_dim,
+            variants=augmentation.variants,
+            sources=sources,
+            has_autoencoder=options.init is None and options.vae_weights is None,
+            reduced=reduced,
+        )
+
+    def _check_sizes(self) -> None:
+        """That the network fits the numbers in the data.
+
+        Raises:
+            ValueError: naming the key and both sizes.
+        """
+        c, data = self.recipe.model, self.recipe.data
+        sizes = [("action", ["action"], "action_dim", c.action_dim)]
+        if data.proprio_key and c.proprio_dim:
+            sizes.append((data.proprio_key, [data.proprio_key], "proprio_dim", c.proprio_dim))
+        if c.readout_dim:
+            sizes.append((" + ".join(data.readout_keys), list(data.readout_keys), "readout_dim", c.readout_dim))
+        for name, keys, what, wanted in sizes:
+            found = sum(self.episodes.arrays[key].shape[-1] for key in keys)
+            if found != wanted:
+                raise ValueError(
+                    f"{self.episodes.source} has {found} numbers in {name!r}, and recipe {self.recipe.name!r} has "
+                    f"{what}={wanted}: choose a recipe for this robot, or other columns"
+                )
+
+
+def _arrays(recipe: UVARecipe) -> list[str]:
+    """Canonical arrays that a recipe trains on."""
+    proprio = [recipe.data.proprio_key] if recipe.data.proprio_key else []
+    return list(dict.fromkeys(["pixels", "action", *proprio, *recipe.data.readout_keys]))
+
+
+def _standardize(model: UVANet, tokens: list[np.ndarray], *, keep: bool = False) -> list[np.ndarray]:
+    """Tokens as the network sees them; their statistics, over every variant, go into its buffers.
+
+    Most of an image is background, the same in every frame: unless it is subtracted, it drowns the rest.
+    """
+    if not keep:
+        sample = np.concatenate([t[::16] for t in tokens]).astype(np.float32)
+        model.token_mean.copy_(torch.from_numpy(sample.mean(0)))
+        model.token_std.copy_(torch.from_numpy(np.maximum(sample.std(0), 0.05)))
+    mean, std = model.token_mean.numpy(), model.token_std.numpy()
+    return [((t.astype(np.float32) - mean) / std).astype(np.float16) for t in tokens]
+
+
+@torch.no_grad()
+def _read_points(detector: PointReader | ConvPointReader, episodes: Episodes) -> np.ndarray:
+    frames = episodes.arrays["pixels"]
+    device = next(detector.parameters()).device
+    parts = [detector(to_images(frames[i : i + 512]).to(device)).cpu().numpy() for i in range(0, len(frames), 512)]
+    return np.concatenate(parts)
