@@ -22,7 +22,7 @@ class Oracle:
         self.recording, self.late = recording, late
         config = SimpleNamespace(frame_stride=4, action_steps=16)
         self.weights = SimpleNamespace(
-            bundle=SimpleNamespace(model=SimpleNamespace(config=config)),
+            config=config,
             encode=lambda frames: SimpleNamespace(tokens=frames),
             decode=lambda tokens: tokens,
         )
