@@ -9,7 +9,7 @@ from uva_agents.model import (
 )
 
 EVERYTHING = dict(
-    width=32, heads=2, encoder_depth=1, decoder_depth=1, proprio_dim=2, readout_dim=4, frame_points=2, frame_sketch=True,
+    width=32, heads=2, encoder_depth=1, decoder_depth=1, proprio_dim=2, frame_state_dim=4, num_keypoints=2, rendered_prior=True,
     text_dim=8, text_tokens=2,
     history_actions=True, wrist_image=True, predict_wrist=True, predict_proprio_dim=4,
 )  # fmt: skip
@@ -38,6 +38,6 @@ def context(model: UVANet, batch: int = 2) -> Context:
         history_actions=r(batch, c.history_steps, c.action_dim) if c.history_actions else None,
         wrist_history=r(*frames) if c.wrist_image else None,
         wrist_future=r(*frames) if c.predict_wrist else None,
-        history_points=r(batch, c.n_frames, 2 * c.frame_points) if c.frame_points else None,
-        future_points=r(batch, c.n_frames, 2 * c.frame_points) if c.frame_points else None,
+        history_keypoints=r(batch, c.n_frames, 2 * c.num_keypoints) if c.num_keypoints else None,
+        future_keypoints=r(batch, c.n_frames, 2 * c.num_keypoints) if c.num_keypoints else None,
     )

@@ -369,7 +369,7 @@ def test_the_history_is_encoded_once_for_all_candidates(model: UVA, monkeypatch:
 
 
 def test_fewer_steps_and_the_rendered_prior_alone() -> None:
-    rendering = UVA(tiny_bundle(frame_sketch=True)).world_model()
+    rendering = UVA(tiny_bundle(rendered_prior=True)).world_model()
     actions = np.random.default_rng(0).uniform(0, 512, (3, 16, 2))
     frames = [rendering.rollout(observation(0), actions, steps=n).latents for n in (0, 1, 16, None)]
     torch.testing.assert_close(frames[2], frames[3])

@@ -120,7 +120,7 @@ def test_a_policy_with_umis_interface_acts_here():
     from uva_agents.data import LinearNormalizer
     from uva_agents.data.conventions import RelativePoses, RelativeProprio
 
-    bundle = tiny_bundle(action_dim=10, proprio_dim=16, readout_dim=0, frame_points=0)
+    bundle = tiny_bundle(action_dim=10, proprio_dim=16, frame_state_dim=0, num_keypoints=0)
     spec = InterfaceSpec(
         (96, 96),
         (-np.inf,) * 7,

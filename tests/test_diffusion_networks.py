@@ -18,7 +18,7 @@ from uva_agents.model import (
     dp_c,
     dp_c_config,
     dp_c_nano,
-    dp_c_points_config,
+    dp_c_positions_config,
     dp_t,
     dp_t_config,
     sample_chunks,
@@ -260,7 +260,7 @@ def test_two_ways_of_doing_it_stay_two_ways() -> None:
     assert float(near.float().mean()) > 0.7, means
 
 
-@pytest.mark.parametrize("make", [dp_c_config, dp_t_config, tiny_dp_config, dp_c_points_config])
+@pytest.mark.parametrize("make", [dp_c_config, dp_t_config, tiny_dp_config, dp_c_positions_config])
 def test_configurations_survive_json(make: object) -> None:
     import json
 
@@ -286,7 +286,7 @@ def test_a_pooled_pair_says_what_is_there_more_than_where() -> None:
         ratios.append(float((a - b).abs().max() / (a - dark).abs().max()))
     assert ratios[0] < 0.6 < 1.2 < ratios[1], ratios
     with pytest.raises(ValueError, match="keypoints must not be 0"):
-        EncoderConfig(points=3, keypoints=0)
+        EncoderConfig(positions=3, keypoints=0)
 
 
 def test_impossible_configurations_are_named() -> None:
@@ -302,9 +302,9 @@ def test_impossible_configurations_are_named() -> None:
     with pytest.raises(ValueError, match="'ddim' or 'ddpm'"):
         ActionSampler("euler", 10).scheduler(100)
     with pytest.raises(ValueError, match="in front of a U-Net"):
-        dp_t_config(geometry=64)
+        dp_t_config(relations=64)
     with pytest.raises(ValueError, match="obs_steps=1"):
-        dp_c_points_config(obs_steps=2)
+        dp_c_positions_config(obs_steps=2)
     with pytest.raises(ValueError, match=r"max_step=\(0.5,\): one positive distance for each of 2"):
         dp_c_config(max_step=(0.5,))
     with pytest.raises(ValueError, match="proprio_dim=0"):

@@ -57,10 +57,10 @@ def test_each_task_sees_exactly_what_it_is_given(task: Task, sees: set[str]) -> 
 
 def test_points_of_masked_frames_do_not_leak() -> None:
     """Points of a future frame count where the frame is shown whole, and nowhere else."""
-    model = nano(readout_dim=4, frame_points=2)
-    points = {"history_points": torch.zeros(2, 4, 4), "future_points": torch.zeros(2, 4, 4)}
+    model = nano(frame_state_dim=4, num_keypoints=2)
+    points = {"history_keypoints": torch.zeros(2, 4, 4), "future_keypoints": torch.zeros(2, 4, 4)}
     base = replace(context(model), **points)
-    moved = replace(base, future_points=torch.ones(2, 4, 4))
+    moved = replace(base, future_keypoints=torch.ones(2, 4, 4))
     mask = torch.zeros(2, 4, 9)
     mask[:, :, 3] = 1
     hidden = Visibility.for_tasks([Task.VIDEO] * 2, mask)
@@ -99,7 +99,7 @@ def test_a_mixed_batch_gives_every_sample_what_it_gets_alone() -> None:
 
 
 def test_a_sketch_is_the_current_frame_changed_by_what_is_done() -> None:
-    model = nano(readout_dim=4, frame_points=2, frame_sketch=True)
+    model = nano(frame_state_dim=4, num_keypoints=2, rendered_prior=True)
     model.token_std.fill_(0.5)
     base = context(model)
     assert base.actions is not None and base.history is not None
@@ -110,12 +110,12 @@ def test_a_sketch_is_the_current_frame_changed_by_what_is_done() -> None:
             p.zero_()
         now = base.history[:, -1:].expand(-1, 4, -1, -1)
         torch.testing.assert_close(model.render_prior(base, base.actions), now, atol=1e-4, rtol=1e-4)
-        with pytest.raises(ValueError, match="history_points"):
-            model.render_prior(replace(base, history_points=None), base.actions)
+        with pytest.raises(ValueError, match="history_keypoints"):
+            model.render_prior(replace(base, history_keypoints=None), base.actions)
 
 
 def test_a_sketch_starts_from_measured_points_where_they_are_known() -> None:
-    model = nano(readout_dim=4, frame_points=2, frame_sketch=True, proprio_points=1)
+    model = nano(frame_state_dim=4, num_keypoints=2, rendered_prior=True, proprio_keypoints=1)
     base = context(model)
     assert base.actions is not None and base.proprio is not None
     partly = base.proprio.clone()
@@ -124,12 +124,12 @@ def test_a_sketch_starts_from_measured_points_where_they_are_known() -> None:
         read = model.render_prior(replace(base, proprio=None), base.actions)
         measured = model.render_prior(replace(base, proprio=partly), base.actions)
     assert not torch.equal(read[0], measured[0]) and torch.equal(read[1], measured[1])
-    with pytest.raises(ValueError, match="proprio_points"):
-        uva_nano_config(proprio_points=1)
+    with pytest.raises(ValueError, match="proprio_keypoints"):
+        uva_nano_config(proprio_keypoints=1)
 
 
 def test_the_writer_sees_every_point_from_every_token() -> None:
-    model = nano(readout_dim=4, frame_points=2, frame_sketch=True)
+    model = nano(frame_state_dim=4, num_keypoints=2, rendered_prior=True)
     seen = model.guide.renderer._seen(torch.tensor([[-2 / 3, 0.0, 0.5, 0.5]]))
     # Token 3 is the left one of the middle row: its centre is the first point.
     torch.testing.assert_close(seen[0, 3, :2], torch.zeros(2), atol=1e-6, rtol=0)
@@ -138,7 +138,7 @@ def test_the_writer_sees_every_point_from_every_token() -> None:
 
 @pytest.mark.parametrize("task", [Task.POLICY_VIDEO, Task.VIDEO])
 def test_frames_without_given_actions_are_drawn_from_sampled_ones(task: Task) -> None:
-    model = nano(readout_dim=4, frame_points=2, frame_sketch=True)
+    model = nano(frame_state_dim=4, num_keypoints=2, rendered_prior=True)
     base = replace(context(model), future=None, actions=None)
     for p in model.video_head.net.final_layer.parameters():
         torch.nn.init.zeros_(p)
@@ -152,12 +152,12 @@ def test_frames_without_given_actions_are_drawn_from_sampled_ones(task: Task) ->
 
 
 def test_jitter_reaches_the_network_and_not_the_targets() -> None:
-    base = context(nano(readout_dim=4, frame_points=2))
+    base = context(nano(frame_state_dim=4, num_keypoints=2))
     noisy = Jitter(tokens=0.1).applied(base)
     assert noisy.history is not None and base.history is not None and base.future is not None
     assert 0.08 < float((noisy.history - base.history).std()) < 0.12
-    assert noisy.history_points is base.history_points and noisy.actions is base.actions
-    model = nano(readout_dim=4, frame_points=2)
+    assert noisy.history_keypoints is base.history_keypoints and noisy.actions is base.actions
+    model = nano(frame_state_dim=4, num_keypoints=2)
     visibility = Visibility.for_tasks([Task.VIDEO] * 2, torch.ones(2, 4, 9))
     seen: list[torch.Tensor] = []
     model.video_head.row_losses = lambda target, *a, **k: seen.append(target) or target.sum(-1) * 0  # type: ignore
@@ -200,7 +200,7 @@ def test_every_optional_input_trains_and_every_parameter_gets_a_gradient() -> No
         base,
         Visibility.for_tasks(list(Task) * 2, mask),
         proprio_target=torch.randn(10, 16, 4),
-        readout_target=torch.randn(10, 2, 4, 4),
+        frame_state_target=torch.randn(10, 2, 4, 4),
     )
     losses.total.backward()
     # The text mask stands in for absent text, the history-action mask for absent actions: neither is absent here.

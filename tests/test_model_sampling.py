@@ -92,7 +92,7 @@ def test_reveal_schedule_matches_the_recording_and_always_progresses(shared) -> 
 
 
 def test_video_sampling_shapes_and_joint_actions() -> None:
-    model = nano(readout_dim=4)
+    model = nano(frame_state_dim=4)
     base = context(model)
     sample = sample_video(model, base, task=Task.POLICY_VIDEO, sampler=SamplerConfig(iterations=8, video_steps=2))
     assert sample.tokens.shape == (2, 4, 9, 64) and (sample.tokens != 0).all()

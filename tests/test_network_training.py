@@ -29,8 +29,8 @@ from uva_agents.data import (
 )
 from uva_agents.data.frame_windows import cut
 from uva_agents.model import DiffusionPolicyNet, TwoFrameConfig
-from uva_agents.model.keypoints.detector import ConvPointReader
-from uva_agents.training.baselines.diffusion_stage import DiffusionStage, PointsDiffusionStage, observe_points
+from uva_agents.model.keypoints.detector import ConvDetector
+from uva_agents.training.baselines.diffusion_stage import DiffusionStage, PointsDiffusionStage, observe_positions
 from uva_agents.training.baselines.point_augmentation import PointAugmentation
 from uva_agents.training.baselines.recipes import (
     DIFFUSION_POLICY_RECIPES,
@@ -142,9 +142,9 @@ def test_a_policy_recipe_runs_end_to_end_and_its_weights_act(data: Path, tmp_pat
 
 def test_a_policy_that_sees_with_a_point_reader_trains_on_its_key_points(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    reader = ConvPointReader(points=10, widths=(16, 32), features=8, width=(16, 32))
+    reader = ConvDetector(points=10, widths=(16, 32), features=8, width=(16, 32))
     save_file(reader.state_dict(), tmp_path / "reader.safetensors")
-    options = RunOptions(data, tmp_path / "run", points_weights=tmp_path / "reader.safetensors", progress=False)
+    options = RunOptions(data, tmp_path / "run", detector_weights=tmp_path / "reader.safetensors", progress=False)
     folder = train(tiny_policy_recipe(), options)
     assert folder is not None
     policy = uva.DiffusionPolicy.from_pretrained(folder)
@@ -160,15 +160,15 @@ def test_a_policy_that_sees_with_a_point_reader_trains_on_its_key_points(data: P
 
 def test_a_policy_that_is_told_where_things_are_keeps_the_whole_reader(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    reader = ConvPointReader(points=3, widths=(16, 32), features=8, width=(16, 32))
+    reader = ConvDetector(points=3, widths=(16, 32), features=8, width=(16, 32))
     save_file(reader.state_dict(), tmp_path / "reader.safetensors")
-    options = RunOptions(data, tmp_path / "run", points_weights=tmp_path / "reader.safetensors", progress=False)
-    model = tiny_dp_config(encoder=tiny_encoder(points=3), obs_steps=1, geometry=32, guesses=2, max_step=(1.0, 1.0))
+    options = RunOptions(data, tmp_path / "run", detector_weights=tmp_path / "reader.safetensors", progress=False)
+    model = tiny_dp_config(encoder=tiny_encoder(positions=3), obs_steps=1, relations=32, modes=2, max_step=(1.0, 1.0))
     augmentation = PointAugmentation(noise=0.1, turn=True, exchange=((1, 2),))
     recipe = tiny_policy_recipe(model=model, augmentation=augmentation, mixture_prior=replace(STAGE, steps=6))
     folder = train(recipe, options)
-    guesses = curve(tmp_path / "run" / "guesses")
-    assert guesses[-1]["step"] == 6, guesses
+    prior = curve(tmp_path / "run" / "guesses")
+    assert prior[-1]["step"] == 6, prior
     assert folder is not None
     policy = uva.DiffusionPolicy.from_pretrained(folder)
     for name, value in policy.bundle.model.encoder.state_dict().items():
@@ -182,7 +182,7 @@ def test_a_policy_learns_from_recorded_positions_without_any_picture(tmp_path: P
     arrays = {k: rng.uniform(0, 512, (60, n)).astype(np.float32) for k, n in (("action", 2), ("state", 6))}
     write_replay_buffer(tmp_path / "d.zarr", arrays, np.array([20, 40, 60]))
     save_file(
-        ConvPointReader(points=3, widths=(16, 32), features=8, width=(16, 32)).state_dict(), tmp_path / "r.safetensors"
+        ConvDetector(points=3, widths=(16, 32), features=8, width=(16, 32)).state_dict(), tmp_path / "r.safetensors"
     )
     fields = {
         "pixels": Field("img"),
@@ -191,12 +191,12 @@ def test_a_policy_learns_from_recorded_positions_without_any_picture(tmp_path: P
         "keypoints": Field("state", columns=(2, 3, 4, 5)),
     }
     recipe = tiny_policy_recipe(
-        model=tiny_dp_config(encoder=tiny_encoder(points=3), obs_steps=1, geometry=32, max_step=(1.0, 1.0)),
+        model=tiny_dp_config(encoder=tiny_encoder(positions=3), obs_steps=1, relations=32, max_step=(1.0, 1.0)),
         data=replace(dp_c_nano().data, held_out=1, fields=fields),
         positions_key="keypoints",
     )
     options = RunOptions(
-        tmp_path / "d.zarr", tmp_path / "run", points_weights=tmp_path / "r.safetensors", progress=False
+        tmp_path / "d.zarr", tmp_path / "run", detector_weights=tmp_path / "r.safetensors", progress=False
     )
     folder = train(recipe, options)
     assert folder is not None
@@ -219,13 +219,13 @@ def test_key_points_computed_before_are_those_of_the_frames(data: Path) -> None:
     batch = some.batch(chosen)
     torch.testing.assert_close(inputs["actions"], batch.actions)
     torch.testing.assert_close(
-        observe_points(net, inputs["points"], inputs["proprio"]), net.observe(batch.frames, batch.proprio)
+        observe_positions(net, inputs["points"], inputs["proprio"]), net.observe(batch.frames, batch.proprio)
     )
 
 
 def test_a_point_reader_of_another_size_is_refused(data: Path, tmp_path: Path) -> None:
-    save_file(ConvPointReader(points=10).state_dict(), tmp_path / "reader.safetensors")
-    options = RunOptions(data, tmp_path / "run", points_weights=tmp_path / "reader.safetensors", progress=False)
+    save_file(ConvDetector(points=10).state_dict(), tmp_path / "reader.safetensors")
+    options = RunOptions(data, tmp_path / "run", detector_weights=tmp_path / "reader.safetensors", progress=False)
     with pytest.raises(ValueError, match="not a convolutional point reader of the size"):
         train(tiny_policy_recipe(), options)
     with pytest.raises(ValueError, match="leave out --points"):

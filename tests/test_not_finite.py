@@ -35,7 +35,7 @@ def brightness(rollout: Rollout) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def model() -> UVA:
-    return UVA(tiny_bundle(frame_sketch=True))
+    return UVA(tiny_bundle(rendered_prior=True))
 
 
 @contextmanager
@@ -302,7 +302,7 @@ def test_values_that_normalisation_makes_infinite_do_not_count_as_unknown(model:
 
 def test_poses_that_are_none_are_not_clipped_to_some() -> None:
     """Rotations from two rows of zeros are no rotations, though every number of the network was finite."""
-    bundle = tiny_bundle(action_dim=10, proprio_dim=0, readout_dim=0, frame_points=0)
+    bundle = tiny_bundle(action_dim=10, proprio_dim=0, frame_state_dim=0, num_keypoints=0)
     low, high = (-1.0,) * 7, (1.0,) * 7
     spec = type(bundle.spec)((96, 96), low, high, action_transforms=(AbsolutePoses(),))
     normalizer = type(bundle.normalizer)({"action": np.ones(10)}, {"action": np.zeros(10)})
@@ -323,8 +323,8 @@ def test_every_kind_of_network_reports_what_it_samples() -> None:
         "wrist_image": False,
         "predict_wrist": False,
         "predict_proprio_dim": 0,
-        "frame_points": 10,
-        "readout_dim": 20,
+        "num_keypoints": 10,
+        "frame_state_dim": 20,
     }
     noise = HeadConfig(prediction="epsilon", clip=3.0)
     bundle = tiny_bundle(**{**EVERYTHING, **sizes, "action_head": noise})
@@ -343,7 +343,7 @@ def test_every_kind_of_network_reports_what_it_samples() -> None:
 
 def test_what_is_divided_by_infinity_is_no_answer() -> None:
     """It would be a finite one: the middle of the action space, whatever is seen."""
-    bundle = tiny_bundle(frame_sketch=True)
+    bundle = tiny_bundle(rendered_prior=True)
     model = UVA(bundle)
     std = bundle.model.token_std
     for value in (float("inf"), 0.0):
@@ -364,7 +364,7 @@ def test_what_is_divided_by_infinity_is_no_answer() -> None:
 
 
 def test_networks_in_training_mode_or_cast_are_refused_by_name() -> None:
-    model, dp = UVA(tiny_bundle(frame_sketch=True)), uva.DiffusionPolicy(tiny_dp_bundle(), steps=2)
+    model, dp = UVA(tiny_bundle(rendered_prior=True)), uva.DiffusionPolicy(tiny_dp_bundle(), steps=2)
     pair = uva.TwoFrameInverse(tiny_two_frame_bundle())
     start = model.world_model().prepare(observation(0))
     dream = model.world_model().as_env(brightness, starts=[observation(0)])

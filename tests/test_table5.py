@@ -14,7 +14,7 @@ from uva_agents.benchmarks.paper.table5 import Table5Episode, lines, page, polic
 from uva_agents.checkpoints import InterfaceSpec, save_bundle
 from uva_agents.checkpoints.networks import save_net
 from uva_agents.data import LinearNormalizer
-from uva_agents.model.baselines.builders import dp_c_config, dp_c_points_config, dp_t_config
+from uva_agents.model.baselines.builders import dp_c_config, dp_c_positions_config, dp_t_config
 
 LOW, HIGH = (0.15, -0.5), (0.7, 0.5)
 
@@ -26,7 +26,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     spec = InterfaceSpec((96, 96), LOW, HIGH, proprio_key="agent_pos", env_id="uva/BlockPush-v0", execute=6)
     limits = {key: (np.array(LOW), np.array(HIGH)) for key in ("action", "agent_pos")}
     world = replace(
-        tiny_bundle(readout_dim=0, frame_points=0), spec=spec, normalizer=LinearNormalizer.from_limits(limits)
+        tiny_bundle(frame_state_dim=0, num_keypoints=0), spec=spec, normalizer=LinearNormalizer.from_limits(limits)
     )
     policy = replace(tiny_dp_bundle(), spec=spec, normalizer=LinearNormalizer.from_limits(limits))
     return {
@@ -96,7 +96,7 @@ def test_rates_intervals_and_ratios() -> None:
 
 
 def test_the_table_says_which_diffusion_policy_it_was() -> None:
-    assert policy_title(dp_c_points_config()) == "DP-C on keypoints with a mixture prior"
+    assert policy_title(dp_c_positions_config()) == "DP-C on keypoints with a mixture prior"
     assert policy_title(dp_c_config()) == "DP-C on images"
     assert policy_title(dp_t_config()) == "DP-T on images"
 

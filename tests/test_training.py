@@ -210,7 +210,7 @@ def test_points_may_be_read_by_convolutions_and_run_down_the_picture_first(data:
     limits = {"action": (0.0, 512.0), "agent_pos": ((0.0, 0.0), (512.0, 500.0)), "keypoints": (0.0, 512.0)}
     recipe = replace(
         recipe,
-        model=replace(recipe.model, point_reader="conv", point_axes="yx"),
+        model=replace(recipe.model, keypoint_detector="conv", keypoint_axes="yx"),
         data=replace(recipe.data, limits=limits, env_id="uva/BlockPush-v0", execute=6),
         world=World(size=512.0, unit="mm", unit_scale=1000.0),
         augmentation=Augmentation(variants=1, mirror=False, max_shift=0),
@@ -234,7 +234,7 @@ def test_the_agent_may_count_more_than_other_points_in_the_training_of_the_reade
     recipe = tiny_recipe()
     assert recipe.keypoints is not None
     recipe = replace(recipe, keypoints=replace(recipe.keypoints, agent_weight=9.0))
-    recipe = replace(recipe, model=replace(recipe.model, proprio_points=1))
+    recipe = replace(recipe, model=replace(recipe.model, proprio_keypoints=1))
     episodes = read_replay_buffer(data)
     reader = UVANet(recipe.model).guide.detector
     stage = DetectorStage(recipe, reader, episodes, episodes, make_normalizer(recipe.data, episodes))
@@ -255,7 +255,7 @@ def test_training_overfits_one_batch(data: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe()
     joint = replace(recipe.network.joint, steps=150, warmup=10, batch_size=32, validate_every=1000)
     recipe = recipe.with_stage("joint", joint)
-    recipe = replace(recipe, model=replace(recipe.model, point_reader="mlp"))
+    recipe = replace(recipe, model=replace(recipe.model, keypoint_detector="mlp"))
     train(recipe, RunOptions(data, tmp_path / "run", progress=False))
     losses = [line["action"] for line in curve(tmp_path / "run" / "joint") if line["kind"] == "train"]
     assert losses[-1] < 0.6 * losses[0]

@@ -197,14 +197,14 @@ def test_frames_without_actions_are_not_drawn_from_placeholders():
     from tests.tiny import tiny_bundle
 
     torch.manual_seed(0)
-    model = tiny_bundle(frame_sketch=True, proprio_points=1).model
+    model = tiny_bundle(rendered_prior=True, proprio_keypoints=1).model
     mask = torch.ones(2, 4, 9)
     visibility = Visibility.for_tasks([Task.VIDEO, Task.VIDEO], mask)
     tokens, points = torch.randn(2, 4, 9, 64), torch.rand(2, 4, 20)
 
     def loss(actions: torch.Tensor, has: list[bool] | None) -> float:
         torch.manual_seed(1)
-        context = Context(history=tokens, future=tokens, actions=actions, history_points=points, future_points=points)
+        context = Context(history=tokens, future=tokens, actions=actions, history_keypoints=points, future_keypoints=points)
         return float(
             joint_loss(
                 model, context, visibility, has_actions=None if has is None else torch.tensor(has)

@@ -141,7 +141,7 @@ def test_a_network_size_is_one_row(data: Path, tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setitem(CONFIGS, "pico", uva_pico_config)
     recipe = tiny_recipe()
-    model = CONFIGS["pico"](action_dim=2, proprio_dim=2, readout_dim=20)
+    model = CONFIGS["pico"](action_dim=2, proprio_dim=2, frame_state_dim=20)
     one = replace(recipe.network.video, steps=1, warmup=0, validate_every=1)
     recipe = replace(recipe.with_stage("vae", one), model=model, keypoints=None)
     recipe = replace(recipe, network=replace(recipe.network, video=one, joint=one))

@@ -99,7 +99,7 @@ def test_several_conventions_follow_each_other() -> None:
 
 def pose_bundle(**interface: object) -> Bundle:
     """Of a network with ten numbers per action and sixteen of proprioception."""
-    bundle = tiny_bundle(action_dim=10, proprio_dim=16, readout_dim=0, frame_points=0)
+    bundle = tiny_bundle(action_dim=10, proprio_dim=16, frame_state_dim=0, num_keypoints=0)
     spec = InterfaceSpec((96, 96), (-np.inf,) * 7, (np.inf,) * 7, proprio_key="agent_pos", **interface)
     limits = {"action": (np.full(10, -1.0), np.ones(10)), "agent_pos": (np.full(16, -1.0), np.ones(16))}
     return dataclasses.replace(bundle, spec=spec, normalizer=LinearNormalizer.from_limits(limits))
@@ -118,7 +118,7 @@ def test_conventions_are_saved_and_read_with_their_settings(tmp_path: Path) -> N
 
 EARLIER = """{"image_shape": [96, 96], "action_low": [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
 "action_high": [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], "proprio_key": "agent_pos", "proprio_pose": %s, "wrist_shape": null,
-"action_pose": %s, "control_hz": 20.0, "execute": 8, "action_offset": 1, "point_keys": [], "env_id": "uva/ArxX5-v0"}"""
+"action_pose": %s, "control_hz": 20.0, "execute": 8, "action_offset": 1, "keypoint_keys": [], "env_id": "uva/ArxX5-v0"}"""
 
 
 @pytest.mark.parametrize(

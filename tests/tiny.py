@@ -30,8 +30,8 @@ def tiny_bundle(seed: int = 0, **overrides: object) -> Bundle:
         "encoder_depth": 1,
         "decoder_depth": 1,
         "proprio_dim": 2,
-        "readout_dim": 20,
-        "frame_points": 10,
+        "frame_state_dim": 20,
+        "num_keypoints": 10,
     }
     model, vae = UVANet(uva_nano_config(**(size | overrides))), VAE(nano_vae_config())
     for p in model.parameters():
@@ -103,12 +103,12 @@ def observation(seed: int = 0, batch: int | None = None) -> dict[str, np.ndarray
 
 
 def tiny_points_config() -> DiffusionPolicyConfig:
-    """A policy on where three things are, with guesses."""
+    """A policy on where three things are, with a mixture prior."""
     return tiny_dp_config(
         encoder=tiny_encoder(points=3),
         obs_steps=1,
-        geometry=32,
-        guesses=2,
+        relations=32,
+        modes=2,
         max_step=(0.15, 0.15),
         horizon=8,
         action_steps=8,

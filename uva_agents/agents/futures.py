@@ -112,7 +112,7 @@ class Futures:
         def inputs(i: int) -> Inputs:
             context = contexts[i]
             arrays = {"pixels": self._frames[rows[i]], "actions": np.asarray(actions[i])}
-            computed = [("autoencoder", context.history), ("keypoint detector", context.history_points)]
+            computed = [("autoencoder", context.history), ("keypoint detector", context.history_keypoints)]
             return Inputs(f"future {rows[i]} (counted from 0)", arrays, computed)
 
         frames = weights.decode(newest, inputs=inputs)
@@ -158,7 +158,7 @@ class Futures:
         """(N, P) proprioception read off frames uint8 (N, H, W, 3), for weights whose detector finds it; else ``None``."""
         weights = self.engine.weights
         c, key, guide = weights.config, weights.spec.proprio_key, weights.net.guide
-        if guide is None or key is None or not c.proprio_points or 2 * c.proprio_points != c.proprio_dim:
+        if guide is None or key is None or not c.proprio_keypoints or 2 * c.proprio_keypoints != c.proprio_dim:
             return None
         with torch.no_grad():
             points = guide.detector(weights.images(frames))[:, : c.proprio_dim]

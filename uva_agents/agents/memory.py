@@ -44,7 +44,7 @@ class Memory:
     done: tuple[np.ndarray, ...] = ()
 
     @property
-    def untouched(self) -> bool:
+    def unobserved(self) -> bool:
         """Whether nothing has been observed yet."""
         return not self.frames
 

@@ -26,7 +26,7 @@ class Row(Protocol):
         """Made so far in this episode."""
 
     @property
-    def untouched(self) -> bool:
+    def unobserved(self) -> bool:
         """Whether nothing has been observed yet."""
 
 
@@ -68,7 +68,7 @@ class Rows(Generic[R]):
         for i in np.flatnonzero(mask):
             if seeds is not None:
                 rows[i] = self.row_type(int(seeds[i]))
-            elif not rows[i].untouched:
+            elif not rows[i].unobserved:
                 # Untouched rows keep their seed: stable-baselines3 marks the very first observation as an episode start too.
                 rows[i] = self.row_type(rows[i].seed + 1)
         return type(self)(tuple(rows))

@@ -42,7 +42,7 @@ class Start:
     def computed(self) -> list[tuple[str, Tensor | None]]:
         """By which network each part was computed, for errors."""
         c = self.context
-        code = FrameCode(*(x for x in (c.history, c.history_points, c.wrist_history)))  # type: ignore[arg-type]
+        code = FrameCode(*(x for x in (c.history, c.history_keypoints, c.wrist_history)))  # type: ignore[arg-type]
         return code.computed
 
 
@@ -113,11 +113,11 @@ class RolloutEngine:
         if sampler is None:
             prior = net.render_prior(context, context.actions)
             assert prior is not None
-            return VideoSample(prior[:, wanted], moved_points=context.moved_points)
+            return VideoSample(prior[:, wanted], moved_keypoints=context.moved_keypoints)
         n, device = context.batch_size, self.weights.device
         if not wanted:
             nothing = torch.zeros(n, 0, c.tokens_per_frame, c.token_dim, device=device, dtype=torch.float32)
-            return VideoSample(nothing, moved_points=context.moved_points)
+            return VideoSample(nothing, moved_keypoints=context.moved_keypoints)
         return sample_video(
             net,
             context,
@@ -140,7 +140,7 @@ class RolloutEngine:
         if guide is not None and images is not None:
             points = guide.detector(self.weights.images(images.reshape(-1, *images.shape[2:])))
             points = points.view(*tokens.shape[:2], -1)
-        return Context(history=tokens, history_points=points, text=text)
+        return Context(history=tokens, history_keypoints=points, text=text)
 
     def rollout(
         self,
@@ -185,8 +185,8 @@ class RolloutEngine:
                 frames=needed,
             )
             sampled = sample.actions if needed else sampled
-            if sample.moved_points is not None and actions is not None and self.weights.spec.point_keys:
-                points.append(self.weights.point_positions(sample.moved_points[:, own], inputs))
+            if sample.moved_keypoints is not None and actions is not None and self.weights.spec.keypoint_keys:
+                points.append(self.weights.keypoint_positions(sample.moved_keypoints[:, own], inputs))
             kept = [needed.index(i) for i in own]
             tokens.append(sample.tokens[:, kept])
             shown = decode and bool(own)

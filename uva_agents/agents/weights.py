@@ -211,13 +211,13 @@ class Weights:
         frames: np.ndarray = np.concatenate(parts).reshape(*lead, height, width, 3)
         return frames
 
-    def point_positions(self, points: Tensor, inputs: InputsOf | None = None) -> np.ndarray:
+    def keypoint_positions(self, points: Tensor, inputs: InputsOf | None = None) -> np.ndarray:
         """The network's points (N, ..., 2K) -> (N, ..., K, 2) in the units of their data, float32.
 
         Raises:
             NotFiniteError: they are not finite.
         """
-        keys, normalizer = self.spec.point_keys, self.normalizer
+        keys, normalizer = self.spec.keypoint_keys, self.normalizer
         size = [int(np.asarray(normalizer.scale[key]).size) for key in keys]
         parts = [normalizer.unnormalize(key, part) for key, part in zip(keys, points.split(size, dim=-1), strict=True)]
         found = torch.cat(parts, dim=-1).float().cpu().numpy()

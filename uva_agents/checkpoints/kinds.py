@@ -22,9 +22,12 @@ from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.data.normalizer import LinearNormalizer
 from uva_agents.errors import InputError, MachineError
 from uva_agents.model import DiffusionPolicyConfig, DiffusionPolicyNet, TwoFrameConfig, TwoFrameNet, UVAConfig, UVANet
+from uva_agents.model.baselines.old_names import CONFIG_FIELDS as BASELINE_FIELDS
+from uva_agents.model.uva.old_names import CONFIG_FIELDS as UVA_FIELDS
 from uva_agents.utils.plugins import plugins
 
 _LOG = logging.getLogger(__name__)
+_OTHER = object()
 GROUP = "uva_agents.weights"
 """Entry points of other packages."""
 
@@ -69,6 +72,7 @@ class WeightsKind:
         ranges: what numbers in ``config`` may be; any by default. See :class:`~uva_agents.checkpoints.schema.Schema`.
         renamed: first name of a field of ``config`` or of what it consists of -> its name now. Saved weights and run folders keep
             the first names.
+        added: field that did not exist first -> the value that means what was so then.
         together: what sizes, normaliser and interface must say together beyond what holds for every network.
     """
 
@@ -82,6 +86,7 @@ class WeightsKind:
     modules: tuple[str, ...] = ("model",)
     ranges: Mapping[type, Mapping[str, Range]] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+    added: Mapping[str, Any] = field(default_factory=dict)
     together: Check | None = None
 
     @property
@@ -97,8 +102,9 @@ class WeightsKind:
         """
         return self.schema.read(self.config, _with_names(values, self.renamed), where)
 
-    def first_names(self, values: Any) -> Any:
-        """Plain values of the sizes under the names that their fields had first."""
+    def first_names(self, values: Mapping[str, Any]) -> Any:
+        """Plain values of the sizes as they were written first: fields under their first names, without those added since."""
+        values = {name: value for name, value in values.items() if self.added.get(name, _OTHER) != value}
         return _with_names(values, {now: first for first, now in self.renamed.items()})
 
     def check(self, sizes: NetworkConfig, normalizer: LinearNormalizer, spec: InterfaceSpec, where: str) -> None:
@@ -121,6 +127,8 @@ UVA_WEIGHTS = WeightsKind(
     recipes="uva_agents.training.uva.recipes:RECIPES",
     steps="uva_agents.training.uva.pipeline:uva_steps",
     modules=("model", "vae"),
+    renamed=UVA_FIELDS,
+    added={"keypoint_input": "detected"},
     together=check_uva,
 )
 DIFFUSION_POLICY = WeightsKind(
@@ -131,6 +139,7 @@ DIFFUSION_POLICY = WeightsKind(
     policy="uva_agents.agents.baselines.diffusion_policy:DiffusionPolicy",
     recipes="uva_agents.training.baselines.recipes:DIFFUSION_POLICY_RECIPES",
     steps="uva_agents.training.baselines.pipeline:diffusion_policy_steps",
+    renamed=BASELINE_FIELDS,
 )
 TWO_FRAME = WeightsKind(
     "two-frame-inverse",
@@ -139,6 +148,7 @@ TWO_FRAME = WeightsKind(
     loaded_with="uva.TwoFrameInverse",
     recipes="uva_agents.training.baselines.recipes:TWO_FRAME_RECIPES",
     steps="uva_agents.training.baselines.pipeline:two_frame_steps",
+    renamed=BASELINE_FIELDS,
 )
 OWN_KINDS = {kind.name: kind for kind in (UVA_WEIGHTS, DIFFUSION_POLICY, TWO_FRAME)}
 """This package's."""

@@ -67,9 +67,9 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
         "proprio_dim": _SOME,
         "proprio_steps": _NUMBERS,
         "predict_proprio_dim": _SOME,
-        "readout_dim": _SOME,
-        "frame_points": Range(0, 1024),
-        "proprio_points": Range(0, 1024),
+        "frame_state_dim": _SOME,
+        "num_keypoints": Range(0, 1024),
+        "proprio_keypoints": Range(0, 1024),
     },
     EncoderConfig: {
         "image_size": _SIDE,
@@ -80,7 +80,7 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
         "stem": Range(1, 64),
         "keypoints": _SOME,
         "features": Range(1, 65_536),
-        "points": Range(0, 128),
+        "positions": Range(0, 128),
     },
     UNetConfig: {
         "stages": Range(1, 16_384, items=12),
@@ -103,8 +103,8 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
         "first_action": Range(-64, 0),
         "action_steps": _NUMBERS,
         "train_steps": Range(1, 100_000),
-        "geometry": Range(0, 65_536),
-        "guesses": Range(0, 1024),
+        "relations": Range(0, 65_536),
+        "modes": Range(0, 1024),
         "max_step": Range(0, 1e9, above=True),
     },
     TwoFrameConfig: {"width": _WIDTH, "action_dim": _NUMBERS, "stride": Range(1, 1024)},
@@ -232,14 +232,14 @@ def check_uva(network: UVAConfig, normalizer: LinearNormalizer, spec: InterfaceS
     """
     if network.wrist_image and spec.wrist_shape is None:
         raise WeightsError(f"{where}: interface.wrist_shape is missing, the network sees a wrist camera")
-    if not spec.point_keys:
+    if not spec.keypoint_keys:
         return
-    lost = [key for key in spec.point_keys if key not in normalizer.scale]
+    lost = [key for key in spec.keypoint_keys if key not in normalizer.scale]
     if lost:
-        raise WeightsError(f"{where}: interface.point_keys has {shown(lost[0])}, which normalizer does not")
-    points = sum(normalizer.scale[key].size for key in spec.point_keys)
-    wanted = network.readout_dim or 2 * network.frame_points
+        raise WeightsError(f"{where}: interface.keypoint_keys has {shown(lost[0])}, which normalizer does not")
+    points = sum(normalizer.scale[key].size for key in spec.keypoint_keys)
+    wanted = network.frame_state_dim or 2 * network.num_keypoints
     if points != wanted:
         raise WeightsError(
-            f"{where}: the point_keys have {points} numbers together, the network has {wanted} (readout_dim)"
+            f"{where}: the keypoint_keys have {points} numbers together, the network has {wanted} (frame_state_dim)"
         )

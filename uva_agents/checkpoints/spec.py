@@ -35,7 +35,7 @@ class InterfaceSpec:
         control_hz: control rate.
         execute: actions of a chunk that are executed before the next decision.
         action_offset: see :class:`~uva_agents.data.WindowSpec`.
-        point_keys: arrays of the data that the network's points are, in this order; their normaliser gives the units.
+        keypoint_keys: arrays of the data that the network's points are, in this order; their normaliser gives the units.
         env_id: environment that the weights were trained for.
     """
 
@@ -50,7 +50,7 @@ class InterfaceSpec:
     control_hz: float = 10.0
     execute: int = 8
     action_offset: int = 0
-    point_keys: tuple[str, ...] = ()
+    keypoint_keys: tuple[str, ...] = ()
     env_id: str | None = None
 
     def proprio_size(self, network_size: int) -> int:
@@ -115,7 +115,7 @@ class InterfaceSpec:
             ValueError: a convention that is not registered.
         """
         values = dict(current_fields(values))
-        for key in ("image_shape", "action_low", "action_high", "wrist_shape", "point_keys"):
+        for key in ("image_shape", "action_low", "action_high", "wrist_shape", "keypoint_keys"):
             if values.get(key) is not None:
                 values[key] = tuple(values[key])
         for key in TRANSFORM_FIELDS:
@@ -144,7 +144,11 @@ def current_fields(values: Any) -> Any:
     Raises:
         ValueError: an earlier field has a value that it never had, or stands beside the one that replaced it.
     """
-    if not isinstance(values, Mapping) or not any(name in values for name in _EARLIER):
+    if not isinstance(values, Mapping):
+        return values
+    if "point_keys" in values and "keypoint_keys" not in values:
+        values = {"keypoint_keys" if name == "point_keys" else name: value for name, value in values.items()}
+    if not any(name in values for name in _EARLIER):
         return values
     current = {name: value for name, value in values.items() if name not in _EARLIER}
     current.setdefault("resize", "bilinear")  # what versions with these fields did

@@ -24,8 +24,8 @@ class Batch:
         history, future: (B, T, S, C) float32 tokens.
         actions: (B, action_steps, A).
         proprio: (B, T, P) at the history frames, or ``None``.
-        readout: (B, 2, T, R) low-dimensional state at history and future frames, or ``None``.
-        history_points, future_points: (B, T, 2K) points read from the frames, or ``None``.
+        frame_state: (B, 2, T, R) low-dimensional state at history and future frames, or ``None``.
+        history_keypoints, future_keypoints: (B, T, 2K) points read from the frames, or ``None``.
         history_actions: (B, action_steps, A) that led here, or ``None``.
         has_actions: bool (B,), false for samples of video without actions, which have zeros; ``None`` when all have them.
     """
@@ -34,9 +34,9 @@ class Batch:
     future: Tensor
     actions: Tensor
     proprio: Tensor | None
-    readout: Tensor | None
-    history_points: Tensor | None = None
-    future_points: Tensor | None = None
+    frame_state: Tensor | None
+    history_keypoints: Tensor | None = None
+    future_keypoints: Tensor | None = None
     history_actions: Tensor | None = None
     has_actions: Tensor | None = None
 
@@ -51,9 +51,9 @@ class Batch:
             self.future.to(device),
             self.actions.to(device),
             move(self.proprio),
-            move(self.readout),
-            move(self.history_points),
-            move(self.future_points),
+            move(self.frame_state),
+            move(self.history_keypoints),
+            move(self.future_keypoints),
             move(self.history_actions),
             move(self.has_actions),
         )
@@ -66,11 +66,11 @@ class LatentWindows:
         episodes: the data (its pixels are not used).
         tokens: float16 (N, S, C) per variant, as the network sees them.
         variants: what was done to each.
-        normalizer: has ``action``, and the proprioception and read-out keys.
+        normalizer: has ``action``, and the proprioception and frame state keys.
         spec: the window.
         chosen: episode numbers to use.
         proprio_key: low-dimensional key given as proprioception.
-        readout_keys: keys concatenated into the read-out target.
+        frame_state_keys: keys concatenated into the frame state target.
         world_size: see :func:`~uva_agents.data.augment.apply_variant`.
         points: float32 (N, 2K) per variant, read from its frames.
         history_actions: whether batches have the actions before now.
@@ -90,7 +90,7 @@ class LatentWindows:
         *,
         chosen: np.ndarray | None = None,
         proprio_key: str | None = "agent_pos",
-        readout_keys: Sequence[str] = (),
+        frame_state_keys: Sequence[str] = (),
         world_size: float = 512.0,
         points: Sequence[np.ndarray] | None = None,
         history_actions: bool = False,
@@ -109,7 +109,7 @@ class LatentWindows:
         self.has_actions = "action" in episodes.arrays
         if not self.has_actions and action_dim is None:
             raise ValueError(f"{episodes.source} has no actions: pass action_dim to train the video task on it")
-        keys = [*(["action"] if self.has_actions else []), *([proprio_key] if proprio_key else []), *readout_keys]
+        keys = [*(["action"] if self.has_actions else []), *([proprio_key] if proprio_key else []), *frame_state_keys]
         for variant in variants:
             moved = move_coordinates(episodes, variant, world_size=world_size)
             for key in set(keys):
@@ -119,7 +119,7 @@ class LatentWindows:
         blank = torch.zeros(1, action_dim or 0).expand(len(self.tokens), -1)
         self.actions = joined["action"] if self.has_actions else blank
         self.proprio = joined[proprio_key] if proprio_key else None
-        self.readout = torch.cat([joined[k] for k in readout_keys], dim=-1) if readout_keys else None
+        self.frame_state = torch.cat([joined[k] for k in frame_state_keys], dim=-1) if frame_state_keys else None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -153,17 +153,17 @@ class LatentWindows:
                 ("history_action", self.spec.history_actions),
             )
         }
-        readout = None
-        if self.readout is not None:
-            readout = torch.stack([self.readout[rows["history"]], self.readout[rows["future"]]], dim=1)
+        frame_state = None
+        if self.frame_state is not None:
+            frame_state = torch.stack([self.frame_state[rows["history"]], self.frame_state[rows["future"]]], dim=1)
         return Batch(
             history=self.tokens[rows["history"]].float() if tokens else self.tokens[:0].float(),
             future=self.tokens[rows["future"]].float() if tokens else self.tokens[:0].float(),
             actions=self.actions[rows["action"]],
             proprio=None if self.proprio is None else self.proprio[rows["history"]],
-            readout=readout,
-            history_points=None if self.points is None else self.points[rows["history"]],
-            future_points=None if self.points is None else self.points[rows["future"]],
+            frame_state=frame_state,
+            history_keypoints=None if self.points is None else self.points[rows["history"]],
+            future_keypoints=None if self.points is None else self.points[rows["future"]],
             history_actions=self._history_actions(rows["history_action"]),
             has_actions=None if self.has_actions else torch.zeros(len(windows), dtype=torch.bool),
         )

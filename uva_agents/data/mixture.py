@@ -120,7 +120,7 @@ class MixtureWindows:
     """Windows of several datasets behind the interface of :class:`~uva_agents.data.LatentWindows`.
 
     Samples of a dataset without actions have zeros there and say so in ``Batch.has_actions``: they train the video task only.
-    Missing proprioception is NaN, which the network reads as unknown, and so are missing read-out targets.
+    Missing proprioception is NaN, which the network reads as unknown, and so are missing targets of the state head.
 
     Args:
         parts: windows with the same tokens, window and number of actions.
@@ -140,7 +140,7 @@ class MixtureWindows:
             ("window", [part.spec for part in parts]),
             ("tokens (S, C)", [tuple(part.tokens.shape[1:]) for part in parts]),
             ("number of actions", [part.actions.shape[-1] for part in parts]),
-            ("read-out", [part.readout.shape[-1] for part in parts if part.readout is not None]),
+            ("frame state", [part.frame_state.shape[-1] for part in parts if part.frame_state is not None]),
             ("points", [None if part.points is None else part.points.shape[-1] for part in parts]),
             ("history actions", [part.history_actions for part in parts]),
         ):
@@ -150,7 +150,9 @@ class MixtureWindows:
         if len(widths) > 1:
             raise ValueError(f"the datasets of a mixture must agree in proprioception, got {sorted(widths)} numbers")
         self.proprio_dim = widths.pop() if widths else None
-        self.readout_dim = next((part.readout.shape[-1] for part in parts if part.readout is not None), None)
+        self.frame_state_dim = next(
+            (part.frame_state.shape[-1] for part in parts if part.frame_state is not None), None
+        )
         self._offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
 
     def __len__(self) -> int:
@@ -181,9 +183,9 @@ class MixtureWindows:
             if own.proprio is None and self.proprio_dim is not None:
                 unknown = torch.full((len(here), self.spec.n_frames, self.proprio_dim), float("nan"))
                 own = dataclasses.replace(own, proprio=unknown)
-            if own.readout is None and self.readout_dim is not None:
-                unknown = torch.full((len(here), 2, self.spec.n_frames, self.readout_dim), float("nan"))
-                own = dataclasses.replace(own, readout=unknown)
+            if own.frame_state is None and self.frame_state_dim is not None:
+                unknown = torch.full((len(here), 2, self.spec.n_frames, self.frame_state_dim), float("nan"))
+                own = dataclasses.replace(own, frame_state=unknown)
             if own.has_actions is None:
                 own = dataclasses.replace(own, has_actions=torch.ones(len(here), dtype=torch.bool))
             order.append(here)

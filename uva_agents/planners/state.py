@@ -30,7 +30,7 @@ class PlannerRow:
     plan: Plan | None = None
 
     @property
-    def untouched(self) -> bool:
+    def unobserved(self) -> bool:
         """Whether nothing has been observed yet."""
         return not self.observations
 

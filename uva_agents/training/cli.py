@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         sources[0].path if len(sources) == 1 and sources[0].episodes is None else sources,
         args.out or Path("runs") / recipe.name,
         vae_weights=args.vae,
-        points_weights=args.points,
+        detector_weights=args.points,
         init=args.init,
         progress=not args.quiet,
         fields=_fields(args.field),

@@ -152,5 +152,5 @@ class NetworkRun:
 
 def _origin(options: RunOptions) -> str:
     used: list[str | Path] = [resolve(options.init).resolve()] if options.init is not None else []
-    used += [options.points_weights] if options.points_weights is not None else []
+    used += [options.detector_weights] if options.detector_weights is not None else []
     return " ".join(map(str, used))

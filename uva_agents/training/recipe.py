@@ -52,7 +52,7 @@ class DataConfig:
         fields: canonical name -> where the dataset keeps it: ``pixels``, ``action``, and what the other entries name.
         limits: (low, high) of an array, one number or one per dimension; arrays not named are fitted to the data.
         proprio_key: low-dimensional input; ``None`` for a network without.
-        readout_keys: arrays that the auxiliary state consists of, in this order.
+        frame_state_keys: arrays that the auxiliary state consists of, in this order.
         held_out: episodes kept from training.
         control_hz, execute, env_id: see :class:`~uva_agents.checkpoints.InterfaceSpec`.
     """
@@ -61,7 +61,7 @@ class DataConfig:
     control_hz: float
     limits: Limits = field(default_factory=dict)
     proprio_key: str | None = None
-    readout_keys: tuple[str, ...] = ()
+    frame_state_keys: tuple[str, ...] = ()
     held_out: int = 10
     execute: int = 8
     env_id: str | None = None

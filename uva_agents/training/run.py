@@ -37,7 +37,7 @@ class RunOptions:
             and joint stages.
         out: run folder; its stages live in sub-folders, the finished weights in ``weights/``.
         vae_weights: trained autoencoder (safetensors, or the original ``kl16.ckpt``) instead of the first stage.
-        points_weights: trained keypoint detector (safetensors) instead of its stage, which writes ``points/reader.safetensors``.
+        detector_weights: trained keypoint detector (safetensors) instead of its stage, which writes ``points/reader.safetensors``.
         init: weights to go on from (a shipped name or a folder): their autoencoder and keypoint detector are kept as they are,
             the network continues from theirs wherever names and shapes match. Or a MAR or released UVA checkpoint file, from
             which matching tensors of the network are taken.
@@ -49,7 +49,7 @@ class RunOptions:
     data: Data
     out: Path
     vae_weights: Path | None = None
-    points_weights: Path | None = None
+    detector_weights: Path | None = None
     init: str | Path | None = None
     progress: bool = True
     stop_after: int | None = None
@@ -105,7 +105,7 @@ def write_recipe(recipe: Recipe, out: Path) -> None:
 def make_normalizer(data: DataConfig, episodes: Episodes) -> LinearNormalizer:
     """From the recipe's limits where it has them, from the episodes elsewhere."""
     limits = {}
-    for key in {"action", *([data.proprio_key] if data.proprio_key else []), *data.readout_keys}:
+    for key in {"action", *([data.proprio_key] if data.proprio_key else []), *data.frame_state_keys}:
         value = episodes.arrays[key]
         dim = value.shape[-1]
         low, high = data.limits.get(key, (value.min(0), value.max(0)))
@@ -124,7 +124,7 @@ def make_interface(data: DataConfig, episodes: Episodes, *, image_size: int | No
         action_low=tuple(float(v) for v in np.broadcast_to(low, dim)),
         action_high=tuple(float(v) for v in np.broadcast_to(high, dim)),
         proprio_key=data.proprio_key,
-        point_keys=data.readout_keys,
+        keypoint_keys=data.frame_state_keys,
         env_id=data.env_id,
         control_hz=data.control_hz,
         execute=data.execute,

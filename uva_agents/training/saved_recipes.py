@@ -28,7 +28,7 @@ _FIRST_NAMES: Mapping[str, Mapping[str, str]] = {
     "uva": {
         **{name: name for name in ("name", "model", "seed")},
         **_DATA,
-        "readout_keys": "data.readout_keys",
+        "readout_keys": "data.frame_state_keys",
         "unit": "world.unit",
         "unit_scale": "world.unit_scale",
         "world_size": "world.size",
@@ -54,15 +54,16 @@ _FIRST_NAMES: Mapping[str, Mapping[str, str]] = {
                 "varied_history",
                 "latent_noise",
                 "action_weight",
-                "readout_weight",
                 "gradient_checkpointing",
             )
         },
+        "readout_weight": "network.frame_state_weight",
     },
     "diffusion-policy": {
         **{name: name for name in ("name", "model", "stage", "seed", "draws", "crop_together", "whole_chunks")},
         **_DATA,
-        **{name: name for name in ("positions_key", "points_limits", "encoder_weight_decay")},
+        **{name: name for name in ("positions_key", "encoder_weight_decay")},
+        "points_limits": "position_limits",
         "guesses": "mixture_prior",
         "point_augmentation": "augmentation",
     },

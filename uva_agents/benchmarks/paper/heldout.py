@@ -67,7 +67,7 @@ def evaluate_heldout(
 
     from uva_agents.agents import UVA
     from uva_agents.data import LatentWindows, Variant, held_out_split, read_replay_buffer
-    from uva_agents.training.keypoints.detector_stage import point_scale, stack_points
+    from uva_agents.training.keypoints.detector_stage import keypoint_scale, stack_points
     from uva_agents.training.report import Reporter
     from uva_agents.training.uva.recipes import RECIPES
     from uva_agents.training.uva.validation import Validator
@@ -93,7 +93,7 @@ def evaluate_heldout(
         uva.normalizer,
         spec.window(c.n_frames, c.frame_stride, c.action_steps),
         proprio_key=spec.proprio_key,
-        readout_keys=recipe.data.readout_keys if c.readout_dim else (),
+        frame_state_keys=recipe.data.frame_state_keys if c.frame_state_dim else (),
         points=[torch.cat(points).cpu().numpy()] if points else None,
     )
     validator = Validator(
@@ -104,12 +104,12 @@ def evaluate_heldout(
         recipe.world,
         n_actions=actions,
         n_videos=videos,
-        readout_keys=recipe.data.readout_keys,
+        frame_state_keys=recipe.data.frame_state_keys,
     )
     metrics = validator.run(uva.net, reporter)
     if points:
-        truth = stack_points(recipe.data.readout_keys, episodes)
-        scale, offset = point_scale(recipe.data.readout_keys, uva.normalizer)
+        truth = stack_points(recipe.data.frame_state_keys, episodes)
+        scale, offset = keypoint_scale(recipe.data.frame_state_keys, uva.normalizer)
         read = (torch.cat(points).cpu().numpy().reshape(truth.shape) - offset) / scale
         metrics[f"points_{recipe.world.unit}"] = (
             float(np.linalg.norm(read - truth, axis=-1).mean()) * recipe.world.unit_scale

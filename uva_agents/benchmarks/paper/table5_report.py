@@ -83,8 +83,8 @@ def policy_title(config: DiffusionPolicyConfig) -> str:
     from uva_agents.model import UNetConfig
 
     title = "DP-C" if isinstance(config.denoiser, UNetConfig) else "DP-T"
-    title += " on keypoints" if config.encoder.points else " on images"
-    return title + (" with a mixture prior" if config.geometry and config.guesses else "")
+    title += " on keypoints" if config.encoder.positions else " on images"
+    return title + (" with a mixture prior" if config.relations and config.modes else "")
 
 
 def lines(table: dict[str, Any], policy: str) -> list[str]:

@@ -84,7 +84,7 @@ def variants(model: Any, steps: int, goal: np.ndarray) -> dict[str, dict[str, An
         "last frame, 16 steps": {"objective": PushTCoverage()},
         f"last frame in latents, {steps} steps": {"objective": latent, "steps": steps},
     }
-    if model.config.frame_sketch:
+    if model.config.rendered_prior:
         first = Screen(keep=0.25, steps=0)
         rows[f"rendered prior of all, {steps} steps of a quarter"] = {
             "objective": PushTCoverage(),
@@ -151,7 +151,7 @@ def compare(model: Any, contexts: list[Any], n: int, steps: int) -> dict[str, fl
         ranks.append(_spearman(exact, quick))
         losses.append(exact[quick.argmin()] - exact.min())
         spreads.append(exact.mean() - exact.min())
-        if model.config.frame_sketch:
+        if model.config.rendered_prior:
             prior = objective(world.rollout(start, plans, frames=(-1,), steps=0))
             kept.append(float(exact.argmin() in np.argsort(prior)[: -(-n // 4)]))
     agreement = {

@@ -133,8 +133,8 @@ class Bench:
             standard_variants(2),
             make_normalizer(recipe.data, episodes),
             WindowSpec(),
-            readout_keys=recipe.data.readout_keys,
-            points=[rng.uniform(-1, 1, (n, 2 * c.frame_points)).astype(np.float32) for _ in range(2)],
+            frame_state_keys=recipe.data.frame_state_keys,
+            points=[rng.uniform(-1, 1, (n, 2 * c.num_keypoints)).astype(np.float32) for _ in range(2)],
         )
         from dataclasses import replace
 

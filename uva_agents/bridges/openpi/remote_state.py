@@ -38,7 +38,7 @@ class RemoteRow:
     form: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
-    def untouched(self) -> bool:
+    def unobserved(self) -> bool:
         """Whether no answer has been given yet."""
         return not self.decisions
 

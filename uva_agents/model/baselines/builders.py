@@ -35,17 +35,17 @@ def dp_c_nano_config(**overrides: Any) -> DiffusionPolicyConfig:
     return DiffusionPolicyConfig(**(values | overrides))
 
 
-def dp_c_points_config(**overrides: Any) -> DiffusionPolicyConfig:
+def dp_c_positions_config(**overrides: Any) -> DiffusionPolicyConfig:
     """DP-C that sees where five things are, for two CPU cores: U-Net 32/64/128 on steps from where the effector is now.
 
     Made for block pushing, where a centimetre decides, on uva/BlockPush-v0's scale: steps of at most 35 mm.
     """
     values: dict[str, Any] = dict(
-        encoder=EncoderConfig(**_SMALL, full_coordinates=True, points=5),
+        encoder=EncoderConfig(**_SMALL, full_coordinates=True, positions=5),
         denoiser=UNetConfig(stages=(32, 64, 128)),
         obs_steps=1,
-        geometry=512,
-        guesses=8,
+        relations=512,
+        modes=8,
         max_step=(0.1273, 0.07),
     )
     return DiffusionPolicyConfig(**(values | overrides))

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uva_agents.model.baselines.mixture_prior import Guesses, guess_loss
-from uva_agents.model.baselines.relations import Geometry
+from uva_agents.model.baselines.mixture_prior import MixturePrior, winner_takes_all_loss
+from uva_agents.model.baselines.old_names import renamed, renamed_tensors
+from uva_agents.model.baselines.relations import PairwiseRelations
 from uva_agents.model.baselines.transformer import DiffusionTransformer
 from uva_agents.model.baselines.unet1d import ConditionalUNet1D
 from uva_agents.model.defaults import in_float32
@@ -60,9 +61,10 @@ class DiffusionPolicyConfig:
             denoised actions are then 16 actions from now, the same 16 that the world model looks ahead, with no work thrown away.
         action_steps: actions from now that a sample consists of.
         train_steps: diffusion steps.
-        geometry: width of a small network on how things lie to each other, between an encoder of ``points`` (the first of them the
-            effector) and a U-Net; 0 for none, as published. See :class:`~uva_agents.model.baselines.relations.Geometry`.
-        guesses: of the chunk, that it makes; the U-Net then predicts what the noise they imply is off by.
+        relations: width of a small network on how objects lie to each other, between an encoder of ``positions`` (the first of
+            them the effector's) and a U-Net; 0 for none, as published. See
+            :class:`~uva_agents.model.baselines.relations.PairwiseRelations`.
+        modes: of the mixture prior of the chunk that it gives; the U-Net then predicts what the noise it implies is off by.
         max_step: per dimension the largest distance from one action to the next, normalised units. Chunks are then denoised as
             steps: from where proprioception is now to the first action, and so on, all of one size, where absolute positions differ
             by little of their range. Empty for absolute ones, as published. Needs proprioception of what actions command,
@@ -78,17 +80,17 @@ class DiffusionPolicyConfig:
     first_action: int = 0
     action_steps: int = 16
     train_steps: int = 100
-    geometry: int = 0
-    guesses: int = 4
+    relations: int = 0
+    modes: int = 4
     max_step: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_step", tuple(self.max_step))  # JSON has no tuples
-        if self.geometry:
+        if self.relations:
             if not isinstance(self.denoiser, UNetConfig):
-                raise ValueError("geometry= goes in front of a U-Net; the transformer looks at observations itself")
-            if not (self.encoder.points > 1 and self.max_step and self.action_dim == 2 and self.obs_steps == 1):
-                raise ValueError("geometry= needs encoder points, max_step, actions in the plane, and obs_steps=1")
+                raise ValueError("relations= goes in front of a U-Net; the transformer looks at observations itself")
+            if not (self.encoder.positions > 1 and self.max_step and self.action_dim == 2 and self.obs_steps == 1):
+                raise ValueError("relations= needs encoder positions, max_step, actions in the plane, and obs_steps=1")
         if self.max_step:
             if not (len(self.max_step) == self.action_dim == self.proprio_dim and min(self.max_step) > 0):
                 raise ValueError(
@@ -141,19 +143,21 @@ class DiffusionPolicyConfig:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What stays the same over the diffusion steps: features (B, To, F), and guesses where there are any."""
+    """What stays the same over the diffusion steps: features (B, To, F), and the mixture prior where there is one."""
 
     observed: Tensor
-    guesses: Guesses | None
+    prior: MixturePrior | None
 
     def repeated(self, n: int) -> Prepared:
         """Each observation ``n`` times."""
-        guesses = None if self.guesses is None else self.guesses.repeated(n)
-        return Prepared(self.observed.repeat_interleave(n, 0), guesses)
+        prior = None if self.prior is None else self.prior.repeated(n)
+        return Prepared(self.observed.repeat_interleave(n, 0), prior)
 
 
 class DiffusionPolicyNet(nn.Module):
     """Observation encoder and noise predictor."""
+
+    renamed_tensor = staticmethod(renamed)
 
     @in_float32
     def __init__(self, config: DiffusionPolicyConfig) -> None:
@@ -162,20 +166,24 @@ class DiffusionPolicyNet(nn.Module):
         self.encoder = ImageEncoder(c.encoder)
         self.denoiser: ConditionalUNet1D | DiffusionTransformer
         numbers = c.obs_steps * c.features
-        self.geometry: Geometry | None = None
-        if c.geometry:
-            self.geometry = Geometry(
-                things=c.encoder.points, scale=c.max_step, horizon=c.horizon, width=c.geometry, guesses=c.guesses
+        self.relations: PairwiseRelations | None = None
+        if c.relations:
+            self.relations = PairwiseRelations(
+                objects=c.encoder.positions,
+                scale=c.max_step,
+                horizon=c.horizon,
+                width=c.relations,
+                modes=c.modes,
             )
         if isinstance(c.denoiser, UNetConfig):
             self.denoiser = ConditionalUNet1D(
                 action_dim=c.action_dim,
-                condition=Geometry.outputs if c.geometry else numbers,
-                beside=c.action_dim if c.geometry and c.guesses else 0,
+                condition=PairwiseRelations.outputs if c.relations else numbers,
+                beside=c.action_dim if c.relations and c.modes else 0,
                 **dataclasses.asdict(c.denoiser),
             )
-            if self.geometry is not None and c.guesses:
-                # Before it has learned anything, the policy samples what is guessed.
+            if self.relations is not None and c.modes:
+                # Before it has learned anything, the policy samples from the prior.
                 nn.init.zeros_(self.denoiser.out.weight)
                 nn.init.zeros_(self.denoiser.out.bias)
         else:
@@ -190,6 +198,7 @@ class DiffusionPolicyNet(nn.Module):
         alphas = torch.from_numpy(np.cumprod(1 - cosine_betas(c.train_steps))).float()
         self.register_buffer("alphas_cumprod", alphas, persistent=False)
         self.alphas_cumprod: Tensor
+        self.register_load_state_dict_pre_hook(renamed_tensors)  # type: ignore[no-untyped-call]
 
     def observe(self, frames: Tensor, proprio: Tensor | None, corner: Tensor | None = None) -> Tensor:
         """Observation features (B, To, F).
@@ -212,21 +221,21 @@ class DiffusionPolicyNet(nn.Module):
 
     def prepare(self, observed: Tensor) -> Prepared:
         """What the noise predictor is given at every diffusion step, from observations (B, To, F)."""
-        if self.geometry is None:
+        if self.relations is None:
             return Prepared(observed, None)
-        embedding, guesses = self.geometry(observed[:, -1, : -self.config.proprio_dim], self._here(observed)[:, 0])
-        return Prepared(embedding[:, None], guesses)
+        embedding, prior = self.relations(observed[:, -1, : -self.config.proprio_dim], self._here(observed)[:, 0])
+        return Prepared(embedding[:, None], prior)
 
     def predict_noise(self, x: Tensor, t: Tensor, given: Prepared) -> Tensor:
         """Noise (B, T, A) in noisy actions (B, T, A) at diffusion steps (B,)."""
-        if given.guesses is None:
+        if given.prior is None:
             return cast(Tensor, self.denoiser(x, t, given.observed))
-        # The guesses are trained by what was demonstrated, not by what would help to find the noise.
+        # The prior is trained by what was demonstrated, not by what would help to find the noise.
         signal = self.alphas_cumprod[t][:, None, None]
         with torch.no_grad():
-            clean = given.guesses.clean(x, signal)
-        guessed = (x - signal.sqrt() * clean) / (1 - signal).sqrt()
-        return guessed + cast(Tensor, self.denoiser(torch.cat([x, clean], dim=-1), t, given.observed))
+            clean = given.prior.clean(x, signal)
+        implied = (x - signal.sqrt() * clean) / (1 - signal).sqrt()
+        return implied + cast(Tensor, self.denoiser(torch.cat([x, clean], dim=-1), t, given.observed))
 
     def to_steps(self, actions: Tensor, observed: Tensor) -> Tensor:
         """What is denoised for chunks (B, T, A) normalised: themselves, or the steps that lead along them."""
@@ -244,7 +253,7 @@ class DiffusionPolicyNet(nn.Module):
         return observed[:, -1:, -self.config.proprio_dim :]
 
     def losses(self, observed: Tensor, actions: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean squared error of the predicted noise, and what the guesses are off by (0 without guesses); scalars.
+        """Mean squared error of the predicted noise, and the loss of the mixture prior (0 without one); scalars.
 
         Args:
             observed: (B, To, F).
@@ -254,12 +263,12 @@ class DiffusionPolicyNet(nn.Module):
         """
         draws = len(t) // len(actions)
         steps, given = self.to_steps(actions, observed), self.prepare(observed)
-        guessing = steps.new_zeros(()) if given.guesses is None else guess_loss(given.guesses, steps)
+        prior_loss = steps.new_zeros(()) if given.prior is None else winner_takes_all_loss(given.prior, steps)
         if draws > 1:
             steps, given = steps.repeat_interleave(draws, 0), given.repeated(draws)
         signal = self.alphas_cumprod[t][:, None, None]
         noisy = signal.sqrt() * steps + (1 - signal).sqrt() * noise
-        return (self.predict_noise(noisy, t, given).float() - noise).square().mean(), guessing
+        return (self.predict_noise(noisy, t, given).float() - noise).square().mean(), prior_loss
 
 
 @dataclass(frozen=True)
@@ -316,8 +325,8 @@ def sample_chunks(
         predicted = net.predict_noise(x, timestep.to(x.device).expand(len(x)), given)
         # Every share takes its own step, because the step itself may draw noise.
         parts = [
-            scheduler.step(some.to(x.dtype), i, part, generator)
-            for some, part, generator in zip(predicted.split(share), parts, generators, strict=True)
+            scheduler.step(output.to(x.dtype), i, part, generator)
+            for output, part, generator in zip(predicted.split(share), parts, generators, strict=True)
         ]
     chunks = net.from_steps(torch.cat(parts), observed)
     return chunks[:, -c.first_action :][:, : c.action_steps]

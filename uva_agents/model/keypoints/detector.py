@@ -13,7 +13,7 @@ from uva_agents.model.vision.encoder import SpatialSoftmax
 from uva_agents.model.vision.resnet import ResNet
 
 
-class PointReader(nn.Module):
+class PooledDetector(nn.Module):
     """A small MLP on the pooled image.
 
     The image is inverted first, so that a white background is zero. With the background at 1 the same network hardly
@@ -42,7 +42,7 @@ class PointReader(nn.Module):
         return reduced
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> points (B, 2 * K) in [-1, 1], interleaved; see ``UVAConfig.point_axes``."""
+        """Images (B, 3, H, W) in [-1, 1] -> points (B, 2 * K) in [-1, 1], interleaved; see ``UVAConfig.keypoint_axes``."""
         return self.read_reduced(F.avg_pool2d(images, self.pool))
 
     def read_reduced(self, pooled: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class PointReader(nn.Module):
         return cast(Tensor, self.net((2.0 * (1.0 - pooled)).flatten(1)))
 
 
-class ConvPointReader(nn.Module):
+class ConvDetector(nn.Module):
     """Convolutions and a spatial softmax: for things of a few pixels, which averaging would blur.
 
     Args:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from uva_agents.model.keypoints.mlp import mlp
 
 
-class PointDynamics(nn.Module):
+class ChunkDynamics(nn.Module):
     """Where the points will be, from where they were and what is done.
 
     Predicts displacements, so that what does not move costs nothing to predict.

@@ -12,10 +12,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from uva_agents.model.keypoints.detector import ConvPointReader, PointReader
-from uva_agents.model.keypoints.dynamics import PointDynamics
-from uva_agents.model.keypoints.recurrent_dynamics import StepDynamics
-from uva_agents.model.keypoints.renderer import PointWriter
+from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
+from uva_agents.model.keypoints.dynamics import ChunkDynamics
+from uva_agents.model.keypoints.recurrent_dynamics import RecurrentDynamics
+from uva_agents.model.keypoints.renderer import KeypointRenderer
 from uva_agents.model.uva.config import UVAConfig
 from uva_agents.model.uva.inputs import Context, Visibility
 
@@ -24,53 +24,55 @@ class KeypointGuide(nn.Module):
     """Keypoints of a scene as a guide of the joint network. K keypoints, T frames, S tokens per frame, C channels, D width.
 
     Args:
-        config: of the network; ``frame_points`` is K. With ``frame_sketch`` the guide also moves and renders keypoints.
+        config: of the network; ``num_keypoints`` is K. With ``rendered_prior`` the guide also moves and renders keypoints.
     """
 
     def __init__(self, config: UVAConfig) -> None:
         super().__init__()
         self.config = c = config
-        coordinates = 2 * c.frame_points
-        self.detector: PointReader | ConvPointReader = (
-            ConvPointReader(points=c.frame_points)
-            if c.point_reader == "conv"
-            else PointReader(image_size=c.image_size, points=c.frame_points)
+        coordinates = 2 * c.num_keypoints
+        self.detector: PooledDetector | ConvDetector = (
+            ConvDetector(points=c.num_keypoints)
+            if c.keypoint_detector == "conv"
+            else PooledDetector(image_size=c.image_size, points=c.num_keypoints)
         )
         self.history_proj = nn.Linear(coordinates, c.width)
         self.future_proj = nn.Linear(coordinates, c.width)
-        if c.frame_sketch:
-            dynamics = StepDynamics if c.point_dynamics == "steps" else PointDynamics
-            self.dynamics: StepDynamics | PointDynamics = dynamics(
-                points=c.frame_points, frames=c.n_frames, steps=c.action_steps, action_dim=c.action_dim
+        if c.rendered_prior:
+            dynamics = RecurrentDynamics if c.keypoint_dynamics == "steps" else ChunkDynamics
+            self.dynamics: RecurrentDynamics | ChunkDynamics = dynamics(
+                points=c.num_keypoints, frames=c.n_frames, steps=c.action_steps, action_dim=c.action_dim
             )
-            self.renderer = PointWriter(points=c.frame_points, grid=c.grid, channels=c.token_dim, axes=c.point_axes)
+            self.renderer = KeypointRenderer(
+                points=c.num_keypoints, grid=c.grid, channels=c.token_dim, axes=c.keypoint_axes
+            )
             self.prior_proj = nn.Linear(c.token_dim, c.width)
 
     @property
     def renders(self) -> bool:
         """Whether it draws frames from actions."""
-        return self.config.frame_sketch
+        return self.config.rendered_prior
 
     def initialize(self) -> None:
         """Begin as the identity where nothing was learned: keypoints go where actions say."""
-        if self.renders and isinstance(self.dynamics, StepDynamics):
+        if self.renders and isinstance(self.dynamics, RecurrentDynamics):
             self.dynamics.initialize()
 
     # -- hooks of the network ----------------------------------------------------------------------------------------
 
     def embed(self, groups: dict[str, Tensor], context: Context, visibility: Visibility) -> None:
         """Add keypoints to the embeddings of ``"future"`` and ``"history"``, each (B, T, S, D), or (1, 1, 1, D) where missing."""
-        if context.future_points is not None:
+        if context.future_keypoints is not None:
             # Only of frames that are shown whole: a masked frame must not leak where things are in it.
             whole = (visibility.future_mask[..., None].sum(2, keepdim=True) == 0).float()
-            groups["future"] = groups["future"] + whole * self.future_proj(context.future_points)[:, :, None]
-        if self.renders and context.actions is not None and context.history_points is not None:
+            groups["future"] = groups["future"] + whole * self.future_proj(context.future_keypoints)[:, :, None]
+        if self.renders and context.actions is not None and context.history_keypoints is not None:
             # Where the actions are given, what they do to the keypoints is given too.
             given = visibility.actions[:, None, None, None]
             groups["future"] = groups["future"] + given * self.future_proj(self._moved_input(context))[:, :, None]
-        if context.history_points is not None:
+        if context.history_keypoints is not None:
             shown = visibility.history[:, None, None, None].float()
-            groups["history"] = groups["history"] + shown * self.history_proj(context.history_points)[:, :, None]
+            groups["history"] = groups["history"] + shown * self.history_proj(context.history_keypoints)[:, :, None]
 
     def condition(self, z: Tensor, prior: Tensor) -> Tensor:
         """Condition of the video head, (B, T * S, D), whose samples are added to the rendered prior (B, T, S, C)."""
@@ -83,15 +85,15 @@ class KeypointGuide(nn.Module):
 
         Computed once per chunk: a context :meth:`with_moved` keypoints has them already.
         """
-        if context.moved_points is not None and actions is context.actions:
-            return context.moved_points
-        if context.history_points is None:
-            raise ValueError("this network moves the points of its history: give history_points")
-        return cast(Tensor, self.dynamics(self._measured(context.history_points, context.proprio), actions))
+        if context.moved_keypoints is not None and actions is context.actions:
+            return context.moved_keypoints
+        if context.history_keypoints is None:
+            raise ValueError("this network moves the points of its history: give history_keypoints")
+        return cast(Tensor, self.dynamics(self._measured(context.history_keypoints, context.proprio), actions))
 
     def with_moved(self, context: Context, actions: Tensor) -> Context:
         """The context with its actions and where they take the keypoints, so that nobody computes that again."""
-        return replace(context, actions=actions, moved_points=self.moved(context, actions))
+        return replace(context, actions=actions, moved_keypoints=self.moved(context, actions))
 
     def render(self, context: Context, actions: Tensor, scale: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """The current frame with its keypoints where the actions take them: tokens (B, T, S, C).
@@ -101,10 +103,10 @@ class KeypointGuide(nn.Module):
             actions: (B, action_steps, A), normalised.
             scale: mean and deviation of standardised tokens, each (S, C).
         """
-        if context.history is None or context.history_points is None:
-            raise ValueError("this network draws frames from the current one: give history and history_points")
+        if context.history is None or context.history_keypoints is None:
+            raise ValueError("this network draws frames from the current one: give history and history_keypoints")
         frames = self.config.n_frames
-        seen = self._measured(context.history_points, context.proprio)
+        seen = self._measured(context.history_keypoints, context.proprio)
         moved = self.moved(context, actions)
         points = seen[:, -1:].expand(-1, frames, -1)
         now = context.history[:, -1:].expand(-1, frames, -1, -1)
@@ -119,15 +121,15 @@ class KeypointGuide(nn.Module):
         Weights with ``keypoint_input="detected"`` were trained on what dynamics make of detected keypoints alone, though their
         frames are rendered from measured ones; the two differ where proprioception measures a keypoint.
         """
-        assert context.history_points is not None and context.actions is not None
-        same = self.config.keypoint_input == "measured" or not self.config.proprio_points or context.proprio is None
+        assert context.history_keypoints is not None and context.actions is not None
+        same = self.config.keypoint_input == "measured" or not self.config.proprio_keypoints or context.proprio is None
         if same:
             return self.moved(context, context.actions)
-        return cast(Tensor, self.dynamics(context.history_points, context.actions))
+        return cast(Tensor, self.dynamics(context.history_keypoints, context.actions))
 
     def _measured(self, points: Tensor, proprio: Tensor | None) -> Tensor:
         """History keypoints (B, T, 2K), with those that proprioception measures taken from there where it is known."""
-        size = 2 * self.config.proprio_points
+        size = 2 * self.config.proprio_keypoints
         if not size or proprio is None:
             return points
         measured = proprio[..., :size]

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 
-class StepDynamics(nn.Module):
+class RecurrentDynamics(nn.Module):
     """Points moved by actions, step by step, for scenes in which one thing pushes others.
 
     The leading points are moved by the actions themselves; each of the others by what touches it: a network sees how it lies to
     where they were and go, and one that every pair of points shares, how it lies to the others. It remembers a little of each,
     because how a thing is turned shows only in how it moved.
 
-    Where :class:`~uva_agents.model.keypoints.detector.PointDynamics` maps a whole chunk at once, and is off by as much as things
+    Where :class:`~uva_agents.model.keypoints.detector.ChunkDynamics` maps a whole chunk at once, and is off by as much as things
     move as soon as a push is not one of those it knows, this is learned from single contacts.
 
     Args:
@@ -57,7 +57,7 @@ class StepDynamics(nn.Module):
         self.initialize()
 
     def initialize(self) -> None:
-        """Begin with a guess: leading points go where actions say, as if both had the same units, and nothing else moves."""
+        """Begin with what is known: leading keypoints go where actions say, as if both had the same units, and nothing else moves."""
         nn.init.eye_(self.lead.weight)
         nn.init.zeros_(self.lead.bias)
         last = self.out[2]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class PointWriter(nn.Module):
+class KeypointRenderer(nn.Module):
     """Draws a future frame: the current one's tokens, changed for points that are somewhere else. A video head completes it.
 
     Every token is drawn by the same network, from where the points lie as seen from that token: what an edge looks like is
@@ -19,7 +19,7 @@ class PointWriter(nn.Module):
         grid: tokens along a side of a frame.
         channels: of a token.
         width: of the hidden layers.
-        axes: see ``UVAConfig.point_axes``.
+        axes: see ``UVAConfig.keypoint_axes``.
     """
 
     def __init__(self, *, points: int, grid: int, channels: int, width: int = 384, axes: str = "xy") -> None:

@@ -10,7 +10,7 @@ from uva_agents.model.vae import nano_vae_config
 
 
 def uva_nano_config(*, action_dim: int = 2, vae_scale: float = 1.0, **overrides: Any) -> UVAConfig:
-    """96x96 pixels, 9 tokens per frame, width 160, 2 + 2 blocks: about 4 M parameters (8 M with points and sketches)."""
+    """96x96 pixels, 9 tokens per frame, width 160, 2 + 2 blocks: about 4 M parameters (8 M with keypoints and a rendered prior)."""
     values: dict[str, Any] = dict(
         vae=nano_vae_config(scale=vae_scale),
         image_size=96,

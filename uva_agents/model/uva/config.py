@@ -97,19 +97,20 @@ class UVAConfig:
         wrist_image: a wrist camera's history frames are an input.
         predict_wrist: and its future frames are predicted.
         predict_proprio_dim: numbers per step of predicted future proprioception, 0 without.
-        readout_dim: numbers per frame of low-dimensional state (key points, say) that an auxiliary head reads from the
+        frame_state_dim: numbers per frame of low-dimensional state (keypoints, say) that an auxiliary head predicts from the
             joint latent and hands to the action head, 0 without. Trained where the data has them; never an input.
-        frame_points: points that a small reader finds in every visible frame and that are embedded with its tokens, 0 without.
-        point_reader: ``"mlp"`` on the averaged image, or ``"conv"`` with a spatial softmax, for small things in large pictures.
-        point_axes: ``"yx"`` where a point's first coordinate runs down the picture.
-        frame_sketch: move the frame's points by the actions, draw the current frame with them moved, and let the video head
-            sample what is missing from that. Needs ``frame_points``, and a read-out of the same points.
-        point_dynamics: how a sketch moves points: ``"chunk"``, all steps at once; ``"steps"``, one after the other, for one
-            thing that pushes others, see :class:`~uva_agents.model.keypoints.recurrent_dynamics.StepDynamics`.
-        proprio_points: so many leading points are what proprioception measures, in the same units: where it is known, a sketch
-            starts from it instead of from what was read off the frame.
+        num_keypoints: keypoints that a detector finds in every visible frame and that are embedded with its tokens, 0 without.
+        keypoint_detector: ``"mlp"`` on the averaged image, or ``"conv"`` with a spatial softmax, for small objects in large
+            pictures.
+        keypoint_axes: ``"yx"`` where a keypoint's first coordinate runs down the picture.
+        rendered_prior: move the frame's keypoints by the actions, render the current frame with them moved, and let the video
+            head sample what is missing from that. Needs ``num_keypoints``, and a state head for the same keypoints.
+        keypoint_dynamics: how actions move keypoints: ``"chunk"``, all steps at once; ``"steps"``, one after the other, for one
+            object that pushes others, see :class:`~uva_agents.model.keypoints.recurrent_dynamics.RecurrentDynamics`.
+        proprio_keypoints: so many leading keypoints are what proprioception measures, in the same units: where it is known, they
+            are rendered from there instead of from where they were detected.
         keypoint_input: which keypoints the transformer is told to be moved by given actions: ``"detected"`` ones alone, or with
-            those that proprioception measures taken from there, as frames are rendered (``proprio_points``).
+            those that proprioception measures taken from there, as frames are rendered (``proprio_keypoints``).
         standardize: shift and scale every latent of every position to mean 0 and deviation 1 over the training data.
         predict_actions: false for a video-only network (the released first stage).
     """
@@ -141,13 +142,13 @@ class UVAConfig:
     wrist_image: bool = False
     predict_wrist: bool = False
     predict_proprio_dim: int = 0
-    readout_dim: int = 0
-    frame_points: int = 0
-    point_reader: Literal["mlp", "conv"] = "mlp"
-    point_axes: Literal["xy", "yx"] = "xy"
-    frame_sketch: bool = False
-    point_dynamics: Literal["chunk", "steps"] = "chunk"
-    proprio_points: int = 0
+    frame_state_dim: int = 0
+    num_keypoints: int = 0
+    keypoint_detector: Literal["mlp", "conv"] = "mlp"
+    keypoint_axes: Literal["xy", "yx"] = "xy"
+    rendered_prior: bool = False
+    keypoint_dynamics: Literal["chunk", "steps"] = "chunk"
+    proprio_keypoints: int = 0
     keypoint_input: Literal["detected", "measured"] = "detected"
     standardize: bool = False
     predict_actions: bool = True
@@ -163,14 +164,16 @@ class UVAConfig:
             raise ValueError("action_steps and history_steps must be multiples of n_frames")
         if self.proprio_dim and self.proprio_steps not in (self.history_steps, self.n_frames):
             raise ValueError(f"proprio_steps must be history_steps or n_frames, got {self.proprio_steps}")
-        if self.frame_sketch and (not self.frame_points or self.readout_dim != 2 * self.frame_points):
+        if self.rendered_prior and (not self.num_keypoints or self.frame_state_dim != 2 * self.num_keypoints):
             raise ValueError(
-                "frame_sketch moves the points that are read: frame_points must be positive and readout_dim twice that, "
-                f"got {self.frame_points} and {self.readout_dim}"
+                "rendered_prior moves the keypoints that are detected: num_keypoints must be positive and frame_state_dim twice that, "
+                f"got {self.num_keypoints} and {self.frame_state_dim}"
             )
-        if self.proprio_points and (2 * self.proprio_points > self.proprio_dim or self.proprio_steps != self.n_frames):
+        if self.proprio_keypoints and (
+            2 * self.proprio_keypoints > self.proprio_dim or self.proprio_steps != self.n_frames
+        ):
             raise ValueError(
-                f"proprio_points {self.proprio_points} needs 2 numbers of proprioception each, one row per frame; "
+                f"proprio_keypoints {self.proprio_keypoints} needs 2 numbers of proprioception each, one row per frame; "
                 f"got proprio_dim {self.proprio_dim}, proprio_steps {self.proprio_steps}"
             )
         if self.predict_wrist and not self.wrist_image:

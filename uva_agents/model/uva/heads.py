@@ -203,7 +203,7 @@ class FlattenAggregator(nn.Module):
         )
 
     def forward(self, z: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Joint latent (B, N, D), optional read-out (B, extra) -> (B, out)."""
+        """Joint latent (B, N, D), optional state (B, extra) -> (B, out)."""
         flat = F.silu(self.squeeze(z)).flatten(1)
         return cast(Tensor, self.mix(flat if extra is None else torch.cat([flat, extra], dim=-1)))
 
@@ -220,7 +220,7 @@ class ActionHead(nn.Module):
         channels: numbers per step.
         aggregator: see :class:`~uva_agents.model.uva.config.UVAConfig`.
         config: the diffusion head.
-        extra: size of the read-out appended to the condition (``"flatten"`` only).
+        extra: size of the state appended to the condition (``"flatten"`` only).
         dropout: in the flatten aggregator.
     """
 
@@ -249,7 +249,7 @@ class ActionHead(nn.Module):
             head = DiffusionHead(channels=steps * channels, cond_channels=out, config=config)
         else:
             if extra:
-                raise ValueError(f"aggregator {aggregator!r} takes no read-out: use 'flatten' or readout_dim=0")
+                raise ValueError(f"aggregator {aggregator!r} takes no state: use 'flatten' or frame_state_dim=0")
             self.aggregate = _released_aggregator(aggregator, dim=dim, grid=grid, frames=frames, actions=steps)
             head = DiffusionHead(channels=channels, cond_channels=dim, config=config)
         self.head = head

@@ -44,8 +44,8 @@ class Context:
         text: (B, text_dim).
         history_actions: (B, history_steps, A), normalised.
         wrist_history, wrist_future: (B, T, S, C).
-        history_points, future_points: (B, T, 2 * frame_points) points read from the frames, in [-1, 1].
-        moved_points: (B, T, 2 * frame_points) where ``actions`` take them, if that has been computed already.
+        history_keypoints, future_keypoints: (B, T, 2 * num_keypoints) points read from the frames, in [-1, 1].
+        moved_keypoints: (B, T, 2 * num_keypoints) where ``actions`` take them, if that has been computed already.
     """
 
     history: Tensor | None = None
@@ -56,9 +56,9 @@ class Context:
     history_actions: Tensor | None = None
     wrist_history: Tensor | None = None
     wrist_future: Tensor | None = None
-    history_points: Tensor | None = None
-    future_points: Tensor | None = None
-    moved_points: Tensor | None = None
+    history_keypoints: Tensor | None = None
+    future_keypoints: Tensor | None = None
+    moved_keypoints: Tensor | None = None
 
     @property
     def batch_size(self) -> int:

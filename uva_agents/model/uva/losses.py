@@ -37,7 +37,7 @@ class Jitter:
     def applied(self, context: Context) -> Context:
         """The context with noise on it."""
         noise = {"history": self.tokens, "future": self.tokens}
-        noise |= {"history_points": self.points, "future_points": self.points}
+        noise |= {"history_keypoints": self.points, "future_keypoints": self.points}
         values: dict[str, Tensor] = {k: getattr(context, k) for k in noise if getattr(context, k) is not None}
         return replace(context, **{k: v + noise[k] * torch.randn_like(v) for k, v in values.items() if noise[k]})
 
@@ -50,12 +50,12 @@ class Losses:
     video: Tensor
     action: Tensor
     proprio: Tensor
-    readout: Tensor
+    frame_state: Tensor
 
     def scalars(self) -> dict[str, float]:
         """Detached parts by name, for logs."""
         return {
-            name: float(getattr(self, name).detach()) for name in ("total", "video", "action", "proprio", "readout")
+            name: float(getattr(self, name).detach()) for name in ("total", "video", "action", "proprio", "frame_state")
         }
 
 
@@ -65,9 +65,9 @@ def joint_loss(
     visibility: Visibility,
     *,
     proprio_target: Tensor | None = None,
-    readout_target: Tensor | None = None,
+    frame_state_target: Tensor | None = None,
     action_weight: float = 1.0,
-    readout_weight: float = 1.0,
+    frame_state_weight: float = 1.0,
     jitter: Jitter | None = None,
     draws: Mapping[str, Draws] | None = None,
     has_actions: Tensor | None = None,
@@ -80,8 +80,8 @@ def joint_loss(
     Args:
         context: ``future`` and ``actions`` are both inputs (where visible) and targets.
         proprio_target: (B, steps, P) future proprioception, for networks that predict it.
-        readout_target: (B, 2, T, readout_dim) state of history and future frames; NaN where unknown.
-        action_weight, readout_weight: of those losses in the total; the released code weighs everything 1.
+        frame_state_target: (B, 2, T, frame_state_dim) state of history and future frames; NaN where unknown.
+        action_weight, frame_state_weight: of those losses in the total; the released code weighs everything 1.
         jitter: noise on the inputs.
         draws: fixed timesteps and noise by head name ("video", "wrist", "action", "proprio"), to repeat a recorded run.
         has_actions: (B,) bool, false where ``context.actions`` are placeholders: a network that draws frames from actions then
@@ -90,13 +90,13 @@ def joint_loss(
     draws = draws or {}
     z = model.joint_latent(context if jitter is None else jitter.applied(context), visibility)
     zero = z.new_zeros(())
-    video = action = proprio = readout_loss = zero
+    video = action = proprio = frame_state_loss = zero
     rows = visibility.future_mask.flatten(1) * visibility.video_loss[:, None]
     state = None
     if model.state_head is not None:
         state = model.state_head(z)
-        if readout_target is not None:
-            readout_loss = _state_loss(state, readout_target, visibility)
+        if frame_state_target is not None:
+            frame_state_loss = _state_loss(state, frame_state_target, visibility)
     if bool(visibility.video_loss.any()):
         if context.future is None:
             raise ValueError("the video loss needs future frames in the context")
@@ -121,8 +121,8 @@ def joint_loss(
         everyone = torch.ones_like(visibility.action_loss)
         condition = model.proprio_head.condition(z)
         proprio = _sequence_losses(model.proprio_head, proprio_target, condition, everyone, draws.get("proprio")).mean()
-    total = video + action_weight * action + proprio + readout_weight * readout_loss
-    return Losses(total, video, action, proprio, readout_loss)
+    total = video + action_weight * action + proprio + frame_state_weight * frame_state_loss
+    return Losses(total, video, action, proprio, frame_state_loss)
 
 
 @torch.no_grad()
@@ -133,14 +133,16 @@ def _rendered_prior(
     nobody knows them."""
     if model.guide is None or not model.guide.renders:
         return None
-    if context.actions is None or context.history is None or context.history_points is None:
-        raise ValueError("this network draws frames from points and actions: give history, history_points and actions")
+    if context.actions is None or context.history is None or context.history_keypoints is None:
+        raise ValueError(
+            "this network draws frames from points and actions: give history, history_keypoints and actions"
+        )
     chosen = visibility.video_loss if has_actions is None else visibility.video_loss & has_actions
     prior = torch.zeros_like(context.history)
     if bool(chosen.any()):
         shown = Context(
             history=context.history[chosen],
-            history_points=context.history_points[chosen],
+            history_keypoints=context.history_keypoints[chosen],
             proprio=None if context.proprio is None else context.proprio[chosen],
         )
         prior[chosen] = cast(Tensor, model.render_prior(shown, context.actions[chosen]))

@@ -72,11 +72,11 @@ class UVANet(nn.Module):
         if c.predict_wrist:
             self.wrist_head = DiffusionHead(channels=c.token_dim, cond_channels=d, config=c.video_head)
         if c.predict_actions:
-            self.action_head = self._action_head(c.action_dim, extra=2 * t * c.readout_dim)
+            self.action_head = self._action_head(c.action_dim, extra=2 * t * c.frame_state_dim)
         if c.predict_proprio_dim:
             self.proprio_head = self._action_head(c.predict_proprio_dim)
-        self.state_head = StateHead(dim=d, tokens=s, frames=t, out=c.readout_dim) if c.readout_dim else None
-        self.guide = KeypointGuide(c) if c.frame_points else None
+        self.state_head = StateHead(dim=d, tokens=s, frames=t, out=c.frame_state_dim) if c.frame_state_dim else None
+        self.guide = KeypointGuide(c) if c.num_keypoints else None
         initialize(self, standardized=c.standardize)
         self.register_load_state_dict_pre_hook(renamed_tensors)  # type: ignore[no-untyped-call]
 

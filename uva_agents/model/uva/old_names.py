@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from uva_agents.model.renaming import Renaming
 
-_TENSORS = (
-    ("point_reader.", "guide.detector."),
-    ("point_dynamics.", "guide.dynamics."),
-    ("point_writer.", "guide.renderer."),
-    ("history_point_proj.", "guide.history_proj."),
-    ("future_point_proj.", "guide.future_proj."),
-    ("sketch_proj.", "guide.prior_proj."),
-    ("readout_squeeze.", "state_head.squeeze."),
-    ("readout.", "state_head.net."),
+CONFIG_FIELDS = {
+    "readout_dim": "frame_state_dim",
+    "frame_points": "num_keypoints",
+    "point_reader": "keypoint_detector",
+    "point_axes": "keypoint_axes",
+    "frame_sketch": "rendered_prior",
+    "point_dynamics": "keypoint_dynamics",
+    "proprio_points": "proprio_keypoints",
+}
+"""First name of a field -> its name now."""
+
+_TENSORS = Renaming(
+    {
+        "point_reader.": "guide.detector.",
+        "point_dynamics.": "guide.dynamics.",
+        "point_writer.": "guide.renderer.",
+        "history_point_proj.": "guide.history_proj.",
+        "future_point_proj.": "guide.future_proj.",
+        "sketch_proj.": "guide.prior_proj.",
+        "readout_squeeze.": "state_head.squeeze.",
+        "readout.": "state_head.net.",
+    }
 )
-
-
-def renamed(tensor: str) -> str:
-    """Today's name of a tensor of the network."""
-    for old, new in _TENSORS:
-        if tensor.startswith(old):
-            return new + tensor.removeprefix(old)
-    return tensor
-
-
-def renamed_tensors(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Hook of ``load_state_dict``: a state saved under earlier names gets today's, in place."""
-    for name in [key for key in state if key.startswith(prefix)]:
-        new = prefix + renamed(name.removeprefix(prefix))
-        if new != name:
-            state[new] = state.pop(name)
+renamed, renamed_tensors = _TENSORS.name, _TENSORS.state

@@ -38,7 +38,7 @@ class SamplerConfig:
 
 def frame_sampler(config: UVAConfig, *, iterations: int = 1) -> SamplerConfig:
     """How frames are sampled by default: what actions leave open is noise to a network that draws frames from them."""
-    return SamplerConfig(iterations=iterations, video_temperature=0.0 if config.frame_sketch else None)
+    return SamplerConfig(iterations=iterations, video_temperature=0.0 if config.rendered_prior else None)
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ class VideoSample:
         tokens: (B, T, S, C) future frames, or those of them that were asked for.
         actions: (B, action_steps, A) normalised, where they were asked for.
         wrist_tokens: the same of the wrist camera, from networks that predict them.
-        moved_points: (B, T, 2 * frame_points) where given actions take the keypoints, from networks that render from those.
+        moved_keypoints: (B, T, 2 * num_keypoints) where given actions take the keypoints, from networks that render from those.
     """
 
     tokens: Tensor
     actions: Tensor | None = None
     wrist_tokens: Tensor | None = None
-    moved_points: Tensor | None = None
+    moved_keypoints: Tensor | None = None
 
 
 def sample_actions(
@@ -133,7 +133,7 @@ def sample_video(
     # A network that renders frames from actions samples them first where they are not given, as part of the video.
     actions_first = guide is not None and task is not Task.FORWARD
     conditioning_actions = context.actions if task is Task.FORWARD else None
-    if guide is not None and conditioning_actions is not None and context.history_points is not None:
+    if guide is not None and conditioning_actions is not None and context.history_keypoints is not None:
         context = guide.with_moved(context, conditioning_actions)
     noise_scale = sampler.temperature if sampler.video_temperature is None else sampler.video_temperature
     counts = reveal_counts(min(sampler.iterations, s), s)
@@ -180,4 +180,4 @@ def sample_video(
         mask = still_masked
     if frames is not None:
         tokens, wrist = tokens[:, list(frames)], None if wrist is None else wrist[:, list(frames)]
-    return VideoSample(tokens, actions if wants_actions else None, wrist, context.moved_points)
+    return VideoSample(tokens, actions if wants_actions else None, wrist, context.moved_keypoints)

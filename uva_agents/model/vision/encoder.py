@@ -23,9 +23,9 @@ class EncoderConfig:
         widths, blocks, stem, pool: see :class:`~uva_agents.model.vision.resnet.ResNet`.
         keypoints: of the spatial softmax; 0 for the average of the trunk's features over the image instead, which says what is
             there rather than where.
-        features: numbers that come out, without ``points``.
-        points: positions of so many things come out instead, from two more layers, as in a
-            :class:`~uva_agents.model.keypoints.detector.ConvPointReader`, which an encoder can be taken from.
+        features: numbers that come out, without ``positions``.
+        positions: positions of so many objects come out instead, from two more layers, as in a
+            :class:`~uva_agents.model.keypoints.detector.ConvDetector`, which an encoder can be taken from.
         full_coordinates: report key points in the coordinates of the whole image, whatever was cropped. The published encoder
             reports them relative to the crop, so that a random crop also moves the scene against the measured positions.
     """
@@ -39,22 +39,22 @@ class EncoderConfig:
     pool: bool = True
     keypoints: int = 32
     features: int = 64
-    points: int = 0
+    positions: int = 0
     full_coordinates: bool = False
 
     def __post_init__(self) -> None:
         # JSON has no tuples.
         for name in ("widths", "blocks", "stem"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.points and not self.keypoints:
-            raise ValueError("points= are made from key points: keypoints must not be 0")
+        if self.positions and not self.keypoints:
+            raise ValueError("positions= are made from key points: keypoints must not be 0")
         if not 0 < self.crop <= self.image_size:
             raise ValueError(f"crop {self.crop} must be between 1 and image_size {self.image_size}")
 
     @property
     def outputs(self) -> int:
         """Numbers per image."""
-        return 2 * self.points or self.features
+        return 2 * self.positions or self.features
 
 
 class SpatialSoftmax(nn.Module):
@@ -90,10 +90,10 @@ class ImageEncoder(nn.Module):
         if config.keypoints:
             self.keypoints = SpatialSoftmax(channels=config.widths[-1], keypoints=config.keypoints)
         self.out = nn.Linear(2 * config.keypoints or config.widths[-1], config.features)
-        if config.points:
+        if config.positions:
             hidden = 2 * config.features
             self.head = nn.Sequential(
-                nn.Linear(config.features, hidden), nn.GELU(), nn.Linear(hidden, 2 * config.points)
+                nn.Linear(config.features, hidden), nn.GELU(), nn.Linear(hidden, 2 * config.positions)
             )
 
     def forward(self, frames: Tensor, corner: Tensor | None = None) -> Tensor:
@@ -101,9 +101,9 @@ class ImageEncoder(nn.Module):
         return self.describe(self.locate(frames, corner))
 
     def describe(self, points: Tensor) -> Tensor:
-        """Features, or the positions of things, (..., outputs) from key points (..., 2 * keypoints)."""
+        """Features, or the positions of objects, (..., outputs) from key points (..., 2 * keypoints)."""
         features = F.relu(self.out(points))
-        return cast(Tensor, self.head(features)) if self.config.points else features
+        return cast(Tensor, self.head(features)) if self.config.positions else features
 
     def locate(self, frames: Tensor, corner: Tensor | None = None) -> Tensor:
         """Key points (B, 2 * keypoints), or averages (B, widths[-1]) without any.

@@ -31,11 +31,11 @@ class DiffusionModule(nn.Module):
 
 
 class PointsDiffusionModule(nn.Module):
-    """The same from what was computed before: key points, or where things are.
+    """The same from what was computed before: key points, or where objects are.
 
     Args:
         net: the network.
-        augmentation: of the positions of things; ``None`` for encoders without ``points``.
+        augmentation: of the positions of objects; ``None`` for encoders without ``points``.
     """
 
     def __init__(self, net: DiffusionPolicyNet, augmentation: PointAugmentation | None = None) -> None:
@@ -45,18 +45,18 @@ class PointsDiffusionModule(nn.Module):
     def forward(
         self, points: Tensor, proprio: Tensor | None, actions: Tensor, t: Tensor, noise: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        observed = observe_points(self.net, points, proprio)
+        observed = observe_positions(self.net, points, proprio)
         if self.augmentation is not None:
             observed, actions = self.augmentation.applied(observed, actions, self.net.config.max_step)
-        denoising, guessing = self.net.losses(observed, actions, t, noise)
-        if self.net.geometry is None:
+        denoising, prior_loss = self.net.losses(observed, actions, t, noise)
+        if self.net.relations is None:
             return denoising, {}
-        return denoising + guessing, {"noise": denoising, "guess": guessing}
+        return denoising + prior_loss, {"noise": denoising, "guess": prior_loss}
 
 
-def observe_points(net: DiffusionPolicyNet, points: Tensor, proprio: Tensor | None) -> Tensor:
+def observe_positions(net: DiffusionPolicyNet, points: Tensor, proprio: Tensor | None) -> Tensor:
     """Observations (B, To, F) from positions (B, To, 2 P), or from key points for an encoder that goes on from there."""
-    return net.with_proprio(points if net.config.encoder.points else net.encoder.describe(points), proprio)
+    return net.with_proprio(points if net.config.encoder.positions else net.encoder.describe(points), proprio)
 
 
 class DiffusionStage:
@@ -97,7 +97,7 @@ class DiffusionStage:
             *parameter_groups(self.net.encoder, weight_decay if encoder is None else encoder),
             *parameter_groups(self.net.denoiser, weight_decay),
         ]
-        return groups if self.net.geometry is None else groups + parameter_groups(self.net.geometry, weight_decay)
+        return groups if self.net.relations is None else groups + parameter_groups(self.net.relations, weight_decay)
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         size, c = self.config.batch_size, self.net.config
@@ -135,7 +135,7 @@ class DiffusionStage:
         generator = torch.Generator().manual_seed(0)
         t = torch.linspace(0, c.train_steps - 1, count).long()[torch.randperm(count, generator=generator)]
         noise = torch.randn(count, c.horizon, c.action_dim, generator=generator)
-        loss, guessing = net.losses(observed, actions.to(device), t.to(device), noise.to(device))
+        loss, prior_loss = net.losses(observed, actions.to(device), t.to(device), noise.to(device))
         steps = min(16, c.train_steps)
         chunks = sample_chunks(
             net, observed, n=self.check_samples, sampler=ActionSampler(steps=steps), generators=[generator]
@@ -151,8 +151,8 @@ class DiffusionStage:
             "windows": float(count),
             "samples": float(self.check_samples),
         }
-        if net.geometry is not None:
-            metrics["guess"] = float(guessing)
+        if net.relations is not None:
+            metrics["guess"] = float(prior_loss)
         if self.check_samples > 1:
             metrics["spread"] = float((chunks[:, 1:] - chunks[:, :1]).norm(dim=-1).mean())
         return metrics
@@ -187,8 +187,8 @@ class PointsDiffusionStage(DiffusionStage):
     ) -> None:
         super().__init__(recipe, net, train, held_out, normalizer)
         self.module = PointsDiffusionModule(net, recipe.augmentation)
-        # What an encoder that says where things are says, it has learned; features are the policy's own.
-        kept = (net.encoder,) if net.config.encoder.points else (net.encoder.trunk, net.encoder.keypoints)
+        # What an encoder that says where objects are says, it has learned; features are the policy's own.
+        kept = (net.encoder,) if net.config.encoder.positions else (net.encoder.trunk, net.encoder.keypoints)
         for part in kept:
             part.requires_grad_(False)
         self.recorded = positions is not None
@@ -199,7 +199,7 @@ class PointsDiffusionStage(DiffusionStage):
         if pixels is None:
             raise ValueError("without recorded positions the windows need frames")
         encoder, device = self.net.encoder, next(self.net.parameters()).device
-        see = encoder if encoder.config.points else encoder.locate
+        see = encoder if encoder.config.positions else encoder.locate
         parts = [torch.from_numpy(pixels[i : i + 256]).to(device) for i in range(0, len(pixels), 256)]
         return torch.cat([see(part).cpu() for part in parts])
 
@@ -221,4 +221,4 @@ class PointsDiffusionStage(DiffusionStage):
             return super()._held_out(net, windows)
         seen, device = self._seen(self.held_out, windows), next(net.parameters()).device
         proprio = None if seen["proprio"] is None else seen["proprio"].to(device)
-        return observe_points(net, seen["points"].to(device), proprio), seen["actions"]
+        return observe_positions(net, seen["points"].to(device), proprio), seen["actions"]

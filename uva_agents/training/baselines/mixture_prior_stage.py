@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from uva_agents.model import DiffusionPolicyNet
-from uva_agents.model.baselines.mixture_prior import guess_loss
-from uva_agents.training.baselines.diffusion_stage import PointsDiffusionStage, observe_points
+from uva_agents.model.baselines.mixture_prior import winner_takes_all_loss
+from uva_agents.training.baselines.diffusion_stage import PointsDiffusionStage, observe_positions
 from uva_agents.training.baselines.point_augmentation import PointAugmentation
 from uva_agents.training.loop import parameter_groups
 from uva_agents.training.recipe import StageConfig
@@ -26,7 +26,7 @@ class MixturePriorModule(nn.Module):
         self.net, self.augmentation = net, augmentation
 
     def forward(self, points: Tensor, proprio: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        observed = observe_points(self.net, points, proprio)
+        observed = observe_positions(self.net, points, proprio)
         if self.augmentation is not None:
             observed, actions = self.augmentation.applied(observed, actions, self.net.config.max_step)
         loss = _loss(self.net, observed, actions)
@@ -36,7 +36,7 @@ class MixturePriorModule(nn.Module):
 
 
 class MixturePriorStage(PointsDiffusionStage):
-    """Trains :class:`~uva_agents.model.baselines.relations.Geometry` alone, on the windows of the stage after it.
+    """Trains :class:`~uva_agents.model.baselines.relations.PairwiseRelations` alone, on the windows of the stage after it.
 
     Args:
         policy: that stage.
@@ -53,9 +53,9 @@ class MixturePriorStage(PointsDiffusionStage):
         self.module = MixturePriorModule(policy.net, recipe.augmentation)
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """The geometry's."""
-        assert self.net.geometry is not None
-        return parameter_groups(self.net.geometry, weight_decay)
+        """The pairwise relations'."""
+        assert self.net.relations is not None
+        return parameter_groups(self.net.relations, weight_decay)
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         inputs = super().inputs(step, rank, world)
@@ -70,6 +70,6 @@ class MixturePriorStage(PointsDiffusionStage):
 
 
 def _loss(net: DiffusionPolicyNet, observed: Tensor, actions: Tensor) -> Tensor:
-    guesses = net.prepare(observed).guesses
-    assert guesses is not None
-    return guess_loss(guesses, net.to_steps(actions, observed))
+    prior = net.prepare(observed).prior
+    assert prior is not None
+    return winner_takes_all_loss(prior, net.to_steps(actions, observed))

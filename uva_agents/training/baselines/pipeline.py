@@ -28,7 +28,7 @@ def diffusion_policy_steps(recipe: DiffusionPolicyRecipe, options: RunOptions) -
     Raises:
         ValueError: the data does not fit the network; see :class:`~uva_agents.training.network_run.NetworkRun`.
     """
-    detector, data = options.points_weights, recipe.data
+    detector, data = options.detector_weights, recipe.data
     positions_key = recipe.positions_key if detector is not None else None
     proprio = [data.proprio_key] if data.proprio_key else []
     arrays = ["action", positions_key or "pixels", *proprio]
@@ -44,8 +44,8 @@ def diffusion_policy_steps(recipe: DiffusionPolicyRecipe, options: RunOptions) -
     net = DiffusionPolicyNet(recipe.model)
     if detector is not None:
         take_encoder(net, detector)
-        if recipe.points_limits is not None:
-            rescale_positions(net, recipe.points_limits, run.normalizer, str(data.proprio_key))
+        if recipe.position_limits is not None:
+            rescale_positions(net, recipe.position_limits, run.normalizer, str(data.proprio_key))
     recorded = _recorded_positions(recipe, run) if detector is not None else None
     run.start(net)
 
@@ -89,7 +89,7 @@ def two_frame_steps(recipe: TwoFrameRecipe, options: RunOptions) -> list[Step]:
     Raises:
         ValueError: the data does not fit the network; see :class:`~uva_agents.training.network_run.NetworkRun`.
     """
-    if options.points_weights is not None:
+    if options.detector_weights is not None:
         raise InputError(f"recipe {recipe.name!r} trains its own encoder: leave out --points")
     run = NetworkRun(recipe, options, image_size=recipe.model.encoder.image_size)
     torch.manual_seed(recipe.seed)

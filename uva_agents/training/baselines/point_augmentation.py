@@ -1,4 +1,4 @@
-"""More scenes from few, for policies that see where things are: what holds of one arrangement holds of others like it."""
+"""More scenes from few, for policies that see where objects are: what holds of one arrangement holds of others like it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PointAugmentation:
-    """What is changed about the things that a policy sees and the actions that belong to them.
+    """What is changed about the objects that a policy sees and the actions that belong to them.
 
     Attributes:
         noise: standard deviation on every position, in steps; about what the encoder is off by in frames that it was not
             trained on.
-        turn: see :func:`turned`.
-        exchange: groups of things, see :func:`exchanged`.
+        turn: see :func:`rotated`.
+        exchange: groups of objects, see :func:`exchanged`.
     """
 
     noise: float = 0.0
@@ -28,7 +28,7 @@ class PointAugmentation:
         """Changed observations and actions.
 
         Args:
-            observed: (B, 1, 2 P + 2) normalised positions of P things and the measured one of the effector.
+            observed: (B, 1, 2 P + 2) normalised positions of P objects and the measured one of the effector.
             actions: (B, T, 2) normalised.
             step: normalised units of one step.
         """
@@ -36,17 +36,17 @@ class PointAugmentation:
         points, here = observed[:, 0, :-2], observed[:, 0, -2:]
         points = points + (self.noise * scale * torch.randn_like(points).unflatten(1, (-1, 2))).flatten(1)
         if self.turn:
-            points, actions = turned(points, here, actions, scale)
+            points, actions = rotated(points, here, actions, scale)
         points = exchanged(points, self.exchange)
         return torch.cat([points, here], dim=-1)[:, None], actions
 
 
-def turned(points: Tensor, here: Tensor, actions: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def rotated(points: Tensor, here: Tensor, actions: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Every scene at an angle of its own, half of them mirrored: pushing on a level table works the same in all directions.
 
     Args:
         points: (B, 2 P) normalised.
-        here: (B, 2) round which it is turned.
+        here: (B, 2) round which it is rotated.
         actions: (B, T, 2) normalised.
         scale: (2,) normalised units of one length.
 
@@ -71,12 +71,12 @@ def exchanged(points: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
 
     Args:
         points: (B, 2 P).
-        groups: indices of things.
+        groups: indices of objects.
     """
-    things = points.unflatten(1, (-1, 2)).clone()
+    objects = points.unflatten(1, (-1, 2)).clone()
     for group in groups:
         among = torch.tensor(list(group), device=points.device)
-        order = torch.rand(len(things), len(among), device=points.device).argsort(1)
-        things[:, among] = things[torch.arange(len(things), device=points.device)[:, None], among[order]]
-    mixed: Tensor = things.flatten(1)
+        order = torch.rand(len(objects), len(among), device=points.device).argsort(1)
+        objects[:, among] = objects[torch.arange(len(objects), device=points.device)[:, None], among[order]]
+    mixed: Tensor = objects.flatten(1)
     return mixed

@@ -14,7 +14,7 @@ from uva_agents.model import (
     TwoFrameConfig,
     dp_c_config,
     dp_c_nano_config,
-    dp_c_points_config,
+    dp_c_positions_config,
     dp_t_config,
     two_frame_nano_config,
 )
@@ -34,7 +34,7 @@ class DiffusionPolicyRecipe(NetworkRecipe):
         crop_together: frames of a window are cropped at the same place, which keeps what moved between them.
         positions_key: of recorded positions of the objects that an encoder of ``points`` finds after the effector; training with
             ``--points`` then looks at them instead of frames. ``None``: at what the encoder finds in the frames.
-        points_limits: (low, high) of the positions that a keypoint detector gives as -1 and 1, two numbers each, where they are
+        position_limits: (low, high) of the positions that a keypoint detector gives as -1 and 1, two numbers each, where they are
             not those of proprioception: its last layer is changed so that it speaks of the same units.
         whole_chunks: only windows all of whose actions were recorded. Published: the last action of an episode is repeated,
             which teaches to rest at its end; where a record only stops, there is no such end.
@@ -49,7 +49,7 @@ class DiffusionPolicyRecipe(NetworkRecipe):
     draws: int = 1
     crop_together: bool = False
     positions_key: str | None = None
-    points_limits: tuple[tuple[float, float], tuple[float, float]] | None = None
+    position_limits: tuple[tuple[float, float], tuple[float, float]] | None = None
     whole_chunks: bool = False
     augmentation: PointAugmentation | None = None
     encoder_weight_decay: float | None = None
@@ -130,14 +130,14 @@ def dp_c_block_push() -> DiffusionPolicyRecipe:
     """DP-C on block pushing in random order, for two CPU cores: the source of proposals in the planning experiments."""
     return DiffusionPolicyRecipe(
         name="dp-c-block-push",
-        model=dp_c_points_config(),
+        model=dp_c_positions_config(),
         data=_block_push(held_out=500, execute=6),
         stage=dataclasses.replace(_NANO, steps=3000, batch_size=256, lr=1e-3, validate_every=500),
         mixture_prior=dataclasses.replace(
             _NANO, steps=10_000, batch_size=1024, lr=1e-3, final_lr=0.005, weight_decay=1e-4
         ),
         positions_key="keypoints",
-        points_limits=BLOCK_PUSH_PICTURE,
+        position_limits=BLOCK_PUSH_PICTURE,
         # Positions are read to about 5 mm, a step is at most 35 mm.
         augmentation=PointAugmentation(noise=0.12),
         whole_chunks=True,

@@ -20,7 +20,7 @@ def take_encoder(net: DiffusionPolicyNet, path: Path) -> None:
         InputError: it is another network.
     """
     tensors = load_tensors(path)
-    if not net.config.encoder.points:
+    if not net.config.encoder.positions:
         tensors = {k: v for k, v in tensors.items() if not k.startswith("head.")}
     own = net.encoder.state_dict()
     if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in own.items()}:

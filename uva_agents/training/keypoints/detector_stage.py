@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from uva_agents.data import Episodes, EpochOrder, LinearNormalizer
 from uva_agents.data.augment import shift_frames
-from uva_agents.model.keypoints.detector import ConvPointReader, PointReader
+from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.training.report import Reporter
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.utils.images import to_images
@@ -25,7 +25,7 @@ class DetectorModule(nn.Module):
         weights: (2 * K,) of the coordinates, 1 on average.
     """
 
-    def __init__(self, reader: PointReader | ConvPointReader, weights: Tensor) -> None:
+    def __init__(self, reader: PooledDetector | ConvDetector, weights: Tensor) -> None:
         super().__init__()
         self.reader = reader
         self.register_buffer("weights", weights, persistent=False)
@@ -47,7 +47,7 @@ class DetectorStage:
     def __init__(
         self,
         recipe: UVARecipe,
-        reader: PointReader | ConvPointReader,
+        reader: PooledDetector | ConvDetector,
         train: Episodes,
         held_out: Episodes,
         normalizer: LinearNormalizer,
@@ -56,9 +56,9 @@ class DetectorStage:
             raise ValueError(f"recipe {recipe.name!r} trains no keypoint detector")
         self.recipe, self.config = recipe, recipe.keypoints.detector
         self.augmentation, self.world = recipe.augmentation, recipe.world
-        self.scale, self.offset = point_scale(recipe.data.readout_keys, normalizer)
-        weights = torch.ones(recipe.model.frame_points, 2)
-        weights[: recipe.model.proprio_points] = recipe.keypoints.agent_weight
+        self.scale, self.offset = keypoint_scale(recipe.data.frame_state_keys, normalizer)
+        weights = torch.ones(recipe.model.num_keypoints, 2)
+        weights[: recipe.model.proprio_keypoints] = recipe.keypoints.agent_weight
         self.module: nn.Module = DetectorModule(reader, (weights / weights.mean()).flatten())
         variants = reader.training_variants if self.augmentation.mirror or self.augmentation.max_shift else 1
         size = reader.reduce(train.arrays["pixels"][:1]).shape[1:]
@@ -66,15 +66,15 @@ class DetectorStage:
         frames, points = np.empty((variants, train.steps, *size), np.uint8), []
         for number in range(variants):
             points.append(
-                self._variant(train, stack_points(recipe.data.readout_keys, train), reader, number, frames[number])
+                self._variant(train, stack_points(recipe.data.frame_state_keys, train), reader, number, frames[number])
             )
         self.frames, self.points = frames.reshape(-1, *size), np.concatenate(points)
         rows = slice(None, None, max(1, held_out.steps // 512))
         self.held_out = held_out.arrays["pixels"][rows]
-        self.held_out_points = stack_points(recipe.data.readout_keys, held_out)[rows]
+        self.held_out_points = stack_points(recipe.data.frame_state_keys, held_out)[rows]
 
     def _variant(
-        self, data: Episodes, points: np.ndarray, reader: PointReader | ConvPointReader, number: int, out: np.ndarray
+        self, data: Episodes, points: np.ndarray, reader: PooledDetector | ConvDetector, number: int, out: np.ndarray
     ) -> np.ndarray:
         """Variant ``number``, frames into ``out``, points returned: every other one mirrored, all but the first two shifted, anew
         every 32 frames."""
@@ -119,7 +119,7 @@ class DetectorStage:
         }
 
 
-def point_scale(keys: Sequence[str], normalizer: LinearNormalizer) -> tuple[np.ndarray, np.ndarray]:
+def keypoint_scale(keys: Sequence[str], normalizer: LinearNormalizer) -> tuple[np.ndarray, np.ndarray]:
     """What takes points (..., K, 2) from coordinates to [-1, 1]: factor and summand, (K, 2) float32 each."""
     scale, offset = (
         np.concatenate([np.asarray(values[key], np.float32) for key in keys]).reshape(-1, 2)

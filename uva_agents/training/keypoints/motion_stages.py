@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from uva_agents.data import Batch, EpochOrder, LatentWindows, LinearNormalizer
-from uva_agents.model.keypoints.dynamics import PointDynamics
-from uva_agents.model.keypoints.recurrent_dynamics import StepDynamics
-from uva_agents.model.keypoints.renderer import PointWriter
-from uva_agents.training.keypoints.detector_stage import point_scale
+from uva_agents.model.keypoints.dynamics import ChunkDynamics
+from uva_agents.model.keypoints.recurrent_dynamics import RecurrentDynamics
+from uva_agents.model.keypoints.renderer import KeypointRenderer
+from uva_agents.training.keypoints.detector_stage import keypoint_scale
 from uva_agents.training.report import Reporter
 from uva_agents.training.uva.recipes import UVARecipe
 
@@ -24,8 +24,10 @@ class _MotionStage:
     def __init__(
         self, recipe: UVARecipe, name: str, module: nn.Module, train: LatentWindows, held_out: LatentWindows
     ) -> None:
-        if train.readout is None or train.points is None:
-            raise ValueError("keypoint dynamics and renderer need keypoints in the data: set the recipe's readout_keys")
+        if train.frame_state is None or train.points is None:
+            raise ValueError(
+                "keypoint dynamics and renderer need keypoints in the data: set the recipe's frame_state_keys"
+            )
         config = recipe.stage(name)
         if config is None:
             raise ValueError(f"recipe {recipe.name!r} trains no keypoint networks")
@@ -42,7 +44,7 @@ class _MotionStage:
 class DynamicsModule(nn.Module):
     """Mean absolute error of the points: the last pixels of a position pull as hard as the first."""
 
-    def __init__(self, dynamics: StepDynamics | PointDynamics) -> None:
+    def __init__(self, dynamics: RecurrentDynamics | ChunkDynamics) -> None:
         super().__init__()
         self.dynamics = dynamics
 
@@ -58,13 +60,15 @@ class DynamicsStage(_MotionStage):
     def __init__(
         self,
         recipe: UVARecipe,
-        dynamics: StepDynamics | PointDynamics,
+        dynamics: RecurrentDynamics | ChunkDynamics,
         train: LatentWindows,
         held_out: LatentWindows,
         normalizer: LinearNormalizer,
     ) -> None:
         super().__init__(recipe, "dynamics", DynamicsModule(dynamics), train, held_out)
-        self.unit = torch.from_numpy(recipe.world.unit_scale / point_scale(recipe.data.readout_keys, normalizer)[0])
+        self.unit = torch.from_numpy(
+            recipe.world.unit_scale / keypoint_scale(recipe.data.frame_state_keys, normalizer)[0]
+        )
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         batch = self._batch(step, rank, world)
@@ -97,7 +101,7 @@ class DynamicsStage(_MotionStage):
 class RendererModule(nn.Module):
     """Squared error of latents, in units of their variance."""
 
-    def __init__(self, writer: PointWriter, variance: float) -> None:
+    def __init__(self, writer: KeypointRenderer, variance: float) -> None:
         super().__init__()
         self.writer = writer
         self.variance = variance
@@ -118,7 +122,7 @@ class RendererStage(_MotionStage):
     def __init__(
         self,
         recipe: UVARecipe,
-        writer: PointWriter,
+        writer: KeypointRenderer,
         train: LatentWindows,
         held_out: LatentWindows,
         *,
@@ -163,6 +167,6 @@ class RendererStage(_MotionStage):
 
 def moving_points(batch: Batch) -> tuple[Tensor, Tensor]:
     """Points read from the history (B, T, 2K), and where they truly move from there (B, T, 2K)."""
-    assert batch.readout is not None and batch.history_points is not None
-    moved = batch.readout[:, 1] - batch.readout[:, 0, -1:]
-    return batch.history_points, batch.history_points[:, -1:] + moved
+    assert batch.frame_state is not None and batch.history_keypoints is not None
+    moved = batch.frame_state[:, 1] - batch.frame_state[:, 0, -1:]
+    return batch.history_keypoints, batch.history_keypoints[:, -1:] + moved

@@ -25,22 +25,22 @@ class JointModule(nn.Module):
         self.recipe = recipe
 
     def forward(
-        self, context: Context, visibility: Visibility, readout: Tensor | None, has_actions: Tensor | None = None
+        self, context: Context, visibility: Visibility, frame_state: Tensor | None, has_actions: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         losses = joint_loss(
             self.model,
             context,
             visibility,
-            readout_target=readout,
+            frame_state_target=frame_state,
             action_weight=self.recipe.network.action_weight,
-            readout_weight=self.recipe.network.readout_weight,
+            frame_state_weight=self.recipe.network.frame_state_weight,
             jitter=Jitter(tokens=self.recipe.network.latent_noise, points=self.recipe.keypoint_noise),
             has_actions=has_actions,
         )
         # A head that no sample of this batch used still takes part in the graph: DDP waits for every gradient.
         unused = sum((p.sum() * 0.0 for p in self.model.parameters()), losses.total.new_zeros(()))
         total = losses.total + unused if torch.distributed.is_initialized() else losses.total
-        return total, {"video": losses.video, "action": losses.action, "readout": losses.readout}
+        return total, {"video": losses.video, "action": losses.action, "frame_state": losses.frame_state}
 
 
 class JointStage:
@@ -80,11 +80,11 @@ class JointStage:
             minimum=recipe.network.mask_minimum,
             std=recipe.network.mask_std,
         )
-        context, readout = make_context(batch, recipe.network)
+        context, frame_state = make_context(batch, recipe.network)
         return {
             "context": context,
             "visibility": Visibility.for_tasks(tasks, mask),
-            "readout": readout,
+            "frame_state": frame_state,
             "has_actions": batch.has_actions,
         }
 
@@ -103,7 +103,7 @@ def without_unknown_actions(tasks: list[Task], batch: Batch) -> list[Task]:
 
 def make_context(batch: Batch, training: JointTraining) -> tuple[Context, Tensor | None]:
     """A training context (some histories collapsed, some proprioception missing) and the target of its auxiliary state."""
-    history, proprio, readout = batch.history, batch.proprio, batch.readout
+    history, proprio, frame_state = batch.history, batch.proprio, batch.frame_state
     n = len(history)
     frozen = torch.rand(n) < training.history_dropout
     history = torch.where(frozen[:, None, None, None], history[:, -1:], history)
@@ -111,14 +111,14 @@ def make_context(batch: Batch, training: JointTraining) -> tuple[Context, Tensor
         proprio = torch.where(frozen[:, None, None], proprio[:, -1:], proprio)
         missing = torch.rand(n, 1, 1) < training.proprio_dropout
         proprio = proprio.masked_fill(missing, float("nan"))
-    if readout is not None:
-        known = torch.where(frozen[:, None, None], readout[:, 0, -1:], readout[:, 0])
-        readout = torch.stack([known, readout[:, 1]], dim=1)
+    if frame_state is not None:
+        known = torch.where(frozen[:, None, None], frame_state[:, 0, -1:], frame_state[:, 0])
+        frame_state = torch.stack([known, frame_state[:, 1]], dim=1)
     history_actions = batch.history_actions
     if history_actions is not None:
         hidden = torch.rand(*history_actions.shape[:2], 1) < training.history_action_dropout
         history_actions = history_actions.masked_fill(hidden, float("nan"))
-    past = batch.history_points
+    past = batch.history_keypoints
     if past is not None:
         past = torch.where(frozen[:, None, None], past[:, -1:], past)
     context = Context(
@@ -127,7 +127,7 @@ def make_context(batch: Batch, training: JointTraining) -> tuple[Context, Tensor
         actions=batch.actions,
         proprio=proprio,
         history_actions=history_actions,
-        history_points=past,
-        future_points=batch.future_points,
+        history_keypoints=past,
+        future_keypoints=batch.future_keypoints,
     )
-    return context, readout
+    return context, frame_state

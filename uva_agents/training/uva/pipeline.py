@@ -42,10 +42,10 @@ def uva_steps(recipe: UVARecipe, options: RunOptions) -> list[Step]:
     model, origin = recipe.model, run.origin
     steps: list[Step] = [_autoencoder(run), LatentsStep(run)]
     steps.append(MemoryStep("initial network", "initial network", run.start_network, needs=("autoencoder", "latents")))
-    if model.frame_points:
+    if model.num_keypoints:
         steps += [_detector(run), MemoryStep("keypoints of all frames", "keypoints", run.read_keypoints, ("detector",))]
-    if model.frame_sketch:
-        if origin is None or not origin.model.config.frame_sketch:
+    if model.rendered_prior:
+        if origin is None or not origin.model.config.rendered_prior:
             steps += [_dynamics(run), _renderer(run)]
         steps.append(MemoryStep("fixed keypoint networks", "fixed keypoint networks", lambda: _keep(run)))
     steps += _network(run)
@@ -201,7 +201,7 @@ def _detector(run: UVARun) -> Step:
     name, makes, needs = "keypoint detector", "detector", ("initial network",)
     if run.origin is not None:
         return MemoryStep(name, makes, lambda: None, needs)
-    if (path := run.options.points_weights) is not None:
+    if (path := run.options.detector_weights) is not None:
         return MemoryStep(
             name,
             makes,
@@ -215,7 +215,7 @@ def _detector(run: UVARun) -> Step:
         return DetectorStage(run.recipe, run.guide.detector, train, held_out, normalizer)
 
     def finish() -> None:
-        if PartialState().is_main_process:  # for other runs' points_weights
+        if PartialState().is_main_process:  # for other runs' detector_weights
             write_tensors(run.options.out / "points" / "reader.safetensors", run.guide.detector, torch.float32)
 
     return _stage(
@@ -278,7 +278,7 @@ def _keep(run: UVARun) -> None:
 def _network(run: UVARun) -> list[Step]:
     """Video only first, then all tasks."""
     training = run.recipe.network
-    needs = ("initial network", "latents", *(["keypoints"] if run.recipe.model.frame_points else []))
+    needs = ("initial network", "latents", *(["keypoints"] if run.recipe.model.num_keypoints else []))
     stages: list[tuple[str, StageConfig, dict[Task, float]]] = [
         ("video", training.video, {Task.VIDEO: 1.0}),
         ("joint", training.joint, dict(training.task_weights)),

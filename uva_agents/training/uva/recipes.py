@@ -95,7 +95,7 @@ class JointTraining:
         history_action_dropout: share of the actions before now that are hidden, where they are an input.
         varied_history: draw which past frames a step's history consists of, instead of evenly spaced ones.
         latent_noise: standard deviation of noise on the latents in training (their own is 1).
-        action_weight, readout_weight: of the action loss and the auxiliary state loss.
+        action_weight, frame_state_weight: of the action loss and the auxiliary state loss.
         gradient_checkpointing: recompute the transformer's activations in the backward pass instead of keeping them.
     """
 
@@ -110,7 +110,7 @@ class JointTraining:
     varied_history: bool = False
     latent_noise: float = 0.0
     action_weight: float = 1.0
-    readout_weight: float = 2.0
+    frame_state_weight: float = 2.0
     gradient_checkpointing: bool = False
 
 
@@ -120,7 +120,7 @@ class UVARecipe(Recipe):
 
     Args:
         model: network; ``vae.scale`` is measured after the autoencoder's stage.
-        world: what the coordinates mean. Points and proprioception share their limits where the network has ``proprio_points``,
+        world: what the coordinates mean. Points and proprioception share their limits where the network has ``proprio_keypoints``,
             and ±1 should be the picture's edges.
         autoencoder: ``None`` where a trained one is needed, as for the released sizes.
         keypoints: ``None`` for networks without.
@@ -182,17 +182,17 @@ def pusht_nano() -> UVARecipe:
         model=uva_nano_config(
             action_dim=2,
             proprio_dim=2,
-            readout_dim=20,
-            frame_points=10,
-            point_reader="conv",
-            frame_sketch=True,
-            proprio_points=1,
+            frame_state_dim=20,
+            num_keypoints=10,
+            keypoint_detector="conv",
+            rendered_prior=True,
+            proprio_keypoints=1,
         ),
         data=DataConfig(
             fields=dict(PUSHT_FIELDS),
             limits={"action": (0.0, 512.0), "agent_pos": (0.0, 512.0), "keypoints": (0.0, 512.0)},
             proprio_key="agent_pos",
-            readout_keys=("agent_pos", "keypoints"),
+            frame_state_keys=("agent_pos", "keypoints"),
             control_hz=10.0,
             env_id="uva/PushT-v0",
         ),
@@ -234,7 +234,12 @@ def block_push_nano() -> UVARecipe:
     pusht = pusht_nano()
     assert pusht.keypoints is not None
     model = dataclasses.replace(
-        pusht.model, readout_dim=10, frame_points=5, point_reader="conv", point_axes="yx", point_dynamics="steps"
+        pusht.model,
+        frame_state_dim=10,
+        num_keypoints=5,
+        keypoint_detector="conv",
+        keypoint_axes="yx",
+        keypoint_dynamics="steps",
     )
     keypoints = dataclasses.replace(
         pusht.keypoints,

@@ -29,7 +29,7 @@ from uva_agents.data import (
     standard_variants,
 )
 from uva_agents.model import VAE, UVANet
-from uva_agents.model.keypoints.detector import ConvPointReader, PointReader
+from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.model.keypoints.guide import KeypointGuide
 from uva_agents.training.memory import Holds, check_out, latents_held
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
@@ -184,7 +184,7 @@ class UVARun:
             self.normalizer,
             self.episodes.arrays["pixels"],
             world=self.recipe.world,
-            readout_keys=self.recipe.data.readout_keys,
+            frame_state_keys=self.recipe.data.frame_state_keys,
         )
 
     def token_statistics(self) -> tuple[Tensor, Tensor]:
@@ -203,7 +203,7 @@ class UVARun:
             self.spec.window(c.n_frames, c.frame_stride, c.action_steps),
             chosen=episodes,
             proprio_key=self.recipe.data.proprio_key,
-            readout_keys=self.recipe.data.readout_keys,
+            frame_state_keys=self.recipe.data.frame_state_keys,
             world_size=self.recipe.world.size,
             points=None if self.points is None else self.points[:n],
             history_actions=c.history_actions,
@@ -219,7 +219,7 @@ class UVARun:
             self.normalizer,
             self.spec.window(c.n_frames, c.frame_stride, c.action_steps),
             proprio_key=data.proprio_key if part.has_actions else None,
-            readout_keys=data.readout_keys if part.has_actions else (),
+            frame_state_keys=data.frame_state_keys if part.has_actions else (),
             world_size=self.recipe.world.size,
             points=None if self.more_points is None else self.more_points[index],
             history_actions=c.history_actions,
@@ -233,11 +233,11 @@ class UVARun:
         c, options, augmentation = self.recipe.model, self.options, self.recipe.augmentation
         trained_here = options.init is None or is_checkpoint_file(options.init)
         reduced = 0.0
-        if c.frame_points and options.points_weights is None and trained_here:
+        if c.num_keypoints and options.detector_weights is None and trained_here:
             # As :class:`~uva_agents.training.keypoints.detector_stage.DetectorStage` keeps them.
             moved = bool(augmentation.mirror or augmentation.max_shift)
-            whole = c.point_reader == "conv"
-            kind = ConvPointReader if whole else PointReader
+            whole = c.keypoint_detector == "conv"
+            kind = ConvDetector if whole else PooledDetector
             reduced = (kind.training_variants if moved else 1) / (1 if whole else 16)
         return latents_held(
             tokens=c.tokens_per_frame * c.token_dim,
@@ -257,8 +257,10 @@ class UVARun:
         sizes = [("action", ["action"], "action_dim", c.action_dim)]
         if data.proprio_key and c.proprio_dim:
             sizes.append((data.proprio_key, [data.proprio_key], "proprio_dim", c.proprio_dim))
-        if c.readout_dim:
-            sizes.append((" + ".join(data.readout_keys), list(data.readout_keys), "readout_dim", c.readout_dim))
+        if c.frame_state_dim:
+            sizes.append(
+                (" + ".join(data.frame_state_keys), list(data.frame_state_keys), "frame_state_dim", c.frame_state_dim)
+            )
         for name, keys, what, wanted in sizes:
             found = sum(self.episodes.arrays[key].shape[-1] for key in keys)
             if found != wanted:
@@ -271,7 +273,7 @@ class UVARun:
 def _arrays(recipe: UVARecipe) -> list[str]:
     """Canonical arrays that a recipe trains on."""
     proprio = [recipe.data.proprio_key] if recipe.data.proprio_key else []
-    return list(dict.fromkeys(["pixels", "action", *proprio, *recipe.data.readout_keys]))
+    return list(dict.fromkeys(["pixels", "action", *proprio, *recipe.data.frame_state_keys]))
 
 
 def _standardize(model: UVANet, tokens: list[np.ndarray], *, keep: bool = False) -> list[np.ndarray]:
@@ -288,7 +290,7 @@ def _standardize(model: UVANet, tokens: list[np.ndarray], *, keep: bool = False)
 
 
 @torch.no_grad()
-def _read_points(detector: PointReader | ConvPointReader, episodes: Episodes) -> np.ndarray:
+def _read_points(detector: PooledDetector | ConvDetector, episodes: Episodes) -> np.ndarray:
     frames = episodes.arrays["pixels"]
     device = next(detector.parameters()).device
     parts = [detector(to_images(frames[i : i + 512]).to(device)).cpu().numpy() for i in range(0, len(frames), 512)]

@@ -27,7 +27,7 @@ class Validator:
         n_actions, n_videos: windows for the two kinds of metric.
         video_only: skip actions (for the video stage).
         world: units of what is reported.
-        readout_keys: what the auxiliary state consists of.
+        frame_state_keys: what the auxiliary state consists of.
     """
 
     windows: LatentWindows
@@ -38,7 +38,7 @@ class Validator:
     n_actions: int = 384
     n_videos: int = 64
     video_only: bool = False
-    readout_keys: tuple[str, ...] = ()
+    frame_state_keys: tuple[str, ...] = ()
 
     @torch.no_grad()
     def run(self, model: UVANet, reporter: Reporter | None = None, step: int = 0) -> dict[str, float]:
@@ -67,20 +67,20 @@ class Validator:
             metrics[f"{name}_error_{self.world.unit}"] = float(error.mean()) * self.world.unit_scale
             if task is Task.POLICY:
                 metrics[f"policy_error8_{self.world.unit}"] = float(error[:, :8].mean()) * self.world.unit_scale
-        if batch.readout is not None:
-            metrics.update(self._readout(model, batch))
+        if batch.frame_state is not None:
+            metrics.update(self._state_errors(model, batch))
         return metrics
 
-    def _readout(self, model: UVANet, batch: Batch) -> dict[str, float]:
+    def _state_errors(self, model: UVANet, batch: Batch) -> dict[str, float]:
         """Position error of the state read from the current frame, with and without proprioception."""
-        assert batch.readout is not None and model.state_head is not None
-        scale = np.concatenate([self.normalizer.scale[key] for key in self.readout_keys]).astype(np.float32)
+        assert batch.frame_state is not None and model.state_head is not None
+        scale = np.concatenate([self.normalizer.scale[key] for key in self.frame_state_keys]).astype(np.float32)
         unit = torch.from_numpy(self.world.unit_scale / scale).view(-1, 2)
         out = {}
-        for name, proprio in (("readout", batch.proprio), ("readout_blind", None)):
-            context = Context(history=batch.history, history_points=batch.history_points, proprio=proprio)
+        for name, proprio in (("frame_state", batch.proprio), ("frame_state_blind", None)):
+            context = Context(history=batch.history, history_keypoints=batch.history_keypoints, proprio=proprio)
             z = model.joint_latent(context, model.visibility(Task.POLICY, len(batch.history)))
-            error = model.state_head(z)[:, 0, -1] - batch.readout[:, 0, -1]
+            error = model.state_head(z)[:, 0, -1] - batch.frame_state[:, 0, -1]
             out[f"{name}_{self.world.unit}"] = float((error.cpu().view(len(error), -1, 2) * unit).norm(dim=-1).mean())
         return out
 
@@ -127,8 +127,8 @@ def context_for(batch: Batch, task: Task) -> Context:
         future=batch.future if task is Task.INVERSE else None,
         actions=batch.actions if task is Task.FORWARD else None,
         proprio=None if task is Task.INVERSE else batch.proprio,
-        history_points=None if task is Task.INVERSE else batch.history_points,
-        future_points=batch.future_points if task is Task.INVERSE else None,
+        history_keypoints=None if task is Task.INVERSE else batch.history_keypoints,
+        future_keypoints=batch.future_keypoints if task is Task.INVERSE else None,
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from uva_agents.envs.block_push.planar import moved
-from uva_agents.model.keypoints.recurrent_dynamics import StepDynamics
+from uva_agents.model.keypoints.recurrent_dynamics import RecurrentDynamics
 
 SCALE = 4.0
 """Network units per metre."""
@@ -35,9 +35,9 @@ def pushes(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     return history, actions, future
 
 
-def network(width: int = 32) -> StepDynamics:
+def network(width: int = 32) -> RecurrentDynamics:
     torch.manual_seed(0)
-    net = StepDynamics(points=3, frames=4, steps=16, action_dim=2, width=width)
+    net = RecurrentDynamics(points=3, frames=4, steps=16, action_dim=2, width=width)
     nn.init.normal_(net.out[2].weight, std=0.01)  # so that something moves
     return net
 
@@ -82,4 +82,4 @@ def test_it_learns_which_pushes_miss() -> None:
 @pytest.mark.parametrize(("change", "message"), [({"frames": 3}, "evenly"), ({"leading": 3}, "at least one moves")])
 def test_settings_that_make_no_sense_are_named(change: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        StepDynamics(**{"points": 3, "frames": 4, "steps": 16, "action_dim": 2, **change})
+        RecurrentDynamics(**{"points": 3, "frames": 4, "steps": 16, "action_dim": 2, **change})

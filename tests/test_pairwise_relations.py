@@ -1,12 +1,12 @@
-"""Policies on where things are: relations between things, guesses, and scenes made from other scenes."""
+"""Policies on where things are: relations between objects, a mixture prior, and scenes made from other scenes."""
 
 import pytest
 import torch
 
 from tests.tiny import tiny_points_config
 from uva_agents.model import DiffusionPolicyNet
-from uva_agents.model.baselines.relations import Geometry
-from uva_agents.training.baselines.point_augmentation import PointAugmentation, exchanged, turned
+from uva_agents.model.baselines.relations import PairwiseRelations
+from uva_agents.training.baselines.point_augmentation import PointAugmentation, exchanged, rotated
 
 SCALE = torch.tensor([0.5, 0.25])
 
@@ -19,7 +19,7 @@ def scenes(n: int = 64, things: int = 4) -> tuple[torch.Tensor, torch.Tensor, to
 
 def test_a_turned_scene_keeps_every_distance_in_metres() -> None:
     points, here, actions = scenes()
-    other, moved = turned(points, here, actions, SCALE)
+    other, moved = rotated(points, here, actions, SCALE)
 
     def distances(p: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
         things = torch.cat([here[:, None], p.unflatten(1, (-1, 2)), a], dim=1) / SCALE
@@ -50,9 +50,9 @@ def test_augmentation_keeps_what_is_measured_of_the_effector() -> None:
     observed = torch.cat([points, here], dim=1)[:, None]
     changed, _ = PointAugmentation(noise=0.1, turn=True).applied(observed, actions, SCALE.tolist())
     torch.testing.assert_close(changed[:, 0, -2:], here)
-    same, untouched = PointAugmentation().applied(observed, actions, SCALE.tolist())
+    same, unobserved = PointAugmentation().applied(observed, actions, SCALE.tolist())
     torch.testing.assert_close(same, observed)
-    torch.testing.assert_close(untouched, actions)
+    torch.testing.assert_close(unobserved, actions)
     noisy, _ = PointAugmentation(noise=0.1).applied(observed, actions, SCALE.tolist())
     spread = ((noisy - observed)[:, 0, :-2].unflatten(1, (-1, 2)) / SCALE).std()
     assert 0.08 < float(spread) < 0.12
@@ -60,10 +60,10 @@ def test_augmentation_keeps_what_is_measured_of_the_effector() -> None:
 
 def test_relations_do_not_depend_on_where_the_scene_is() -> None:
     points, here, _ = scenes()
-    net = Geometry(things=4, scale=SCALE.tolist(), horizon=8, width=16, guesses=3).eval()
-    embedding, guesses = net(points, here)
-    assert embedding.shape == (64, Geometry.outputs) and guesses.steps.shape == (64, 3, 8, 2)
-    torch.testing.assert_close(guesses.log_share.exp().sum(1), torch.ones(64))
+    net = PairwiseRelations(objects=4, scale=SCALE.tolist(), horizon=8, width=16, modes=3).eval()
+    embedding, prior = net(points, here)
+    assert embedding.shape == (64, PairwiseRelations.outputs) and prior.modes.shape == (64, 3, 8, 2)
+    torch.testing.assert_close(prior.log_weights.exp().sum(1), torch.ones(64))
     shift = torch.tensor([0.3, -0.2])
     moved = net((points.unflatten(1, (-1, 2)) + shift).flatten(1), here + shift)
     torch.testing.assert_close(moved[0], embedding, atol=1e-4, rtol=0)
@@ -75,11 +75,11 @@ def test_relations_do_not_depend_on_where_the_scene_is() -> None:
     assert all(bool(torch.isfinite(x).all()) for x in (stacked[0], stacked[1].steps, stacked[1].log_share))
 
 
-@pytest.mark.parametrize("field", [{"geometry": 0}, {"guesses": 0}])
+@pytest.mark.parametrize("field", [{"relations": 0}, {"modes": 0}])
 def test_parts_can_be_left_out(field: dict[str, int]) -> None:
     import dataclasses
 
     net = DiffusionPolicyNet(dataclasses.replace(tiny_points_config(), **field)).eval()
     observed, actions = torch.rand(2, 1, 8), torch.rand(2, 8, 2)
-    denoising, guessing = net.losses(observed, actions, torch.tensor([3, 60]), torch.randn(2, 8, 2))
-    assert float(denoising) > 0 and float(guessing) == 0
+    denoising, prior_loss = net.losses(observed, actions, torch.tensor([3, 60]), torch.randn(2, 8, 2))
+    assert float(denoising) > 0 and float(prior_loss) == 0
