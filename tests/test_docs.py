@@ -17,6 +17,7 @@ RUN = [
     ROOT / "docs" / "extend" / "objective.md",
     ROOT / "docs" / "extend" / "format.md",
     ROOT / "docs" / "extend" / "robot.md",
+    ROOT / "docs" / "extend" / "baseline.md",
     *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
 ]
 

@@ -226,7 +226,7 @@ def test_key_points_computed_before_are_those_of_the_frames(data: Path) -> None:
 def test_a_point_reader_of_another_size_is_refused(data: Path, tmp_path: Path) -> None:
     save_file(ConvDetector(points=10).state_dict(), tmp_path / "reader.safetensors")
     options = RunOptions(data, tmp_path / "run", detector_weights=tmp_path / "reader.safetensors", progress=False)
-    with pytest.raises(ValueError, match="not a convolutional point reader of the size"):
+    with pytest.raises(ValueError, match="not a convolutional keypoint detector of the size"):
         train(tiny_policy_recipe(), options)
     with pytest.raises(ValueError, match="leave out --points"):
         train(tiny_pair_recipe(), options)

@@ -239,7 +239,7 @@ def test_the_agent_may_count_more_than_other_points_in_the_training_of_the_reade
     reader = UVANet(recipe.model).guide.detector
     stage = DetectorStage(recipe, reader, episodes, episodes, make_normalizer(recipe.data, episodes))
     images = torch.zeros(2, 3, *stage.frames.shape[1:3])
-    read = stage.module.reader.read_reduced(images).detach()  # type: ignore[union-attr,operator]
+    read = stage.module.detector.read_reduced(images).detach()  # type: ignore[union-attr,operator]
 
     def loss(first: int, last: int) -> float:
         wrong = torch.zeros(2, read.shape[1])

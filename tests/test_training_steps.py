@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from tests.test_network_training import tiny_policy_recipe
 from tests.test_training import curve, tiny_recipe
 from tests.tiny import tiny_dataset
 from uva_agents.errors import DataError, InputError
 from uva_agents.model import CONFIGS, uva_nano_config
+from uva_agents.training.loop import LoopOptions, run_stage
+from uva_agents.training.recipe import Changes, StageConfig
 from uva_agents.training.run import RunOptions, find_recipe, recipe_names, train
 from uva_agents.training.saved_recipes import identity, read_recipe, recipe_from_dict
 from uva_agents.training.steps import check_order, run_steps
@@ -127,8 +130,6 @@ def test_a_recipe_that_says_something_unknown_is_refused(tmp_path: Path) -> None
 
 
 def test_a_stage_that_a_recipe_does_not_have_is_named() -> None:
-    from uva_agents.training.recipe import Changes
-
     with pytest.raises(InputError, match="'uva-base' has no stage 'vae': --vae-steps does not apply"):
         find_recipe("uva-base").changed(Changes(stage_steps={"vae": 3}))
 
@@ -150,9 +151,70 @@ def test_a_network_size_is_one_row(data: Path, tmp_path: Path, monkeypatch: pyte
     from uva_agents.agents import load_policy
 
     policy = load_policy(folder, device="cpu", steps=2)
-    assert policy.weights.config.width == 16
+    assert policy.weights.net.config.width == 16
     from tests.tiny import observation
 
     policy.reset(seed=0)
     assert policy.act(observation(0)).shape == (2,)
     assert all(torch.isfinite(p).all() for p in policy.weights.net.parameters())
+
+
+class Part(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.ones(3))
+        self.matrix = nn.Parameter(torch.eye(3))
+        self.second = nn.Parameter(torch.full((3,), 2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.matrix @ (self.slope * x) + self.second).square().sum()
+
+
+class ReorderedPart(nn.Module):
+    """The same with other names in another order, as after a change of the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.full((3,), 2.0))
+        self.gain = nn.Parameter(torch.ones(3))
+        self.matrix = nn.Parameter(torch.eye(3))
+
+    @staticmethod
+    def renamed_tensor(name: str) -> str:
+        return {"slope": "gain", "second": "offset"}.get(name, name)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.matrix @ (self.gain * x) + self.offset).square().sum()
+
+
+class Fitted(nn.Module):
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return self.part(x), {}
+
+
+class FitStage:
+    name = "fit"
+
+    def __init__(self, part: nn.Module) -> None:
+        self.module: nn.Module = Fitted(part)
+
+    def inputs(self, step: int, rank: int, world: int) -> dict[str, torch.Tensor]:
+        return {"x": torch.randn(3)}
+
+    def validate(self, module: nn.Module, reporter: object, step: int) -> dict[str, float]:
+        return {}
+
+
+def test_a_stage_goes_on_where_tensors_were_renamed_and_reordered_since(tmp_path: Path) -> None:
+    config = StageConfig(steps=6, batch_size=1, lr=0.05, warmup=0, validate_every=100)
+    straight, finished = run_stage(FitStage(Part()), config, LoopOptions(tmp_path / "a", progress=False))
+    assert finished
+    run_stage(FitStage(Part()), config, LoopOptions(tmp_path / "b", progress=False, stop_after=3))
+    resumed, finished = run_stage(FitStage(ReorderedPart()), config, LoopOptions(tmp_path / "b", progress=False))
+    assert finished
+    for old, new in (("slope", "gain"), ("matrix", "matrix"), ("second", "offset")):
+        torch.testing.assert_close(resumed[f"part.{new}"], straight[f"part.{old}"])

@@ -1,4 +1,4 @@
-"""UVA weights in memory: networks, normaliser and interface."""
+"""What all three agents of UVA share: network, autoencoder, normaliser, interface."""
 
 from __future__ import annotations
 

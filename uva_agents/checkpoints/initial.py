@@ -28,22 +28,22 @@ class Match:
 
     Attributes:
         matched: tensors taken over.
-        fresh: tensors of the network that keep their random start.
-        reshaped: tensors of that name with another shape, among the fresh.
-        left: tensors of the file that the network has no place for.
+        unmatched: tensors of the network that keep their random start.
+        reshaped: tensors of that name with another shape, among the unmatched.
+        unused: tensors of the file that the network has no place for.
     """
 
     matched: tuple[str, ...]
-    fresh: tuple[str, ...]
+    unmatched: tuple[str, ...]
     reshaped: tuple[str, ...]
-    left: tuple[str, ...]
+    unused: tuple[str, ...]
 
     def __str__(self) -> str:
         parts = [f"{len(self.matched)} tensors taken over"]
-        for title, names in (("start fresh", self.fresh), ("not used from the file", self.left)):
+        for title, names in (("start fresh", self.unmatched), ("not used from the file", self.unused)):
             if names:
-                some = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-                parts.append(f"{len(names)} {title} ({some})")
+                first = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+                parts.append(f"{len(names)} {title} ({first})")
         if self.reshaped:
             parts.append(f"{len(self.reshaped)} of another shape ({', '.join(self.reshaped[:6])})")
         return "; ".join(parts)
@@ -115,6 +115,6 @@ def load_vae(vae: VAE, path: Path) -> None:
         if isinstance(v, StoredTensor) and isinstance(k, str) and len(k) <= 300 and not k.startswith("loss.")
     }
     match = match_into(vae, rename_vae(named, str(path)), str(path))
-    if match.fresh:
+    if match.unmatched:
         raise WeightsError(f"{path} does not fill this autoencoder: {match}")
     _LOG.warning("%s: %s", path.name, match)

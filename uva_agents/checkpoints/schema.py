@@ -176,8 +176,8 @@ def shown(value: Any) -> str:
 
 def closest(name: Any, names: Any, n: int = 3, cutoff: float = 0.6) -> list[str]:
     """Close matches, in bounded time: of the names' beginnings, and of the first few thousand."""
-    some = [str(other)[:200] for other, _ in zip(names, range(5000), strict=False)]
-    return difflib.get_close_matches(str(name)[:200], some, n=n, cutoff=cutoff)
+    known = [str(other)[:200] for other, _ in zip(names, range(5000), strict=False)]
+    return difflib.get_close_matches(str(name)[:200], known, n=n, cutoff=cutoff)
 
 
 def did_you_mean(name: Any, names: Any) -> str:

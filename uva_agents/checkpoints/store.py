@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from uva_agents.checkpoints.bundle import Bundle
+from uva_agents.checkpoints.bundle import Bundle as Bundle
 from uva_agents.checkpoints.described import Description, describe
 from uva_agents.checkpoints.folder import is_checkpoint_file, pick_device, resolve, write_folder
 from uva_agents.checkpoints.kinds import UVA_WEIGHTS
+from uva_agents.checkpoints.official.load import load_official
 from uva_agents.checkpoints.text import TextEncoder, read_tower
 from uva_agents.errors import WeightsError
 from uva_agents.model import VAE, UVAConfig, UVANet
@@ -58,8 +59,6 @@ def load_bundle(name_or_path: str | Path, *, device: str | torch.device = "auto"
         WeightsError: damaged or foreign files, by name; weights of another kind, with the class that takes them.
     """
     if is_checkpoint_file(name_or_path):
-        from uva_agents.checkpoints.official.load import load_official
-
         return load_official(name_or_path, device=device, heads=heads)[0]
     about = describe(resolve(name_or_path), UVA_WEIGHTS)
     sizes = about.sizes

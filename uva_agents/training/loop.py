@@ -24,7 +24,7 @@ from uva_agents.errors import NotFiniteError
 from uva_agents.training.ema import EMA
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.report import Reporter
-from uva_agents.utils.files import replacing
+from uva_agents.training.stage_checkpoint import read_checkpoint, restore_checkpoint, save_checkpoint
 
 
 class Stage(Protocol):
@@ -105,7 +105,7 @@ def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[
         for partial in options.folder.glob(".checkpoint.*.partial.pt"):  # of a process that was killed while it wrote
             partial.unlink(missing_ok=True)
     signature = _signature(stage.name, config, options)
-    step = _restore(checkpoint, signature, module, optimizer, ema)
+    step = restore_checkpoint(checkpoint, signature, module, optimizer, ema)
     prepared, optimizer = accelerator.prepare(module, optimizer)
     reporter = Reporter(
         options.folder, stage.name, config.steps, step, show=options.progress and rank == 0, write=rank == 0
@@ -122,7 +122,7 @@ def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[
                         f"stage {stage.name!r}: the weights {name!r} are not finite after step {step - 1}; "
                         f"{_last(checkpoint)}; lower lr or look at the data"
                     )
-            _save(checkpoint, signature, step, unwrapped, optimizer, ema)
+            save_checkpoint(checkpoint, signature, step, unwrapped, optimizer, ema)
 
     with reporter:
         while step < config.steps:
@@ -169,7 +169,7 @@ def finished_weights(name: str, config: StageConfig, options: LoopOptions) -> di
     Raises:
         ValueError: see :func:`run_stage`.
     """
-    saved = _read(options.folder / "checkpoint.pt", _signature(name, config, options), mmap=True)
+    saved = read_checkpoint(options.folder / "checkpoint.pt", _signature(name, config, options), mmap=True)
     if saved is None or saved["step"] < config.steps:
         return None
     weights: dict[str, Tensor] = saved["ema"]
@@ -204,42 +204,3 @@ def _precision() -> str:
 
 def _to_device(values: dict[str, Any], device: torch.device) -> dict[str, Any]:
     return {key: value.to(device) if hasattr(value, "to") else value for key, value in values.items()}
-
-
-def _save(path: Path, signature: str, step: int, module: nn.Module, optimizer: Any, ema: EMA) -> None:
-    with replacing(path) as partial:
-        torch.save(
-            {
-                "signature": signature,
-                "step": step,
-                "model": module.state_dict(),
-                "ema": ema.shadow,
-                "optimizer": optimizer.state_dict(),
-            },
-            partial,
-        )
-
-
-def _restore(path: Path, signature: str, module: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA) -> int:
-    saved = _read(path, signature)
-    if saved is None:
-        return 0
-    module.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    for key, value in saved["ema"].items():
-        ema.shadow[key].copy_(value)
-    return int(saved["step"])
-
-
-def _read(path: Path, signature: str, *, mmap: bool = False) -> dict[str, Any] | None:
-    """A stage's checkpoint; with ``mmap`` its tensors stay in the file until they are copied."""
-    if not path.exists():
-        return None
-    try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-        found = saved["signature"]
-    except Exception as error:  # torch raises several unrelated types for a damaged archive
-        raise ValueError(f"{path} is damaged ({error}); remove it to start this stage again") from error
-    if found != signature:
-        raise ValueError(f"{path} belongs to another configuration; choose another --out, or remove it")
-    return saved

@@ -55,7 +55,7 @@ def latents_held(*, tokens: int, variants: int, sources: int, has_autoencoder: b
     Args:
         tokens: numbers in a frame's latents.
         has_autoencoder: whether it is trained, which joins the frames of several datasets.
-        reduced: copies of the frames that a point reader is trained on.
+        reduced: copies of the frames that a keypoint detector is trained on.
     """
     # Latents as they come, normalised, and joined for the windows, two bytes each; one variant in float32 meanwhile.
     copies = 2.1 + max(1.0 if has_autoencoder and sources > 1 else 0.0, reduced)

@@ -66,7 +66,7 @@ class MixturePriorStage(PointsDiffusionStage):
         assert isinstance(module, MixturePriorModule)
         windows = np.linspace(0, len(self.held_out) - 1, min(1024, len(self.held_out))).astype(np.int64)
         observed, actions = self._held_out(module.net, windows)
-        return {"guess": float(_loss(module.net, observed, actions.to(observed.device)))}
+        return {"mixture_prior": float(_loss(module.net, observed, actions.to(observed.device)))}
 
 
 def _loss(net: DiffusionPolicyNet, observed: Tensor, actions: Tensor) -> Tensor:

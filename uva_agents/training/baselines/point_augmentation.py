@@ -1,4 +1,4 @@
-"""More scenes from few, for policies that see where objects are: what holds of one arrangement holds of others like it."""
+"""More scenes from few, for policies that see positions of objects: what holds of one arrangement holds of others like it."""
 
 from __future__ import annotations
 

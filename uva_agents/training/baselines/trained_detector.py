@@ -24,7 +24,7 @@ def take_encoder(net: DiffusionPolicyNet, path: Path) -> None:
         tensors = {k: v for k, v in tensors.items() if not k.startswith("head.")}
     own = net.encoder.state_dict()
     if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in own.items()}:
-        raise InputError(f"{path} is not a convolutional point reader of the size of this policy's encoder")
+        raise InputError(f"{path} is not a convolutional keypoint detector of the size of this policy's encoder")
     net.encoder.load_state_dict(tensors)
 
 

@@ -21,17 +21,17 @@ class DetectorModule(nn.Module):
     """Mean absolute error of the coordinates.
 
     Args:
-        reader: what is trained.
+        detector: what is trained.
         weights: (2 * K,) of the coordinates, 1 on average.
     """
 
-    def __init__(self, reader: PooledDetector | ConvDetector, weights: Tensor) -> None:
+    def __init__(self, detector: PooledDetector | ConvDetector, weights: Tensor) -> None:
         super().__init__()
-        self.reader = reader
+        self.detector = detector
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, reduced: Tensor, points: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        error = (self.reader.read_reduced(reduced) - points).abs()
+        error = (self.detector.read_reduced(reduced) - points).abs()
         return (error * self.get_buffer("weights")).mean(), {}
 
 
@@ -47,7 +47,7 @@ class DetectorStage:
     def __init__(
         self,
         recipe: UVARecipe,
-        reader: PooledDetector | ConvDetector,
+        detector: PooledDetector | ConvDetector,
         train: Episodes,
         held_out: Episodes,
         normalizer: LinearNormalizer,
@@ -59,14 +59,16 @@ class DetectorStage:
         self.scale, self.offset = keypoint_scale(recipe.data.frame_state_keys, normalizer)
         weights = torch.ones(recipe.model.num_keypoints, 2)
         weights[: recipe.model.proprio_keypoints] = recipe.keypoints.agent_weight
-        self.module: nn.Module = DetectorModule(reader, (weights / weights.mean()).flatten())
-        variants = reader.training_variants if self.augmentation.mirror or self.augmentation.max_shift else 1
-        size = reader.reduce(train.arrays["pixels"][:1]).shape[1:]
+        self.module: nn.Module = DetectorModule(detector, (weights / weights.mean()).flatten())
+        variants = detector.training_variants if self.augmentation.mirror or self.augmentation.max_shift else 1
+        size = detector.reduce(train.arrays["pixels"][:1]).shape[1:]
         # One array, filled: joined from parts it would be there twice.
         frames, points = np.empty((variants, train.steps, *size), np.uint8), []
         for number in range(variants):
             points.append(
-                self._variant(train, stack_points(recipe.data.frame_state_keys, train), reader, number, frames[number])
+                self._variant(
+                    train, stack_points(recipe.data.frame_state_keys, train), detector, number, frames[number]
+                )
             )
         self.frames, self.points = frames.reshape(-1, *size), np.concatenate(points)
         rows = slice(None, None, max(1, held_out.steps // 512))
@@ -74,7 +76,7 @@ class DetectorStage:
         self.held_out_points = stack_points(recipe.data.frame_state_keys, held_out)[rows]
 
     def _variant(
-        self, data: Episodes, points: np.ndarray, reader: PooledDetector | ConvDetector, number: int, out: np.ndarray
+        self, data: Episodes, points: np.ndarray, detector: PooledDetector | ConvDetector, number: int, out: np.ndarray
     ) -> np.ndarray:
         """Variant ``number``, frames into ``out``, points returned: every other one mirrored, all but the first two shifted, anew
         every 32 frames."""
@@ -94,7 +96,7 @@ class DetectorStage:
                 frames = frames[:, ::-1, ::-1].transpose(0, 2, 1, 3)
             dx, dy = rng.integers(-limit, limit + 1, 2).tolist()
             frames = shift_frames(frames, dx, dy)
-            out[rows] = reader.reduce(frames)
+            out[rows] = detector.reduce(frames)
             moved[rows] += np.array([dx, dy], np.float32) * (world.size / h)
         return moved
 
@@ -109,7 +111,7 @@ class DetectorStage:
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
         assert isinstance(module, DetectorModule)
         device = next(module.parameters()).device
-        read = module.reader(to_images(self.held_out).to(device)).cpu().numpy()
+        read = module.detector(to_images(self.held_out).to(device)).cpu().numpy()
         world = (read.reshape(self.held_out_points.shape) - self.offset) / self.scale
         error = np.linalg.norm(world - self.held_out_points, axis=-1) * self.world.unit_scale
         return {

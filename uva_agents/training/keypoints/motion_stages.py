@@ -53,7 +53,7 @@ class DynamicsModule(nn.Module):
 
 
 class DynamicsStage(_MotionStage):
-    """Points read from the history and the actions in, points of the future out."""
+    """Keypoints detected in the history and the actions in, points of the future out."""
 
     name = "dynamics"
 
@@ -77,7 +77,7 @@ class DynamicsStage(_MotionStage):
         # fewer samples than in the joint stage pretend.
         frozen = torch.rand(len(history), 1, 1) < self.recipe.network.history_dropout / 3
         history = torch.where(frozen, history[:, -1:], history)
-        # A reader's error hardly changes from frame to frame: one offset per sample, and a little on top.
+        # A detector's error hardly changes from frame to frame: one offset per sample, and a little on top.
         offset = self.recipe.keypoint_noise * torch.randn_like(target[:, :1])
         history = history + offset + self.recipe.keypoint_noise / 8 * torch.randn_like(history)
         return {"history": history, "actions": batch.actions, "target": target + offset}
@@ -101,13 +101,13 @@ class DynamicsStage(_MotionStage):
 class RendererModule(nn.Module):
     """Squared error of latents, in units of their variance."""
 
-    def __init__(self, writer: KeypointRenderer, variance: float) -> None:
+    def __init__(self, renderer: KeypointRenderer, variance: float) -> None:
         super().__init__()
-        self.writer = writer
+        self.renderer = renderer
         self.variance = variance
 
     def forward(self, now: Tensor, points: Tensor, moved: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return (self.writer(now, points, moved) - target).square().mean() / self.variance, {}
+        return (self.renderer(now, points, moved) - target).square().mean() / self.variance, {}
 
 
 class RendererStage(_MotionStage):
@@ -122,14 +122,14 @@ class RendererStage(_MotionStage):
     def __init__(
         self,
         recipe: UVARecipe,
-        writer: KeypointRenderer,
+        renderer: KeypointRenderer,
         train: LatentWindows,
         held_out: LatentWindows,
         *,
         mean: Tensor,
         std: Tensor,
     ) -> None:
-        module = RendererModule(writer, float(std.square().mean()))
+        module = RendererModule(renderer, float(std.square().mean()))
         super().__init__(recipe, "writer", module, train, held_out)
         self.mean, self.std = mean.detach().cpu(), std.detach().cpu()
 
@@ -139,7 +139,7 @@ class RendererStage(_MotionStage):
         n, t = target.shape[:2]
         frame = torch.randint(t, (n,))
         points, moved = history[:, -1], target[torch.arange(n), frame]
-        # Where things are is read with an error that hardly matters; how far they move has to be drawn exactly.
+        # Where keypoints are is detected with an error that hardly matters; how far they move has to be drawn exactly.
         offset = self.recipe.keypoint_noise * torch.randn_like(points)
         moved = moved + offset + self.recipe.keypoint_noise / 4 * torch.randn_like(points)
         return {
@@ -155,7 +155,7 @@ class RendererStage(_MotionStage):
         batch = self.held_out.batch(range(0, len(self.held_out), 2))
         now, last = self._latent(batch.history[:, -1]), self._latent(batch.future[:, -1])
         history, target = moving_points(batch)
-        drawn = module.writer(now.to(device), history[:, -1].to(device), target[:, -1].to(device)).cpu()
+        drawn = module.renderer(now.to(device), history[:, -1].to(device), target[:, -1].to(device)).cpu()
         return {
             "token_mse": float((drawn - last).square().mean()) / module.variance,
             "copied_mse": float((now - last).square().mean()) / module.variance,
@@ -166,7 +166,7 @@ class RendererStage(_MotionStage):
 
 
 def moving_points(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Points read from the history (B, T, 2K), and where they truly move from there (B, T, 2K)."""
+    """Keypoints detected in the history (B, T, 2K), and where they truly move from there (B, T, 2K)."""
     assert batch.frame_state is not None and batch.history_keypoints is not None
     moved = batch.frame_state[:, 1] - batch.frame_state[:, 0, -1:]
     return batch.history_keypoints, batch.history_keypoints[:, -1:] + moved

@@ -205,7 +205,7 @@ def _detector(run: UVARun) -> Step:
         return MemoryStep(
             name,
             makes,
-            lambda: refilled(run.guide.detector, stored_tensors(path), where=str(path), what="point reader"),
+            lambda: refilled(run.guide.detector, stored_tensors(path), where=str(path), what="keypoint detector"),
             needs,
         )
 

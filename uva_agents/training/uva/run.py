@@ -92,6 +92,12 @@ class UVARun:
         """Of the main dataset."""
         return self.main.episodes
 
+    @property
+    def guide(self) -> KeypointGuide:
+        """The network's keypoints, which only steps of networks that have them ask for."""
+        assert self.model.guide is not None
+        return self.model.guide
+
     @cached_property
     def variants(self) -> tuple[Variant, ...]:
         """Of every dataset."""
@@ -130,19 +136,13 @@ class UVARun:
         self.model.set_gradient_checkpointing(recipe.network.gradient_checkpointing)
         if self.origin is not None:
             match = match_into(self.model, self.origin.model.state_dict())
-            if match.fresh or match.left:
+            if match.unmatched or match.unused:
                 _LOG.warning("%s: %s", init, match)
         elif init is not None:
             load_mar(self.model, Path(str(init)))
         if recipe.model.standardize:
             self.tokens = _standardize(self.model, self.tokens, keep=self.origin is not None)
             self.more_tokens = [_standardize(self.model, tokens, keep=True) for tokens in self.more_tokens]
-
-    @property
-    def guide(self) -> KeypointGuide:
-        """Of networks with keypoints."""
-        assert self.model.guide is not None
-        return self.model.guide
 
     def read_keypoints(self) -> None:
         """Find the keypoints in every frame of every variant, with the network's finished detector."""

@@ -1,0 +1,105 @@
+"""A stage's ``checkpoint.pt``: weights, their average, optimiser. What was renamed since an earlier version is recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from uva_agents.training.ema import EMA
+from uva_agents.utils.files import replacing
+
+
+def save_checkpoint(
+    path: Path, signature: str, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA
+) -> None:
+    """Write it, completely or not at all.
+
+    Raises:
+        MachineError: it cannot be written.
+    """
+    with replacing(path) as partial:
+        torch.save(
+            {
+                "signature": signature,
+                "step": step,
+                "model": module.state_dict(),
+                "ema": ema.shadow,
+                "optimizer": optimizer.state_dict(),
+            },
+            partial,
+        )
+
+
+def read_checkpoint(path: Path, signature: str, *, mmap: bool = False) -> dict[str, Any] | None:
+    """What :func:`save_checkpoint` wrote; ``None`` where nothing is. With ``mmap`` tensors stay in the file until they are copied.
+
+    Raises:
+        ValueError: it is damaged, or of another stage, configuration or run.
+    """
+    if not path.exists():
+        return None
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        found = saved["signature"]
+    except Exception as error:  # torch raises several unrelated types for a damaged archive
+        raise ValueError(f"{path} is damaged ({error}); remove it to start this stage again") from error
+    if found != signature:
+        raise ValueError(f"{path} belongs to another configuration; choose another --out, or remove it")
+    return saved
+
+
+def restore_checkpoint(
+    path: Path, signature: str, module: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA
+) -> int:
+    """Continue from it; returns the step, 0 where nothing is.
+
+    Args:
+        module: of the stage: one part with weights, whose name does not matter, and which may have renamed its tensors since
+            (``renamed_tensor``).
+
+    Raises:
+        ValueError: see :func:`read_checkpoint`.
+    """
+    saved = read_checkpoint(path, signature)
+    if saved is None:
+        return 0
+    names = [_todays_name(module, name) for name in saved["model"]]
+    module.load_state_dict(dict(zip(names, saved["model"].values(), strict=True)))
+    optimizer.load_state_dict(_in_todays_order(saved["optimizer"], names, module, optimizer))
+    for name, value in saved["ema"].items():
+        ema.shadow[_todays_name(module, name)].copy_(value)
+    return int(saved["step"])
+
+
+def _todays_name(module: nn.Module, name: str) -> str:
+    part, dot, _ = next(iter(module.state_dict())).partition(".")
+    if not dot:
+        return name
+    renamed = getattr(type(getattr(module, part)), "renamed_tensor", str)
+    return f"{part}.{renamed(name.partition('.')[2])}"
+
+
+def _in_todays_order(
+    state: dict[str, Any], saved: Sequence[str], module: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """An optimiser knows parameters by number, in the order of the module that it was made for.
+
+    Args:
+        state: of the optimiser that was saved.
+        saved: names of that module's tensors in its order, as they are today.
+        module, optimizer: today's.
+    """
+    place = {name: i for i, name in enumerate(saved)}
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    moved = {}
+    for group, today in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        order = [names[id(parameter)] for parameter in today["params"]]
+        number = dict(zip(sorted(order, key=place.__getitem__), group["params"], strict=True))
+        for name, position in zip(order, group["params"], strict=True):
+            if number[name] in state["state"]:
+                moved[position] = state["state"][number[name]]
+    return {**state, "state": moved}
