@@ -331,12 +331,12 @@ def test_a_bad_reset_is_named(env):
 
 
 def test_anything_before_the_first_reset_is_named():
-    fresh = BlockPushEnv(render_observations=False)
-    for call in (lambda: fresh.step(HERE), fresh.get_state, fresh.render, fresh.observe):
+    new_env = BlockPushEnv(render_observations=False)
+    for call in (lambda: new_env.step(HERE), new_env.get_state, new_env.render, new_env.observe):
         with pytest.raises(RuntimeError, match=r"call env\.reset"):
             call()
-    fresh.close()
-    fresh.close()  # twice does no harm
+    new_env.close()
+    new_env.close()  # twice does no harm
 
 
 def test_a_bad_oracle_is_named():

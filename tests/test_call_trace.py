@@ -48,11 +48,11 @@ def test_the_decision_begins_where_it_is_asked_for(traced):
     assert "model/uva/net.py" in traced["act"] and "model/uva/net.py" in traced["plan"]
 
 
-@pytest.mark.xfail(strict=False, reason="today 28 files")
+@pytest.mark.xfail(strict=False, reason="today 27 files")
 def test_a_decision_of_the_policy_goes_through_few_files(traced):
     assert len(traced["act"]) <= ACT_FILES, list(traced["act"])
 
 
-@pytest.mark.xfail(strict=False, reason="today 36 files")
+@pytest.mark.xfail(strict=False, reason="today 38 files")
 def test_a_plan_goes_through_few_files(traced):
     assert len(traced["plan"]) <= PLAN_FILES, list(traced["plan"])

@@ -15,9 +15,9 @@ RUN = [
     ROOT / "docs" / "block_push.md",
     ROOT / "docs" / "extend" / "environment.md",
     ROOT / "docs" / "extend" / "objective.md",
-    ROOT / "docs" / "extend" / "baseline.md",
     ROOT / "docs" / "extend" / "format.md",
     ROOT / "docs" / "extend" / "robot.md",
+    ROOT / "docs" / "extend" / "baseline.md",
     *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
 ]
 
@@ -51,3 +51,10 @@ def test_commands_that_pages_name_exist() -> None:
         blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.S | re.M)
         for command in re.findall(r"^uva ([a-z]+)", "\n".join(blocks), flags=re.M):
             assert command in COMMANDS, f"{page.name}: uva {command}"
+
+
+def test_the_reference_of_planners_has_every_public_name() -> None:
+    import uva_agents.planners
+
+    text = (ROOT / "docs" / "reference" / "planners.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"auto(?:class|function):: (\w+)", text)) == set(uva_agents.planners.__all__)

@@ -141,9 +141,9 @@ def test_before_reset_and_after_close_every_call_says_so_and_a_copy_is_alike(env
         with pytest.raises(gym.error.ResetNeeded, match=r"before reset\(\): call env\.reset\(\) first") as caught:
             call()
         assert isinstance(caught.value, InputError) and isinstance(caught.value, RuntimeError)
-    fresh = copy.deepcopy(env)
-    assert all(np.array_equal(a, b) for a, b in zip(*(values(e.reset(seed=2)[0]) for e in (env, fresh)), strict=True))
-    fresh.close()
+    copied = copy.deepcopy(env)
+    assert all(np.array_equal(a, b) for a, b in zip(*(values(e.reset(seed=2)[0]) for e in (env, copied)), strict=True))
+    copied.close()
     env.close()
     env.close()
     for call in calls(CALLS):

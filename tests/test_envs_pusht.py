@@ -75,9 +75,9 @@ def test_trajectories_rewards_and_frames_equal_the_recorded_ones(env, recorded, 
 def test_rewards_do_not_differ_between_environments_in_the_last_bit(recorded):
     # The episode in which the order of the block's two bars shows in the sum of their areas.
     for _ in range(6):
-        fresh = gym.make("uva/PushT-v0").unwrapped
-        fresh.reset(seed=3)
-        rewards = [fresh.step(action)[1] for action in recorded["seed3/actions"]]
+        new_env = gym.make("uva/PushT-v0").unwrapped
+        new_env.reset(seed=3)
+        rewards = [new_env.step(action)[1] for action in recorded["seed3/actions"]]
         np.testing.assert_array_equal(rewards, recorded["seed3/reward"])
 
 
@@ -232,10 +232,10 @@ def test_a_state_is_a_value_that_later_steps_do_not_change(env):
 def test_going_forward_to_a_state_equals_replaying_it_from_the_start(env):
     env.reset(seed=4)
     pushes(env, np.random.default_rng(0), 8)
-    early = env.unwrapped.get_state()
+    earlier = env.unwrapped.get_state()
     pushes(env, np.random.default_rng(1), 8)
     late, expected = env.unwrapped.get_state(), physics(env)
-    env.unwrapped.set_state(early)
+    env.unwrapped.set_state(earlier)
     env.unwrapped.set_state(late)
     np.testing.assert_array_equal(physics(env), expected)
 
@@ -285,11 +285,11 @@ def test_a_seed_out_of_range_is_named(env):
 
 
 def test_stepping_or_saving_before_the_first_reset_is_named():
-    fresh = gym.make("uva/PushT-v0").unwrapped
+    new_env = gym.make("uva/PushT-v0").unwrapped
     with pytest.raises(RuntimeError, match=r"call env\.reset"):
-        fresh.step(np.zeros(2))
+        new_env.step(np.zeros(2))
     with pytest.raises(RuntimeError, match=r"call env\.reset"):
-        fresh.get_state()
+        new_env.get_state()
 
 
 def test_a_window_is_not_offered():

@@ -42,15 +42,15 @@ def picture(env, variation, seed=0):
 
 def episode(env, options=None, seed=4, steps=12):
     """Pictures, and everything that a step returns besides, of some pushes; the last reset has no seed."""
-    shown, told = [], []
+    shown, returned = [], []
     for s in (seed, None):
         observation, info = env.reset(seed=s, options=options)
         for action in np.random.default_rng(1).uniform(150, 400, (steps, 2)).astype(np.float32):
             shown.append((observation["pixels"], env.render()))
             observation, *rest, info = env.step(action)
             info = {k: np.asarray(v).tolist() for k, v in info.items() if k != "variation"}
-            told.append((observation["agent_pos"].tolist(), *rest, info))
-    return shown, told
+            returned.append((observation["agent_pos"].tolist(), *rest, info))
+    return shown, returned
 
 
 def same(one, two):
@@ -62,10 +62,10 @@ def same(one, two):
 
 @pytest.mark.parametrize("variation", [None, "Normal", ["Normal"], [], {}], ids=str)
 def test_normal_is_pusht_bit_for_bit(env, variation):
-    shown, told = episode(env, None if variation is None else {"variation": variation}, steps=6)
-    shown2, told2 = episode(gym.make("uva/PushT-v0"), steps=6)
+    shown, returned = episode(env, None if variation is None else {"variation": variation}, steps=6)
+    shown2, returned2 = episode(gym.make("uva/PushT-v0"), steps=6)
     assert same(shown, shown2)
-    assert told == told2
+    assert returned == returned2
 
 
 def test_normal_colours_given_by_hand_are_pusht_too(env):
@@ -77,9 +77,9 @@ def test_normal_colours_given_by_hand_are_pusht_too(env):
 @pytest.mark.parametrize("name", [*VARIATIONS, "all"])
 def test_nothing_but_the_picture_changes(env, name):
     # The second episode of each has no seed: drawing a look does not move the stream that starts come from.
-    shown, told = episode(env, {"variation": [name]}, steps=5)
-    shown2, told2 = episode(gym.make("uva/PushT-v0"), steps=5)
-    assert told == told2
+    shown, returned = episode(env, {"variation": [name]}, steps=5)
+    shown2, returned2 = episode(gym.make("uva/PushT-v0"), steps=5)
+    assert returned == returned2
     assert all((a != b).any() for pair in zip(shown, shown2, strict=True) for a, b in zip(*pair, strict=True))
 
 

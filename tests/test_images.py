@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tests.tiny import tiny_bundle
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.checkpoints import InterfaceSpec
 from uva_agents.data import encode_frames
 from uva_agents.utils.images import network_images, resize_frames, to_frames, to_images

@@ -400,20 +400,26 @@ def test_wrong_actions_are_named(env, moving):
 
 
 def test_nothing_works_before_a_reset_and_states_go_to_environments_of_their_suite():
-    fresh = LiberoEnv(task_id=STOVE, render_observations=False, wait_steps=0)
-    for call in (fresh.get_obs, fresh.render, fresh.get_state, fresh.hold_action, lambda: fresh.step(np.zeros(10))):
+    new_env = LiberoEnv(task_id=STOVE, render_observations=False, wait_steps=0)
+    for call in (
+        new_env.get_obs,
+        new_env.render,
+        new_env.get_state,
+        new_env.hold_action,
+        lambda: new_env.step(np.zeros(10)),
+    ):
         with pytest.raises(RuntimeError, match=r"reset\(\)"):
             call()
-    fresh.reset(seed=0)
-    state = fresh.get_state()
-    fresh.close()
-    fresh.close()
-    fresh = LiberoEnv(task_id=STOVE, render_observations=False, wait_steps=0)
-    fresh.set_state(state)
-    assert fresh.get_state() == state
+    new_env.reset(seed=0)
+    state = new_env.get_state()
+    new_env.close()
+    new_env.close()
+    new_env = LiberoEnv(task_id=STOVE, render_observations=False, wait_steps=0)
+    new_env.set_state(state)
+    assert new_env.get_state() == state
     with pytest.raises(TypeError, match="LiberoState"):
-        fresh.set_state(state.physics)
+        new_env.set_state(state.physics)
     other = LiberoEnv(suite="libero_goal")
     with pytest.raises(ValueError, match="is of the task 'KITCHEN"):
         other.set_state(state)
-    fresh.close()
+    new_env.close()

@@ -11,22 +11,22 @@ from uva_agents.model.baselines.mixture_prior import MixturePrior, bounded_std, 
 from uva_agents.model.baselines.relations import PairwiseRelations
 
 
-def guesses_of(steps: torch.Tensor, share: tuple[float, ...] = (0.5, 0.5), spread: float = 0.1) -> MixturePrior:
+def prior_of(steps: torch.Tensor, weights: tuple[float, ...] = (0.5, 0.5), std: float = 0.1) -> MixturePrior:
     shape = steps.shape[1:]
-    return MixturePrior(steps, torch.tensor(share).log().expand(len(steps), -1), torch.full(shape, spread))
+    return MixturePrior(steps, torch.tensor(weights).log().expand(len(steps), -1), torch.full(shape, std))
 
 
-def test_the_nearest_guess_is_the_one_that_learns() -> None:
+def test_the_nearest_mode_is_the_one_that_learns() -> None:
     steps = torch.ones(1, 4, 2)
     made = torch.stack([torch.zeros(1, 4, 2), torch.full((1, 4, 2), -1.0)], dim=1).requires_grad_()
-    winner_takes_all_loss(guesses_of(made), steps).backward()
+    winner_takes_all_loss(prior_of(made), steps).backward()
     assert made.grad is not None
     near, far = made.grad[0].abs().sum((1, 2))
     assert float(near) > 20 * float(far) > 0
 
 
 def test_weights_and_deviations_tell_which_mode_and_how_far() -> None:
-    """Three quarters of the chunks are near the first guess, half a step away on average, a quarter exactly the second."""
+    """Three quarters of the chunks are near the first mode, half a step away on average, a quarter exactly the second."""
     torch.manual_seed(0)
     made = torch.stack([torch.zeros(4, 2), torch.full((4, 2), 3.0)]).expand(512, -1, -1, -1)
     first = (torch.arange(512) % 4 > 0).float()[:, None, None]
@@ -48,7 +48,7 @@ def test_weights_and_deviations_tell_which_mode_and_how_far() -> None:
 def test_what_a_noisy_chunk_stems_from_is_the_mean_over_everything_that_could_be(signal: float) -> None:
     """Against the same mean over many chunks drawn from the prior, each weighed by how well it explains the noisy one."""
     torch.manual_seed(0)
-    prior = guesses_of(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1), (0.3, 0.7), 0.2)
+    prior = prior_of(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1), (0.3, 0.7), 0.2)
     noisy = torch.tensor([[[0.4]]])
     found = prior.clean(noisy, torch.tensor(signal).view(1, 1, 1))
     which = (torch.rand(400_000) < 0.7).double()
@@ -57,13 +57,13 @@ def test_what_a_noisy_chunk_stems_from_is_the_mean_over_everything_that_could_be
     torch.testing.assert_close(found.item(), float((weight * clean).sum()), atol=0.01, rtol=0)
 
 
-def test_a_policy_that_has_not_learned_yet_samples_what_is_guessed() -> None:
+def test_a_policy_that_has_not_learned_yet_samples_from_its_prior() -> None:
     torch.manual_seed(0)
     net = DiffusionPolicyNet(tiny_points_config()).eval()
     assert net.geometry is not None
     with torch.no_grad():
         net.geometry.spread.fill_(-1.0)
-        net.geometry.guess.weight.mul_(3.0)  # prior far from each other
+        net.relations.modes.weight.mul_(3.0)  # modes far from each other
         observed = torch.rand(1, 1, 8)
         prior = net.prepare(observed).prior
         assert prior is not None
@@ -75,8 +75,8 @@ def test_a_policy_that_has_not_learned_yet_samples_what_is_guessed() -> None:
     assert set(off.argmin(1).tolist()) == {0, 1}
 
 
-def test_two_ways_to_go_on_become_two_guesses() -> None:
-    """The effector goes to either of two things: the prior end at one and at the other, none between them."""
+def test_two_ways_to_go_on_become_two_modes() -> None:
+    """The effector goes to either of two things: the modes end at one and at the other, none between them."""
     torch.manual_seed(0)
     net = PairwiseRelations(objects=3, scale=(0.15, 0.15), horizon=8, width=64, modes=2)
     optimizer, steps = torch.optim.AdamW(net.parameters(), lr=3e-3), 500

@@ -63,7 +63,7 @@ def outputs(model: UVA) -> dict[str, Callable[[], Any]]:
         return [*first.values(), *second.values()]
 
     def parts(rollout: Rollout) -> list[np.ndarray]:
-        found = [rollout.frames, np.asarray(rollout.latents), rollout.actions, rollout.points]
+        found = [rollout.frames, np.asarray(rollout.latents), rollout.actions, rollout.keypoints]
         return [x for x in found if x is not None]
 
     return {

@@ -85,24 +85,6 @@ class HasJudge(Callable):
         raise AssertionError
 
 
-@pytest.mark.parametrize(
-    ("objective", "match"),
-    [
-        (3, r"objective=int has no __call__\(\)"),
-        (lambda: 0, r"<lambda>\(\) cannot be called with a rollout alone \(too many positional"),
-        (two, r"two\(.*weight.*\) cannot be called with a rollout alone \(missing a required argument: 'weight'\)"),
-        (Callable, r"objective=Callable is a class: make one of it, objective=Callable\(\.\.\.\)"),
-        (ActionPenalty, "objective=ActionPenalty is a class"),
-        (HasRequiredFrames(), r"'required_frames', but is no Objective.*let it inherit.*define required_frames\(\)"),
-        (HasJudge(), r"HasJudge has 'judge', but is no Objective.*define evaluate\(\)"),
-    ],
-)
-def test_what_is_wrong_about_a_function_is_said_when_the_planner_is_made(objective: Any, match: str) -> None:
-    for make in (as_objective, lambda o: toy(objective=o), lambda o: Screen(objective=o)):
-        with pytest.raises(TypeError, match=match):
-            make(objective)
-
-
 class NoMask(Objective):
     def __call__(self, rollout: Rollout) -> np.ndarray:
         return calm(rollout)
@@ -116,6 +98,39 @@ class ShortMask(NoMask):
         return MaskedCosts(calm(rollout), np.ones(2, bool))
 
 
+class NotAMethod(NoMask):
+    required_frames = RequiredFrames((-1,))  # type: ignore[assignment]
+
+
+class NoFrames(NoMask):
+    def required_frames(self) -> Any:
+        return (-1,)
+
+
+class NothingBound(NoMask):
+    def bind(self, obs: Any) -> Any:
+        self.obs = obs
+
+
+@pytest.mark.parametrize(
+    ("objective", "match"),
+    [
+        (3, r"objective=int has no __call__\(\)"),
+        (lambda: 0, r"<lambda>\(\) cannot be called with a rollout alone \(too many positional"),
+        (two, r"two\(.*weight.*\) cannot be called with a rollout alone \(missing a required argument: 'weight'\)"),
+        (Callable, r"objective=Callable is a class: make one of it, objective=Callable\(\.\.\.\)"),
+        (ActionPenalty, "objective=ActionPenalty is a class"),
+        (HasRequiredFrames(), r"'required_frames', but is no Objective.*let it inherit.*define required_frames\(\)"),
+        (NotAMethod(), r"NotAMethod\.required_frames must be a method that returns this"),
+        (HasJudge(), r"HasJudge has 'judge', but is no Objective.*define evaluate\(\)"),
+    ],
+)
+def test_what_is_wrong_about_a_function_is_said_when_the_planner_is_made(objective: Any, match: str) -> None:
+    for make in (as_objective, lambda o: toy(objective=o), lambda o: Screen(objective=o)):
+        with pytest.raises(TypeError, match=match):
+            make(objective)
+
+
 def column(rollout: Rollout) -> np.ndarray:
     return calm(rollout)[:, None]
 
@@ -126,6 +141,9 @@ def column(rollout: Rollout) -> np.ndarray:
         (column, r"column must give one cost per candidate, \(5,\), but gave \(5, 1\)"),
         (StateCost(distance) + column, r"column must give one cost per candidate, \(5,\)"),
         (NoMask(), r"NoMask\.evaluate\(\) must return MaskedCosts, but gave ndarray"),
+        (NoFrames(), r"NoFrames\.required_frames\(\) must return RequiredFrames, but gave tuple"),
+        (StateCost(distance) + NoFrames(), r"NoFrames\.required_frames\(\) must return RequiredFrames"),
+        (NothingBound(), r"NothingBound\.bind\(\) must return an objective, but gave NoneType"),
         (ShortMask(), r"ShortMask must say of each candidate whether its cost is valid, \(5,\) bool"),
     ],
 )
@@ -147,6 +165,19 @@ def test_a_function_may_say_which_frames_it_needs() -> None:
     assert shown == [T, 1]
     with pytest.raises(TypeError, match="says itself"):
         as_objective(ActionPenalty(), required_frames=RequiredFrames())
+
+
+def test_objectives_add_up_in_any_order_and_scale_by_any_real_number() -> None:
+    rollout = Point().rollout(at(), np.random.default_rng(0).uniform(-1, 1, (3, T, 2)))
+    price, where = ActionPenalty(), StateCost(distance)
+    expected = price(rollout) + 0.5 * calm(rollout)
+    for total in (price + 0.5 * as_objective(calm), as_objective(calm) * np.float32(0.5) + price):
+        np.testing.assert_allclose(total(rollout), expected)
+    np.testing.assert_allclose((calm + price)(rollout), price(rollout) + calm(rollout))
+    np.testing.assert_allclose(sum([price, where, price])(rollout), 2 * price(rollout) + where(rollout))
+    for wrong in (lambda: price + 3, lambda: price * "2", lambda: price * price):
+        with pytest.raises(TypeError):
+            wrong()
 
 
 def test_an_objective_without_a_call_cannot_be_made() -> None:
@@ -245,4 +276,4 @@ def test_an_objective_that_requires_no_frame_plans_with_weights_that_move_keypoi
         dynamics=model.world_model(), objective=ActionPenalty(), proposals=model.policy(), n_samples=2, steps=0
     )
     plan = planner.plan({"pixels": np.full((96, 96, 3), 255, np.uint8), "agent_pos": np.full(2, 256.0, np.float32)})
-    assert plan.rollout.points is not None and plan.rollout.points.shape[:2] == (2, 0)
+    assert plan.rollout.keypoints is not None and plan.rollout.keypoints.shape[:2] == (2, 0)

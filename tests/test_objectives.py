@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -76,8 +78,8 @@ def test_a_block_that_is_nowhere_costs_the_documented_price_and_is_said_to_be_un
 def test_where_colours_have_faded_the_weights_say_where_the_block_is() -> None:
     now, gone = scene(BLOCKS, SQUARES), scene({"green": BLOCKS["green"]}, SQUARES)
     known = np.array([[0.3, -0.4], [0.5, 0.15], BLOCKS["green"], SQUARES["green"], SQUARES["red"]])
-    known_keypoints = replace(futures(now, gone, now=now), points=np.stack([known, known])[:, None])
-    colours = BlockToSquare("red", "green", points=None).evaluate(known_keypoints)
+    known_keypoints = replace(futures(now, gone, now=now), keypoints=np.stack([known, known])[:, None])
+    colours = BlockToSquare("red", "green", keypoints=None).evaluate(known_keypoints)
     assert colours.valid.tolist() == [True, False] and colours.costs[1] == 2.0
     both = BlockToSquare("red", "green").evaluate(known_keypoints)
     assert both.valid.all()
@@ -100,6 +102,20 @@ def test_a_block_behind_the_arm_is_found_by_its_visible_half_or_not_at_all() -> 
     )
     result = BlockToSquare(frames=(-2, -1)).evaluate(two)
     assert result.valid[0] and result.costs[0] == pytest.approx(np.hypot(0.07, 0.1), abs=0.012)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_copies_of_an_objective_and_of_a_camera_measure_the_same(duplicate: Any) -> None:
+    now = scene(BLOCKS, SQUARES)
+    objective = BlockToSquare("red", "green", camera=block_push_camera())
+    future = futures(scene(BLOCKS, SQUARES, blur=0.7), now=now)
+    expected = objective(future).tolist()
+    assert (
+        duplicate(objective)(future).tolist() == expected
+        and (duplicate(2 * objective)(future) == 2 * expected[0]).all()
+    )
+    elsewhere = scene(BLOCKS, {"green": (0.4, 0.25)})
+    assert objective(futures(elsewhere, now=elsewhere))[0] != expected[0], "another frame is looked at anew"
 
 
 def test_a_square_that_is_hidden_now_is_read_from_the_imagined_frames() -> None:

@@ -174,7 +174,9 @@ def test_recording_never_makes_the_loop_wait(tmp_path, monkeypatch):
     # The disk does nothing before it is let go: whoever waited for it here would wait for ever.
     disk = threading.Event()
     append_frame = lerobot_append._DraftVideo.add
-    monkeypatch.setattr(lerobot_append._DraftVideo, "add", lambda self, frame: (disk.wait(), append_frame(self, frame))[1])
+    monkeypatch.setattr(
+        lerobot_append._DraftVideo, "add", lambda self, frame: (disk.wait(), append_frame(self, frame))[1]
+    )
     recorder = EpisodeRecorder(tmp_path / "a", control_hz=20)
     recorder.begin()
     for t in range(100):
@@ -198,7 +200,9 @@ def test_a_disk_that_fails_costs_the_episode_and_says_so(tmp_path, monkeypatch):
     messages = []
     recorder = EpisodeRecorder(tmp_path / "a", control_hz=20, say=messages.append)
     add = lerobot_append._DraftVideo.add
-    monkeypatch.setattr(lerobot_append._DraftVideo, "add", lambda self, frame: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(
+        lerobot_append._DraftVideo, "add", lambda self, frame: (_ for _ in ()).throw(OSError("disk full"))
+    )
     for broken in (True, False):
         if not broken:
             assert recorder.wait()

@@ -10,7 +10,7 @@ import pytest
 from tests.scenes import scene
 from tests.tiny import tiny_dataset, tiny_two_frame_bundle, tiny_weights
 from uva_agents.agents.rollout import Rollout
-from uva_agents.benchmarks.paper import fidelity, table6
+from uva_agents.benchmarks.paper import fidelity, heldout, table6
 from uva_agents.benchmarks.paper.recordings import BLOCK_PUSH, PUSHT, HeldOutRecording, held_out_recordings
 from uva_agents.checkpoints import save_net
 
@@ -22,7 +22,7 @@ class Oracle:
         self.recording, self.late = recording, late
         config = SimpleNamespace(frame_stride=4, action_steps=16)
         self.weights = SimpleNamespace(
-            bundle=SimpleNamespace(model=SimpleNamespace(config=config)),
+            config=config,
             encode=lambda frames: SimpleNamespace(tokens=frames),
             decode=lambda tokens: tokens,
         )
@@ -123,3 +123,16 @@ def test_both_commands_run_on_weights_and_data_from_disk(tmp_path, capsys):
     assert len(json.loads((tmp_path / "f" / "fidelity.json").read_text())["table"]) == 8
     assert (tmp_path / "f" / "futures.png").exists()
     assert "InverseModel" in capsys.readouterr().out
+
+
+def test_held_out_metrics_need_a_recipe_that_says_what_the_data_are(tmp_path, capsys):
+    data, weights = tiny_dataset(tmp_path / "data.zarr", episodes=4, length=40), tiny_weights(tmp_path / "uva")
+    sizes = ["--held-out", "2", "--actions", "4", "--videos", "4"]
+    words = ["--data", str(data), "--weights", str(weights), *sizes, "--out", str(tmp_path / "h")]
+    with pytest.raises(ValueError, match=r"no recipe called 'tiny': say with --recipe which of pusht-nano, "):
+        heldout.main(words)
+    assert heldout.main([*words, "--recipe", "pusht-nano"]) == 0
+    saved = json.loads((tmp_path / "h" / "heldout.json").read_text())
+    assert saved["metrics"]["policy_error_px"] > 0 and saved["settings"]["recipe"] == "pusht-nano"
+    assert (tmp_path / "h" / "futures.png").exists()
+    assert "policy_error_px" in capsys.readouterr().out

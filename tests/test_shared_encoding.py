@@ -9,7 +9,7 @@ import pytest
 
 from tests.tiny import observation, tiny_bundle
 from uva_agents.agents import Policy
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.planners import (
     CEM,
     ActionPenalty,

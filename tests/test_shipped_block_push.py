@@ -81,7 +81,7 @@ def test_points_are_where_the_blocks_go(pushes: list[dict[str, Any]]) -> None:
     world = uva.WorldModel.from_pretrained("block-push-nano")
     errors, still = [], []
     for push in pushes:
-        points = world.rollout(push["obs"], push["actions"], history=push["history"], steps=0, decode=False).points
+        points = world.rollout(push["obs"], push["actions"], history=push["history"], steps=0, decode=False).keypoints
         assert points is not None and points.shape == (1, 4, 5, 2)
         errors.append(np.linalg.norm(points[0, -1, 1:3] - push["then"], axis=-1))
         still.append(np.linalg.norm(push["now"] - push["then"], axis=-1))

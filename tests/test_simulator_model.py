@@ -264,8 +264,8 @@ def test_a_copy_of_the_simulator_has_its_own_environment_and_sees_the_same(dupli
     agent = planner(env, n_samples=4)
     again = duplicate(agent)
     np.testing.assert_array_equal(agent.plan(obs, seed=1).actions, again.plan(obs, seed=1).actions)
-    fresh = duplicate(SimulatorModel(pusht()))
-    np.testing.assert_array_equal(fresh.env.reset(seed=7)[0]["pixels"], obs["pixels"])
+    copied = duplicate(SimulatorModel(pusht()))
+    np.testing.assert_array_equal(copied.env.reset(seed=7)[0]["pixels"], obs["pixels"])
 
 
 def test_states_of_another_environment_and_a_closed_one_are_named() -> None:

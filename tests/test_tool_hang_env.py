@@ -296,12 +296,12 @@ def test_a_restored_state_has_the_same_future_bit_for_bit(absolute, delta):
         observation, *_ = delta.step(action)
         assert np.array_equal(observation["agent_pos"], expected)
     assert delta.get_state() == end
-    fresh = ToolHangEnv(render_observations=False, action_mode="delta")
-    fresh.set_state(state)
+    new_env = ToolHangEnv(render_observations=False, action_mode="delta")
+    new_env.set_state(state)
     for action in actions[6:]:
-        fresh.advance(action)
-    assert fresh.get_state() == end
-    fresh.close()
+        new_env.advance(action)
+    assert new_env.get_state() == end
+    new_env.close()
     absolute.set_state(state)
     assert np.array_equal(absolute.get_obs()["agent_pos"], seen), "the kind of action does not matter"
 

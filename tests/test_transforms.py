@@ -12,7 +12,7 @@ from tests.plugin_packages import install
 from tests.tiny import tiny_bundle
 from tests.weights_folders import edited, put
 from uva_agents.agents.observations import read_observation
-from uva_agents.agents.weights import UVA
+from uva_agents.agents.uva import UVA
 from uva_agents.checkpoints import Bundle, InterfaceSpec, load_bundle, save_bundle
 from uva_agents.data import LinearNormalizer, absolute_actions
 from uva_agents.data.conventions import AbsolutePoses, DeltaActions, GripperRange, RelativePoses, RelativeProprio
@@ -92,6 +92,16 @@ def test_several_conventions_follow_each_other() -> None:
     inside = to_network(chain, values, ReferencePoses(NOW))
     np.testing.assert_allclose(inside[..., 9], (1 - values[..., 6]) / 2)
     np.testing.assert_allclose(to_environment(chain, inside, ReferencePoses(NOW)), values, atol=1e-9)
+
+
+def test_changes_outside_may_be_relative_poses_inside() -> None:
+    chain = (DeltaActions(), RelativePoses(environment="rot6d"))
+    changes = RNG.uniform(-1, 1, (16, 7))
+    inside = to_network(chain, changes, ReferencePoses(NOW))
+    goals = DeltaActions().to_network(changes, ReferencePoses(NOW))
+    first = matrix_from_vector(NOW[3:6]).T @ (goals[0, :3] - NOW[:3])
+    np.testing.assert_allclose(inside[0, :3], first, atol=1e-6)
+    np.testing.assert_allclose(to_environment(chain, inside, ReferencePoses(NOW)), changes, atol=1e-5)
 
 
 # -- saved with the weights ------------------------------------------------------------------------------------------

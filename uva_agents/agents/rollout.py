@@ -23,7 +23,7 @@ class Rollout:
         actions: (S, T, A) environment units: what was done, or what was sampled along with the frames (``imagine``).
         all_steps: control steps of every frame that could have been asked for; ``None`` if those are ``frame_steps``.
         now: uint8 (H, W, 3), the frame from which the futures start, where there is one.
-        points: (S, F, K, 2) where the weights' points are then, in the units of their data; ``None`` from weights that move none.
+        keypoints: (S, F, K, 2) their positions, in the units of the data; ``None`` from weights that move no keypoints.
         states: per candidate the simulator's state at each frame; ``None`` from a network.
     """
 
@@ -34,7 +34,7 @@ class Rollout:
     all_steps: np.ndarray | None = None
     now: np.ndarray | None = None
     states: tuple[tuple[Any, ...], ...] | None = None
-    points: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -84,7 +84,7 @@ class Rollout:
             frame_steps=self.frame_steps[at],
             all_steps=steps,
             states=None if self.states is None else tuple(tuple(row[i] for i in at) for row in self.states),
-            points=None if self.points is None else self.points[:, at],
+            keypoints=None if self.keypoints is None else self.keypoints[:, at],
         )
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Rollout:
@@ -96,7 +96,7 @@ class Rollout:
             latents=None if self.latents is None else self.latents[rows.tolist()],
             actions=None if self.actions is None else self.actions[rows],
             states=None if self.states is None else tuple(self.states[i] for i in rows),
-            points=None if self.points is None else self.points[rows],
+            keypoints=None if self.keypoints is None else self.keypoints[rows],
         )
 
     @staticmethod
@@ -116,7 +116,9 @@ class Rollout:
             latents=latents,
             actions=None if first.actions is None else np.concatenate([np.asarray(part.actions) for part in parts]),
             states=None if first.states is None else tuple(row for part in parts for row in part.states or ()),
-            points=None if first.points is None else np.concatenate([np.asarray(part.points) for part in parts]),
+            keypoints=None
+            if first.keypoints is None
+            else np.concatenate([np.asarray(part.keypoints) for part in parts]),
         )
 
 

@@ -264,7 +264,7 @@ class WorldModel:
             actions=plans if sampled is None else self.weights.environment_actions(sampled, start.pose, inputs=inputs),
             all_steps=all_steps,
             now=start.now,
-            points=None if parts[0].points is None else np.concatenate([np.asarray(part.points) for part in parts]),
+            keypoints=None if parts[0].points is None else np.concatenate([np.asarray(part.points) for part in parts]),
         )
 
     def _noise(

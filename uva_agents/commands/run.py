@@ -12,20 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uva_agents.commands.evaluate import env_argument
+from uva_agents.commands.run_agent import chunk_source, inference_worker, load_for_run, own_rate
+from uva_agents.commands.run_environment import ENV_ID, make_environment
 from uva_agents.errors import InputError
 from uva_agents.utils.files import check_file_target, check_folder_target
 
 if TYPE_CHECKING:
     from uva_agents.realtime import (
-        ArxRobotInterface,
-        ChunkSource,
         EpisodeSummary,
-        InferenceWorker,
         LoopSettings,
         RecordedActions,
     )
-
-ENV_ID = "uva/ArxX5-v0"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,12 +116,12 @@ def run(args: argparse.Namespace) -> int:
     if args.log is not None:
         check_file_target(args.log)
     recording = open_recording(args.agent) if is_replay(args.agent) else None
-    agent = None if recording is not None or args.process else _load(args)
-    rate = args.rate or (recording.control_hz if recording is not None else _own_rate(agent)) or 20.0
+    agent = None if recording is not None or args.process else load_for_run(args)
+    rate = args.rate or (recording.control_hz if recording is not None else own_rate(agent)) or 20.0
     with contextlib.ExitStack() as stack:
         stack.enter_context(_messages(args.log))
         stack.enter_context(_ended_by(signal.SIGTERM))
-        env = _make(args, rate, agent, recording)
+        env = make_environment(args, rate, agent, recording)
         stack.callback(env.close)
         recorder = None
         view = View(f"{args.agent} on {args.env}{', dry run' if args.dry_run else ''}", rate_hz=rate)
@@ -175,8 +172,8 @@ def _session(
     env.reset(seed=args.seed)
     task = args.task or (recording.task if recording is not None else None)
     robot = ArxRobotInterface(env, task=task)
-    source = None if args.process and recording is None else _chunk_source(args, agent, recording, robot)
-    worker = _worker(args, source)
+    source = None if args.process and recording is None else chunk_source(args, agent, recording, robot)
+    worker = inference_worker(args, source)
     stack.callback(worker.close)
     action_hz = recording.control_hz if recording is not None else args.action_rate or rate
     execute = args.execute or getattr(agent, "execute", None) or 8
@@ -203,57 +200,6 @@ def _session(
     return episodes
 
 
-def _load(args: argparse.Namespace) -> Any:
-    from uva_agents.commands.evaluate import load_agent
-
-    options = {} if args.steps is None else {"steps": args.steps}
-    agent = load_agent(args.agent, device=args.device, **options)
-    _leave_a_core(args.threads)
-    return agent
-
-
-def _leave_a_core(threads: int | None) -> None:
-    """Inference on every core would make control late."""
-    import os
-
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(threads or max(1, cores - 1))
-
-
-class _Setup:
-    """Loads the agent in the process that it runs in. Picklable."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self._args = argparse.Namespace(**{key: value for key, value in vars(args).items() if key != "run"})
-
-    def __call__(self) -> Any:
-        from uva_agents.realtime import AgentChunkSource, absolute
-
-        source = AgentChunkSource(_load(self._args))
-        return absolute(source) if self._args.relative else source
-
-
-def _chunk_source(
-    args: argparse.Namespace, agent: Any, recording: RecordedActions | None, robot: ArxRobotInterface
-) -> ChunkSource:
-    from uva_agents.realtime import AgentChunkSource, ReplayChunkSource, absolute
-
-    if recording is not None:
-        return ReplayChunkSource(recording, robot.stay, robot.layout)
-    source = AgentChunkSource(agent)
-    return absolute(source) if args.relative else source
-
-
-def _worker(args: argparse.Namespace, source: ChunkSource | None) -> InferenceWorker:
-    from uva_agents.realtime import ProcessWorker, ThreadWorker
-
-    if source is None:
-        return ProcessWorker(_Setup(args), timeout_s=args.timeout)
-    return ThreadWorker(lambda: source)
-
-
 def _settings(args: argparse.Namespace, rate: float, agent: Any, recording: RecordedActions | None) -> LoopSettings:
     from uva_agents.realtime import LoopSettings, lookback
 
@@ -262,60 +208,6 @@ def _settings(args: argparse.Namespace, rate: float, agent: Any, recording: Reco
     # A replay ends by itself, after the way to its beginning.
     length = args.length if recording is None else recording.seconds + 120.0
     return LoopSettings(rate_hz=rate, length_s=length, ahead_s=args.ahead, on_error=args.on_error, lookback=back)
-
-
-def _own_rate(agent: Any) -> float | None:
-    rate = getattr(getattr(agent, "spec", None), "control_hz", None)
-    return float(rate) if rate else None
-
-
-def _make(args: argparse.Namespace, rate: float, agent: Any, recording: RecordedActions | None) -> Any:
-    """The environment, with what agent or recording say of it where the command line does not."""
-    import gymnasium as gym
-
-    import uva_agents.envs  # noqa: F401
-    from uva_agents.envs.arx_x5.safety import SafetyConfig
-
-    options = dict(args.env_arg)
-    spec = gym.spec(args.env)
-    if not str(spec.entry_point).startswith("uva_agents.envs.arx_x5"):
-        raise InputError(f"{args.env} waits for its agent: run it with `uva eval`; `uva run` is for {ENV_ID}")
-    safety = dict(args.safety)
-    for name in safety:
-        if name not in SafetyConfig.__dataclass_fields__:
-            raise InputError(f"--safety {name}: unknown; one of {', '.join(SafetyConfig.__dataclass_fields__)}")
-    if args.dry_run:
-        safety["dry_run"] = True
-    if safety:
-        options.setdefault("safety", SafetyConfig(**safety))
-    recorded = dict(recording.settings or {}) if recording is not None else {}
-    width = recording.actions.shape[1] if recording is not None else _width(agent, args)
-    if "action_mode" not in options:
-        options["action_mode"] = recorded.get("action_mode") or ("absolute_vector" if width == 7 else "absolute")
-    image = getattr(getattr(agent, "spec", None), "image_shape", None)
-    if image is not None:
-        options.setdefault("image_size", tuple(image))
-    options.setdefault("control_hz", rate)
-    if options.get("driver", "sim") == "sim":
-        options.setdefault("realtime", True)
-    if args.camera is not None:
-        from uva_agents.envs.arx_x5.system.cameras import open_camera
-        from uva_agents.utils.clocks import MonotonicClock
-
-        size = options.get("image_size", 224)
-        size = (size, size) if isinstance(size, int) else tuple(size)
-        options["camera"] = open_camera(
-            args.camera, clock=MonotonicClock(), size=size, latency_s=args.camera_latency, loop=True
-        )
-    return gym.make(args.env, disable_env_checker=True, **options)
-
-
-def _width(agent: Any, args: argparse.Namespace) -> int | None:
-    """Numbers of an action as it reaches the environment."""
-    if args.relative:
-        return 10
-    space = getattr(agent, "action_space", None)
-    return None if space is None else int(space.shape[0])
 
 
 @contextlib.contextmanager

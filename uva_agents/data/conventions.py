@@ -71,9 +71,11 @@ class AbsolutePoses(Transform):
 class RelativePoses(AbsolutePoses):
     """Poses in the environment's frame outside, seen from the tool's pose at the decision inside (UMI).
 
-    The proprioception is a pose in the environment's form, too.
+    Args:
+        reference: form of the rotation in the proprioception that says where the tool is: position, rotation, and anything after.
     """
 
+    reference: RotationName = "vector"
     kind: ClassVar[str] = "relative-poses"
     needs: ClassVar[frozenset[str]] = frozenset({"now"})
 
@@ -85,7 +87,7 @@ class RelativePoses(AbsolutePoses):
         return placed
 
     def _now(self, references: ReferencePoses) -> np.ndarray:
-        return ROTATION_FORMS[self.environment].pose_matrix(references.need_now())
+        return ROTATION_FORMS[self.reference].pose_matrix(references.need_now())
 
 
 @register

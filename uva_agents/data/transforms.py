@@ -61,7 +61,7 @@ class Transform(ABC):
 
     Attributes:
         kind: under which it is stored.
-        needs: which of the :class:`ReferencePoses` its way to the environment reads.
+        needs: which of the :class:`ReferencePoses` it reads.
         averages: a mean of several rows of the environment's numbers is a sensible row; rotations have no plain mean.
     """
 

@@ -117,7 +117,7 @@ class UmiWindows:
 def absolute_poses(now: np.ndarray, actions: np.ndarray) -> np.ndarray:
     """Relative actions (T, 10) and the pose now (10,) -> poses (T, 10) in the recording's frame: how a robot executes them."""
     now, actions = np.asarray(now, np.float64), np.asarray(actions, np.float64)
-    return RelativePoses(environment="rot6d").to_environment(actions, ReferencePoses(now=now))
+    return RelativePoses(environment="rot6d", reference="rot6d").to_environment(actions, ReferencePoses(now=now))
 
 
 def mirror_mask(height: int, width: int) -> np.ndarray:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from uva_agents.planners.vision.camera import PlaneProjection, block_push_camera
 from uva_agents.planners.vision.detector import THRESHOLD, Colour, find_blocks, find_square
 
 BLOCK_PLANE = 0.03
-"""Height of the point that the middle of a block's visible sides seems to be: above its centre, as its upper side is seen best."""
+"""Height of the point that a block's centroid in a picture corresponds to: above its centre, as its upper side is seen best."""
 AREA = (0.15, 0.65, -0.45, 0.45)
 """Where a square's centre may be: x_min, x_max, y_min, y_max, metres."""
 
@@ -42,11 +41,11 @@ class BlockReading:
 class BlockToSquare(Objective):
     """Distance in metres from a block to a square, in the imagined frames.
 
-    The square does not move: it is looked for in the frame from which the futures start, which is a real one, and where it is
+    The square does not move: it is detected in the frame from which the futures start, which is a real one, and where it is
     hidden there in the mean of the imagined ones. A future's cost is the distance in the last of its frames in which the block is
-    seen, or their mean. Where imagined colours have faded, the block is where the weights moved it before they drew the frame, if
-    they tell (``Rollout.points``). A future without any gets the cost ``blind``, more than any distance in view, and is not
-    valid: a planner never prefers it, and says so if there is no other.
+    detected, or the mean over those frames. Where imagined colours have faded, the block is at the keypoint that the weights
+    moved (``Rollout.keypoints``). Without either the cost is ``blind``, more than any distance in view, and not valid: a planner
+    prefers every other candidate, and warns if there is none.
 
     Args:
         block, square: ``"red"`` or ``"green"``.
@@ -56,7 +55,7 @@ class BlockToSquare(Objective):
         frames: at which the block is looked for; several help where the arm hides it now and then.
         reduce: ``"last"`` or ``"mean"`` of the frames in which it is seen.
         threshold: density of colour at which a block counts as seen (a clear view is about 1, an outline below 0.4).
-        points: (red, green) index among the rollout's points of the blocks; ``None`` to go by colours alone.
+        keypoints: (red, green) index of the blocks among the rollout's keypoints; ``None`` to go by colours alone.
         blind: cost in metres where it is not.
         view: which of the environment's cameras took the pictures, where no ``camera`` is given.
     """
@@ -71,7 +70,7 @@ class BlockToSquare(Objective):
         frames: tuple[int, ...] | None = (-1,),
         reduce: Literal["last", "mean"] = "last",
         threshold: float = THRESHOLD,
-        points: tuple[int, int] | None = (1, 2),
+        keypoints: tuple[int, int] | None = (1, 2),
         blind: float = 2.0,
         view: str = "workspace",
     ) -> None:
@@ -93,16 +92,16 @@ class BlockToSquare(Objective):
         self.square: Colour = square
         self.block_camera = block_camera or camera
         self.camera, self.reduce, self.threshold, self.blind = camera, reduce, threshold, blind
-        self.view, self.points, self.frames = view, points, frames
-        # One decision asks several times about the same frame.
-        self._square_in = lru_cache(maxsize=4)(self._find_square)
+        self.view, self.keypoints, self.frames = view, keypoints, frames
+        self._newest: tuple[Any, tuple[np.ndarray, bool]] | None = None
 
     @property
     def identity(self) -> dict[str, object]:
         """What it measures, as JSON values."""
         camera = self.view if self.camera is None else [repr(self.camera), repr(self.block_camera)]
-        names = ("block", "square", "reduce", "threshold", "points", "blind")
-        return {**{n: getattr(self, n) for n in names}, "frames": self.frames, "camera": camera}
+        names = ("block", "square", "reduce", "threshold", "blind")
+        own = {**{n: getattr(self, n) for n in names}, "points": self.keypoints}
+        return {**own, "frames": self.frames, "camera": camera}
 
     def required_frames(self) -> RequiredFrames:
         """Frames as pictures."""
@@ -132,25 +131,26 @@ class BlockToSquare(Objective):
         above = self.block_camera or block_push_camera((height, width), BLOCK_PLANE, self.view)
         found = find_blocks(frames.reshape(-1, height, width, 3), self.block, above, threshold=self.threshold)
         block, block_seen = above.to_metres(found.pixels).reshape(s, f, 2), found.seen.reshape(s, f)
-        keypoints = rollout.select(self.frames).points
-        if keypoints is not None and self.points is not None:
+        keypoints = rollout.select(self.frames).keypoints
+        if keypoints is not None and self.keypoints is not None:
             block = np.where(
-                block_seen[..., None], block, keypoints[:, :, self.points[0 if self.block == "red" else 1]]
+                block_seen[..., None], block, keypoints[:, :, self.keypoints[0 if self.block == "red" else 1]]
             )
             block_seen = np.ones_like(block_seen)
         square, square_seen = np.zeros(2), False
         if rollout.now is not None and rollout.now.shape == (height, width, 3):
-            square, square_seen = self._square_in(
-                np.ascontiguousarray(rollout.now, np.uint8).tobytes(), (height, width)
-            )
+            square, square_seen = self._square_now(np.ascontiguousarray(rollout.now, np.uint8))
         if not square_seen:
             mean = frames.mean((0, 1), dtype=np.float32)
             square, _, square_seen = find_square(mean, self.square, camera, area=AREA)
         return BlockReading(block, block_seen, square, square_seen, np.linalg.norm(block - square, axis=-1))
 
-    def _find_square(self, frame: bytes, size: tuple[int, int]) -> tuple[np.ndarray, bool]:
-        image = np.frombuffer(frame, np.uint8).reshape(*size, 3)
-        square, _, seen = find_square(
-            image, self.square, self.camera or block_push_camera(size, view=self.view), area=AREA
-        )
-        return square, seen
+    def _square_now(self, frame: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Where the square is in the frame (H, W, 3) from which the futures start, and whether it is detected."""
+        key, newest = (frame.shape, frame.tobytes()), self._newest
+        if newest is None or newest[0] != key:
+            camera = self.camera or block_push_camera((frame.shape[0], frame.shape[1]), view=self.view)
+            square, _, detected = find_square(frame, self.square, camera, area=AREA)
+            # One decision asks several times about the same frame.
+            self._newest = newest = key, (square, detected)
+        return newest[1]

@@ -93,6 +93,8 @@ class Objective(ABC):
         return WeightedSum((*_terms(self), *_terms(other)))
 
     def __radd__(self, other: Any) -> WeightedSum:
+        if isinstance(other, int) and other == 0:  # where sum() begins
+            return WeightedSum(_terms(self))
         if not callable(other):
             return NotImplemented
         return WeightedSum((*_terms(other), *_terms(self)))
@@ -156,6 +158,11 @@ def as_objective(objective: Any, *, required_frames: RequiredFrames | None = Non
     What the function returns is checked when it is first used: the error names the function and the shape that is expected.
     """
     if isinstance(objective, Objective):
+        for method in ("required_frames", "evaluate", "bind"):
+            if not callable(getattr(objective, method)):
+                raise TypeError(
+                    f"{name_of(objective)}.{method} must be a method that returns this, not the value itself"
+                )
         if required_frames is not None:
             raise TypeError(f"{name_of(objective)} says itself which frames it needs: leave required_frames= out")
         return objective
@@ -190,6 +197,24 @@ def _check_signature(function: Callable[..., Any], name: str) -> None:
             f"{name}{signature} cannot be called with a rollout alone ({error}): an objective is a function of one argument, "
             "rollout -> costs (S,); functools.partial fixes further ones"
         ) from None
+
+
+def bound(objective: Objective, obs: Any) -> Objective:
+    """The objective of a decision at ``obs``, checked.
+
+    Raises:
+        InputError: its :meth:`Objective.bind` gave none, or its :meth:`Objective.required_frames` something else.
+    """
+    result = objective.bind(obs)
+    if not callable(result):
+        raise InputError(f"{name_of(objective)}.bind() must return an objective, but gave {type(result).__name__}")
+    result = as_objective(result)
+    required = result.required_frames()
+    if not isinstance(required, RequiredFrames):
+        raise InputError(
+            f"{name_of(result)}.required_frames() must return RequiredFrames, but gave {type(required).__name__}"
+        )
+    return result
 
 
 def evaluated(objective: Objective, rollout: Rollout) -> MaskedCosts:
@@ -236,7 +261,7 @@ class WeightedSum(Objective):
 
     def bind(self, obs: Any) -> WeightedSum:
         """With each term as it is for this observation."""
-        return WeightedSum(tuple((weight, term.bind(obs)) for weight, term in self.terms))
+        return WeightedSum(tuple((weight, bound(term, obs)) for weight, term in self.terms))
 
     def __call__(self, rollout: Rollout) -> np.ndarray:
         """Costs (S,)."""

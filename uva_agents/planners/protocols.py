@@ -3,7 +3,8 @@
 What judges the outcome is an :class:`~uva_agents.planners.Objective`, or a function.
 
 A planner asks for an optional ability with ``isinstance`` (a method or an attribute), or by the names of the keyword arguments
-that a method takes (:class:`RolloutOptions`, :class:`SampleOptions`). Dynamics and proposals without any of them will do.
+that a method takes (:class:`RolloutOptions`, :class:`SampleOptions`). Dynamics and proposals without any of them will do. A wrapper
+has to define the abilities that it passes on: those that ``__getattr__`` makes up are not seen by ``isinstance`` since Python 3.12.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def _parts(agent: Any) -> Iterator[Any]:
 
 
 def _from_weights(part: Any, *, own: bool) -> Interface | None:
-    bundle = getattr(getattr(part, "uva", part), "bundle", None)
+    bundle = getattr(getattr(part, "weights", part), "bundle", None)
     spec = getattr(part, "spec", None) or getattr(bundle, "spec", None)
     shape = getattr(spec, "image_shape", None)
     if spec is None or shape is None:

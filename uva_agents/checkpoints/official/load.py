@@ -17,7 +17,8 @@ from uva_agents.checkpoints.folder import pick_device
 from uva_agents.checkpoints.kinds import UVA_WEIGHTS
 from uva_agents.checkpoints.limits import SCHEMA, check_normalizer
 from uva_agents.checkpoints.official.archive import RATIO, SLACK, read_archive
-from uva_agents.checkpoints.official.config import Shapes, interface, network_config, settings
+from uva_agents.checkpoints.official.config import Shapes, network_config, settings
+from uva_agents.checkpoints.official.interface import interface
 from uva_agents.checkpoints.official.keys import rename, rename_vae
 from uva_agents.checkpoints.official.plain import plain, resolved
 from uva_agents.checkpoints.schema import shown

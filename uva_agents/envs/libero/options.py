@@ -16,15 +16,15 @@ NAME = "uva/Libero10-v0"
 STARTS = ("random", "fixed")
 INSTRUCTIONS = ("prompt", "language", "observation", "info")
 RESET_OPTIONS = ("task_id", "initial_states", "initial_state", "wait_steps")
-# Nothing that the arm can reach is outside.
+# The whole workspace of the arm is inside.
 GOAL_LOW, GOAL_HIGH = (-1.5, -1.5, -0.5), (1.5, 1.5, 2.5)
 
 
 def observation_spaces(image_size: tuple[int, int] | None, *, words: bool) -> dict[str, gym.Space[Any]]:
     """Key -> space; without pictures where there is no size."""
     # Position, quaternion, fingers.
-    reach = np.array([*np.abs([GOAL_LOW, GOAL_HIGH]).max(0) + 0.5, 1, 1, 1, 1, 0.1, 0.1], np.float32)
-    spaces: dict[str, gym.Space[Any]] = {"agent_pos": gym.spaces.Box(-reach, reach)}
+    limits = np.array([*np.abs([GOAL_LOW, GOAL_HIGH]).max(0) + 0.5, 1, 1, 1, 1, 0.1, 0.1], np.float32)
+    spaces: dict[str, gym.Space[Any]] = {"agent_pos": gym.spaces.Box(-limits, limits)}
     if image_size is not None:
         spaces |= {key: gym.spaces.Box(0, 255, (*image_size, 3), np.uint8) for key in CAMERAS}
     if words:

@@ -235,8 +235,8 @@ class ToolHangEnv(Lifecycle, gym.Env[Observation, np.ndarray]):
 
 def _observation_space(image_size: tuple[int, int] | None) -> gym.spaces.Dict:
     # The arm reaches 0.86 m from its base; a finger opens to 0.04 m and gives way by less than another.
-    reach = np.array([1.5, 1.5, 2.5, 1.0001, 1.0001, 1.0001, 1.0001, 0.1, 0.1], np.float32)
-    spaces: dict[str, gym.Space[Any]] = {"agent_pos": gym.spaces.Box(-reach, reach, dtype=np.float32)}
+    limits = np.array([1.5, 1.5, 2.5, 1.0001, 1.0001, 1.0001, 1.0001, 0.1, 0.1], np.float32)
+    spaces: dict[str, gym.Space[Any]] = {"agent_pos": gym.spaces.Box(-limits, limits, dtype=np.float32)}
     if image_size is not None:
         spaces |= {key: gym.spaces.Box(0, 255, (*image_size, 3), np.uint8) for key in CAMERAS}
     return gym.spaces.Dict(spaces)

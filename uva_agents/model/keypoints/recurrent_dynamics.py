@@ -57,7 +57,7 @@ class RecurrentDynamics(nn.Module):
         self.initialize()
 
     def initialize(self) -> None:
-        """Begin with what is known: leading keypoints go where actions say, as if both had the same units, and nothing else moves."""
+        """Begin with what is known: leading keypoints go where actions say, in the same units, and nothing else moves."""
         nn.init.eye_(self.lead.weight)
         nn.init.zeros_(self.lead.bias)
         last = self.out[2]

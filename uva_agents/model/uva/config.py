@@ -166,8 +166,8 @@ class UVAConfig:
             raise ValueError(f"proprio_steps must be history_steps or n_frames, got {self.proprio_steps}")
         if self.rendered_prior and (not self.num_keypoints or self.frame_state_dim != 2 * self.num_keypoints):
             raise ValueError(
-                "rendered_prior moves the keypoints that are detected: num_keypoints must be positive and frame_state_dim twice that, "
-                f"got {self.num_keypoints} and {self.frame_state_dim}"
+                "rendered_prior moves the keypoints that are detected: num_keypoints must be positive and frame_state_dim twice "
+                f"that, got {self.num_keypoints} and {self.frame_state_dim}"
             )
         if self.proprio_keypoints and (
             2 * self.proprio_keypoints > self.proprio_dim or self.proprio_steps != self.n_frames

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -42,7 +43,6 @@ class Homography:
         if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
             raise InputError(f"a homography is an invertible 3x3 matrix, got {self.matrix!r}")
         object.__setattr__(self, "matrix", matrix)
-        object.__setattr__(self, "_inverse", np.linalg.inv(matrix))
 
     @classmethod
     def pinhole(
@@ -86,7 +86,11 @@ class Homography:
 
     def to_metres(self, pixels: Any) -> np.ndarray:
         """Pixels (..., 2) -> points of the plane (..., 2)."""
-        return _apply(getattr(self, "_inverse"), pixels)  # noqa: B009  (set in __post_init__)
+        return _apply(self._inverse, pixels)
+
+    @cached_property
+    def _inverse(self) -> np.ndarray:
+        return np.linalg.inv(self.matrix)
 
 
 def block_push_camera(size: tuple[int, int] = (96, 96), height: float = 0.02, view: str = "workspace") -> Homography:

@@ -1,0 +1,62 @@
+"""The environment of ``uva run``: an arm or its twin, made to fit the agent or the recording."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from uva_agents.errors import InputError
+
+if TYPE_CHECKING:
+    from uva_agents.realtime import RecordedActions
+
+ENV_ID = "uva/ArxX5-v0"
+
+
+def make_environment(args: argparse.Namespace, rate: float, agent: Any, recording: RecordedActions | None) -> Any:
+    """The environment, with what agent or recording say of it where the command line does not."""
+    import gymnasium as gym
+
+    import uva_agents.envs  # noqa: F401
+    from uva_agents.envs.arx_x5.safety import SafetyConfig
+
+    options = dict(args.env_arg)
+    spec = gym.spec(args.env)
+    if not str(spec.entry_point).startswith("uva_agents.envs.arx_x5"):
+        raise InputError(f"{args.env} waits for its agent: run it with `uva eval`; `uva run` is for {ENV_ID}")
+    safety = dict(args.safety)
+    for name in safety:
+        if name not in SafetyConfig.__dataclass_fields__:
+            raise InputError(f"--safety {name}: unknown; one of {', '.join(SafetyConfig.__dataclass_fields__)}")
+    if args.dry_run:
+        safety["dry_run"] = True
+    if safety:
+        options.setdefault("safety", SafetyConfig(**safety))
+    recorded = dict(recording.settings or {}) if recording is not None else {}
+    width = recording.actions.shape[1] if recording is not None else _width(agent, args)
+    if "action_mode" not in options:
+        options["action_mode"] = recorded.get("action_mode") or ("absolute_vector" if width == 7 else "absolute")
+    image = getattr(getattr(agent, "spec", None), "image_shape", None)
+    if image is not None:
+        options.setdefault("image_size", tuple(image))
+    options.setdefault("control_hz", rate)
+    if options.get("driver", "sim") == "sim":
+        options.setdefault("realtime", True)
+    if args.camera is not None:
+        from uva_agents.envs.arx_x5.system.cameras import open_camera
+        from uva_agents.utils.clocks import MonotonicClock
+
+        size = options.get("image_size", 224)
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        options["camera"] = open_camera(
+            args.camera, clock=MonotonicClock(), size=size, latency_s=args.camera_latency, loop=True
+        )
+    return gym.make(args.env, disable_env_checker=True, **options)
+
+
+def _width(agent: Any, args: argparse.Namespace) -> int | None:
+    """Numbers of an action as it reaches the environment."""
+    if args.relative:
+        return 10
+    space = getattr(agent, "action_space", None)
+    return None if space is None else int(space.shape[0])
