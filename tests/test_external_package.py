@@ -1,7 +1,6 @@
 """A package outside this one adds a baseline, a dataset format and an evaluation protocol: a file each, and entry points."""
 
 import importlib
-import importlib.util
 import re
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from tests.tiny import tiny_dataset
 from uva_agents.agents import load_policy
 from uva_agents.checkpoints import info, weights_kind
 from uva_agents.cli import main
+from uva_agents.data import open_dataset
 from uva_agents.errors import WeightsError
 
 # The page that explains it shows the whole file.
@@ -106,12 +106,7 @@ def test_its_weights_without_its_package_name_what_is_missing(
         load_policy(folder)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("uva_agents.data.formats") is None, reason="other packages cannot add formats yet"
-)
 def test_a_dataset_format_opens_and_trains(site: Path, tmp_path: Path) -> None:
-    from uva_agents.data import open_dataset
-
     add_baseline(site)
     install(site, "my_format", "[uva_agents.formats]\npositions = my_format:POSITIONS\n", FORMAT)
     rng = np.random.default_rng(0)
@@ -122,10 +117,6 @@ def test_a_dataset_format_opens_and_trains(site: Path, tmp_path: Path) -> None:
     assert load_policy(trained(tmp_path / "d.positions", tmp_path / "run"), device="cpu").name == "cloning-pusht"
 
 
-@pytest.mark.skipif(
-    not hasattr(importlib.import_module("uva_agents.benchmarks.evaluation.protocols"), "GROUP"),
-    reason="other packages cannot add protocols yet",
-)
 def test_an_evaluation_protocol_scores_the_baseline(site: Path, tmp_path: Path) -> None:
     add_baseline(site)
     install(site, "my_protocol", "[uva_agents.protocols]\nmy-short-pusht = my_protocol:SHORT\n", PROTOCOL)

@@ -1,4 +1,4 @@
-"""What all three agents of UVA share: network, autoencoder, normaliser, interface."""
+"""UVA weights in memory: networks, normaliser and interface."""
 
 from __future__ import annotations
 
