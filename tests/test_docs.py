@@ -15,9 +15,9 @@ RUN = [
     ROOT / "docs" / "block_push.md",
     ROOT / "docs" / "extend" / "environment.md",
     ROOT / "docs" / "extend" / "objective.md",
+    ROOT / "docs" / "extend" / "baseline.md",
     ROOT / "docs" / "extend" / "format.md",
     ROOT / "docs" / "extend" / "robot.md",
-    ROOT / "docs" / "extend" / "baseline.md",
     *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
 ]
 

@@ -151,7 +151,7 @@ def test_a_network_size_is_one_row(data: Path, tmp_path: Path, monkeypatch: pyte
     from uva_agents.agents import load_policy
 
     policy = load_policy(folder, device="cpu", steps=2)
-    assert policy.weights.net.config.width == 16
+    assert policy.weights.config.width == 16
     from tests.tiny import observation
 
     policy.reset(seed=0)

@@ -27,6 +27,7 @@ from uva_agents.model.uva.old_names import CONFIG_FIELDS as UVA_FIELDS
 from uva_agents.utils.plugins import plugins
 
 _LOG = logging.getLogger(__name__)
+_OTHER = object()
 GROUP = "uva_agents.weights"
 """Entry points of other packages."""
 
@@ -102,9 +103,9 @@ class WeightsKind:
         return self.schema.read(self.config, _with_names(values, self.renamed), where)
 
     def first_names(self, values: Mapping[str, Any]) -> Any:
-        """Plain values of the sizes as the first version would have written them, where it could."""
-        known = {name: value for name, value in values.items() if name not in self.added or value != self.added[name]}
-        return _with_names(known, {now: first for first, now in self.renamed.items()})
+        """Plain values of the sizes as they were written first: fields under their first names, without those added since."""
+        values = {name: value for name, value in values.items() if self.added.get(name, _OTHER) != value}
+        return _with_names(values, {now: first for first, now in self.renamed.items()})
 
     def check(self, sizes: NetworkConfig, normalizer: LinearNormalizer, spec: InterfaceSpec, where: str) -> None:
         """That interface and normaliser are of the sizes of the network.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from uva_agents.checkpoints.bundle import Bundle as Bundle
+from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.described import Description, describe
 from uva_agents.checkpoints.folder import is_checkpoint_file, pick_device, resolve, write_folder
 from uva_agents.checkpoints.kinds import UVA_WEIGHTS

@@ -48,10 +48,10 @@ class PointsDiffusionModule(nn.Module):
         observed = observe_positions(self.net, points, proprio)
         if self.augmentation is not None:
             observed, actions = self.augmentation.applied(observed, actions, self.net.config.max_step)
-        denoising, prior = self.net.losses(observed, actions, t, noise)
+        denoising, prior_loss = self.net.losses(observed, actions, t, noise)
         if self.net.relations is None:
             return denoising, {}
-        return denoising + prior, {"noise": denoising, "mixture_prior": prior}
+        return denoising + prior_loss, {"noise": denoising, "mixture_prior": prior_loss}
 
 
 def observe_positions(net: DiffusionPolicyNet, points: Tensor, proprio: Tensor | None) -> Tensor:
@@ -135,7 +135,7 @@ class DiffusionStage:
         generator = torch.Generator().manual_seed(0)
         t = torch.linspace(0, c.train_steps - 1, count).long()[torch.randperm(count, generator=generator)]
         noise = torch.randn(count, c.horizon, c.action_dim, generator=generator)
-        loss, prior = net.losses(observed, actions.to(device), t.to(device), noise.to(device))
+        loss, prior_loss = net.losses(observed, actions.to(device), t.to(device), noise.to(device))
         steps = min(16, c.train_steps)
         chunks = sample_chunks(
             net, observed, n=self.check_samples, sampler=ActionSampler(steps=steps), generators=[generator]
@@ -152,7 +152,7 @@ class DiffusionStage:
             "samples": float(self.check_samples),
         }
         if net.relations is not None:
-            metrics["mixture_prior"] = float(prior)
+            metrics["mixture_prior"] = float(prior_loss)
         if self.check_samples > 1:
             metrics["spread"] = float((chunks[:, 1:] - chunks[:, :1]).norm(dim=-1).mean())
         return metrics
