@@ -221,7 +221,7 @@ def test_points_may_be_read_by_convolutions_and_run_down_the_picture_first(data:
     assert (bundle.spec.env_id, bundle.spec.execute) == ("uva/BlockPush-v0", 6)
     last = curve(tmp_path / "run" / "joint")[-1]
     # Untrained, an action is wrong by a good part of the 512 units, each of which is a thousand of what is reported.
-    assert 10_000 < last["policy_error_mm"] < 512_000 and np.isfinite(last["readout_mm"])
+    assert 10_000 < last["policy_error_mm"] < 512_000 and np.isfinite(last["frame_state_mm"])
     assert "points_mm" in curve(tmp_path / "run" / "points")[-1]
     reader = load_tensors(tmp_path / "run" / "points" / "reader.safetensors")  # for other runs
     torch.testing.assert_close(bundle.model.guide.detector.state_dict(), reader, rtol=1e-3, atol=1e-3)
