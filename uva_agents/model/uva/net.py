@@ -19,7 +19,7 @@ from uva_agents.model.uva.config import Task, UVAConfig
 from uva_agents.model.uva.heads import ActionHead, DiffusionHead, StateHead
 from uva_agents.model.uva.initial import initialize
 from uva_agents.model.uva.inputs import Context, InputGroup, Visibility, input_groups, patchify, unpatchify
-from uva_agents.model.uva.old_names import renamed, renamed_tensors
+from uva_agents.model.uva.old_names import first_name, renamed, renamed_tensors
 
 
 def _embedding(*shape: int) -> nn.Parameter:
@@ -80,7 +80,7 @@ class UVANet(nn.Module):
         initialize(self, standardized=c.standardize)
         self.register_load_state_dict_pre_hook(renamed_tensors)  # type: ignore[no-untyped-call]
 
-    renamed_tensor = staticmethod(renamed)
+    renamed_tensor, first_tensor_name = staticmethod(renamed), staticmethod(first_name)
     frame_mask: Tensor
     token_mean: Tensor
     token_std: Tensor
