@@ -17,7 +17,7 @@ from uva_agents.model import (
 from uva_agents.model.diffusion import ddim_timesteps, respaced_timesteps
 from uva_agents.model.schedulers import sample_few_steps
 from uva_agents.model.uva.heads import DiffusionHead
-from uva_agents.model.uva.masking import reveal_counts
+from uva_agents.model.uva.sampling import reveal_counts
 
 
 def test_few_step_epsilon_sampling_refuses_to_explode() -> None:

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from uva_agents.agents.arguments import flag, whole
+from uva_agents.agents.arguments import whole
 from uva_agents.agents.memory import Memory, PolicyState, row_name
 from uva_agents.agents.observations import Frames
 from uva_agents.agents.stateful import StatefulAgent
@@ -83,7 +83,8 @@ class ChunkAgent(StatefulAgent[PolicyState]):
             TypeError, KeyError, InputError: naming what is wrong with the observation or the state.
             NotFiniteError: the network gave NaN or infinity; it names the observation.
         """
-        deterministic = flag(deterministic, "deterministic")
+        if not isinstance(deterministic, bool | np.bool_):  # "no" would count as true
+            raise InputError(f"deterministic must be True or False, got {deterministic!r:.60}")
         frames = self._read(observation)
         state = self._current(state, len(frames), episode_start)
         rows = [self._observe(row, frames, i) for i, row in enumerate(state.rows)]

@@ -68,6 +68,7 @@ class Weights:
         optimize_for_inference(self.vae)
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
         self._divisor = Divisor()
+        self._space = self.spec.action_space
         keep_forks_safe()
 
     @classmethod
@@ -116,7 +117,7 @@ class Weights:
 
     @property
     def device(self) -> torch.device:
-        return self.bundle.device
+        return self.net.frame_mask.device
 
     def check(self) -> None:
         """Refuse to compute with networks that would give something else than what was trained, or hang.
@@ -263,8 +264,7 @@ class Weights:
         actions: np.ndarray = self.normalizer.unnormalize("action", normalized).float().cpu().numpy()
         actions = to_environment(self.spec.action_transforms, actions, ReferencePoses(now=pose))
         self.require_finite(actions, "action head", inputs or (lambda i: Inputs(f"row {i}")))
-        space = self.spec.action_space
-        return np.clip(actions, space.low, space.high).astype(np.float32)
+        return np.clip(actions, self._space.low, self._space.high).astype(np.float32)
 
     def normalize_proprio(self, rows: np.ndarray, start: np.ndarray) -> Tensor:
         """Environment units (K, P), the last row being now, and the episode's first row -> network units, on the device."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -90,7 +91,7 @@ class InterfaceSpec:
         """A mean of several of the environment's actions is a sensible one; of poses it is not."""
         return all(transform.averages for transform in self.action_transforms)
 
-    @property
+    @cached_property
     def action_space(self) -> gym.spaces.Box:
         """Of one environment action."""
         return gym.spaces.Box(np.array(self.action_low, np.float32), np.array(self.action_high, np.float32))

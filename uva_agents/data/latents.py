@@ -23,9 +23,10 @@ Progress = Callable[[int, int], None]
 
 
 def weights_fingerprint(module: torch.nn.Module) -> str:
-    """Hash of a module's tensors."""
+    """Hash of a module's tensors, which stays what it is where they are renamed: caches and interrupted runs are known by it."""
+    first = getattr(type(module), "first_tensor_name", str)
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted((first(name), tensor) for name, tensor in module.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -24,6 +24,13 @@ class Renaming:
                 return new + tensor.removeprefix(old)
         return tensor
 
+    def first(self, tensor: str) -> str:
+        """The earliest name of a tensor, by which fingerprints know it."""
+        for old, new in self.prefixes.items():
+            if tensor.startswith(new):
+                return old + tensor.removeprefix(new)
+        return tensor
+
     def state(self, module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
         """Hook of ``load_state_dict``: a state saved under earlier names gets today's, in place."""
         for name in [key for key in state if key.startswith(prefix)]:

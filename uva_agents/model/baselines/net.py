@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from uva_agents.model.baselines.mixture_prior import MixturePrior, winner_takes_all_loss
-from uva_agents.model.baselines.old_names import renamed, renamed_tensors
+from uva_agents.model.baselines.old_names import first_name, renamed, renamed_tensors
 from uva_agents.model.baselines.relations import PairwiseRelations
 from uva_agents.model.baselines.transformer import DiffusionTransformer
 from uva_agents.model.baselines.unet1d import ConditionalUNet1D
@@ -157,7 +157,7 @@ class Prepared:
 class DiffusionPolicyNet(nn.Module):
     """Observation encoder and noise predictor."""
 
-    renamed_tensor = staticmethod(renamed)
+    renamed_tensor, first_tensor_name = staticmethod(renamed), staticmethod(first_name)
 
     @in_float32
     def __init__(self, config: DiffusionPolicyConfig) -> None:

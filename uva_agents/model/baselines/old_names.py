@@ -15,4 +15,4 @@ _TENSORS = Renaming(
         "geometry.": "relations.",
     }
 )
-renamed, renamed_tensors = _TENSORS.name, _TENSORS.state
+renamed, renamed_tensors, first_name = _TENSORS.name, _TENSORS.state, _TENSORS.first

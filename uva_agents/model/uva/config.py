@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Literal
 
 from uva_agents.model.schedulers import Prediction
@@ -179,26 +180,26 @@ class UVAConfig:
         if self.predict_wrist and not self.wrist_image:
             raise ValueError("predict_wrist needs wrist_image")
 
-    @property
+    @cached_property
     def latent_size(self) -> int:
         """Side of a frame's latent map."""
         return self.image_size // 16
 
-    @property
+    @cached_property
     def grid(self) -> int:
         """Tokens along one side of a frame."""
         return self.latent_size // self.patch_size
 
-    @property
+    @cached_property
     def tokens_per_frame(self) -> int:
         return self.grid**2
 
-    @property
+    @cached_property
     def token_dim(self) -> int:
         """Channels of one latent token."""
         return self.vae.z_channels * self.patch_size**2
 
-    @property
+    @cached_property
     def frame_stride(self) -> int:
         """Control steps between the frames that the network sees."""
         return self.action_steps // self.n_frames

@@ -1,4 +1,4 @@
-"""Task and mask sampling for training, and the order in which sampling reveals positions."""
+"""Task and mask sampling for training: which task each sample is for, and which future positions it may not see."""
 
 from __future__ import annotations
 
@@ -45,18 +45,3 @@ def draw_mask(
     masked = torch.ceil(ratio.clamp(minimum, 1.0) * tokens)
     order = torch.rand(n, tokens, generator=generator, device="cpu", dtype=torch.float32).argsort(1).argsort(1)
     return (order < masked[:, None]).float()[:, None, :].expand(n, frames, tokens).contiguous()
-
-
-def reveal_counts(iterations: int, tokens: int) -> list[int]:
-    """Tokens still masked after each of ``iterations`` steps of the cosine schedule; the last entry is 0.
-
-    At least one token stays masked until the last step, and at least one is revealed at each.
-    """
-    if not iterations >= 1:
-        raise ValueError(f"iterations must be at least 1, got {iterations}")
-    left, counts = tokens, []
-    for i in range(iterations):
-        target = math.floor(tokens * math.cos(math.pi / 2 * (i + 1) / iterations))
-        left = 0 if i + 1 == iterations else max(1, min(left - 1, target))
-        counts.append(left)
-    return counts

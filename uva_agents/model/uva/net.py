@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from uva_agents.model.defaults import in_float32
-from uva_agents.model.keypoints.guide import KeypointGuide
 from uva_agents.model.layers import Block, Blocks
 from uva_agents.model.uva.config import Task, UVAConfig
+from uva_agents.model.uva.guides import guide_for
 from uva_agents.model.uva.heads import ActionHead, DiffusionHead, StateHead
 from uva_agents.model.uva.initial import initialize
 from uva_agents.model.uva.inputs import Context, InputGroup, Visibility, input_groups, patchify, unpatchify
-from uva_agents.model.uva.old_names import renamed, renamed_tensors
+from uva_agents.model.uva.old_names import first_name, renamed, renamed_tensors
 
 
 def _embedding(*shape: int) -> nn.Parameter:
@@ -76,11 +76,11 @@ class UVANet(nn.Module):
         if c.predict_proprio_dim:
             self.proprio_head = self._action_head(c.predict_proprio_dim)
         self.state_head = StateHead(dim=d, tokens=s, frames=t, out=c.frame_state_dim) if c.frame_state_dim else None
-        self.guide = KeypointGuide(c) if c.num_keypoints else None
+        self.guide = guide_for(c)
         initialize(self, standardized=c.standardize)
         self.register_load_state_dict_pre_hook(renamed_tensors)  # type: ignore[no-untyped-call]
 
-    renamed_tensor = staticmethod(renamed)
+    renamed_tensor, first_tensor_name = staticmethod(renamed), staticmethod(first_name)
     frame_mask: Tensor
     token_mean: Tensor
     token_std: Tensor

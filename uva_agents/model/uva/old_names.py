@@ -27,4 +27,4 @@ _TENSORS = Renaming(
         "readout.": "state_head.net.",
     }
 )
-renamed, renamed_tensors = _TENSORS.name, _TENSORS.state
+renamed, renamed_tensors, first_name = _TENSORS.name, _TENSORS.state, _TENSORS.first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,6 @@ from torch import Tensor
 from uva_agents.model.uva.config import Task, UVAConfig
 from uva_agents.model.uva.heads import DiffusionHead
 from uva_agents.model.uva.inputs import Context
-from uva_agents.model.uva.masking import reveal_counts
 from uva_agents.model.uva.net import UVANet
 
 
@@ -181,3 +181,18 @@ def sample_video(
     if frames is not None:
         tokens, wrist = tokens[:, list(frames)], None if wrist is None else wrist[:, list(frames)]
     return VideoSample(tokens, actions if wants_actions else None, wrist, context.moved_keypoints)
+
+
+def reveal_counts(iterations: int, tokens: int) -> list[int]:
+    """Tokens still masked after each of ``iterations`` steps of the cosine schedule; the last entry is 0.
+
+    At least one token stays masked until the last step, and at least one is revealed at each.
+    """
+    if not iterations >= 1:
+        raise ValueError(f"iterations must be at least 1, got {iterations}")
+    left, counts = tokens, []
+    for i in range(iterations):
+        target = math.floor(tokens * math.cos(math.pi / 2 * (i + 1) / iterations))
+        left = 0 if i + 1 == iterations else max(1, min(left - 1, target))
+        counts.append(left)
+    return counts
