@@ -25,6 +25,7 @@ class Attention(nn.Module):
         self.fused = True
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
         return cast(Tensor, self.proj_drop(self.proj(self.attend(x))))
 
     def attend(self, x: Tensor) -> Tensor:
@@ -62,6 +63,7 @@ class Mlp(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
         return cast(Tensor, self.drop(self.fc2(self.drop(F.gelu(self.fc1(x))))))
 
 
@@ -76,6 +78,7 @@ class Block(nn.Module):
         self.mlp = Mlp(dim=dim, hidden=int(dim * mlp_ratio), dropout=dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
         x = x + self.attn(self.norm1(x))
         return cast(Tensor, x + self.mlp(self.norm2(x)))
 
@@ -90,6 +93,7 @@ class Blocks(nn.ModuleList):
     checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
         again = self.checkpointing and self.training
         for block in self:
             x = cast(Tensor, checkpoint(block, x, use_reentrant=False)) if again else block(x)
@@ -112,6 +116,7 @@ class TimestepEmbedder(nn.Module):
         return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
     def forward(self, t: Tensor) -> Tensor:
+        """Times (N,) in [0, 1000) -> (N, width)."""
         weight = cast(nn.Linear, self.mlp[0]).weight
         return cast(Tensor, self.mlp(self.sinusoid(t).to(weight.dtype)))
 
@@ -126,6 +131,7 @@ class AdaLNBlock(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """(N, W), modulation (N, 3W), as shift, scale and gate -> (N, W)."""
         shift, scale, gate = modulation.chunk(3, dim=-1)
         return cast(Tensor, x + gate * self.mlp(self.in_ln(x) * (1 + scale) + shift))
 
@@ -140,6 +146,7 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """(N, W), modulation (N, 2W), as shift and scale -> (N, out_channels)."""
         shift, scale = modulation.chunk(2, dim=-1)
         return cast(Tensor, self.linear(self.norm_final(x) * (1 + scale) + shift))
 
@@ -159,6 +166,7 @@ class AdaLNMLP(nn.Module):
         self.final_layer = FinalLayer(width=width, out_channels=out_channels)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """(N, in_channels), times (N,), conditions (N, cond_channels) -> prediction (N, out_channels)."""
         return self.denoise(x, self._modulations(self.time_embed(t) + self.cond_embed(condition)))
 
     def denoise(self, x: Tensor, modulations: Sequence[Tensor]) -> Tensor:

@@ -80,6 +80,7 @@ class ResBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
         y = self.conv1(F.silu(self.norm1(x)))
         return x + cast(Tensor, self.conv2(F.silu(self.norm2(y))))
 

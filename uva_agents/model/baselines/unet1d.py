@@ -21,6 +21,7 @@ class StepEmbedding(nn.Module):
         self.frequencies = dim // 2
 
     def forward(self, t: Tensor) -> Tensor:
+        """(B,) -> (B, dim)."""
         rate = -math.log(10_000.0) / (self.frequencies - 1)
         frequency = torch.exp(torch.arange(self.frequencies, device=t.device, dtype=torch.float32) * rate)
         angle = t.float()[:, None] * frequency
@@ -71,6 +72,7 @@ class TimeConv(nn.Module):
         self.weight = nn.Linear(kernel * channels, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, T, channels) -> (B, T, width)."""
         length, margin = x.shape[1], self.kernel // 2
         padded = F.pad(x, (0, 0, margin, margin))
         shifted = torch.cat([padded[:, k : k + length] for k in range(self.kernel)], dim=-1)
@@ -86,6 +88,7 @@ class ConvBlock(nn.Module):
         self.norm = nn.GroupNorm(groups, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, T, channels) -> (B, T, width)."""
         return mish(self.norm(self.conv(x).transpose(1, 2)).transpose(1, 2).contiguous())
 
 

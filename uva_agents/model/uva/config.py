@@ -36,10 +36,12 @@ class Task(StrEnum):
 
     @property
     def predicts_video(self) -> bool:
+        """Whether frames are predicted."""
         return self in (Task.VIDEO, Task.FORWARD, Task.POLICY_VIDEO)
 
     @property
     def predicts_actions(self) -> bool:
+        """Whether actions are predicted."""
         return self in (Task.POLICY, Task.INVERSE, Task.POLICY_VIDEO)
 
 
@@ -192,6 +194,7 @@ class UVAConfig:
 
     @cached_property
     def tokens_per_frame(self) -> int:
+        """Tokens of a frame: S in shapes."""
         return self.grid**2
 
     @cached_property

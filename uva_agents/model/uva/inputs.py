@@ -62,6 +62,11 @@ class Context:
 
     @property
     def batch_size(self) -> int:
+        """B.
+
+        Raises:
+            ValueError: nothing is given that has one row per sample.
+        """
         for value in (self.history, self.future, self.proprio, self.actions, self.text):
             if value is not None:
                 return len(value)

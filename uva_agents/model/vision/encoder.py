@@ -65,6 +65,7 @@ class SpatialSoftmax(nn.Module):
         self.conv = nn.Conv2d(channels, keypoints, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (B, C, h, w) -> points (B, K, 2), x and y in [-1, 1]."""
         heat = self.conv(x)
         height, width = heat.shape[-2:]
         weight = heat.flatten(2).softmax(-1).unflatten(2, (height, width))

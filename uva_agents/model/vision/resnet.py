@@ -30,6 +30,7 @@ class BasicBlock(nn.Module):
             self.skip = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), group_norm(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> (B, width, H / stride, W / stride)."""
         y = F.relu(self.norm1(self.conv1(x)), inplace=True)
         return F.relu(self.norm2(self.conv2(y)) + self.skip(x), inplace=True)
 

@@ -26,6 +26,7 @@ class DiffusionModule(nn.Module):
     def forward(
         self, frames: Tensor, corner: Tensor | None, proprio: Tensor | None, actions: Tensor, t: Tensor, noise: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean squared error of the noise predicted from frames uint8 (B, To, h, w, 3); see ``DiffusionPolicyNet.losses``."""
         loss, _ = self.net.losses(self.net.observe(frames, proprio, corner), actions, t, noise)
         return loss, {}
 
@@ -45,6 +46,7 @@ class PointsDiffusionModule(nn.Module):
     def forward(
         self, points: Tensor, proprio: Tensor | None, actions: Tensor, t: Tensor, noise: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same from points (B, To, 2 P), with the mixture prior's loss where the network has one; scalars."""
         observed = observe_positions(self.net, points, proprio)
         if self.augmentation is not None:
             observed, actions = self.augmentation.applied(observed, actions, self.net.config.max_step)
@@ -100,6 +102,7 @@ class DiffusionStage:
         return groups if self.net.relations is None else groups + parameter_groups(self.net.relations, weight_decay)
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        """Crops uint8 (B, To, h, w, 3), proprioception, actions (B, T, A), and a diffusion step and noise for every draw."""
         size, c = self.config.batch_size, self.net.config
         windows = EpochOrder(len(self.train), 1, size, self.recipe.seed, rank, world).at(step)[0]
         rng = np.random.default_rng([self.recipe.seed, step, rank])
@@ -204,6 +207,7 @@ class PointsDiffusionStage(DiffusionStage):
         return torch.cat([see(part).cpu() for part in parts])
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        """Points (B, To, 2 P) instead of frames, the rest as :meth:`DiffusionStage.inputs`."""
         size = self.config.batch_size
         windows = EpochOrder(len(self.train), 1, size, self.recipe.seed, rank, world).at(step)[0]
         return {**self._seen(self.train, windows), **self._noise(size)}

@@ -26,6 +26,7 @@ class MixturePriorModule(nn.Module):
         self.net, self.augmentation = net, augmentation
 
     def forward(self, points: Tensor, proprio: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Points (B, To, 2 P), proprioception (B, To, P) and actions (B, T, A), normalised -> loss, scalar."""
         observed = observe_positions(self.net, points, proprio)
         if self.augmentation is not None:
             observed, actions = self.augmentation.applied(observed, actions, self.net.config.max_step)
@@ -58,6 +59,7 @@ class MixturePriorStage(PointsDiffusionStage):
         return parameter_groups(self.net.relations, weight_decay)
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        """Those of the stage after it, without diffusion steps and noise."""
         inputs = super().inputs(step, rank, world)
         return {name: inputs[name] for name in ("points", "proprio", "actions")}
 

@@ -21,6 +21,7 @@ class TwoFrameModule(nn.Module):
         self.net = net
 
     def forward(self, frames: Tensor, corner: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Frames uint8 (B, 2, h, w, 3), corners (B, 2) of the crops, actions (B, stride, A) normalised -> loss, scalar."""
         return (self.net(frames, corner) - actions).abs().mean(), {}
 
 
@@ -55,6 +56,7 @@ class TwoFrameStage:
         self.check_windows = check_windows
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        """Frames uint8 (B, 2, h, w, 3), corners (B, 2) of the crops, actions (B, stride, A) normalised."""
         order = EpochOrder(len(self.train), 1, self.config.batch_size, self.recipe.seed, rank, world)
         rng = np.random.default_rng([self.recipe.seed, step, rank])
         crop = self.net.config.encoder.crop

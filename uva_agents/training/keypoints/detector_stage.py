@@ -31,6 +31,7 @@ class DetectorModule(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, reduced: Tensor, points: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reduced images (B, 3, h, w) and points (B, 2 * K) in [-1, 1] -> loss, scalar."""
         error = (self.detector.read_reduced(reduced) - points).abs()
         return (error * self.get_buffer("weights")).mean(), {}
 
@@ -101,6 +102,7 @@ class DetectorStage:
         return moved
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        """Reduced images (B, 3, h, w) and points (B, 2 * K) in [-1, 1]."""
         size, seed = self.config.batch_size, self.recipe.seed
         chosen = EpochOrder(len(self.frames), 1, size, seed, rank, world).at(step)[0]
         return {
@@ -109,6 +111,7 @@ class DetectorStage:
         }
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
+        """Errors of held-out points in the world's unit: mean and median of all, mean of the first."""
         assert isinstance(module, DetectorModule)
         device = next(module.parameters()).device
         read = module.detector(to_images(self.held_out).to(device)).cpu().numpy()

@@ -49,6 +49,7 @@ class DynamicsModule(nn.Module):
         self.dynamics = dynamics
 
     def forward(self, history: Tensor, actions: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Points (B, T, 2K) of the history, actions (B, steps, A), points (B, T, 2K) of the future -> loss, scalar."""
         return (self.dynamics(history, actions) - target).abs().mean(), {}
 
 
@@ -71,6 +72,7 @@ class DynamicsStage(_MotionStage):
         )
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        """As the module's; points with a detector's noise, and some histories standing still."""
         batch = self._batch(step, rank, world)
         history, target = moving_points(batch)
         # Episodes begin at rest, with one frame for a history. A moving start that looks like that cannot be told from it, so
@@ -83,6 +85,7 @@ class DynamicsStage(_MotionStage):
         return {"history": history, "actions": batch.actions, "target": target + offset}
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
+        """Mean errors in the last frame, in the world's unit: of the first point, the others, and the others left as they are."""
         assert isinstance(module, DynamicsModule)
         batch = self.held_out.batch(range(len(self.held_out)), tokens=False)
         history, target = moving_points(batch)
@@ -107,6 +110,7 @@ class RendererModule(nn.Module):
         self.variance = variance
 
     def forward(self, now: Tensor, points: Tensor, moved: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Tokens (B, S, C) and points (B, 2K) now, points (B, 2K) and tokens (B, S, C) of a future frame -> loss, scalar."""
         return (self.renderer(now, points, moved) - target).square().mean() / self.variance, {}
 
 
@@ -134,6 +138,7 @@ class RendererStage(_MotionStage):
         self.mean, self.std = mean.detach().cpu(), std.detach().cpu()
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        """As the module's; the future frame is drawn at random, and points have a detector's noise."""
         batch = self._batch(step, rank, world)
         history, target = moving_points(batch)
         n, t = target.shape[:2]
@@ -150,6 +155,7 @@ class RendererStage(_MotionStage):
         }
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
+        """Mean squared error of the last frame's tokens over their variance: drawn, and copied from now."""
         assert isinstance(module, RendererModule)
         device = next(module.parameters()).device
         batch = self.held_out.batch(range(0, len(self.held_out), 2))

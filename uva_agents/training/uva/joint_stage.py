@@ -27,6 +27,7 @@ class JointModule(nn.Module):
     def forward(
         self, context: Context, visibility: Visibility, frame_state: Tensor | None, has_actions: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss and its parts by name, scalars; arguments as of :func:`~uva_agents.model.uva.losses.joint_loss`."""
         losses = joint_loss(
             self.model,
             context,
@@ -65,6 +66,7 @@ class JointStage:
         self.module: nn.Module = JointModule(model, recipe)
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        """A batch of B samples, each with a task and a mask drawn for it."""
         recipe, n = self.recipe, self.config.batch_size
         order = self.windows.order(n, seed=recipe.seed, rank=rank, world=world)
         history = None
@@ -89,6 +91,7 @@ class JointStage:
         }
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
+        """The validator's metrics; none without one."""
         assert isinstance(module, JointModule)
         return {} if self.validator is None else self.validator.run(module.model, reporter, step)
 

@@ -48,6 +48,7 @@ class VAEModule(nn.Module):
         self.kl_weight = kl_weight
 
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Images (B, 3, H, W) in [-1, 1] -> loss and its parts by name, scalars."""
         posterior = self.vae.posterior(images)
         rebuilt = self.vae.decode(posterior.sample() * self.vae.config.scale)
         error = (rebuilt - images).square().flatten(1).sum(1).mean()
@@ -70,6 +71,7 @@ class VAEStage:
         self.held_out = held_out.arrays["pixels"][:: max(1, held_out.steps // 64)][:64]
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        """Images (B, 3, H, W) in [-1, 1], mirrored and shifted at random."""
         recipe = self.recipe
         order = EpochOrder(len(self.frames), 1, self.config.batch_size, recipe.seed, rank, world)
         rng = np.random.default_rng([recipe.seed, step, rank])
@@ -78,6 +80,7 @@ class VAEStage:
         return {"images": to_images(moved).contiguous(memory_format=torch.channels_last)}
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
+        """PSNR in dB and the latents' standard deviation on held-out frames; a picture of eight."""
         assert isinstance(module, VAEModule)
         vae = module.vae
         images = to_images(self.held_out).to(next(vae.parameters()).device)
