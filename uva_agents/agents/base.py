@@ -38,7 +38,9 @@ class Agent(Protocol):
     """Anything that :func:`uva_agents.evaluate` can run and that keeps its memory in an :class:`AgentState`."""
 
     @property
-    def action_space(self) -> gym.spaces.Box: ...
+    def action_space(self) -> gym.spaces.Box:
+        """Of one environment action."""
+        ...
 
     def initial_state(self, batch_size: int = 1, *, seed: int | Sequence[int] | None = None) -> AgentState:
         """State before the first observation; ``seed`` is one seed, or one per environment."""

@@ -144,6 +144,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[dict[str, np.ndarray], np.ndarray, np.
         return tuple(self._dream.futures.frame(i).copy() for i in range(self.num_envs))
 
     def close_extras(self, **kwargs: Any) -> None:
+        """Called by gymnasium's ``close``: close the environment that starts come from."""
         self._dream.close()
 
 

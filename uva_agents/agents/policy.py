@@ -103,6 +103,7 @@ class Policy(ChunkAgent):
 
     @property
     def device(self) -> torch.device:
+        """The networks' device."""
         return self.weights.device
 
     def _read(self, obs: Any) -> Frames:

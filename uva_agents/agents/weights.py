@@ -117,6 +117,7 @@ class Weights:
 
     @property
     def device(self) -> torch.device:
+        """The networks' device."""
         return self.net.frame_mask.device
 
     def check(self) -> None:

@@ -25,6 +25,7 @@ class Bundle:
 
     @property
     def device(self) -> torch.device:
+        """The networks' device."""
         return self.model.frame_mask.device
 
     def to(self, device: torch.device | str) -> Bundle:

@@ -32,6 +32,7 @@ class NetBundle(Generic[Net]):
 
     @property
     def device(self) -> torch.device:
+        """The network's device."""
         return next(self.model.parameters()).device
 
 

@@ -42,6 +42,7 @@ class StoredTensor:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of its numbers in memory."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def reshape(self, shape: Sequence[int]) -> StoredTensor:

@@ -36,17 +36,21 @@ class AbsolutePoses(Transform):
     kind: ClassVar[str] = "absolute-poses"
 
     def to_network(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        """(..., E) -> (..., N): the pose in the network's frame, its rotation in the network's form."""
         matrix = self._seen(references, self._matrix(values))
         return _with_rest(ROTATION_FORMS[self.network].pose(matrix), values, self.environment)
 
     def to_environment(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        """(..., N) -> (..., E): the inverse."""
         matrix = self._placed(references, ROTATION_FORMS[self.network].pose_matrix(values))
         return _with_rest(ROTATION_FORMS[self.environment].pose(matrix), values, self.network)
 
     def network_size(self, environment_size: int) -> int:
+        """N: position, rotation in the network's form, gripper."""
         return 4 + ROTATION_FORMS[self.network].width
 
     def environment_size(self, network_size: int) -> int:
+        """E: position, rotation in the environment's form, gripper."""
         return 4 + ROTATION_FORMS[self.environment].width
 
     def _matrix(self, values: np.ndarray) -> np.ndarray:
@@ -100,17 +104,21 @@ class RelativeProprio(Transform):
     needs: ClassVar[frozenset[str]] = frozenset({"now", "start"})
 
     def to_network(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        """(..., K, 7) -> (..., K, 16), seen from the last row and from the episode's start."""
         matrix = pose_matrix(values[..., :6])
         start = pose_matrix(references.need_start()[:6])
         return relative_rows(matrix, values[..., 6:7], now=matrix[..., -1:, :, :], start=start)
 
     def to_environment(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        """(..., K, 16) -> (..., K, 7): the inverse."""
         return RelativePoses().to_environment(values[..., :10], references)
 
     def network_size(self, environment_size: int) -> int:
+        """Always 16."""
         return 16
 
     def environment_size(self, network_size: int) -> int:
+        """Always 7."""
         return 7
 
 
@@ -152,6 +160,7 @@ class DeltaActions(Transform):
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
 
     def to_network(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        """Changes (..., 7) in [-1, 1] -> goals (..., 10): position in metres, rot6d, gripper."""
         now = references.need_now()
         if now.ndim > 1 or values.ndim == 1:
             return self._goals(values, pose_matrix(now[..., :6]))
@@ -163,6 +172,7 @@ class DeltaActions(Transform):
         return goals
 
     def to_environment(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        """Goals (..., 10) -> changes (..., 7), clipped to [-1, 1]."""
         pose = pose_matrix(references.need_now()[..., :6])
         if pose.ndim == 2 and values.ndim > 1:
             goals = ROTATION_FORMS["rot6d"].pose_matrix(values)
@@ -171,9 +181,11 @@ class DeltaActions(Transform):
         return relative_actions(values, pose[..., :3, 3], pose[..., :3, :3], **self._scales())
 
     def network_size(self, environment_size: int) -> int:
+        """Always 10."""
         return 10
 
     def environment_size(self, network_size: int) -> int:
+        """Always 7."""
         return 7
 
     def _goals(self, values: np.ndarray, pose: np.ndarray) -> np.ndarray:
@@ -207,15 +219,19 @@ class GripperRange(Transform):
                 raise ValueError(f"{name} must be two different finite numbers, got {closed} and {opened}")
 
     def to_network(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        """(..., E) -> (..., E), the last number in the network's range."""
         return self._last(values, self.environment, self.network)
 
     def to_environment(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
+        """(..., E) -> (..., E), the last number in the environment's range."""
         return self._last(values, self.network, self.environment)
 
     def network_size(self, environment_size: int) -> int:
+        """N is E."""
         return environment_size
 
     def environment_size(self, network_size: int) -> int:
+        """E is N."""
         return network_size
 
     @staticmethod

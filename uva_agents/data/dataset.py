@@ -208,6 +208,7 @@ class EpochOrder:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Steps of an epoch, a batch per process each; windows that fill no whole step are left out."""
         return self.windows // (self.batch_size * self.world)
 
     def at(self, step: int) -> tuple[np.ndarray, np.ndarray]:

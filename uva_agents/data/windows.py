@@ -32,14 +32,17 @@ class WindowSpec:
 
     @property
     def history(self) -> np.ndarray:
+        """(n_frames,) rows of the history frames relative to now, ending in 0."""
         return np.arange(1 - self.n_frames, 1) * self.stride * self.rows_per_step
 
     @property
     def future(self) -> np.ndarray:
+        """(n_frames,) rows of the future frames relative to now."""
         return np.arange(1, self.n_frames + 1) * self.stride * self.rows_per_step
 
     @property
     def actions(self) -> np.ndarray:
+        """(action_steps,) rows of the actions relative to now."""
         return (np.arange(self.action_steps) + self.action_offset) * self.rows_per_step
 
     @property

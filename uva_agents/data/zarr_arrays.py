@@ -187,6 +187,7 @@ class ZarrFrames:
         return self._length
 
     def read(self, rows: np.ndarray) -> np.ndarray:
+        """See :meth:`~uva_agents.data.lazy.FrameSource.read`."""
         stored, name = self._array(), f"{self.path}/{self.key}"
         try:
             if len(rows) == rows[-1] - rows[0] + 1:

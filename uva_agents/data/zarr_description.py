@@ -82,6 +82,7 @@ def _names(codecs: Any, depth: int = 0) -> Iterator[Any]:
 
 
 def chunk_rule(array: zarr.Array, described: dict[str, Any]) -> ChunkRule:
+    """What every chunk of ``array`` must be. ``described``: its metadata as in the dataset's JSON, zarr 2's or zarr 3's."""
     size = math.prod(int(n) for n in (array.shards or array.chunks)) * np.dtype(array.dtype).itemsize
     if "node_type" not in described:
         compressor = described.get("compressor") or {}

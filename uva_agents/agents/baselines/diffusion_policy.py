@@ -96,6 +96,7 @@ class DiffusionPolicy(ChunkAgent):
 
     @property
     def device(self) -> torch.device:
+        """The network's device."""
         return self.bundle.device
 
     @torch.no_grad()

@@ -64,6 +64,7 @@ class TwoFrameInverse:
 
     @property
     def device(self) -> torch.device:
+        """The network's device."""
         return self.bundle.device
 
     @property

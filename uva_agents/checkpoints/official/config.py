@@ -50,6 +50,7 @@ class Settings:
 
     @property
     def wrist_image(self) -> tuple[int, int] | None:
+        """(H, W) of the first camera at the wrist."""
         return next(((h, w) for key, h, w in self.images if _is_wrist(key)), None)
 
 
@@ -165,6 +166,7 @@ class Shapes:
         return len(found)
 
     def fail(self, message: str) -> WeightsError:
+        """The error to raise, ``message`` with the file in front."""
         return WeightsError(f"{self._where}: {message}")
 
 

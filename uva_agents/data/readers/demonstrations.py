@@ -312,6 +312,7 @@ class Demonstrations:
             known.pop(key, None)
 
     def sources(self, key: str) -> list[FrameSource]:
+        """Frames of the array ``key``, a source for each demonstration that can be used."""
         return [
             Hdf5Frames(self.path, f"data/{name}/{key}", int(n), self.identity, self.layouts[key])
             for name, n in zip(self.names, self.lengths, strict=True)

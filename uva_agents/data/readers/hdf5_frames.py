@@ -34,6 +34,7 @@ class Hdf5Frames:
         return self.count
 
     def read(self, rows: np.ndarray) -> np.ndarray:
+        """See :meth:`~uva_agents.data.lazy.FrameSource.read`."""
         with open_hdf5(self.path) as file:
             try:
                 array = file[self.key]
@@ -61,6 +62,7 @@ class JpegFrames(Hdf5Frames):
     """Frames stored as JPEG files, one per row, in an hdf5 dataset."""
 
     def read(self, rows: np.ndarray) -> np.ndarray:
+        """See :meth:`~uva_agents.data.lazy.FrameSource.read`."""
         with open_hdf5(self.path) as file:
             try:
                 stored = file[self.key][rows]

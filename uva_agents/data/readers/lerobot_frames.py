@@ -33,6 +33,7 @@ class MissingFrames:
         return self.count
 
     def read(self, rows: np.ndarray) -> np.ndarray:
+        """Raises the ``DataError`` that says why."""
         raise DataError(self.why)
 
 
@@ -48,6 +49,7 @@ class PictureFrames:
         return self.count
 
     def read(self, rows: np.ndarray) -> np.ndarray:
+        """See :meth:`~uva_agents.data.lazy.FrameSource.read`."""
         return np.stack([self._picture(int(row))[0] for row in rows])
 
     def note(self) -> str | None:
