@@ -112,6 +112,7 @@ class ArxX5Robot:
 
     @property
     def is_connected(self) -> bool:
+        """Whether it talks to the arm: from :meth:`connect` to :meth:`disconnect`."""
         return self._system is not None
 
     @property

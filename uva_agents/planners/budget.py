@@ -28,6 +28,7 @@ class TimeBudget:
 
     @property
     def elapsed_s(self) -> float:
+        """Seconds since it was made."""
         return self._now() - self._began
 
     def size(self, wanted: int) -> int:

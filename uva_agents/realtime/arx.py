@@ -54,15 +54,19 @@ class ArxRobotInterface:
 
     @property
     def reaction_s(self) -> float:
+        """See :attr:`~uva_agents.realtime.robot_interface.RobotInterface.reaction_s`."""
         return float(self._env.reaction_s)
 
     def now(self) -> float:
+        """See :meth:`~uva_agents.realtime.robot_interface.RobotInterface.now`."""
         return float(self._env.clock.now())
 
     def sleep_until(self, time_s: float) -> None:
+        """See :meth:`~uva_agents.realtime.robot_interface.RobotInterface.sleep_until`."""
         self._env.clock.sleep_until(time_s)
 
     def observe(self) -> Observed:
+        """See :meth:`~uva_agents.realtime.robot_interface.RobotInterface.observe`; an episode ends with success."""
         obs: dict[str, Any] = dict(self._env.get_obs())
         if self._task is not None:
             obs["task"] = self._task
@@ -71,17 +75,22 @@ class ArxRobotInterface:
         return Observed(obs, float(self._env.observed_s), done=success, success=success, stopped=stopped)
 
     def schedule(self, actions: np.ndarray, start_s: float, dt: float) -> SendReport:
+        """See :meth:`~uva_agents.realtime.robot_interface.RobotInterface.schedule`."""
         done = self._env.schedule(actions, start_s, dt)
         return SendReport(done.sent, tuple(f"{found.kind}: {found.detail}" for found in done.interventions))
 
     def stay(self, obs: Observation) -> np.ndarray | None:
+        """See :meth:`~uva_agents.realtime.robot_interface.RobotInterface.stay`; float64."""
         return np.asarray(self._env.hold_action(), np.float64)
 
     def hold(self) -> None:
+        """See :meth:`~uva_agents.realtime.robot_interface.RobotInterface.hold`."""
         self._env.hold()
 
     def refuse(self, reason: str) -> tuple[str, ...]:
+        """See :meth:`~uva_agents.realtime.robot_interface.RobotInterface.refuse`."""
         return tuple(f"{found.kind}: {found.detail}" for found in self._env.refuse(reason))
 
     def stop(self) -> None:
+        """See :meth:`~uva_agents.realtime.robot_interface.RobotInterface.stop`."""
         self._env.stop("the operator asked for it")

@@ -108,6 +108,11 @@ class ReplayChunkSource:
         self._recording, self._stay, self._layout = recording, stay, layout
 
     def __call__(self, request: ChunkRequest) -> np.ndarray:
+        """Chunk (T, A) in environment units, (0, A) after the first.
+
+        Raises:
+            ValueError: the recording's actions are not those of the environment.
+        """
         actions = self._recording.actions
         if request.number:
             return np.zeros((0, actions.shape[1]))

@@ -27,7 +27,9 @@ class Audience(Protocol):
 class Reset(Protocol):
     """Brings the arm to the start of an episode."""
 
-    def __call__(self, seed: int, *, home: bool = False, release_stop: bool = False) -> None: ...
+    def __call__(self, seed: int, *, home: bool = False, release_stop: bool = False) -> None:
+        """Begin the episode ``seed``; ``home`` sends the arm home first, ``release_stop`` lets go of a pressed emergency stop."""
+        ...
 
 
 class OperatorSession:

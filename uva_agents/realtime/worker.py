@@ -90,15 +90,18 @@ class ThreadWorker:
 
     @property
     def busy(self) -> bool:
+        """See :attr:`InferenceWorker.busy`."""
         return not (self._free.is_set() and self._thread.is_alive())
 
     def submit(self, request: ChunkRequest) -> None:
+        """See :meth:`InferenceWorker.submit`; a closed worker is an error, too."""
         if self._closed or self.busy:
             raise RuntimeError("the worker is " + ("closed" if self._closed else "busy: wait for its reply"))
         self._free.clear()
         self._inbox.put(request)
 
     def poll(self) -> Reply | None:
+        """See :meth:`InferenceWorker.poll`."""
         alive = self._thread.is_alive()  # before reading: its last answer comes before its end
         try:
             return self._outbox.get_nowait()
@@ -106,6 +109,7 @@ class ThreadWorker:
             return None if alive or self._closed else self._ended
 
     def close(self) -> None:
+        """See :meth:`InferenceWorker.close`; waits up to 2 s for the thread to end."""
         if not self._closed:
             self._closed = True
             self._inbox.put(None)
@@ -171,6 +175,7 @@ class ProcessWorker(ThreadWorker):
         return self._child.pid
 
     def close(self) -> None:
+        """See :meth:`InferenceWorker.close`; the process is killed."""
         self._child.unwanted = True
         super().close()
         self._child.stop()

@@ -72,13 +72,17 @@ class Request:
 class EnvWorker(Protocol):
     """One environment. Every ``send`` is followed by one ``receive``."""
 
-    def send(self, request: Request) -> None: ...
+    def send(self, request: Request) -> None:
+        """Hand over a request; :meth:`receive` gives the answer."""
+        ...
 
     def receive(self) -> Any:
         """An :class:`EnvFacts`, a :class:`StepResult` or a :class:`Broken`."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the environment, and end what it runs in."""
+        ...
 
 
 class _Host:
@@ -142,6 +146,7 @@ class LocalEnvWorker:
         self._reply: Any = None
 
     def send(self, request: Request) -> None:
+        """Answer the request at once, for :meth:`receive` to return."""
         try:
             self._reply = self._host.answer(request)
         except SystemExit as error:  # ends a process that has nothing else to do, and this one has
@@ -149,9 +154,11 @@ class LocalEnvWorker:
             self._host.close()
 
     def receive(self) -> Any:
+        """See :meth:`EnvWorker.receive`."""
         return self._reply
 
     def close(self) -> None:
+        """See :meth:`EnvWorker.close`."""
         self._host.close()
 
 
@@ -191,10 +198,12 @@ class ProcessEnvWorker:
         theirs.close()
 
     def send(self, request: Request) -> None:
+        """See :meth:`EnvWorker.send`. A process that is gone is found out by :meth:`receive`."""
         with contextlib.suppress(OSError):  # the process is gone: receive() finds out and starts another
             self._connection.send(request)
 
     def receive(self) -> Any:
+        """See :meth:`EnvWorker.receive`: a :class:`Broken` if the process died; another one has been started then."""
         try:
             return self._connection.recv()
         except (EOFError, OSError):
@@ -205,6 +214,7 @@ class ProcessEnvWorker:
             return Broken(message, message)
 
     def close(self) -> None:
+        """End the process; it is terminated if that takes more than 5 s."""
         with contextlib.suppress(OSError):
             self._connection.send(None)
         self._process.join(timeout=5)

@@ -58,6 +58,7 @@ def summarise(episodes: Sequence[Table5Episode]) -> dict[str, Any]:
 
 
 def share(episodes: Sequence[Table5Episode], method: str) -> float:
+    """Success rate of a method over its episodes, in [0, 1]; 0 without any."""
     won = [float(e.success) for e in episodes if e.method == method]
     return sum(won) / max(len(won), 1)
 

@@ -63,6 +63,7 @@ class SlowChunkSource:
         self._place = np.zeros(0)
 
     def __call__(self, request: ChunkRequest) -> np.ndarray:
+        """Chunk (T, A) for the position where the episode began, and the seconds since then."""
         if request.number == 0:
             place = self._stay(request.obs)
             assert place is not None

@@ -39,6 +39,11 @@ def _disconnect(pb: ModuleType, client: int) -> None:
 
 
 def load_pybullet() -> ModuleType:
+    """PyBullet's module.
+
+    Raises:
+        ImportError: it is not installed; the message says how to install it.
+    """
     try:
         return importlib.import_module("pybullet")
     except ImportError as error:

@@ -91,6 +91,7 @@ class ThreadedCamera:
         self._thread.start()
 
     def read(self) -> Frame:
+        """See :meth:`~uva_agents.envs.arx_x5.arm.interface.Camera.read`; one older than ``stale_s`` is an error, too."""
         with self._lock:
             newest, problem = self._newest, self._problem
         if self._over.is_set():
@@ -106,6 +107,7 @@ class ThreadedCamera:
         return frame
 
     def close(self) -> None:
+        """See :meth:`~uva_agents.envs.arx_x5.arm.interface.Camera.close`; waits up to 2 s for the thread to end."""
         self._over.set()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=2.0)
@@ -191,6 +193,7 @@ class VideoFileCamera:
             raise DriverError(f"{path} has no picture in it")
 
     def read(self) -> Frame:
+        """See :meth:`~uva_agents.envs.arx_x5.arm.interface.Camera.read`; the end of a film that does not loop is an error."""
         if self._capture is None:
             raise DriverError(f"{self.path} is closed")
         now_s = self._clock.now() - self._latency_s
@@ -216,6 +219,7 @@ class VideoFileCamera:
                 raise DriverError(f"{self.path} has no picture in it any more")
 
     def close(self) -> None:
+        """See :meth:`~uva_agents.envs.arx_x5.arm.interface.Camera.close`."""
         if self._capture is not None:
             self._capture.release()
             self._capture = None

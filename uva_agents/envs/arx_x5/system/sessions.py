@@ -74,6 +74,7 @@ class RealArmSession:
         system.connect()
 
     def begin(self, seed: int, options: Mapping[str, Any]) -> None:
+        """See :meth:`ArmSession.begin`. Options: ``home``, and ``release_stop=True`` to let go of a pressed stop."""
         arm = self.system.arm
         if arm.stop.pressed:
             if options.get("release_stop") is not True:
@@ -91,15 +92,18 @@ class RealArmSession:
         self.system.wait_for_frames()
 
     def success(self, state: ArmState) -> bool:
+        """What ``success`` of the constructor says; never without it."""
         return self._success is not None and bool(self._success(state))
 
     def draw(self, size: tuple[int, int]) -> np.ndarray:
+        """See :meth:`ArmSession.draw`: the outside camera's picture, else the wrist's, else a black one."""
         for name in (OUTSIDE, WRIST):
             if name in self.system.cameras:
                 return picture(self.system.cameras[name].read().image, size)
         return np.zeros((*size, 3), np.uint8)
 
     def close(self) -> None:
+        """See :meth:`ArmSession.close`."""
         self.system.close()
 
 
@@ -124,6 +128,8 @@ class TwinSession:
         self._first = driver.get_state() if isinstance(driver.clock, SimulatedClock) else None
 
     def begin(self, seed: int, options: Mapping[str, Any]) -> None:
+        """See :meth:`ArmSession.begin`: time, noise and objects anew from ``seed``. Option: ``home``, go home first."""
+
         def put() -> None:
             # Time begins anew, so that an episode does not depend on those before it, not even in the last digit.
             if self._first is not None:
@@ -136,14 +142,17 @@ class TwinSession:
             self.arm.home()
 
     def success(self, state: ArmState) -> bool:
+        """Whether the task is done, as things are in the simulation now."""
         return bool(self._task.is_success())
 
     def draw(self, size: tuple[int, int]) -> np.ndarray:
+        """See :meth:`ArmSession.draw`: from the outside camera, always in the size of the first call."""
         if self._observer is None:
             self._observer = self.driver.camera("outside", height=size[0], width=size[1], quality="full")
         return self._observer.draw()
 
     def close(self) -> None:
+        """See :meth:`ArmSession.close`; the twin is shut down."""
         if self._first is not None:
             self.arm.abandon()
         try:
