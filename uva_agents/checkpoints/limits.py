@@ -1,5 +1,8 @@
-"""What numbers in a weights folder or released file may be, and what they must say together. Sizes are generous, not infinite:
-a network's skeleton is made before its tensors are compared with the file's, and that must take a moment whatever the file says."""
+"""What numbers in a weights folder or released file may be, and what they must say together.
+
+Sizes are generous, not infinite: a network's skeleton is made before its tensors are compared with the file's, and that must take
+a moment whatever the file says.
+"""
 
 from __future__ import annotations
 

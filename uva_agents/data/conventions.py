@@ -97,8 +97,11 @@ class RelativePoses(AbsolutePoses):
 @register
 @dataclass(frozen=True)
 class RelativeProprio(Transform):
-    """UMI's proprioception: rows up to now (K, 7) as position, rotation vector and gripper outside; inside (K, 16), position and
-    rot6d seen from the last row, gripper, and rot6d seen from the episode's start."""
+    """UMI's proprioception: rows up to now (K, 7) outside, (K, 16) inside.
+
+    Outside: position, rotation vector, gripper. Inside: position and rot6d seen from the last row, gripper, and rot6d seen from
+    the episode's start.
+    """
 
     kind: ClassVar[str] = "relative-proprio"
     needs: ClassVar[frozenset[str]] = frozenset({"now", "start"})

@@ -76,8 +76,10 @@ def relative_actions(
 
 
 def site_rotation(hand: np.ndarray) -> np.ndarray:
-    """Rotation of the Panda's grip site from that of its hand, (..., 3, 3): the gripper is mounted a quarter turn about the
-    hand's z axis, clockwise."""
+    """Rotation of the Panda's grip site from that of its hand, (..., 3, 3).
+
+    The gripper is mounted a quarter turn about the hand's z axis, clockwise.
+    """
     quarter = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     turned: np.ndarray = np.asarray(hand, np.float64) @ quarter
     return turned

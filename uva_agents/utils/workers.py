@@ -101,7 +101,6 @@ def end_with_parent() -> None:
 
     A child that is sending when its parent is killed would wait for ever: it holds a copy of the parent's end of the pipe.
     """
-
     _parent_is_gone()  # to know it
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""Recorded Block Push actions, replayed open loop. ``python -m uva_agents.benchmarks.paper.block_push_replay --data FOLDER``
+"""Recorded Block Push actions, replayed open loop. ``python -m uva_agents.benchmarks.paper.block_push_replay --data FOLDER``.
 
 FOLDER holds ``multimodal_push_seed.zarr`` (relative actions) and ``replayed_obs.npz`` (``obs`` (N, 16), what the published
 environment observed for them, ``episode_ends``, and ``n_in_target``, (block, square) pairs closer than 5 cm after the last

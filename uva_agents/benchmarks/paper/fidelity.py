@@ -1,4 +1,4 @@
-"""How true imagined frames are, 4 to 64 control steps ahead. ``uva bench fidelity --task block-push --data FOLDER``
+"""How true imagined frames are, 4 to 64 control steps ahead. ``uva bench fidelity --task block-push --data FOLDER``.
 
 Recorded actions of held-out episodes are imagined; frames are compared with the recorded ones in decibels, and the objects in
 them with where the recording has them. Beside it: not moving anything (the current frame), and the autoencoder's own version of

@@ -1,4 +1,4 @@
-"""What limits guided block pushing: the policy's proposals, the world model, or the detector. ``uva bench guidance``
+"""What limits guided block pushing: the policy's proposals, the world model, or the detector. ``uva bench guidance``.
 
 Episodes are played as in Table V. At every decision a few of the policy's own proposals are imagined, and carried out in a copy of
 the simulator. Compared: where imagined frames and drawn ones show the blocks, where the blocks are, and which proposal each of them

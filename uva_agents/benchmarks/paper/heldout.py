@@ -1,4 +1,4 @@
-"""Held-out metrics of all five tasks. ``python -m uva_agents.benchmarks.paper.heldout --data FOLDER``
+"""Held-out metrics of all five tasks. ``python -m uva_agents.benchmarks.paper.heldout --data FOLDER``.
 
 Runs shipped (or other) weights on the episodes that their training held out: action errors in pixels (or mm), frames in decibels
 against copying the current one.

@@ -1,4 +1,4 @@
-"""The paper's Table V: block pushing where one block has to go to one square. ``uva bench table5``
+"""The paper's Table V: block pushing where one block has to go to one square. ``uva bench table5``.
 
 Diffusion Policy, trained on pushing both blocks in any order, without a planner; choosing among its proposals by imagined futures;
 and choosing by the true simulator, the upper bound of the same planner. 100 proposals of 16 actions, 6 executed (section VII-B).
@@ -100,7 +100,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
     """Run what is missing; the table, ``table5.json`` and ``index.html``."""
-
     import uva_agents as uva
 
     settings = Table5Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Table5Settings)})

@@ -1,4 +1,4 @@
-"""The paper's Table VI in simulation: actions read off video. ``uva bench table6 --task pusht --data FOLDER``
+"""The paper's Table VI in simulation: actions read off video. ``uva bench table6 --task pusht --data FOLDER``.
 
 Whole held-out videos are labelled by InverseModel, which sees 16 steps at once, and by UniPi's inverse dynamics, a residual
 network that sees two consecutive ones of the same frames (every 4th), trained on the same episodes: in UniPi's own form, which

@@ -24,8 +24,11 @@ _PACKAGE = Path(uva_agents.__file__).parent
 
 
 def files_entered(call: Callable[[], Any], package: Path = _PACKAGE) -> dict[str, int]:
-    """Files of ``package`` that ``call`` enters, in the order of their first frame -> frames (calls, comprehensions, resumed
-    generators) in them. Of this thread; ``call`` itself is not counted if it is a function of this file or from elsewhere."""
+    """Files of ``package`` that ``call`` enters, in the order of their first frame -> number of frames in them.
+
+    Frames are calls, comprehensions and resumed generators of this thread; ``call`` itself is not counted if it is a function of
+    this file or from elsewhere.
+    """
     entered: dict[str, int] = {}
     prefix, own = f"{package}/", __file__
 

@@ -1,4 +1,4 @@
-"""Decision latency at batch 1: newest frames in, 16 actions out. ``python -m uva_agents.benchmarks.speed.latency``
+"""Decision latency at batch 1: newest frames in, 16 actions out. ``python -m uva_agents.benchmarks.speed.latency``.
 
 The shipped size and the official size (random weights: time does not depend on them) run in the same process on the same
 machine; every timed call is a decision. Beside them, the official size on a straight path: every decision encodes all

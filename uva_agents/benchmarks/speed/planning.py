@@ -1,4 +1,4 @@
-"""One replanning: 100 candidates of 16 actions, imagined by the shipped weights. ``python -m uva_agents.benchmarks.speed.planning``
+"""One replanning: 100 candidates of 16 actions imagined by the shipped weights. ``python -m uva_agents.benchmarks.speed.planning``.
 
 Two ways in the same process on the same machine, in turn: the planner (history encoded once, candidates batched, few
 denoising steps, only the frame that the objective looks at sampled and decoded), and a straight loop (each candidate alone:

@@ -104,8 +104,10 @@ class ServerUrl:
 
     @classmethod
     def read(cls, url: str) -> ServerUrl:
-        """Raises:
-        InputError: no such address.
+        """The address that a URL names.
+
+        Raises:
+            InputError: no such address.
         """
         shown = _without_password(str(url))
         if not isinstance(url, str) or not url.startswith(("ws://", "wss://")):

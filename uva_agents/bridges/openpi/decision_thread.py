@@ -13,8 +13,11 @@ _LAST_JOB_S = 0.2
 
 
 class DecisionThread:
-    """Like an executor with one thread, with three differences: what waits can be counted, a job that is cancelled is let go of
-    at once with all that it holds, and a job that hangs does not keep the process alive."""
+    """Like an executor with one thread, with three differences.
+
+    What waits can be counted, a job that is cancelled is let go of at once with all that it holds, and a job that hangs does not
+    keep the process alive.
+    """
 
     def __init__(self) -> None:
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()

@@ -130,8 +130,10 @@ class RemotePolicy(StatefulAgent[RemoteState]):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides its actions, as JSON values, as far as the server says: an interrupted evaluation continues only with the
-        same."""
+        """What decides its actions, as JSON values, as far as the server says.
+
+        An interrupted evaluation continues only with the same.
+        """
         server = self._server_info.identity or {"url": self.url, "metadata": repr(self.metadata)}
         return {"server": server, "execute": self.execute, "chunk": self._chunk, "extra": repr(self._extra)}
 

@@ -49,8 +49,10 @@ class ServerInfo:
 
     @classmethod
     def read(cls, metadata: Mapping[Any, Any], url: str) -> ServerInfo:
-        """Raises:
-        RemotePolicyError: a server that says it is one of ours says what none of ours would.
+        """What a server's metadata says; ``url`` is for messages.
+
+        Raises:
+            RemotePolicyError: a server that says it is one of ours says what none of ours would.
         """
         found = metadata.get("uva")
         if not isinstance(found, dict) or not found:

@@ -55,8 +55,10 @@ def next_pair(here: np.ndarray, blocks: np.ndarray, squares: np.ndarray, pair: n
 
 
 def next_step(here: np.ndarray, blocks: np.ndarray, squares: np.ndarray, pair: np.ndarray) -> np.ndarray:
-    """(N, 2) the step to take: in polar coordinates round the block, towards straight behind it, at a radius that falls to a
-    push there."""
+    """(N, 2) the step to take.
+
+    In polar coordinates round the block, it goes towards straight behind it, at a radius that falls to a push there.
+    """
     rows = np.arange(len(pair))
     block, square = blocks[rows, PAIRS[pair, 0]], squares[rows, PAIRS[pair, 1]]
     back, away = _angle(block - square), here - block

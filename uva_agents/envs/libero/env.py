@@ -277,8 +277,10 @@ class LiberoEnv(Lifecycle, gym.Env[Observation, np.ndarray]):
         self._leave()
 
     def flat_state(self) -> np.ndarray:
-        """float64 (1 + nq + nv,) time, positions, velocities: what LIBERO's recordings hold as a state. Where fixtures stand is not
-        in it; :meth:`get_state` has everything."""
+        """float64 (1 + nq + nv,) time, positions, velocities: what LIBERO's recordings hold as a state.
+
+        Where fixtures stand is not in it; :meth:`get_state` has everything.
+        """
         return self._at("flat_state()").flat_state()
 
     def joint_positions(self) -> np.ndarray:

@@ -130,7 +130,8 @@ def _rendered_prior(
     model: UVANet, context: Context, visibility: Visibility, has_actions: Tensor | None
 ) -> Tensor | None:
     """Rendered from the actions that belong to the frames, which sampling draws first where they are not given; zeros where
-    nobody knows them."""
+    nobody knows them.
+    """
     if model.guide is None or not model.guide.renders:
         return None
     if context.actions is None or context.history is None or context.history_keypoints is None:

@@ -80,7 +80,8 @@ class DetectorStage:
         self, data: Episodes, points: np.ndarray, detector: PooledDetector | ConvDetector, number: int, out: np.ndarray
     ) -> np.ndarray:
         """Variant ``number``, frames into ``out``, points returned: every other one mirrored, all but the first two shifted, anew
-        every 32 frames."""
+        every 32 frames.
+        """
         augmentation, world = self.augmentation, self.world
         rng = np.random.default_rng([self.recipe.seed, number])
         pixels = data.arrays["pixels"]

@@ -229,8 +229,10 @@ BLOCK_PUSH_PICTURE = (0.108, -0.47), (0.732, 0.33)
 
 
 def block_push_nano() -> UVARecipe:
-    """Block pushing in random order, on two CPU cores: as :func:`pusht_nano`, without augmentation, for which a thousand
-    episodes leave no need."""
+    """Block pushing in random order, on two CPU cores.
+
+    As :func:`pusht_nano`, without augmentation, for which a thousand episodes leave no need.
+    """
     pusht = pusht_nano()
     assert pusht.keypoints is not None
     model = dataclasses.replace(

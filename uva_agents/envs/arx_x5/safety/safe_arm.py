@@ -171,7 +171,6 @@ class SafeArm:
         Returns:
             What was really sent, and every intervention since the last command. Nothing that is wrong with the waypoints raises.
         """
-
         return self._command(lambda here, branch_s, now: self._parser.joints(waypoints, now=now))
 
     def command_poses(self, times: Any, poses: Any, grippers: Any) -> Sent:
@@ -185,7 +184,6 @@ class SafeArm:
         Returns:
             As :meth:`command_joints`.
         """
-
         return self._command(
             lambda here, branch_s, now: self._parser.poses(
                 times, poses, grippers, now=now, here=here, branch_s=branch_s
