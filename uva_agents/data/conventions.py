@@ -230,11 +230,11 @@ class GripperRange(Transform):
         return self._last(values, self.network, self.environment)
 
     def network_size(self, environment_size: int) -> int:
-        """N is E."""
+        """N = E: the number of columns stays."""
         return environment_size
 
     def environment_size(self, network_size: int) -> int:
-        """E is N."""
+        """E = N: the number of columns stays."""
         return network_size
 
     @staticmethod

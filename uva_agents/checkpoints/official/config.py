@@ -166,7 +166,7 @@ class Shapes:
         return len(found)
 
     def fail(self, message: str) -> WeightsError:
-        """The error to raise, ``message`` with the file in front."""
+        """The error to raise: ``message`` after the file's name."""
         return WeightsError(f"{self._where}: {message}")
 
 

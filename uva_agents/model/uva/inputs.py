@@ -62,7 +62,7 @@ class Context:
 
     @property
     def batch_size(self) -> int:
-        """B.
+        """B, the number of samples.
 
         Raises:
             ValueError: nothing is given that has one row per sample.

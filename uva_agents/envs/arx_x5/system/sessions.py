@@ -92,7 +92,7 @@ class RealArmSession:
         self.system.wait_for_frames()
 
     def success(self, state: ArmState) -> bool:
-        """What ``success`` of the constructor says; never without it."""
+        """What the constructor's ``success`` says of ``state``; false without one."""
         return self._success is not None and bool(self._success(state))
 
     def draw(self, size: tuple[int, int]) -> np.ndarray:
