@@ -89,7 +89,7 @@ def test_forked_processes_of_all_kinds_decide_as_their_parent_does():
         print("DataLoader")
 
         import gymnasium as gym
-        world = policy.weights.world_model()
+        world = uva.WorldModel(policy.weights)
         make = lambda: world.as_env(lambda rollout: rollout.frames.mean((1, 2, 3, 4)), horizon=8, starts=[obs])
         alone = make()
         first, _ = alone.reset(seed=0)
