@@ -30,11 +30,11 @@ def cases(ids: list[str] = IDS) -> list[Any]:
     return [pytest.param(n, marks=pytest.mark.long) if any(h in n for h in HEAVY) else n for n in ids]
 
 
-def make(env_id: str) -> gym.Env[Any, Any]:
+def make(env_id: str, **options: Any) -> gym.Env[Any, Any]:
     for part, (module, extra) in EXTRAS.items():
         if part in env_id and importlib.util.find_spec(module) is None:
             pytest.skip(f"{env_id} needs {module}: pip install 'uva-agents[{extra}]'")
-    return gym.make(env_id)
+    return gym.make(env_id, **options)
 
 
 def reset_environment(env_id: str) -> Iterator[gym.Env[Any, Any]]:

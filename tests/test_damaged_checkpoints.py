@@ -167,6 +167,7 @@ ALTERED: dict[str, tuple[Callable[[State], Any], str]] = {
     "int8": (changed(FC1, lambda t: t.to(torch.int8)), "type int8"),
     "bool": (changed(FC1, lambda t: t.bool()), "type bool"),
     "complex": (changed(FC1, lambda t: t.to(torch.complex64)), "type complex64"),
+    "float8": (changed(FC1, lambda t: t.to(torch.float8_e4m3fn)), "_rebuild_tensor_v3"),
     "scale of zero": (changed(SCALE, lambda t: t * 0), r"normalizer\.action\.scale\[0\]"),
     "scale of NaN": (changed(SCALE, lambda t: t * torch.nan), "NaN"),
     "scale of another size": (changed(SCALE, lambda t: t.repeat(3)), "2 numbers"),

@@ -87,6 +87,24 @@ def test_a_state_of_another_environment_is_refused_by_its_name():
         env.close()
 
 
+@pytest.mark.parametrize(
+    ("env_id", "argument", "one", "two"),
+    [("uva/ArxX5-v0", "task", "cup", "reach"), ("uva/BlockPush-v0", "assignment", "R-G", "G-R")],
+)
+def test_states_of_another_task_of_the_same_environment_are_refused(env_id, argument, one, two):
+    made = [make(env_id, **{argument: task}) for task in (one, two)]
+    states = []
+    for env in made:
+        env.reset(seed=0)
+        states.append(env.unwrapped.get_state())
+    here = moment(made[1].unwrapped.get_state())
+    with pytest.raises(InputError, match=rf"state is of .*{one}.*{two}"):
+        made[1].unwrapped.set_state(states[0])
+    assert moment(made[1].unwrapped.get_state()) == here
+    for env in made:
+        env.close()
+
+
 @pytest.mark.parametrize("count", [12, pytest.param(500, marks=pytest.mark.long)], ids=["a few", "five hundred"])
 def test_pickled_states_with_a_flipped_byte_are_refused_or_the_same(env, count):
     """Of the pickle, wherever: it no longer unpickles, or is refused, or nothing that matters was hit. The process lives."""

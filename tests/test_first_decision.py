@@ -32,10 +32,10 @@ policy = uva.Policy.from_pretrained("block-push-nano", device="cpu")
 policy.act(obs)
 proposals = uva.DiffusionPolicy.from_pretrained("dp-c-block-push", device="cpu")
 proposals.act(obs)
-world = policy.weights.world_model()
+world = uva.WorldModel(policy.weights)
 world.rollout(obs, proposals.sample(obs, 2))
 world.imagine(obs)
-policy.weights.inverse_model().infer(np.zeros((4, 96, 96, 3), np.uint8))
+uva.InverseModel(policy.weights).infer(np.zeros((4, 96, 96, 3), np.uint8))
 uva.TwoFrameInverse.from_pretrained("two-frame-pusht").infer(np.zeros((4, 96, 96, 3), np.uint8))
 """
 

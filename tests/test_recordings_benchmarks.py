@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -136,3 +137,12 @@ def test_held_out_metrics_need_a_recipe_that_says_what_the_data_are(tmp_path, ca
     assert saved["metrics"]["policy_error_px"] > 0 and saved["settings"]["recipe"] == "pusht-nano"
     assert (tmp_path / "h" / "futures.png").exists()
     assert "policy_error_px" in capsys.readouterr().out
+
+
+def test_held_out_metrics_leave_no_thread_that_writes_into_a_folder_that_is_gone(tmp_path):
+    data, weights = tiny_dataset(tmp_path / "data.zarr", episodes=4, length=40), tiny_weights(tmp_path / "uva")
+    before = set(threading.enumerate())
+    sizes = ["--held-out", "2", "--actions", "2", "--videos", "2", "--recipe", "pusht-nano"]
+    words = ["--data", str(data), "--weights", str(weights), *sizes, "--out", str(tmp_path / "h")]
+    assert heldout.main(words) == 0
+    assert set(threading.enumerate()) <= before

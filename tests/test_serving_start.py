@@ -294,3 +294,20 @@ def test_the_command_finds_out_before_it_loads_anything(words, status, message, 
 def test_addresses_that_are_none_are_refused_at_once(url, problem):
     with pytest.raises(InputError, match=problem):
         RemotePolicy(url)
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ([], {"stateless": False, "new_episode_after_s": None, "resize": False}),
+        (["--stateless", "--resize"], {"stateless": True, "new_episode_after_s": None, "resize": True}),
+        (["--new-episode-after", "2.5"], {"stateless": False, "new_episode_after_s": 2.5, "resize": False}),
+        (["--letterbox"], {"stateless": False, "new_episode_after_s": None, "resize": "letterbox"}),
+    ],
+    ids=" ".join,
+)
+def test_options_of_the_command_reach_the_server(words, wanted, monkeypatch):
+    served = {}
+    monkeypatch.setattr("uva_agents.bridges.openpi.serve", lambda agent, **options: served.update(options))
+    assert main(["serve", "tests.serving:toy_agent", "--port", "0", *words]) == 0
+    assert {name: served[name] for name in wanted} == wanted

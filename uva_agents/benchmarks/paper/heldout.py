@@ -36,11 +36,12 @@ def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
     from uva_agents.training.report import Reporter
 
     uva = UVA.from_pretrained(args.weights)
+    recipe = args.recipe or uva.name
     with tempfile.TemporaryDirectory() as folder:
-        # The reporter draws in the middle of the work, where a folder that is gone would end it.
-        reporter = Reporter(Path(folder), "heldout", 1, 0, show=False, write=True)
-        recipe = args.recipe or uva.name
-        metrics = evaluate_heldout(uva, recipe, args.data, args.held_out, args.actions, args.videos, reporter)
+        # The reporter draws in the middle of the work, where a folder that is gone would end it. It is closed before the
+        # folder goes: TensorBoard writes from a thread of its own.
+        with Reporter(Path(folder), "heldout", 1, 0, show=False, write=True) as reporter:
+            metrics = evaluate_heldout(uva, recipe, args.data, args.held_out, args.actions, args.videos, reporter)
         pictures = {path.name: path.read_bytes() for path in sorted(Path(folder).glob("*.png"))}
     for name, value in metrics.items():
         yield f"  {name:22s} {value:8.2f}"
