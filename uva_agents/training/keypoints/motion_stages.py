@@ -24,7 +24,7 @@ class _MotionStage:
     def __init__(
         self, recipe: UVARecipe, name: str, module: nn.Module, train: LatentWindows, held_out: LatentWindows
     ) -> None:
-        if train.frame_state is None or train.points is None:
+        if train.frame_state is None or train.keypoints is None:
             raise ValueError(
                 "keypoint dynamics and renderer need keypoints in the data: set the recipe's frame_state_keys"
             )
@@ -42,7 +42,7 @@ class _MotionStage:
 
 
 class DynamicsModule(nn.Module):
-    """Mean absolute error of the points: the last pixels of a position pull as hard as the first."""
+    """Mean absolute error of the keypoints: the last pixels of a position pull as hard as the first."""
 
     def __init__(self, dynamics: RecurrentDynamics | ChunkDynamics) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class DynamicsModule(nn.Module):
 
 
 class DynamicsStage(_MotionStage):
-    """Keypoints detected in the history and the actions in, points of the future out."""
+    """Keypoints detected in the history and the actions in, keypoints of the future out."""
 
     name = "dynamics"
 
@@ -72,7 +72,7 @@ class DynamicsStage(_MotionStage):
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         batch = self._batch(step, rank, world)
-        history, target = moving_points(batch)
+        history, target = moving_keypoints(batch)
         # Episodes begin at rest, with one frame for a history. A moving start that looks like that cannot be told from it, so
         # fewer samples than in the joint stage pretend.
         frozen = torch.rand(len(history), 1, 1) < self.recipe.network.history_dropout / 3
@@ -85,7 +85,7 @@ class DynamicsStage(_MotionStage):
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
         assert isinstance(module, DynamicsModule)
         batch = self.held_out.batch(range(len(self.held_out)), tokens=False)
-        history, target = moving_points(batch)
+        history, target = moving_keypoints(batch)
         device = next(module.parameters()).device
         moved = module.dynamics(history.to(device), batch.actions.to(device)).cpu()
         error = ((moved - target)[:, -1].view(len(moved), -1, 2) * self.unit).norm(dim=-1)
@@ -106,12 +106,14 @@ class RendererModule(nn.Module):
         self.renderer = renderer
         self.variance = variance
 
-    def forward(self, now: Tensor, points: Tensor, moved: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return (self.renderer(now, points, moved) - target).square().mean() / self.variance, {}
+    def forward(
+        self, now: Tensor, keypoints: Tensor, moved: Tensor, target: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return (self.renderer(now, keypoints, moved) - target).square().mean() / self.variance, {}
 
 
 class RendererStage(_MotionStage):
-    """The current frame, its points and where they move in; one of the future frames out.
+    """The current frame, its keypoints and where they move in; one of the future frames out.
 
     Args:
         mean, std: (S, C) that the windows' tokens were standardised with.
@@ -135,16 +137,16 @@ class RendererStage(_MotionStage):
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         batch = self._batch(step, rank, world)
-        history, target = moving_points(batch)
+        history, target = moving_keypoints(batch)
         n, t = target.shape[:2]
         frame = torch.randint(t, (n,))
-        points, moved = history[:, -1], target[torch.arange(n), frame]
+        keypoints, moved = history[:, -1], target[torch.arange(n), frame]
         # Where keypoints are is detected with an error that hardly matters; how far they move has to be drawn exactly.
-        offset = self.recipe.keypoint_noise * torch.randn_like(points)
-        moved = moved + offset + self.recipe.keypoint_noise / 4 * torch.randn_like(points)
+        offset = self.recipe.keypoint_noise * torch.randn_like(keypoints)
+        moved = moved + offset + self.recipe.keypoint_noise / 4 * torch.randn_like(keypoints)
         return {
             "now": self._latent(batch.history[:, -1]),
-            "points": points + offset,
+            "keypoints": keypoints + offset,
             "moved": moved,
             "target": self._latent(batch.future[torch.arange(n), frame]),
         }
@@ -154,7 +156,7 @@ class RendererStage(_MotionStage):
         device = next(module.parameters()).device
         batch = self.held_out.batch(range(0, len(self.held_out), 2))
         now, last = self._latent(batch.history[:, -1]), self._latent(batch.future[:, -1])
-        history, target = moving_points(batch)
+        history, target = moving_keypoints(batch)
         drawn = module.renderer(now.to(device), history[:, -1].to(device), target[:, -1].to(device)).cpu()
         return {
             "token_mse": float((drawn - last).square().mean()) / module.variance,
@@ -165,7 +167,7 @@ class RendererStage(_MotionStage):
         return tokens * self.std + self.mean
 
 
-def moving_points(batch: Batch) -> tuple[Tensor, Tensor]:
+def moving_keypoints(batch: Batch) -> tuple[Tensor, Tensor]:
     """Keypoints detected in the history (B, T, 2K), and where they truly move from there (B, T, 2K)."""
     assert batch.frame_state is not None and batch.history_keypoints is not None
     moved = batch.frame_state[:, 1] - batch.frame_state[:, 0, -1:]
