@@ -196,7 +196,7 @@ def test_one_batch_is_learned(kind: str) -> None:
 
 
 def steps_config(**overrides: object) -> DiffusionPolicyConfig:
-    return tiny_dp_config(encoder=tiny_encoder(points=3), max_step=(0.5, 0.25), **overrides)
+    return tiny_dp_config(encoder=tiny_encoder(positions=3), max_step=(0.5, 0.25), **overrides)
 
 
 def test_chunks_are_steps_from_where_proprioception_is_now_and_back() -> None:

@@ -78,7 +78,7 @@ FIELDS: list[tuple[str, str, list[Any]]] = [
     ("unet", "model.encoder.stem", [[7], [7, 0], [7, 4, 1]]),
     ("unet", "model.encoder.widths", [[16], [17, 32], []]),
     ("unet", "interface.execute", [17]),
-    ("positions", "model.relations", [10**9, 16, 0]),
+    ("points", "model.relations", [10**9, 16, 0]),
     ("points", "model.encoder.points", [1, 2, 10**9]),
     ("points", "model.max_step", [[0.1], [0, 0.1], [float("nan"), 1]]),
     ("transformer", "model.denoiser.heads", [3, 0]),

@@ -72,7 +72,7 @@ def test_relations_do_not_depend_on_where_the_scene_is() -> None:
     torch.testing.assert_close(net(seen, here)[0], embedding)
     assert (net(points, here + 0.1)[0] - embedding).abs().max() > 1e-3
     stacked = net(torch.zeros(1, 8), torch.zeros(1, 2))
-    assert all(bool(torch.isfinite(x).all()) for x in (stacked[0], stacked[1].steps, stacked[1].log_share))
+    assert all(bool(torch.isfinite(x).all()) for x in (stacked[0], stacked[1].modes, stacked[1].log_weights))
 
 
 @pytest.mark.parametrize("field", [{"relations": 0}, {"modes": 0}])

@@ -105,7 +105,7 @@ def observation(seed: int = 0, batch: int | None = None) -> dict[str, np.ndarray
 def tiny_points_config() -> DiffusionPolicyConfig:
     """A policy on where three things are, with a mixture prior."""
     return tiny_dp_config(
-        encoder=tiny_encoder(points=3),
+        encoder=tiny_encoder(positions=3),
         obs_steps=1,
         relations=32,
         modes=2,
