@@ -88,3 +88,32 @@ def test_the_reference_of_planners_has_every_public_name() -> None:
 
     text = (ROOT / "docs" / "reference" / "planners.md").read_text(encoding="utf-8")
     assert set(re.findall(r"auto(?:class|function):: (\w+)", text)) == set(uva_agents.planners.__all__)
+
+
+def test_the_walks_through_the_code_name_what_is_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    package, steps = ROOT / "uva_agents", 0
+    for path, inside, outside in re.findall(
+        r"(?:\()?`([\w/]+\.py)`(?: \((`[^)]*)\)|,\s+((?:`[\w.]+`(?:,\s+)?)+)\))?", text
+    ):
+        assert "/" not in path or (package / path).is_file(), path
+        for name in re.findall(r"`([\w.]+)`", inside or outside):
+            source = (package / path).read_text(encoding="utf-8")
+            for part in name.split("."):
+                assert re.search(rf"^\s*(?:async )?(?:def|class) {part}\b", source, flags=re.M), f"{path}: {name}"
+            steps += 1
+    assert steps > 40
+
+
+def test_the_layers_of_the_architecture_page_are_those_that_are_checked() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rules = (ROOT / ".importlinter").read_text(encoding="utf-8")
+    shown = re.findall(r"^```text\n(.*?)^```", text, flags=re.S | re.M)[0].split("\n")
+    checked = re.findall(r"^layers =\n((?:    .*\n)+)", rules, flags=re.M)[0].split("\n")
+    assert [line.strip() for line in shown] == [line.strip() for line in checked]
+
+
+def test_every_folder_of_the_package_is_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    folders = {path.parent.name for path in (ROOT / "uva_agents").glob("*/__init__.py")}
+    assert not {folder for folder in folders if f"| `{folder}` |" not in text}
