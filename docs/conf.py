@@ -35,3 +35,13 @@ html_title = "uva-agents"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
+
+
+def keep_colons(app, what, name, obj, options, lines):
+    """Napoleon takes what stands before a colon in an attribute's docstring for its type; here that is the sentence's subject."""
+    if what in ("attribute", "data", "property") and lines and ":" in lines[0]:
+        lines[0] = ": " + lines[0]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)
