@@ -1,5 +1,7 @@
 """Sphinx configuration: ``make docs``. Nothing is downloaded while it builds."""
 
+import re
+
 import uva_agents
 
 project = "uva-agents"
@@ -43,5 +45,23 @@ def keep_colons(app, what, name, obj, options, lines):
         lines[0] = ": " + lines[0]
 
 
+def name_attributes(app, what, name, obj, options, lines):
+    """``a, b: text`` among attributes means both, as it does among arguments."""
+    found, inside, i = [], False, 0
+    while i < len(lines):
+        if re.fullmatch(r"\w[\w ]*:", lines[i]):
+            inside = lines[i] == "Attributes:"
+        match = re.match(r"( +)(\w+(?:, \w+)+)(: .*)", lines[i]) if inside else None
+        end = i + 1
+        while match and end < len(lines) and lines[end].startswith(match[1] + " "):
+            end += 1
+        for each in match[2].split(", ") if match else ():
+            found += [match[1] + each + match[3], *lines[i + 1 : end]]
+        found += [] if match else [lines[i]]
+        i = end
+    lines[:] = found
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", keep_colons, priority=400)
+    app.connect("autodoc-process-docstring", name_attributes, priority=400)

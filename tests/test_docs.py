@@ -1,6 +1,7 @@
 """What the documentation shows is run, and what it points to is there."""
 
 import ast
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -83,11 +84,11 @@ def test_commands_that_pages_name_exist() -> None:
             assert command in COMMANDS, f"{page.name}: uva {command}"
 
 
-def test_the_reference_of_planners_has_every_public_name() -> None:
-    import uva_agents.planners
-
-    text = (ROOT / "docs" / "reference" / "planners.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"auto(?:class|function):: (\w+)", text)) == set(uva_agents.planners.__all__)
+@pytest.mark.parametrize("name", ["planners", "model", "data"])
+def test_a_reference_has_every_public_name(name: str) -> None:
+    text = (ROOT / "docs" / "reference" / f"{name}.md").read_text(encoding="utf-8")
+    listed = re.findall(r"(?:auto(?:class|function|exception)|py:data):: (\w+)$", text, flags=re.M)
+    assert sorted(listed) == sorted(importlib.import_module(f"uva_agents.{name}").__all__)
 
 
 def test_the_walks_through_the_code_name_what_is_there() -> None:

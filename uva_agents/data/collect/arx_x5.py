@@ -26,7 +26,7 @@ class ArxX5Plan:
         episodes: how many; episode i has seed ``seed + i``.
         seed: of the first episode.
         task: ``"cup"`` or ``"reach"``.
-        action_mode: of the recorded actions, see :class:`uva_agents.envs.arx_x5.ArxX5Env`.
+        action_mode: of the recorded actions, see :class:`uva_agents.envs.arx_x5.env.ArxX5Env`.
         control_hz: steps per second.
         image_size: side of the wrist camera's pictures.
         realistic: latencies, lost frames and noise as UMI's deployment assumes them, instead of none.

@@ -13,7 +13,7 @@ class RecurrentDynamics(nn.Module):
     where they were and go, and one that every pair of keypoints shares, how it lies to the others. It remembers a little of each,
     because how a thing is turned shows only in how it moved.
 
-    Where :class:`~uva_agents.model.keypoints.detector.ChunkDynamics` maps a whole chunk at once, and is off by as much as things
+    Where :class:`~uva_agents.model.keypoints.dynamics.ChunkDynamics` maps a whole chunk at once, and is off by as much as things
     move as soon as a push is not one of those it knows, this is learned from single contacts.
 
     Args:
