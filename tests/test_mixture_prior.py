@@ -60,9 +60,9 @@ def test_what_a_noisy_chunk_stems_from_is_the_mean_over_everything_that_could_be
 def test_a_policy_that_has_not_learned_yet_samples_from_its_prior() -> None:
     torch.manual_seed(0)
     net = DiffusionPolicyNet(tiny_points_config()).eval()
-    assert net.geometry is not None
+    assert net.relations is not None
     with torch.no_grad():
-        net.geometry.spread.fill_(-1.0)
+        net.relations.raw_std.fill_(-1.0)
         net.relations.modes.weight.mul_(3.0)  # modes far from each other
         observed = torch.rand(1, 1, 8)
         prior = net.prepare(observed).prior

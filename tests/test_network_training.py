@@ -30,8 +30,8 @@ from uva_agents.data import (
 from uva_agents.data.frame_windows import cut
 from uva_agents.model import DiffusionPolicyNet, TwoFrameConfig
 from uva_agents.model.keypoints.detector import ConvDetector
-from uva_agents.training.baselines.diffusion_stage import DiffusionStage, PointsDiffusionStage, observe_positions
-from uva_agents.training.baselines.point_augmentation import PointAugmentation
+from uva_agents.training.baselines.diffusion_stage import DiffusionStage, KeypointDiffusionStage, observe_positions
+from uva_agents.training.baselines.position_augmentation import PositionAugmentation
 from uva_agents.training.baselines.recipes import (
     DIFFUSION_POLICY_RECIPES,
     TWO_FRAME_RECIPES,
@@ -142,7 +142,7 @@ def test_a_policy_recipe_runs_end_to_end_and_its_weights_act(data: Path, tmp_pat
 
 def test_a_policy_that_sees_with_a_point_reader_trains_on_its_key_points(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    reader = ConvDetector(points=10, widths=(16, 32), features=8, width=(16, 32))
+    reader = ConvDetector(keypoints=10, widths=(16, 32), features=8, width=(16, 32))
     save_file(reader.state_dict(), tmp_path / "reader.safetensors")
     options = RunOptions(data, tmp_path / "run", detector_weights=tmp_path / "reader.safetensors", progress=False)
     folder = train(tiny_policy_recipe(), options)
@@ -160,11 +160,11 @@ def test_a_policy_that_sees_with_a_point_reader_trains_on_its_key_points(data: P
 
 def test_a_policy_that_is_told_where_things_are_keeps_the_whole_reader(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    reader = ConvDetector(points=3, widths=(16, 32), features=8, width=(16, 32))
+    reader = ConvDetector(keypoints=3, widths=(16, 32), features=8, width=(16, 32))
     save_file(reader.state_dict(), tmp_path / "reader.safetensors")
     options = RunOptions(data, tmp_path / "run", detector_weights=tmp_path / "reader.safetensors", progress=False)
     model = tiny_dp_config(encoder=tiny_encoder(positions=3), obs_steps=1, relations=32, modes=2, max_step=(1.0, 1.0))
-    augmentation = PointAugmentation(noise=0.1, turn=True, exchange=((1, 2),))
+    augmentation = PositionAugmentation(noise=0.1, turn=True, exchange=((1, 2),))
     recipe = tiny_policy_recipe(model=model, augmentation=augmentation, mixture_prior=replace(STAGE, steps=6))
     folder = train(recipe, options)
     prior = curve(tmp_path / "run" / "guesses")
@@ -182,7 +182,7 @@ def test_a_policy_learns_from_recorded_positions_without_any_picture(tmp_path: P
     arrays = {k: rng.uniform(0, 512, (60, n)).astype(np.float32) for k, n in (("action", 2), ("state", 6))}
     write_replay_buffer(tmp_path / "d.zarr", arrays, np.array([20, 40, 60]))
     save_file(
-        ConvDetector(points=3, widths=(16, 32), features=8, width=(16, 32)).state_dict(), tmp_path / "r.safetensors"
+        ConvDetector(keypoints=3, widths=(16, 32), features=8, width=(16, 32)).state_dict(), tmp_path / "r.safetensors"
     )
     fields = {
         "pixels": Field("img"),
@@ -204,7 +204,7 @@ def test_a_policy_learns_from_recorded_positions_without_any_picture(tmp_path: P
     assert policy.spec.image_shape == (96, 96)
     assert policy.sample(observation(0), n=2).shape == (2, 16, 2)
     short = replace(recipe.data, fields={**fields, "keypoints": Field("state", columns=(2, 3))})
-    with pytest.raises(ValueError, match="two numbers for each of the encoder's points"):
+    with pytest.raises(ValueError, match="two numbers for each of the encoder's keypoints"):
         train(replace(recipe, data=short), replace(options, out=tmp_path / "other"))
 
 
@@ -213,18 +213,18 @@ def test_key_points_computed_before_are_those_of_the_frames(data: Path) -> None:
     net = DiffusionPolicyNet(tiny_dp_config(encoder=tiny_encoder(crop=96))).eval()
     limits = {k: (np.zeros(2), np.full(2, 512.0)) for k in ("action", "agent_pos")}
     some = windows(data, WindowSpec(2, 1, 16, 0), proprio_key="agent_pos")
-    stage = PointsDiffusionStage(recipe, net, some, some, LinearNormalizer.from_limits(limits))
+    stage = KeypointDiffusionStage(recipe, net, some, some, LinearNormalizer.from_limits(limits))
     inputs = stage.inputs(0, 0, 1)
     chosen = EpochOrder(len(some), 1, recipe.stage.batch_size, recipe.seed, 0, 1).at(0)[0]
     batch = some.batch(chosen)
     torch.testing.assert_close(inputs["actions"], batch.actions)
     torch.testing.assert_close(
-        observe_positions(net, inputs["points"], inputs["proprio"]), net.observe(batch.frames, batch.proprio)
+        observe_positions(net, inputs["keypoints"], inputs["proprio"]), net.observe(batch.frames, batch.proprio)
     )
 
 
 def test_a_point_reader_of_another_size_is_refused(data: Path, tmp_path: Path) -> None:
-    save_file(ConvDetector(points=10).state_dict(), tmp_path / "reader.safetensors")
+    save_file(ConvDetector(keypoints=10).state_dict(), tmp_path / "reader.safetensors")
     options = RunOptions(data, tmp_path / "run", detector_weights=tmp_path / "reader.safetensors", progress=False)
     with pytest.raises(ValueError, match="not a convolutional keypoint detector of the size"):
         train(tiny_policy_recipe(), options)

@@ -16,8 +16,8 @@ from uva_agents.errors import InputError
 from uva_agents.planners import (
     ActionPenalty,
     HasActionSpace,
+    HasLookback,
     Identified,
-    LooksBack,
     MaskedCosts,
     Named,
     Objective,
@@ -249,7 +249,7 @@ class Bare:
 
 
 def test_every_ability_is_a_protocol_that_the_parts_are_asked_for() -> None:
-    abilities: list[Any] = [Prepares, LooksBack, HasActionSpace, OneEnvironment, Identified]
+    abilities: list[Any] = [Prepares, HasLookback, HasActionSpace, OneEnvironment, Identified]
     assert all(isinstance(Able(), ability) for ability in abilities)
     assert not any(isinstance(Bare(), ability) for ability in (*abilities, Named))
     assert issubclass(SimulatorModel, Prepares)

@@ -6,7 +6,7 @@ import torch
 from tests.tiny import tiny_points_config
 from uva_agents.model import DiffusionPolicyNet
 from uva_agents.model.baselines.relations import PairwiseRelations
-from uva_agents.training.baselines.point_augmentation import PointAugmentation, exchanged, rotated
+from uva_agents.training.baselines.position_augmentation import PositionAugmentation, exchanged, rotated
 
 SCALE = torch.tensor([0.5, 0.25])
 
@@ -48,12 +48,12 @@ def test_only_things_of_a_group_change_places() -> None:
 def test_augmentation_keeps_what_is_measured_of_the_effector() -> None:
     points, here, actions = scenes()
     observed = torch.cat([points, here], dim=1)[:, None]
-    changed, _ = PointAugmentation(noise=0.1, turn=True).applied(observed, actions, SCALE.tolist())
+    changed, _ = PositionAugmentation(noise=0.1, turn=True).applied(observed, actions, SCALE.tolist())
     torch.testing.assert_close(changed[:, 0, -2:], here)
-    same, unobserved = PointAugmentation().applied(observed, actions, SCALE.tolist())
+    same, unobserved = PositionAugmentation().applied(observed, actions, SCALE.tolist())
     torch.testing.assert_close(same, observed)
     torch.testing.assert_close(unobserved, actions)
-    noisy, _ = PointAugmentation(noise=0.1).applied(observed, actions, SCALE.tolist())
+    noisy, _ = PositionAugmentation(noise=0.1).applied(observed, actions, SCALE.tolist())
     spread = ((noisy - observed)[:, 0, :-2].unflatten(1, (-1, 2)) / SCALE).std()
     assert 0.08 < float(spread) < 0.12
 

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     that are damaged; 4 the machine lacks something; 70 a mistake in this package; 130 interrupted; 143 terminated. What an error
     counts as is in :mod:`uva_agents.causes`.
     """
-    _say_what_can_be_said()
+    _make_printing_safe()
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if not word.startswith("-")), None)
     debug = "--debug" in words
@@ -150,7 +150,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_not_in_children)
 
 
-def _say_what_can_be_said() -> None:
+def _make_printing_safe() -> None:
     """Neither symbols that the terminal's encoding lacks, which are shown escaped, nor a stream that is closed end a command."""
     for name in ("stdout", "stderr"):
         if (

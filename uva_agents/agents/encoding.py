@@ -71,7 +71,9 @@ class ObservationEncoder:
             text=self._text(updated),
             history_actions=self._history_actions(updated),
             wrist_history=_stacked([[code.wrist for code in row] for row in codes]) if c.wrist_image else None,
-            history_keypoints=_stacked([[code.points for code in row] for row in codes]) if c.num_keypoints else None,
+            history_keypoints=_stacked([[code.keypoints for code in row] for row in codes])
+            if c.num_keypoints
+            else None,
         ), updated
 
     def prefetch(self, memory: Memory, calls: int) -> Memory:

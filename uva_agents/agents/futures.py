@@ -161,8 +161,8 @@ class Futures:
         if guide is None or key is None or not c.proprio_keypoints or 2 * c.proprio_keypoints != c.proprio_dim:
             return None
         with torch.no_grad():
-            points = guide.detector(weights.images(frames))[:, : c.proprio_dim]
-        position = np.asarray(weights.normalizer.unnormalize(key, points.cpu()).numpy(), np.float32)
+            keypoints = guide.detector(weights.images(frames))[:, : c.proprio_dim]
+        position = np.asarray(weights.normalizer.unnormalize(key, keypoints.cpu()).numpy(), np.float32)
         weights.require_finite(position, "keypoint detector", lambda i: Inputs(f"frame {i}", {"pixels": frames[i]}))
         return position
 

@@ -93,7 +93,7 @@ class InverseModel:
             self.weights.net,
             Context(
                 future=code.tokens.view(*pixels.shape[:2], *code.tokens.shape[1:]),
-                future_keypoints=None if code.points is None else code.points.view(*pixels.shape[:2], -1),
+                future_keypoints=None if code.keypoints is None else code.keypoints.view(*pixels.shape[:2], -1),
                 proprio=self._proprio(rows),
                 wrist_history=self._wrist(wrist, n, batched),
                 text=None if text is None else text.expand(n, -1),

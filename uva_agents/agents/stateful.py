@@ -150,7 +150,7 @@ def _flags(value: Any, name: str, n: int) -> np.ndarray:
     return found.astype(bool)
 
 
-def stream_seeds(seed: int | Sequence[int] | None, batch_size: int, fresh: Iterator[int]) -> list[int]:
+def stream_seeds(seed: int | Sequence[int] | None, batch_size: int, new_seeds: Iterator[int]) -> list[int]:
     """A seed for each of ``batch_size`` environments.
 
     Args:
@@ -161,7 +161,7 @@ def stream_seeds(seed: int | Sequence[int] | None, batch_size: int, fresh: Itera
     """
     batch_size = whole(batch_size, "batch_size")
     if seed is None:
-        return [next(fresh) for _ in range(batch_size)]
+        return [next(new_seeds) for _ in range(batch_size)]
     given: Any = seed  # numpy's arrays of seeds are welcome too
     if isinstance(given, np.ndarray) and given.ndim == 1:
         given = given.tolist()

@@ -54,13 +54,13 @@ class Imagined:
         tokens: (n, F, S, C).
         frames: uint8 (n, F, H, W, 3); none of them where they were not decoded.
         actions: (n, action_steps, A) normalised, where they were sampled.
-        points: (n, F, K, 2) where given actions take the keypoints, in the units of their data, for weights that say so.
+        keypoints: (n, F, K, 2) where given actions take the keypoints, in the units of their data, for weights that say so.
     """
 
     tokens: Tensor
     frames: np.ndarray
     actions: Tensor | None
-    points: np.ndarray | None
+    keypoints: np.ndarray | None
 
 
 class RolloutEngine:
@@ -136,11 +136,11 @@ class RolloutEngine:
         Args:
             images: uint8 (n, T, H, W, 3), for weights that detect keypoints in them.
         """
-        guide, points = self.weights.net.guide, None
+        guide, keypoints = self.weights.net.guide, None
         if guide is not None and images is not None:
-            points = guide.detector(self.weights.images(images.reshape(-1, *images.shape[2:])))
-            points = points.view(*tokens.shape[:2], -1)
-        return Context(history=tokens, history_keypoints=points, text=text)
+            keypoints = guide.detector(self.weights.images(images.reshape(-1, *images.shape[2:])))
+            keypoints = keypoints.view(*tokens.shape[:2], -1)
+        return Context(history=tokens, history_keypoints=keypoints, text=text)
 
     def rollout(
         self,
@@ -167,7 +167,7 @@ class RolloutEngine:
         """
         c = self.weights.config
         context = Context(**{key: _repeat(value, n) for key, value in vars(start.context).items()})
-        tokens, images_of, points, sampled = [], [], [], None
+        tokens, images_of, keypoints, sampled = [], [], [], None
         chunks = max(frames, default=0) // c.n_frames + 1  # nobody looks at what comes after the last wanted frame
         detects = self.weights.net.guide is not None
         for k in range(chunks):
@@ -186,7 +186,7 @@ class RolloutEngine:
             )
             sampled = sample.actions if needed else sampled
             if sample.moved_keypoints is not None and actions is not None and self.weights.spec.keypoint_keys:
-                points.append(self.weights.keypoint_positions(sample.moved_keypoints[:, own], inputs))
+                keypoints.append(self.weights.keypoint_positions(sample.moved_keypoints[:, own], inputs))
             kept = [needed.index(i) for i in own]
             tokens.append(sample.tokens[:, kept])
             shown = decode and bool(own)
@@ -203,7 +203,7 @@ class RolloutEngine:
             tokens=torch.cat(tokens, dim=1),
             frames=np.concatenate(images_of, axis=1) if images_of else nothing,
             actions=sampled,
-            points=np.concatenate(points, axis=1) if points else None,
+            keypoints=np.concatenate(keypoints, axis=1) if keypoints else None,
         )
 
 

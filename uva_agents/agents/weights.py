@@ -30,16 +30,16 @@ _KEPT_TEXTS = 256
 
 @dataclass(frozen=True)
 class FrameCode:
-    """What the network sees of frames: tokens (..., S, C) and, where it uses them, points (..., 2K) and wrist tokens."""
+    """What the network sees of frames: tokens (..., S, C) and, where it uses them, keypoints (..., 2K) and wrist tokens."""
 
     tokens: Tensor
-    points: Tensor | None
+    keypoints: Tensor | None
     wrist: Tensor | None = None
 
     @property
     def computed(self) -> list[tuple[str, Tensor | None]]:
         """By which network each part was computed, for errors."""
-        return [("autoencoder", self.tokens), ("keypoint detector", self.points), ("autoencoder", self.wrist)]
+        return [("autoencoder", self.tokens), ("keypoint detector", self.keypoints), ("autoencoder", self.wrist)]
 
     def __getitem__(self, index: int | slice) -> FrameCode:
         return FrameCode(*(None if part is None else part[index] for part in vars(self).values()))  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ class Weights:
 
     @torch.no_grad()
     def encode(self, frames: np.ndarray, wrist: np.ndarray | None = None) -> FrameCode:
-        """uint8 (N, H, W, 3), and the wrist camera's -> tokens (N, S, C) and points (N, 2K), on the device.
+        """uint8 (N, H, W, 3), and the wrist camera's -> tokens (N, S, C) and keypoints (N, 2K), on the device.
 
         Raises:
             NotFiniteError: they are not finite.
@@ -213,17 +213,19 @@ class Weights:
         frames: np.ndarray = np.concatenate(parts).reshape(*lead, height, width, 3)
         return frames
 
-    def keypoint_positions(self, points: Tensor, inputs: InputsOf | None = None) -> np.ndarray:
-        """The network's points (N, ..., 2K) -> (N, ..., K, 2) in the units of their data, float32.
+    def keypoint_positions(self, keypoints: Tensor, inputs: InputsOf | None = None) -> np.ndarray:
+        """The network's keypoints (N, ..., 2K) -> (N, ..., K, 2) in the units of their data, float32.
 
         Raises:
             NotFiniteError: they are not finite.
         """
         keys, normalizer = self.spec.keypoint_keys, self.normalizer
         size = [int(np.asarray(normalizer.scale[key]).size) for key in keys]
-        parts = [normalizer.unnormalize(key, part) for key, part in zip(keys, points.split(size, dim=-1), strict=True)]
+        parts = [
+            normalizer.unnormalize(key, part) for key, part in zip(keys, keypoints.split(size, dim=-1), strict=True)
+        ]
         found = torch.cat(parts, dim=-1).float().cpu().numpy()
-        self.require_finite(found, "network that moves points", inputs or (lambda i: Inputs(f"row {i}")))
+        self.require_finite(found, "network that moves keypoints", inputs or (lambda i: Inputs(f"row {i}")))
         return found.reshape(*found.shape[:-1], found.shape[-1] // 2, 2)
 
     def normalize_actions(self, actions: np.ndarray | Tensor, pose: np.ndarray | None = None) -> Tensor:

@@ -264,7 +264,9 @@ class WorldModel:
             actions=plans if sampled is None else self.weights.environment_actions(sampled, start.pose, inputs=inputs),
             all_steps=all_steps,
             now=start.now,
-            keypoints=None if parts[0].points is None else np.concatenate([np.asarray(part.points) for part in parts]),
+            keypoints=None
+            if parts[0].keypoints is None
+            else np.concatenate([np.asarray(part.keypoints) for part in parts]),
         )
 
     def _noise(

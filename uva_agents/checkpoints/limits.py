@@ -31,7 +31,7 @@ from uva_agents.model.vae import VAEConfig
 _SIDE = Range(1, 4096)
 _WIDTH = Range(1, 16_384)
 _DEPTH = Range(0, 256)
-_NUMBERS, _SOME = Range(1, 4096), Range(0, 4096)
+_NUMBERS, _ANY_NUMBER = Range(1, 4096), Range(0, 4096)
 _SHARE = Range(0, 1)
 _ANY = Range(-math.inf, math.inf)
 
@@ -67,10 +67,10 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
         "action_dim": _NUMBERS,
         "text_dim": Range(0, 65_536),
         "text_tokens": _NUMBERS,
-        "proprio_dim": _SOME,
+        "proprio_dim": _ANY_NUMBER,
         "proprio_steps": _NUMBERS,
-        "predict_proprio_dim": _SOME,
-        "frame_state_dim": _SOME,
+        "predict_proprio_dim": _ANY_NUMBER,
+        "frame_state_dim": _ANY_NUMBER,
         "num_keypoints": Range(0, 1024),
         "proprio_keypoints": Range(0, 1024),
     },
@@ -81,7 +81,7 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
         "widths": Range(1, 16_384, items=16),
         "blocks": Range(0, 64, items=16),
         "stem": Range(1, 64),
-        "keypoints": _SOME,
+        "keypoints": _ANY_NUMBER,
         "features": Range(1, 65_536),
         "positions": Range(0, 128),
     },
@@ -100,7 +100,7 @@ _RANGES: Mapping[type, Mapping[str, Range]] = {
     },
     DiffusionPolicyConfig: {
         "action_dim": _NUMBERS,
-        "proprio_dim": _SOME,
+        "proprio_dim": _ANY_NUMBER,
         "obs_steps": Range(1, 64),
         "horizon": _NUMBERS,
         "first_action": Range(-64, 0),
@@ -205,8 +205,8 @@ def check_sizes(network: Any, normalizer: LinearNormalizer, spec: InterfaceSpec,
             raise WeightsError(f"{where}: interface.{name} has {len(bounds)} numbers, these actions have {size}")
     for i, (low, high) in enumerate(zip(spec.action_low, spec.action_high, strict=True)):
         with np.errstate(over="ignore"):
-            some_room = np.float32(low) < np.float32(high)
-        if not some_room:  # clipped to a point, every action would be the same
+            distinct = np.float32(low) < np.float32(high)
+        if not distinct:  # clipped to a point, every action would be the same
             how = "above" if low > high else "not below"
             raise WeightsError(f"{where}: interface.action_low[{i}] is {low}, {how} action_high[{i}], which is {high}")
     chunk = getattr(network, "action_steps", None)
@@ -228,7 +228,7 @@ def check_sizes(network: Any, normalizer: LinearNormalizer, spec: InterfaceSpec,
 
 
 def check_uva(network: UVAConfig, normalizer: LinearNormalizer, spec: InterfaceSpec, where: str) -> None:
-    """What holds of UVA's weights beyond :func:`check_sizes`: the wrist camera, and the points.
+    """What holds of UVA's weights beyond :func:`check_sizes`: the wrist camera, and the keypoints.
 
     Raises:
         WeightsError: otherwise.
@@ -240,9 +240,9 @@ def check_uva(network: UVAConfig, normalizer: LinearNormalizer, spec: InterfaceS
     lost = [key for key in spec.keypoint_keys if key not in normalizer.scale]
     if lost:
         raise WeightsError(f"{where}: interface.keypoint_keys has {shown(lost[0])}, which normalizer does not")
-    points = sum(normalizer.scale[key].size for key in spec.keypoint_keys)
+    numbers = sum(normalizer.scale[key].size for key in spec.keypoint_keys)
     wanted = network.frame_state_dim or 2 * network.num_keypoints
-    if points != wanted:
+    if numbers != wanted:
         raise WeightsError(
-            f"{where}: the keypoint_keys have {points} numbers together, the network has {wanted} (frame_state_dim)"
+            f"{where}: the keypoint_keys have {numbers} numbers together, the network has {wanted} (frame_state_dim)"
         )

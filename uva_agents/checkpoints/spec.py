@@ -36,7 +36,7 @@ class InterfaceSpec:
         control_hz: control rate.
         execute: actions of a chunk that are executed before the next decision.
         action_offset: see :class:`~uva_agents.data.WindowSpec`.
-        keypoint_keys: arrays of the data that the network's points are, in this order; their normaliser gives the units.
+        keypoint_keys: arrays of the data that the network's keypoints are, in this order; their normaliser gives the units.
         env_id: environment that the weights were trained for.
     """
 

@@ -41,7 +41,7 @@ _DTYPES = {
 }
 
 
-class _PieceReader:
+class _TensorPieces:
     """A file that is read piece by piece: mapped into memory, it would be there twice until the last tensor is copied."""
 
     def __init__(self, path: Path) -> None:
@@ -79,7 +79,7 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
                 raise WeightsError(f"{path} is no safetensors file: {length:,} bytes of names")
             file: Any = safe_open(path, framework="pt")  # which checks that names, sizes and places go together
             header = json.loads(raw.read(length))
-        tensors, source = {}, _PieceReader(path)
+        tensors, source = {}, _TensorPieces(path)
         for name in file.keys():  # noqa: SIM118 (it is no mapping)
             dtype = header[name]["dtype"]
             if dtype not in _DTYPES:

@@ -12,7 +12,7 @@ from uva_agents.commands.data_formats import add_source, parse_fields
 if TYPE_CHECKING:
     from uva_agents.data.inspect import Inspection
 
-_SAID = {"error": "wrong", "warn": "wrong", "note": "note"}
+_LABELS = {"error": "wrong", "warn": "wrong", "note": "note"}
 
 
 def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +80,7 @@ def inspect(args: argparse.Namespace) -> int:
         write_text(args.json, found.to_json() + "\n")
     if args.json != "-":
         for finding in findings:
-            print(f"{finding.level if args.ci else _SAID[finding.level]}: {finding.message}")
+            print(f"{finding.level if args.ci else _LABELS[finding.level]}: {finding.message}")
         if not quiet:
             _advise(found)
     worst = max((LEVELS.index(finding.level) for finding in findings), default=0)

@@ -25,7 +25,7 @@ class Batch:
         actions: (B, action_steps, A).
         proprio: (B, T, P) at the history frames, or ``None``.
         frame_state: (B, 2, T, R) low-dimensional state at history and future frames, or ``None``.
-        history_keypoints, future_keypoints: (B, T, 2K) points read from the frames, or ``None``.
+        history_keypoints, future_keypoints: (B, T, 2K) keypoints read from the frames, or ``None``.
         history_actions: (B, action_steps, A) that led here, or ``None``.
         has_actions: bool (B,), false for samples of video without actions, which have zeros; ``None`` when all have them.
     """
@@ -72,7 +72,7 @@ class LatentWindows:
         proprio_key: low-dimensional key given as proprioception.
         frame_state_keys: keys concatenated into the frame state target.
         world_size: see :func:`~uva_agents.data.augment.apply_variant`.
-        points: float32 (N, 2K) per variant, read from its frames.
+        keypoints: float32 (N, 2K) per variant, read from its frames.
         history_actions: whether batches have the actions before now.
         action_dim: numbers in an action, for episodes without actions: they train the video task only.
 
@@ -92,7 +92,7 @@ class LatentWindows:
         proprio_key: str | None = "agent_pos",
         frame_state_keys: Sequence[str] = (),
         world_size: float = 512.0,
-        points: Sequence[np.ndarray] | None = None,
+        keypoints: Sequence[np.ndarray] | None = None,
         history_actions: bool = False,
         action_dim: int | None = None,
     ) -> None:
@@ -104,7 +104,7 @@ class LatentWindows:
         self.variants = len(variants)
         self.rows_per_variant = episodes.steps
         self.tokens = torch.from_numpy(tokens[0] if len(tokens) == 1 else np.concatenate(tokens))
-        self.points = None if points is None else torch.from_numpy(np.concatenate(points))
+        self.keypoints = None if keypoints is None else torch.from_numpy(np.concatenate(keypoints))
         low: dict[str, list[Tensor]] = {}
         self.has_actions = "action" in episodes.arrays
         if not self.has_actions and action_dim is None:
@@ -162,8 +162,8 @@ class LatentWindows:
             actions=self.actions[rows["action"]],
             proprio=None if self.proprio is None else self.proprio[rows["history"]],
             frame_state=frame_state,
-            history_keypoints=None if self.points is None else self.points[rows["history"]],
-            future_keypoints=None if self.points is None else self.points[rows["future"]],
+            history_keypoints=None if self.keypoints is None else self.keypoints[rows["history"]],
+            future_keypoints=None if self.keypoints is None else self.keypoints[rows["future"]],
             history_actions=self._history_actions(rows["history_action"]),
             has_actions=None if self.has_actions else torch.zeros(len(windows), dtype=torch.bool),
         )

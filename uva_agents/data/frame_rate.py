@@ -43,9 +43,9 @@ def frame_rate(path: Path, times: np.ndarray) -> float:
     gaps = np.diff(since)
     shortest = float(gaps.min())
     # Frames that were lost or left out leave holes in an even row: then the usual distance, or the short one, is the period.
-    guesses = [_refined(gaps, float(np.median(subset))) for subset in (gaps, gaps[gaps < 1.5 * shortest])]
-    for guess in guesses:
-        steps = np.rint(gaps / guess)
+    estimates = [_refined(gaps, float(np.median(subset))) for subset in (gaps, gaps[gaps < 1.5 * shortest])]
+    for estimate in estimates:
+        steps = np.rint(gaps / estimate)
         if steps.min() < 1:
             continue
         period = last / float(steps.sum())
@@ -53,7 +53,11 @@ def frame_rate(path: Path, times: np.ndarray) -> float:
             break
     else:
         jittered = next(
-            (found for guess in (*guesses, last / len(gaps)) if (found := _jittered_period(since, guess)) is not None),
+            (
+                found
+                for estimate in (*estimates, last / len(gaps))
+                if (found := _jittered_period(since, estimate)) is not None
+            ),
             None,
         )
         if jittered is not None:
@@ -68,30 +72,30 @@ def frame_rate(path: Path, times: np.ndarray) -> float:
     return _clean(1 / period, since)
 
 
-def _refined(gaps: np.ndarray, guess: float) -> float:
-    """A better guess, from all frames near each other: a clock in milliseconds is far off after a long gap."""
-    steps = np.maximum(np.rint(gaps / guess), 1)
+def _refined(gaps: np.ndarray, estimate: float) -> float:
+    """A better estimate, from all frames near each other: a clock in milliseconds is far off after a long gap."""
+    steps = np.maximum(np.rint(gaps / estimate), 1)
     near = steps <= _NEAR
-    return float(gaps[near].sum() / steps[near].sum()) if near.any() else guess
+    return float(gaps[near].sum() / steps[near].sum()) if near.any() else estimate
 
 
-def _jittered_period(since: np.ndarray, guess: float) -> float | None:
+def _jittered_period(since: np.ndarray, estimate: float) -> float | None:
     """The period of a clock that frames keep to by and large, each early or late by less than half of it."""
     if len(since) < _LEAST_JITTERED:
         return None
     for _ in range(3):
         numbers, at = np.zeros(len(since)), 0.0
         for i, time in enumerate(since[1:].tolist(), 1):
-            ahead = max(1.0, float(np.rint((time - at) / guess)))
+            ahead = max(1.0, float(np.rint((time - at) / estimate)))
             numbers[i] = numbers[i - 1] + ahead
-            at += ahead * guess
+            at += ahead * estimate
             at += _FOLLOWED * (time - at)
         fitted = float(np.polyfit(numbers, since, 1)[0])
-        for period in (fitted, guess):
+        for period in (fitted, estimate):
             for rate in (1 / period, round(1 / period)) if period > 0 else ():
                 if rate and _ticks(since * rate) is not None:
                     return 1 / rate
-        if (guess := fitted) <= 0:
+        if (estimate := fitted) <= 0:
             break
     return None
 

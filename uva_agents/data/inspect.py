@@ -24,7 +24,7 @@ from uva_agents.errors import DataError
 SCHEMA = "uva-agents/inspect/1"
 LEVELS = ("note", "warn", "error")
 """From what is only worth knowing to what cannot be used."""
-_SOME_EPISODES = 64
+_SAMPLED_EPISODES = 64
 _FAR = 1e6
 """Actions and positions beyond this are a mistake in any unit."""
 
@@ -199,7 +199,7 @@ def inspect_dataset(dataset: Dataset, *, spec: WindowSpec | None = None, every_f
     for name, value in dataset.arrays.items():
         low, high = float("nan"), float("nan")
         if name in dataset.cameras:
-            pictures, faults = _some_frames(dataset, name, value, every_frame, bad)
+            pictures, faults = _sampled_frames(dataset, name, value, every_frame, bad)
             found += faults
             if len(pictures):
                 low, high = float(pictures.min()), float(pictures.max())
@@ -296,7 +296,7 @@ def _pictures(name: str, frames: np.ndarray) -> Iterator[Finding]:
         yield Finding("warn", f"{name}: all pictures looked at are the same (a camera that froze?)", name)
 
 
-def _some_frames(
+def _sampled_frames(
     dataset: Dataset, name: str, value: np.ndarray, every_frame: bool, bad: set[int]
 ) -> tuple[np.ndarray, list[Finding]]:
     """First, middle and last frames of some episodes, and the episodes whose frames cannot be read."""
@@ -310,7 +310,7 @@ def _some_frames(
                     np.asarray(value[begin : min(begin + 128, int(ends[episode]))])
             except ValueError as error:
                 faults[episode] = str(error)
-    looked_at = np.unique(np.linspace(0, len(whole) - 1, min(_SOME_EPISODES, len(whole))).round().astype(int))
+    looked_at = np.unique(np.linspace(0, len(whole) - 1, min(_SAMPLED_EPISODES, len(whole))).round().astype(int))
     chosen = [whole[i] for i in looked_at if whole[i] not in faults]
     rows = {e: np.unique([starts[e], (starts[e] + ends[e]) // 2, ends[e] - 1]) for e in chosen}
     empty = np.zeros((0, *value.shape[1:]), np.uint8)

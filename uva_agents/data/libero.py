@@ -46,8 +46,8 @@ def absolute_actions(
         raise ValueError("actions and poses must be finite")
     change = np.clip(actions[..., :6], -1.0, 1.0)
     goal = position + change[..., :3] * position_scale
-    turned = matrix_from_vector(change[..., 3:] * rotation_scale) @ rotation
-    absolute: np.ndarray = np.concatenate([goal, rot6d_from_matrix(turned), actions[..., 6:]], axis=-1)
+    rotated = matrix_from_vector(change[..., 3:] * rotation_scale) @ rotation
+    absolute: np.ndarray = np.concatenate([goal, rot6d_from_matrix(rotated), actions[..., 6:]], axis=-1)
     return absolute.astype(np.float32)
 
 
@@ -69,8 +69,8 @@ def relative_actions(
     _check(absolute.shape[:-1], position, rotation)
     moved = (absolute[..., :3] - position) / position_scale
     turn = matrix_from_rot6d(absolute[..., 3:9]) @ np.swapaxes(rotation, -1, -2)
-    turned = vector_from_matrix(turn) / rotation_scale
-    change = np.clip(np.concatenate([moved, turned], axis=-1), -1.0, 1.0)
+    rotated = vector_from_matrix(turn) / rotation_scale
+    change = np.clip(np.concatenate([moved, rotated], axis=-1), -1.0, 1.0)
     relative: np.ndarray = np.concatenate([change, absolute[..., 9:]], axis=-1)
     return relative.astype(np.float32)
 
@@ -81,8 +81,8 @@ def site_rotation(hand: np.ndarray) -> np.ndarray:
     The gripper is mounted a quarter turn about the hand's z axis, clockwise.
     """
     quarter = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    turned: np.ndarray = np.asarray(hand, np.float64) @ quarter
-    return turned
+    rotated: np.ndarray = np.asarray(hand, np.float64) @ quarter
+    return rotated
 
 
 def _check(batch: tuple[int, ...], position: np.ndarray, rotation: np.ndarray) -> None:

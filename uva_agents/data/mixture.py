@@ -141,7 +141,7 @@ class MixtureWindows:
             ("tokens (S, C)", [tuple(part.tokens.shape[1:]) for part in parts]),
             ("number of actions", [part.actions.shape[-1] for part in parts]),
             ("frame state", [part.frame_state.shape[-1] for part in parts if part.frame_state is not None]),
-            ("points", [None if part.points is None else part.points.shape[-1] for part in parts]),
+            ("keypoints", [None if part.keypoints is None else part.keypoints.shape[-1] for part in parts]),
             ("history actions", [part.history_actions for part in parts]),
         ):
             if any(value != values[0] for value in values[1:]):

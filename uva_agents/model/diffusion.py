@@ -18,7 +18,7 @@ from uva_agents.model.schedulers import TRAIN_STEPS, Denoiser, Prediction, cosin
 
 
 def respaced_timesteps(count: int, steps: int = TRAIN_STEPS) -> np.ndarray:
-    """``count`` timesteps spread evenly over 0..steps-1, both ends included, rounded; (count,) int64."""
+    """``count`` timesteps sigma evenly over 0..steps-1, both ends included, rounded; (count,) int64."""
     if not 1 <= count <= steps:
         raise ValueError(f"sampling steps must be between 1 and {steps}, got {count}")
     stride = (steps - 1) / (count - 1) if count > 1 else 1.0
@@ -175,6 +175,6 @@ def training_pair(
     if prediction == "v":
         t = torch.randint(0, TRAIN_STEPS, (len(x0),), generator=generator, device=x0.device)
         bar = torch.from_numpy(np.cumprod(1 - cosine_betas())).to(x0)[t][:, None]
-        signal, spread = bar.sqrt(), (1 - bar).sqrt()
-        return signal * x0 + spread * noise, t.float(), signal * noise - spread * x0
+        signal, sigma = bar.sqrt(), (1 - bar).sqrt()
+        return signal * x0 + sigma * noise, t.float(), signal * noise - sigma * x0
     raise ValueError(f"training_pair covers 'v' and 'flow', not {prediction!r}; use GaussianDiffusion for epsilon")

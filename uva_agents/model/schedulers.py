@@ -119,17 +119,17 @@ class DDIM(_OnTrainingSchedule):
     def step(self, output: Tensor, i: int, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """See :class:`Scheduler`; draws nothing."""
         t = int(self.timesteps[i])
-        signal, following = self._signal(t), self._signal(t - self._stride)
-        spread = 1 - signal
+        signal, next_signal = self._signal(t), self._signal(t - self._stride)
+        noise_level = 1 - signal
         if self._prediction == "epsilon":
-            clean = (x - spread**0.5 * output) / signal**0.5
+            clean = (x - noise_level**0.5 * output) / signal**0.5
             noise = output
         else:
-            clean = signal**0.5 * x - spread**0.5 * output
-            noise = signal**0.5 * output + spread**0.5 * x
+            clean = signal**0.5 * x - noise_level**0.5 * output
+            noise = signal**0.5 * output + noise_level**0.5 * x
         if self._clip:
             clean = bounded(clean)
-        return following**0.5 * clean + (1 - following) ** 0.5 * noise
+        return next_signal**0.5 * clean + (1 - next_signal) ** 0.5 * noise
 
 
 class DDPM(_OnTrainingSchedule):
@@ -149,15 +149,15 @@ class DDPM(_OnTrainingSchedule):
         """See :class:`Scheduler`; noise is drawn where the generator is, so that every device gets the same."""
         t = int(self.timesteps[i])
         signal = self._signal(t)
-        following = self._signal(int(self.timesteps[i + 1]) if i + 1 < len(self.timesteps) else -1)
-        spread, spread_following = 1 - signal, 1 - following
-        alpha = signal / following
+        next_signal = self._signal(int(self.timesteps[i + 1]) if i + 1 < len(self.timesteps) else -1)
+        noise_level, next_noise = 1 - signal, 1 - next_signal
+        alpha = signal / next_signal
         beta = 1 - alpha
-        clean = bounded((x - spread**0.5 * output) / signal**0.5)
-        mean = (following**0.5 * beta) / spread * clean + alpha**0.5 * spread_following / spread * x
+        clean = bounded((x - noise_level**0.5 * output) / signal**0.5)
+        mean = (next_signal**0.5 * beta) / noise_level * clean + alpha**0.5 * next_noise / noise_level * x
         if t == 0:
             return mean
-        variance = (spread_following / spread * beta).clamp(min=1e-20)
+        variance = (next_noise / noise_level * beta).clamp(min=1e-20)
         source = output.device if generator is None else generator.device
         drawn = torch.randn(output.shape, generator=generator, device=source, dtype=output.dtype).to(output.device)
         return mean + variance**0.5 * drawn
@@ -227,9 +227,9 @@ def _bound(
         sigma: Tensor = timestep / TRAIN_STEPS
         return (x - (x - sigma * output).clamp(-clip, clip)) / sigma
     signal: Tensor = scheduler.alphas_cumprod[int(timestep)].to(x).sqrt()
-    spread = (1 - signal**2).sqrt()
+    sigma = (1 - signal**2).sqrt()
     if prediction == "v":
-        x0 = (signal * x - spread * output).clamp(-clip, clip)
-        return (signal * x - x0) / spread
-    x0 = ((x - spread * output) / signal).clamp(-clip, clip)
-    return (x - signal * x0) / spread
+        x0 = (signal * x - sigma * output).clamp(-clip, clip)
+        return (signal * x - x0) / sigma
+    x0 = ((x - sigma * output) / signal).clamp(-clip, clip)
+    return (x - signal * x0) / sigma

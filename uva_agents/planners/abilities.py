@@ -12,8 +12,8 @@ import gymnasium as gym
 from uva_agents.planners.protocols import (
     Dynamics,
     HasActionSpace,
+    HasLookback,
     Identified,
-    LooksBack,
     Named,
     OneEnvironment,
     Proposals,
@@ -71,7 +71,7 @@ def identity_of(part: Any) -> Any:
 
 
 def _lookback(part: Any, options: frozenset[str]) -> int:
-    if isinstance(part, LooksBack) and part.lookback is not None:
+    if isinstance(part, HasLookback) and part.lookback is not None:
         return int(part.lookback)
     return _LOOKBACK if "history" in options else 0
 

@@ -199,7 +199,7 @@ def _check_signature(function: Callable[..., Any], name: str) -> None:
         ) from None
 
 
-def bound(objective: Objective, obs: Any) -> Objective:
+def bind_objective(objective: Objective, obs: Any) -> Objective:
     """The objective of a decision at ``obs``, checked.
 
     Raises:
@@ -261,7 +261,7 @@ class WeightedSum(Objective):
 
     def bind(self, obs: Any) -> WeightedSum:
         """With each term as it is for this observation."""
-        return WeightedSum(tuple((weight, bound(term, obs)) for weight, term in self.terms))
+        return WeightedSum(tuple((weight, bind_objective(term, obs)) for weight, term in self.terms))
 
     def __call__(self, rollout: Rollout) -> np.ndarray:
         """Costs (S,)."""

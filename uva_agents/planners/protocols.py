@@ -22,7 +22,7 @@ from uva_agents.agents.rollout import Rollout
 class Dynamics(Protocol):
     """Imagines what comes of actions: :class:`~uva_agents.agents.WorldModel`, or a simulator.
 
-    Optional abilities: :class:`RolloutOptions`, :class:`Prepares`, :class:`LooksBack`, :class:`HasActionSpace`,
+    Optional abilities: :class:`RolloutOptions`, :class:`Prepares`, :class:`HasLookback`, :class:`HasActionSpace`,
     :class:`OneEnvironment`, :class:`Identified`.
     """
 
@@ -35,7 +35,7 @@ class Dynamics(Protocol):
 class Proposals(Protocol):
     """Candidate actions for a moment: a policy, or a distribution.
 
-    Optional abilities: :class:`SampleOptions`, :class:`SharesEncoding`, :class:`LooksBack`, :class:`HasActionSpace`,
+    Optional abilities: :class:`SampleOptions`, :class:`SharesEncoding`, :class:`HasLookback`, :class:`HasActionSpace`,
     :class:`Named`, :class:`Identified`.
     """
 
@@ -115,7 +115,7 @@ class SharesEncoding(Protocol):
 
 
 @runtime_checkable
-class LooksBack(Protocol):
+class HasLookback(Protocol):
     """Dynamics or proposals that say how many earlier observations they use.
 
     Those that take ``history`` and do not say so get 15, those of a window of 16 frames.

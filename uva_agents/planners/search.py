@@ -18,7 +18,7 @@ from uva_agents.agents.observations import to_numpy
 from uva_agents.agents.rollout import Rollout
 from uva_agents.errors import InputError
 from uva_agents.planners.budget import TimeBudget
-from uva_agents.planners.objective import Objective, as_objective, bound, evaluated
+from uva_agents.planners.objective import Objective, as_objective, bind_objective, evaluated
 from uva_agents.planners.plan import Plan
 from uva_agents.planners.protocols import Dynamics, Prepares, Proposals, SharesEncoding
 
@@ -84,13 +84,13 @@ class Search:
         sample_options: frozenset[str],
     ) -> None:
         self.rng, self.space = rng, space
-        self._dynamics, self._objective, self._proposals = dynamics, bound(objective, obs), proposals
+        self._dynamics, self._objective, self._proposals = dynamics, bind_objective(objective, obs), proposals
         self._rollout_options, self._sample_options = rollout_options, sample_options
         self._obs, self._history, self._budget = obs, history, budget
         self._steps, self._screen, self._tolerance = steps, screen, tolerance
         self._first_objective = self._objective
         if screen is not None and screen.objective is not None:
-            self._first_objective = bound(as_objective(screen.objective), obs)
+            self._first_objective = bind_objective(as_objective(screen.objective), obs)
         self._seed = int(rng.integers(2**31))
         self._times = {"model": 0.0, "proposals": 0.0, "objective": 0.0}
         self._start: Any = None

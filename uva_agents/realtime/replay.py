@@ -78,9 +78,9 @@ def open_recording(agent: str) -> RecordedActions:
 
 def approach(here: np.ndarray, there: np.ndarray, *, dt: float, layout: ActionLayout) -> np.ndarray:
     """Slowly from one action (A,) to another: (n, A), the first half a second of it standing still."""
-    from uva_agents.realtime.trajectory import turned_by
+    from uva_agents.realtime.trajectory import rotation_between
 
-    turning, turns = turned_by(here, there, layout)
+    turning, turns = rotation_between(here, there, layout)
     moves = np.abs(there - here)[~turning]
     # Positions where something turns; joints where nothing does. The gripper's metres are few either way.
     speed = _SPEED if layout.rotations else _JOINTS

@@ -171,7 +171,7 @@ def _matrices(values: np.ndarray, kind: RotationKind) -> np.ndarray:
     return matrix_from_vector(values) if kind == "vector" else matrix_from_rot6d(values)
 
 
-def turned_by(first: np.ndarray, second: np.ndarray, layout: ActionLayout) -> tuple[np.ndarray, float]:
+def rotation_between(first: np.ndarray, second: np.ndarray, layout: ActionLayout) -> tuple[np.ndarray, float]:
     """Which columns (A,) bool of an action turn, and by how much they do from ``first`` (A,) to ``second`` (A,), rad."""
     turning, angle = np.zeros(len(first), bool), 0.0
     for column, kind in layout.rotations:

@@ -89,7 +89,7 @@ _PUBLISHED = ("background_color", "background_object", "goal_color")
 _MORE = ("agent_color", "block_color", "lighting", "camera_shift", "noise")
 
 
-def _looks(*names: str) -> tuple[Case, ...]:
+def _cases(*names: str) -> tuple[Case, ...]:
     return tuple(Case(name, {"variation": (name,)}) for name in names)
 
 
@@ -134,16 +134,16 @@ PROTOCOLS: dict[str, EvalProtocol] = {
             "pusht-disturbed",
             "as dp-pusht under the disturbances of UVA's Table III, a row for each and one without",
             _DISTURBED,
-            _looks("Normal", *_PUBLISHED),
+            _cases("Normal", *_PUBLISHED),
         ),
         _pusht(
             "pusht-disturbed-all",
             "as pusht-disturbed, with all eight variations",
             _DISTURBED,
-            _looks("Normal", *_PUBLISHED, *_MORE),
+            _cases("Normal", *_PUBLISHED, *_MORE),
         ),
         *(
-            _pusht(f"pusht-disturbed/{name}", f"the row {name} of pusht-disturbed-all", _DISTURBED, _looks(name))
+            _pusht(f"pusht-disturbed/{name}", f"the row {name} of pusht-disturbed-all", _DISTURBED, _cases(name))
             for name in (*_PUBLISHED, *_MORE)
         ),
         _libero(

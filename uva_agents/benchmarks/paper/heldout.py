@@ -68,7 +68,7 @@ def evaluate_heldout(
 
     from uva_agents.agents import UVA
     from uva_agents.data import LatentWindows, Variant, held_out_split, read_replay_buffer
-    from uva_agents.training.keypoints.detector_stage import keypoint_scale, stack_points
+    from uva_agents.training.keypoints.detector_stage import keypoint_scale, stack_keypoints
     from uva_agents.training.report import Reporter
     from uva_agents.training.uva.recipes import RECIPES
     from uva_agents.training.uva.validation import Validator
@@ -85,7 +85,7 @@ def evaluate_heldout(
     frames = episodes.arrays["pixels"]
     codes = [uva.encode(frames[i : i + 64]) for i in range(0, len(frames), 64)]
     tokens = torch.cat([c.tokens for c in codes]).half().cpu().numpy()
-    points = [c.points for c in codes if c.points is not None]
+    keypoints = [c.keypoints for c in codes if c.keypoints is not None]
     c, spec = uva.config, uva.spec
     windows = LatentWindows(
         episodes,
@@ -95,7 +95,7 @@ def evaluate_heldout(
         spec.window(c.n_frames, c.frame_stride, c.action_steps),
         proprio_key=spec.proprio_key,
         frame_state_keys=recipe.data.frame_state_keys if c.frame_state_dim else (),
-        points=[torch.cat(points).cpu().numpy()] if points else None,
+        keypoints=[torch.cat(keypoints).cpu().numpy()] if keypoints else None,
     )
     validator = Validator(
         windows,
@@ -108,10 +108,10 @@ def evaluate_heldout(
         frame_state_keys=recipe.data.frame_state_keys,
     )
     metrics = validator.run(uva.net, reporter)
-    if points:
-        truth = stack_points(recipe.data.frame_state_keys, episodes)
+    if keypoints:
+        truth = stack_keypoints(recipe.data.frame_state_keys, episodes)
         scale, offset = keypoint_scale(recipe.data.frame_state_keys, uva.normalizer)
-        read = (torch.cat(points).cpu().numpy().reshape(truth.shape) - offset) / scale
+        read = (torch.cat(keypoints).cpu().numpy().reshape(truth.shape) - offset) / scale
         metrics[f"points_{recipe.world.unit}"] = (
             float(np.linalg.norm(read - truth, axis=-1).mean()) * recipe.world.unit_scale
         )

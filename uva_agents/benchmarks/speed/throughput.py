@@ -134,7 +134,7 @@ class Bench:
             make_normalizer(recipe.data, episodes),
             WindowSpec(),
             frame_state_keys=recipe.data.frame_state_keys,
-            points=[rng.uniform(-1, 1, (n, 2 * c.num_keypoints)).astype(np.float32) for _ in range(2)],
+            keypoints=[rng.uniform(-1, 1, (n, 2 * c.num_keypoints)).astype(np.float32) for _ in range(2)],
         )
         from dataclasses import replace
 

@@ -170,13 +170,13 @@ class Shapes:
         return WeightsError(f"{self._where}: {message}")
 
 
-def network_config(tensors: Shapes, vae: Shapes, stated: Settings, *, heads: int | None = None) -> UVAConfig:
+def network_config(tensors: Shapes, vae: Shapes, recorded: Settings, *, heads: int | None = None) -> UVAConfig:
     """Network of a released file.
 
     Args:
         tensors: of the network.
         vae: of the autoencoder.
-        stated: by the file's configuration.
+        recorded: by the file's configuration.
         heads: attention heads, for a network that is none of the named sizes.
 
     Raises:
@@ -184,7 +184,7 @@ def network_config(tensors: Shapes, vae: Shapes, stated: Settings, *, heads: int
             told.
     """
     width, _ = tensors.of("z_proj_cond.weight", 2)
-    patch = stated.patch_size or 1
+    patch = recorded.patch_size or 1
     positions = tensors.of("spatial_pos_embed", 3)[1]
     grid = math.isqrt(positions)
     if grid**2 != positions:
@@ -207,10 +207,10 @@ def network_config(tensors: Shapes, vae: Shapes, stated: Settings, *, heads: int
             width=width,
             encoder_depth=encoder_depth,
             decoder_depth=decoder_depth,
-            heads=heads or _heads(stated, width, encoder_depth + decoder_depth, tensors),
+            heads=heads or _heads(recorded, width, encoder_depth + decoder_depth, tensors),
             mlp_ratio=tensors.of("encoder_blocks.0.mlp.fc1.weight", 2)[0] / width,
-            attention_dropout=0.1 if stated.attn_dropout is None else stated.attn_dropout,
-            dropout=0.1 if stated.proj_dropout is None else stated.proj_dropout,
+            attention_dropout=0.1 if recorded.attn_dropout is None else recorded.attn_dropout,
+            dropout=0.1 if recorded.proj_dropout is None else recorded.proj_dropout,
             n_frames=frames,
             action_dim=tensors.of("action_proj_cond.weight", 2)[1],
             video_head=_head(tensors, "diffloss"),
@@ -219,7 +219,7 @@ def network_config(tensors: Shapes, vae: Shapes, stated: Settings, *, heads: int
             text_dim=tensors.of("text_proj_cond.weight", 2)[1] if text else 0,
             text_tokens=tensors.of("text_pos_embed", 3)[1] if text else 64,
             proprio_dim=tensors.of("proprioception_proj_cond.weight", 2)[1] if proprio else 0,
-            proprio_steps=frames if stated.different_history_freq else 16,
+            proprio_steps=frames if recorded.different_history_freq else 16,
             history_actions=history_actions,
             wrist_image=bool(wrist),
             predict_wrist=predict_wrist,
@@ -267,8 +267,8 @@ def _width(tensors: Shapes, key: str) -> int:
     return tensors.of(key, 2)[1] if key in tensors else 0
 
 
-def _heads(stated: Settings, width: int, depth: int, tensors: Shapes) -> int:
-    for given in (stated.num_heads, stated.encoder_num_heads):
+def _heads(recorded: Settings, width: int, depth: int, tensors: Shapes) -> int:
+    for given in (recorded.num_heads, recorded.encoder_num_heads):
         if given:
             return given
     shapes = {
@@ -283,7 +283,7 @@ def _heads(stated: Settings, width: int, depth: int, tensors: Shapes) -> int:
             return HEADS[name]
     raise tensors.fail(
         f"cannot tell the number of attention heads of a network {width} wide and {depth} deep (model_size "
-        f"{stated.model_size!r} is {shapes.get(stated.model_size or '', 'unknown')}): pass heads="
+        f"{recorded.model_size!r} is {shapes.get(recorded.model_size or '', 'unknown')}): pass heads="
     )
 
 

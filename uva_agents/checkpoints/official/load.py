@@ -107,9 +107,9 @@ def load_official(
     if not parts["vae_model"]:
         raise WeightsError(f"{path} has no autoencoder (vae_model.*): it is not a whole policy")
     _check_size([t for part in parts.values() for t in part.values()], path)
-    stated = settings(report.config, f"{path}: cfg")
+    recorded = settings(report.config, f"{path}: cfg")
     network, autoencoder = (Shapes(parts[part], f"{part}.", str(path)) for part in ("model", "vae_model"))
-    config = network_config(network, autoencoder, stated, heads=heads)
+    config = network_config(network, autoencoder, recorded, heads=heads)
     SCHEMA.check(config, f"{path}: network")
     if not config.wrist_image:  # UMI files carry this layer although their network has no wrist camera
         for name in [k for k in parts["model"] if k.startswith("proprioception_image_proj_cond.")]:
@@ -125,7 +125,7 @@ def load_official(
     text = _text(parts["text_model"], path, progress) if parts["text_model"] else None
     normalizer, limits = _normalizer(parts["normalizer"], tensors, config.action_dim, config.proprio_dim, path)
     report.used += [f"{part}.{k}" for part in parts for k in parts[part]]
-    spec = interface(stated, config, limits)
+    spec = interface(recorded, config, limits)
     UVA_WEIGHTS.check(config, normalizer, spec, where)
     bundle = Bundle(
         model.eval().requires_grad_(False),

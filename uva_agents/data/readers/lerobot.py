@@ -34,7 +34,7 @@ _ON_TIME = 0.2
 
 
 def is_lerobot(path: Path) -> bool:
-    """A folder with ``meta/info.json``; or with the rows of a dataset that has lost it: its films alone are no dataset."""
+    """A folder with ``meta/info.json``; or with the rows of a dataset that has lost it: its videos alone are no dataset."""
     return (path / "meta" / "info.json").exists() or any(
         not is_hidden(file, path) for file in path.glob("data/chunk-*/*.parquet")
     )
@@ -177,17 +177,17 @@ def _check_rows(
 
 
 def _videos(path: Path, info: Info, key: str, episodes: EpisodeTable, notes: list[str], holes: _Holes) -> LazyFrames:
-    films = _Films(path, info, key)
+    videos = _CameraVideos(path, info, key)
     sources: list[FrameSource] = []
     for number, count in enumerate(episodes.lengths.tolist()):
         try:
-            sources.append(films.episode(number, count, episodes))
+            sources.append(videos.episode(number, count, episodes))
         except DataError as error:
             for each in (number, *(error.others if isinstance(error, _OverlapError) else ())):
                 holes.add(str(error), key, each)
             sources.append(MissingFrames(count, str(error)))
-    notes += films.notes()
-    return LazyFrames(sources, (*films.size, 3))
+    notes += videos.notes()
+    return LazyFrames(sources, (*videos.size, 3))
 
 
 class _OverlapError(DataError):
@@ -198,7 +198,7 @@ class _OverlapError(DataError):
         self.others = others
 
 
-class _Films:
+class _CameraVideos:
     """The video files of one camera."""
 
     def __init__(self, path: Path, info: Info, key: str) -> None:

@@ -112,10 +112,10 @@ def read_info(path: Path) -> Info:
         raise DataError(f"{file} lacks {', '.join(missing)}")
     fps = info["fps"]
     if isinstance(fps, bool) or not isinstance(fps, int | float) or not (math.isfinite(fps) and 0 < fps < 10_000):
-        raise DataError(f"{file}: fps is {_said(fps)}, frames per second above 0 belong there")
+        raise DataError(f"{file}: fps is {_shown(fps)}, frames per second above 0 belong there")
     features = info["features"]
     if not isinstance(features, dict) or not features:
-        raise DataError(f"{file}: features is {_said(features)}, an object with an entry per array belongs there")
+        raise DataError(f"{file}: features is {_shown(features)}, an object with an entry per array belongs there")
     return Info(
         fps=float(fps),
         episodes=_count(info["total_episodes"], "total_episodes", file),
@@ -227,7 +227,7 @@ def read_tasks(path: Path) -> dict[int, str] | None:
     texts = table[others[0]].to_pylist()
     if not all(isinstance(text, str) for text in texts):
         raise DataError(
-            f"{path / name}: tasks are {_said(next(t for t in texts if not isinstance(t, str)))}, texts belong there"
+            f"{path / name}: tasks are {_shown(next(t for t in texts if not isinstance(t, str)))}, texts belong there"
         )
     return dict(zip(numbers.tolist(), texts, strict=True))
 
@@ -251,23 +251,23 @@ def _texts(value: object, path: Path, episode: int) -> tuple[str, ...]:
         return (value,)
     if not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
         raise DataError(
-            f"{path}: the tasks of episode {episode} in meta/episodes are {_said(value)}, texts belong there"
+            f"{path}: the tasks of episode {episode} in meta/episodes are {_shown(value)}, texts belong there"
         )
     return tuple(value)
 
 
 def _feature(value: object, key: str, file: Path) -> Feature:
     if not isinstance(value, dict) or not isinstance(value.get("dtype"), str):
-        raise DataError(f"{file}: the feature {key} is {_said(value)}, an object with dtype and shape belongs there")
+        raise DataError(f"{file}: the feature {key} is {_shown(value)}, an object with dtype and shape belongs there")
     shape = value.get("shape")
     if not isinstance(shape, list | tuple) or not all(_is_count(n) for n in shape) or len(shape) > 8:
-        raise DataError(f"{file}: the shape of {key} is {_said(shape)}, whole numbers belong there")
+        raise DataError(f"{file}: the shape of {key} is {_shown(shape)}, whole numbers belong there")
     if math.prod(shape) > _LARGEST:
-        raise DataError(f"{file}: the shape of {key} is {_said(shape)}, more than a row can hold")
+        raise DataError(f"{file}: the shape of {key} is {_shown(shape)}, more than a row can hold")
     dtype, names, more = value["dtype"], value.get("names"), value.get("info")
     if dtype in ("video", "image") and (len(shape) != 3 or min(shape) < 1):
         raise DataError(
-            f"{file}: the pictures {key} have the shape {_said(shape)}, height, width and channels belong there"
+            f"{file}: the pictures {key} have the shape {_shown(shape)}, height, width and channels belong there"
         )
     listed = tuple(map(str, names)) if isinstance(names, list) else ()
     depth = isinstance(more, dict) and more.get("video.is_depth_map") is True
@@ -277,21 +277,21 @@ def _feature(value: object, key: str, file: Path) -> Feature:
 def _template(value: object, what: str, known: Sequence[str], file: Path) -> str:
     """A path with numbers to fill in, and nothing else to fill in: a width alone can ask for all the memory."""
     if not isinstance(value, str):
-        raise DataError(f"{file}: {what} is {_said(value)}, a text belongs there")
+        raise DataError(f"{file}: {what} is {_shown(value)}, a text belongs there")
     try:
         parts = list(string.Formatter().parse(value))
     except ValueError as error:
-        raise DataError(f"{file}: {what} is {_said(value)}, which is no path to fill in: {error}") from error
+        raise DataError(f"{file}: {what} is {_shown(value)}, which is no path to fill in: {error}") from error
     for _, name, spec, conversion in parts:
         plain = re.fullmatch("" if name == "video_key" else r"(0?[1-9])?d?", spec or "")
         if name is not None and (name not in known or conversion or not plain):
-            raise DataError(f"{file}: {what} is {_said(value)}; {', '.join(known)} can be filled in, plainly")
+            raise DataError(f"{file}: {what} is {_shown(value)}; {', '.join(known)} can be filled in, plainly")
     return value
 
 
 def _count(value: object, what: str, file: Path) -> int:
     if not _is_count(value):
-        raise DataError(f"{file}: {what} is {_said(value)}, a whole number belongs there")
+        raise DataError(f"{file}: {what} is {_shown(value)}, a whole number belongs there")
     assert isinstance(value, int)
     return value
 
@@ -300,7 +300,7 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
 
 
-def _said(value: object) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

@@ -11,12 +11,12 @@ from uva_agents.data.fields import Field
 from uva_agents.data.holes import raise_first
 from uva_agents.data.readers.dataset import MissingExtraError, Stored
 from uva_agents.data.readers.zarr_buffer import (
+    declared_by,
     is_converted,
     is_zarr,
     read_arrays,
     read_beside,
     root_attributes,
-    said_by,
 )
 from uva_agents.data.zarr_store import ZarrFiles
 from uva_agents.errors import DataError
@@ -87,7 +87,7 @@ def read_umi(path: Path) -> Stored:
     defaults = {"action": Field("tool_pose"), "agent_pos": Field("tool_pose")}
     if "camera0_rgb" in frames:
         defaults["pixels"] = Field("camera0_rgb")
-    hz, tasks = said_by(path, attributes, found)
+    hz, tasks = declared_by(path, attributes, found)
     assumed = f"rows are {UMI_HZ} Hz, the rate of UMI's cameras; the file does not say it"
     return Stored(
         frames=frames,

@@ -57,7 +57,7 @@ def read_zarr_buffer(path: Path) -> Stored:
         beside = read_beside(files, attributes, found.left_out)
     finally:
         files.close()
-    hz, tasks = said_by(path, attributes, found)
+    hz, tasks = declared_by(path, attributes, found)
     return Stored(
         frames=found.frames,
         numbers=found.numbers,
@@ -72,7 +72,9 @@ def read_zarr_buffer(path: Path) -> Stored:
     )
 
 
-def said_by(path: Path, attributes: Mapping[str, Any], found: Arrays) -> tuple[float | None, tuple[str, ...] | None]:
+def declared_by(
+    path: Path, attributes: Mapping[str, Any], found: Arrays
+) -> tuple[float | None, tuple[str, ...] | None]:
     """Rate and tasks of the root's attributes; what is wrong with them goes into ``found``."""
     where = f"{path}: the attribute"
     return (
@@ -166,7 +168,7 @@ def read_arrays(files: ZarrFiles) -> Arrays:
                 continue
             stored = open_array(files, key)
         except DataError as error:
-            _lose(found, key, str(error), grave=_looks_essential(files, name))
+            _lose(found, key, str(error), grave=_is_essential(files, name))
             continue
         partly += _take(found, path, name, stored)
     rows = [len(numbers) for numbers in found.numbers.values()] + [len(frames) for frames in found.frames.values()]
@@ -249,7 +251,7 @@ def _lose(found: Arrays, key: str, why: str, *, grave: bool) -> None:
     found.holes.append(Hole(why, key, level))
 
 
-def _looks_essential(files: ZarrFiles, name: str) -> bool:
+def _is_essential(files: ZarrFiles, name: str) -> bool:
     """Whether an array that cannot be opened would be one of those that matter: by its name, or by its chunks' four numbers."""
     if name in _ESSENTIAL or name in _CAMERAS or name.startswith(("robot0_", "camera", "img", "image")):
         return True

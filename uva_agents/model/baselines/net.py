@@ -310,23 +310,23 @@ def sample_chunks(
 
     Args:
         observed: (B, To, F); B a multiple of the number of generators.
-        generators: random streams on the CPU, so that every device gets the same noise. One for each equal share of the batch:
-            what a share draws does not depend on the others.
+        generators: random streams on the CPU, so that every device gets the same noise. One for each equal part of the batch:
+            what a part draws does not depend on the others.
     """
     c = net.config
     given = net.prepare(observed).repeated(n)
     observed = observed.repeat_interleave(n, 0)
     scheduler = sampler.scheduler(c.train_steps)
-    share = len(observed) // len(generators)
-    shape = (share, c.horizon, c.action_dim)
+    per_generator = len(observed) // len(generators)
+    shape = (per_generator, c.horizon, c.action_dim)
     parts = [torch.randn(shape, generator=g, device="cpu", dtype=torch.float32).to(observed) for g in generators]
     for i, timestep in enumerate(scheduler.timesteps):
         x = torch.cat(parts)
         predicted = net.predict_noise(x, timestep.to(x.device).expand(len(x)), given)
-        # Every share takes its own step, because the step itself may draw noise.
+        # Every part takes its own step, because the step itself may draw noise.
         parts = [
             scheduler.step(output.to(x.dtype), i, part, generator)
-            for output, part, generator in zip(predicted.split(share), parts, generators, strict=True)
+            for output, part, generator in zip(predicted.split(per_generator), parts, generators, strict=True)
         ]
     chunks = net.from_steps(torch.cat(parts), observed)
     return chunks[:, -c.first_action :][:, : c.action_steps]

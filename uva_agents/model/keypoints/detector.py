@@ -21,7 +21,7 @@ class PooledDetector(nn.Module):
 
     Args:
         image_size: side of the images, pixels.
-        points: how many points.
+        keypoints: how many keypoints.
         width: of the hidden layers.
         pool: side of the averaged squares, pixels.
     """
@@ -29,10 +29,10 @@ class PooledDetector(nn.Module):
     training_variants: ClassVar[int] = 10
     """Mirrored and shifted copies of the data that fit in memory as :meth:`reduce` keeps them."""
 
-    def __init__(self, *, image_size: int, points: int, width: int = 512, pool: int = 4) -> None:
+    def __init__(self, *, image_size: int, keypoints: int, width: int = 512, pool: int = 4) -> None:
         super().__init__()
         self.pool = pool
-        self.net = mlp(3 * (image_size // pool) ** 2, width, 2 * points)
+        self.net = mlp(3 * (image_size // pool) ** 2, width, 2 * keypoints)
 
     def reduce(self, frames: np.ndarray) -> np.ndarray:
         """What training keeps of frames uint8 (N, H, W, 3): their averages (N, H / pool, W / pool, 3)."""
@@ -42,7 +42,7 @@ class PooledDetector(nn.Module):
         return reduced
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> points (B, 2 * K) in [-1, 1], interleaved; see ``UVAConfig.keypoint_axes``."""
+        """Images (B, 3, H, W) in [-1, 1] -> keypoints (B, 2 * K) in [-1, 1], interleaved; see ``UVAConfig.keypoint_axes``."""
         return self.read_reduced(F.avg_pool2d(images, self.pool))
 
     def read_reduced(self, pooled: Tensor) -> Tensor:
@@ -54,9 +54,9 @@ class ConvDetector(nn.Module):
     """Convolutions and a spatial softmax: for things of a few pixels, which averaging would blur.
 
     Args:
-        points: how many points.
+        keypoints: how many keypoints.
         widths: of the convolutional levels.
-        features: soft positions that the points are computed from.
+        features: soft positions that the keypoints are computed from.
         width: of the hidden layers behind them.
     """
 
@@ -65,7 +65,7 @@ class ConvDetector(nn.Module):
     def __init__(
         self,
         *,
-        points: int,
+        keypoints: int,
         widths: tuple[int, ...] = (32, 64, 96),
         features: int = 32,
         width: tuple[int, int] = (64, 128),
@@ -74,14 +74,14 @@ class ConvDetector(nn.Module):
         self.trunk = ResNet(channels=3, widths=widths, blocks=(1,) * len(widths), stem=(7, 4), pool=False)
         self.keypoints = SpatialSoftmax(channels=widths[-1], keypoints=features)
         self.out = nn.Linear(2 * features, width[0])
-        self.head = nn.Sequential(nn.Linear(width[0], width[1]), nn.GELU(), nn.Linear(width[1], 2 * points))
+        self.head = nn.Sequential(nn.Linear(width[0], width[1]), nn.GELU(), nn.Linear(width[1], 2 * keypoints))
 
     def reduce(self, frames: np.ndarray) -> np.ndarray:
         """What training keeps of frames uint8 (N, H, W, 3): everything."""
         return frames
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> points (B, 2 * K) in [-1, 1]."""
+        """Images (B, 3, H, W) in [-1, 1] -> keypoints (B, 2 * K) in [-1, 1]."""
         seen = self.keypoints(self.trunk(images)).flatten(1)
         return cast(Tensor, self.head(F.relu(self.out(seen))))
 

@@ -32,19 +32,19 @@ class KeypointGuide(nn.Module):
         self.config = c = config
         coordinates = 2 * c.num_keypoints
         self.detector: PooledDetector | ConvDetector = (
-            ConvDetector(points=c.num_keypoints)
+            ConvDetector(keypoints=c.num_keypoints)
             if c.keypoint_detector == "conv"
-            else PooledDetector(image_size=c.image_size, points=c.num_keypoints)
+            else PooledDetector(image_size=c.image_size, keypoints=c.num_keypoints)
         )
         self.history_proj = nn.Linear(coordinates, c.width)
         self.future_proj = nn.Linear(coordinates, c.width)
         if c.rendered_prior:
             dynamics = RecurrentDynamics if c.keypoint_dynamics == "steps" else ChunkDynamics
             self.dynamics: RecurrentDynamics | ChunkDynamics = dynamics(
-                points=c.num_keypoints, frames=c.n_frames, steps=c.action_steps, action_dim=c.action_dim
+                keypoints=c.num_keypoints, frames=c.n_frames, steps=c.action_steps, action_dim=c.action_dim
             )
             self.renderer = KeypointRenderer(
-                points=c.num_keypoints, grid=c.grid, channels=c.token_dim, axes=c.keypoint_axes
+                keypoints=c.num_keypoints, grid=c.grid, channels=c.token_dim, axes=c.keypoint_axes
             )
             self.prior_proj = nn.Linear(c.token_dim, c.width)
 
@@ -88,7 +88,7 @@ class KeypointGuide(nn.Module):
         if context.moved_keypoints is not None and actions is context.actions:
             return context.moved_keypoints
         if context.history_keypoints is None:
-            raise ValueError("this network moves the points of its history: give history_keypoints")
+            raise ValueError("this network moves the keypoints of its history: give history_keypoints")
         return cast(Tensor, self.dynamics(self._measured(context.history_keypoints, context.proprio), actions))
 
     def with_moved(self, context: Context, actions: Tensor) -> Context:
@@ -108,12 +108,12 @@ class KeypointGuide(nn.Module):
         frames = self.config.n_frames
         seen = self._measured(context.history_keypoints, context.proprio)
         moved = self.moved(context, actions)
-        points = seen[:, -1:].expand(-1, frames, -1)
+        keypoints = seen[:, -1:].expand(-1, frames, -1)
         now = context.history[:, -1:].expand(-1, frames, -1, -1)
         if scale is None:
-            return cast(Tensor, self.renderer(now, points, moved))
+            return cast(Tensor, self.renderer(now, keypoints, moved))
         mean, std = scale
-        return cast(Tensor, (self.renderer(now * std + mean, points, moved) - mean) / std)
+        return cast(Tensor, (self.renderer(now * std + mean, keypoints, moved) - mean) / std)
 
     def _moved_input(self, context: Context) -> Tensor:
         """Moved keypoints as the transformer is told of them.
@@ -127,11 +127,11 @@ class KeypointGuide(nn.Module):
             return self.moved(context, context.actions)
         return cast(Tensor, self.dynamics(context.history_keypoints, context.actions))
 
-    def _measured(self, points: Tensor, proprio: Tensor | None) -> Tensor:
+    def _measured(self, keypoints: Tensor, proprio: Tensor | None) -> Tensor:
         """History keypoints (B, T, 2K), with those that proprioception measures taken from there where it is known."""
         size = 2 * self.config.proprio_keypoints
         if not size or proprio is None:
-            return points
+            return keypoints
         measured = proprio[..., :size]
-        known = torch.where(torch.isfinite(measured), measured, points[..., :size])
-        return torch.cat([known, points[..., size:]], dim=-1)
+        known = torch.where(torch.isfinite(measured), measured, keypoints[..., :size])
+        return torch.cat([known, keypoints[..., size:]], dim=-1)

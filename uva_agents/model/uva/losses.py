@@ -28,16 +28,16 @@ class Jitter:
 
     Args:
         tokens: standard deviation on frame tokens.
-        points: standard deviation on the frames' points.
+        keypoints: standard deviation on the frames' keypoints.
     """
 
     tokens: float = 0.0
-    points: float = 0.0
+    keypoints: float = 0.0
 
     def applied(self, context: Context) -> Context:
         """The context with noise on it."""
         noise = {"history": self.tokens, "future": self.tokens}
-        noise |= {"history_keypoints": self.points, "future_keypoints": self.points}
+        noise |= {"history_keypoints": self.keypoints, "future_keypoints": self.keypoints}
         values: dict[str, Tensor] = {k: getattr(context, k) for k in noise if getattr(context, k) is not None}
         return replace(context, **{k: v + noise[k] * torch.randn_like(v) for k, v in values.items() if noise[k]})
 
@@ -136,7 +136,7 @@ def _rendered_prior(
         return None
     if context.actions is None or context.history is None or context.history_keypoints is None:
         raise ValueError(
-            "this network draws frames from points and actions: give history, history_keypoints and actions"
+            "this network draws frames from keypoints and actions: give history, history_keypoints and actions"
         )
     chosen = visibility.video_loss if has_actions is None else visibility.video_loss & has_actions
     prior = torch.zeros_like(context.history)

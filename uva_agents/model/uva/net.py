@@ -133,7 +133,7 @@ class UVANet(nn.Module):
     def _mixed(self, context: Context, visibility: Visibility) -> Tensor:
         """One linear map of all inputs, concatenated channel-wise at every position: (B, T, S, D).
 
-        Computed input by input: what is missing is one row and what comes per step is a few, and they are spread over the
+        Computed input by input: what is missing is one row and what comes per step is a few, and they are expanded over the
         positions only after their part of the map.
         """
         embedded = {group.name: self._embedded(group, context, visibility) for group in self.inputs}
@@ -143,7 +143,7 @@ class UVANet(nn.Module):
         x: Tensor | None = None
         for features, weight in zip(embedded.values(), parts, strict=True):
             part = linear(features, weight, self.mix.bias if x is None else None)
-            part = self._spread(part) if part.dim() == 3 else part
+            part = self._to_positions(part) if part.dim() == 3 else part
             x = part if x is None else x + part
         assert x is not None
         return x
@@ -171,7 +171,7 @@ class UVANet(nn.Module):
             known = known & shown.view(-1, *[1] * (value.dim() - 1))
         return torch.where(known, features, token.view(*[1] * (value.dim() - 1), -1))
 
-    def _spread(self, steps: Tensor) -> Tensor:
+    def _to_positions(self, steps: Tensor) -> Tensor:
         """Per-step features (B, K, D) -> one per position (B, T, S, D), each step covering T * S / K in a row.
 
         With 16 steps, 4 frames and a 16x16 grid, each of a frame's 4 actions covers 4 rows. Where the grid does not divide
@@ -181,10 +181,10 @@ class UVANet(nn.Module):
         b, k, d = steps.shape
         positions = c.n_frames * c.tokens_per_frame
         if positions % k == 0:
-            spread = steps[:, :, None].expand(-1, -1, positions // k, -1)
+            expanded = steps[:, :, None].expand(-1, -1, positions // k, -1)
         else:
-            spread = steps.index_select(1, torch.arange(positions, device=steps.device) * k // positions)
-        return spread.reshape(b, c.n_frames, c.tokens_per_frame, d)
+            expanded = steps.index_select(1, torch.arange(positions, device=steps.device) * k // positions)
+        return expanded.reshape(b, c.n_frames, c.tokens_per_frame, d)
 
     def _text_tokens(self, text: Tensor | None, b: int) -> Tensor:
         tokens = self.text_mask.expand(b, -1) if text is None else self.text_proj(text)

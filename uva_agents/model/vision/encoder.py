@@ -101,9 +101,9 @@ class ImageEncoder(nn.Module):
         """What the images show (B, outputs); see :meth:`locate`."""
         return self.describe(self.locate(frames, corner))
 
-    def describe(self, points: Tensor) -> Tensor:
+    def describe(self, found: Tensor) -> Tensor:
         """Features, or the positions of objects, (..., outputs) from key points (..., 2 * keypoints)."""
-        features = F.relu(self.out(points))
+        features = F.relu(self.out(found))
         return cast(Tensor, self.head(features)) if self.config.positions else features
 
     def locate(self, frames: Tensor, corner: Tensor | None = None) -> Tensor:
@@ -125,10 +125,10 @@ class ImageEncoder(nn.Module):
         if not c.keypoints:
             averages: Tensor = self.trunk(images).mean((2, 3))
             return averages
-        points = self.keypoints(self.trunk(images))
+        found = self.keypoints(self.trunk(images))
         if c.full_coordinates:
-            points = points * (c.crop / c.image_size)
+            found = found * (c.crop / c.image_size)
             if corner is not None:
-                points = points + ((2.0 * corner + c.crop) / c.image_size - 1.0)[:, None].to(points.dtype)
-        located: Tensor = points.flatten(1)
+                found = found + ((2.0 * corner + c.crop) / c.image_size - 1.0)[:, None].to(found.dtype)
+        located: Tensor = found.flatten(1)
         return located

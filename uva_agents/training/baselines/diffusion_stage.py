@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from uva_agents.data import EpochOrder, FrameWindows, LinearNormalizer
 from uva_agents.model import ActionSampler, DiffusionPolicyNet, sample_chunks
-from uva_agents.training.baselines.point_augmentation import PointAugmentation
+from uva_agents.training.baselines.position_augmentation import PositionAugmentation
 from uva_agents.training.baselines.recipes import DiffusionPolicyRecipe
 from uva_agents.training.loop import parameter_groups
 from uva_agents.training.report import Reporter
@@ -31,7 +31,7 @@ class DiffusionModule(nn.Module):
         return loss, {}
 
 
-class PointsDiffusionModule(nn.Module):
+class KeypointDiffusionModule(nn.Module):
     """The same from what was computed before: keypoints, or positions of objects.
 
     Args:
@@ -39,15 +39,15 @@ class PointsDiffusionModule(nn.Module):
         augmentation: of the positions of objects; ``None`` for encoders without ``points``.
     """
 
-    def __init__(self, net: DiffusionPolicyNet, augmentation: PointAugmentation | None = None) -> None:
+    def __init__(self, net: DiffusionPolicyNet, augmentation: PositionAugmentation | None = None) -> None:
         super().__init__()
         self.net, self.augmentation = net, augmentation
 
     def forward(
-        self, points: Tensor, proprio: Tensor | None, actions: Tensor, t: Tensor, noise: Tensor
+        self, keypoints: Tensor, proprio: Tensor | None, actions: Tensor, t: Tensor, noise: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The same from points (B, To, 2 P), with the mixture prior's loss where the network has one; scalars."""
-        observed = observe_positions(self.net, points, proprio)
+        """The same from keypoints (B, To, 2 P), with the mixture prior's loss where the network has one; scalars."""
+        observed = observe_positions(self.net, keypoints, proprio)
         if self.augmentation is not None:
             observed, actions = self.augmentation.applied(observed, actions, self.net.config.max_step)
         denoising, prior_loss = self.net.losses(observed, actions, t, noise)
@@ -56,9 +56,9 @@ class PointsDiffusionModule(nn.Module):
         return denoising + prior_loss, {"noise": denoising, "mixture_prior": prior_loss}
 
 
-def observe_positions(net: DiffusionPolicyNet, points: Tensor, proprio: Tensor | None) -> Tensor:
+def observe_positions(net: DiffusionPolicyNet, keypoints: Tensor, proprio: Tensor | None) -> Tensor:
     """Observations (B, To, F) from positions (B, To, 2 P), or from key points for an encoder that goes on from there."""
-    return net.with_proprio(points if net.config.encoder.positions else net.encoder.describe(points), proprio)
+    return net.with_proprio(keypoints if net.config.encoder.positions else net.encoder.describe(keypoints), proprio)
 
 
 class DiffusionStage:
@@ -130,7 +130,7 @@ class DiffusionStage:
         nearest of the samples, ``spread`` the distance between samples for the same window: where demonstrators differ, a
         good policy has a large spread and a small best error.
         """
-        assert isinstance(module, DiffusionModule | PointsDiffusionModule)
+        assert isinstance(module, DiffusionModule | KeypointDiffusionModule)
         net = module.net
         c, device = net.config, next(net.parameters()).device
         count = min(self.check_windows, len(self.held_out))
@@ -167,7 +167,7 @@ class DiffusionStage:
         return net.observe(batch.frames.to(device), proprio), batch.actions
 
 
-class PointsDiffusionStage(DiffusionStage):
+class KeypointDiffusionStage(DiffusionStage):
     """Diffusion Policy behind convolutions that are kept as they are: every frame goes through them once, before training.
 
     Several times as many windows a second as with the convolutions in the loop, for a policy that sees what the encoder was
@@ -189,13 +189,13 @@ class PointsDiffusionStage(DiffusionStage):
         positions: Tensor | None = None,
     ) -> None:
         super().__init__(recipe, net, train, held_out, normalizer)
-        self.module = PointsDiffusionModule(net, recipe.augmentation)
+        self.module = KeypointDiffusionModule(net, recipe.augmentation)
         # An encoder that gives positions has learned what it gives; features are the policy's own.
         kept = (net.encoder,) if net.config.encoder.positions else (net.encoder.trunk, net.encoder.keypoints)
         for part in kept:
             part.requires_grad_(False)
         self.recorded = positions is not None
-        self.points = self._locate(train.pixels) if positions is None else positions
+        self.keypoints = self._locate(train.pixels) if positions is None else positions
 
     @torch.no_grad()
     def _locate(self, pixels: np.ndarray | None) -> Tensor:
@@ -215,7 +215,7 @@ class PointsDiffusionStage(DiffusionStage):
     def _seen(self, source: FrameWindows, windows: np.ndarray) -> dict[str, Any]:
         rows = torch.from_numpy(source.index.steps(windows, source.frame_offsets))
         return {
-            "points": self.points[rows],
+            "keypoints": self.keypoints[rows],
             "proprio": None if source.proprio is None else source.proprio[rows],
             "actions": source.actions[torch.from_numpy(source.index.steps(windows, source.spec.actions))],
         }
@@ -225,4 +225,4 @@ class PointsDiffusionStage(DiffusionStage):
             return super()._held_out(net, windows)
         seen, device = self._seen(self.held_out, windows), next(net.parameters()).device
         proprio = None if seen["proprio"] is None else seen["proprio"].to(device)
-        return observe_positions(net, seen["points"].to(device), proprio), seen["actions"]
+        return observe_positions(net, seen["keypoints"].to(device), proprio), seen["actions"]

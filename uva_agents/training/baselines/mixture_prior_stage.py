@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from uva_agents.model import DiffusionPolicyNet
 from uva_agents.model.baselines.mixture_prior import winner_takes_all_loss
-from uva_agents.training.baselines.diffusion_stage import PointsDiffusionStage, observe_positions
-from uva_agents.training.baselines.point_augmentation import PointAugmentation
+from uva_agents.training.baselines.diffusion_stage import KeypointDiffusionStage, observe_positions
+from uva_agents.training.baselines.position_augmentation import PositionAugmentation
 from uva_agents.training.loop import parameter_groups
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.report import Reporter
@@ -21,13 +21,13 @@ from uva_agents.training.report import Reporter
 class MixturePriorModule(nn.Module):
     """Winner-takes-all loss of the mixture prior."""
 
-    def __init__(self, net: DiffusionPolicyNet, augmentation: PointAugmentation | None) -> None:
+    def __init__(self, net: DiffusionPolicyNet, augmentation: PositionAugmentation | None) -> None:
         super().__init__()
         self.net, self.augmentation = net, augmentation
 
-    def forward(self, points: Tensor, proprio: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Points (B, To, 2 P), proprioception (B, To, P) and actions (B, T, A), normalised -> loss, scalar."""
-        observed = observe_positions(self.net, points, proprio)
+    def forward(self, keypoints: Tensor, proprio: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Keypoints (B, To, 2 P), proprioception (B, To, P) and actions (B, T, A), normalised -> loss, scalar."""
+        observed = observe_positions(self.net, keypoints, proprio)
         if self.augmentation is not None:
             observed, actions = self.augmentation.applied(observed, actions, self.net.config.max_step)
         loss = _loss(self.net, observed, actions)
@@ -36,7 +36,7 @@ class MixturePriorModule(nn.Module):
         return loss, {}
 
 
-class MixturePriorStage(PointsDiffusionStage):
+class MixturePriorStage(KeypointDiffusionStage):
     """Trains :class:`~uva_agents.model.baselines.relations.PairwiseRelations` alone, on the windows of the stage after it.
 
     Args:
@@ -47,9 +47,11 @@ class MixturePriorStage(PointsDiffusionStage):
     name = "guesses"
     """Its first name: folders and random streams of runs begun before keep it."""
 
-    def __init__(self, policy: PointsDiffusionStage, config: StageConfig) -> None:
+    def __init__(self, policy: KeypointDiffusionStage, config: StageConfig) -> None:
         recipe = dataclasses.replace(policy.recipe, stage=config)
-        super().__init__(recipe, policy.net, policy.train, policy.held_out, policy.normalizer, positions=policy.points)
+        super().__init__(
+            recipe, policy.net, policy.train, policy.held_out, policy.normalizer, positions=policy.keypoints
+        )
         self.recorded = policy.recorded
         self.module = MixturePriorModule(policy.net, recipe.augmentation)
 
@@ -61,7 +63,7 @@ class MixturePriorStage(PointsDiffusionStage):
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         """Those of the stage after it, without diffusion steps and noise."""
         inputs = super().inputs(step, rank, world)
-        return {name: inputs[name] for name in ("points", "proprio", "actions")}
+        return {name: inputs[name] for name in ("keypoints", "proprio", "actions")}
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
         """The loss in held-out windows."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from uva_agents.data import FrameWindows, WindowSpec
 from uva_agents.errors import InputError
 from uva_agents.model import DiffusionPolicyNet, TwoFrameNet
-from uva_agents.training.baselines.diffusion_stage import DiffusionStage, PointsDiffusionStage
+from uva_agents.training.baselines.diffusion_stage import DiffusionStage, KeypointDiffusionStage
 from uva_agents.training.baselines.mixture_prior_stage import MixturePriorStage
 from uva_agents.training.baselines.recipes import DiffusionPolicyRecipe, TwoFrameRecipe
 from uva_agents.training.baselines.trained_detector import rescale_positions, take_encoder
@@ -36,7 +36,7 @@ def diffusion_policy_steps(recipe: DiffusionPolicyRecipe, options: RunOptions) -
     found = run.episodes.arrays[data.proprio_key].shape[-1] if data.proprio_key else 0
     run.check("proprio_dim", found, recipe.model.proprio_dim)
     if detector is not None:
-        # An encoder that reads points has seen whole images.
+        # An encoder that reads keypoints has seen whole images.
         whole = dataclasses.replace(recipe.model.encoder, crop=recipe.model.encoder.image_size)
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=whole))
         run.recipe = recipe
@@ -65,18 +65,18 @@ def diffusion_policy_steps(recipe: DiffusionPolicyRecipe, options: RunOptions) -
         return [run.stage_step("policy", recipe.stage, net, policy), run.weights_step(net)]
 
     @functools.cache  # the frames go through the encoder once for both stages
-    def on_points() -> PointsDiffusionStage:
+    def on_keypoints() -> KeypointDiffusionStage:
         held_out = windows(run.held_out)
-        return PointsDiffusionStage(recipe, net, windows(run.train), held_out, run.normalizer, positions=recorded)
+        return KeypointDiffusionStage(recipe, net, windows(run.train), held_out, run.normalizer, positions=recorded)
 
-    steps = [run.stage_step("policy", recipe.stage, net, on_points), run.weights_step(net)]
+    steps = [run.stage_step("policy", recipe.stage, net, on_keypoints), run.weights_step(net)]
     if (config := recipe.mixture_prior) is None:
         return steps
     prior = run.stage_step(
         MixturePriorStage.name,
         config,
         net,
-        lambda: MixturePriorStage(on_points(), config),
+        lambda: MixturePriorStage(on_keypoints(), config),
         name="mixture prior",
         makes="mixture prior",
     )
@@ -118,5 +118,5 @@ def _recorded_positions(recipe: DiffusionPolicyRecipe, run: NetworkRun) -> Tenso
     assert key is not None
     arrays = [torch.from_numpy(run.episodes.arrays[name]) for name in (key, recipe.positions_key)]
     found = torch.cat(arrays, dim=-1)
-    run.check("two numbers for each of the encoder's points,", found.shape[-1], recipe.model.encoder.outputs)
+    run.check("two numbers for each of the encoder's keypoints,", found.shape[-1], recipe.model.encoder.outputs)
     return run.normalizer.normalize(key, found.unflatten(-1, (-1, 2))).flatten(1)

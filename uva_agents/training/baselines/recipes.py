@@ -18,7 +18,7 @@ from uva_agents.model import (
     dp_t_config,
     two_frame_nano_config,
 )
-from uva_agents.training.baselines.point_augmentation import PointAugmentation
+from uva_agents.training.baselines.position_augmentation import PositionAugmentation
 from uva_agents.training.recipe import DataConfig, NetworkRecipe, StageConfig
 from uva_agents.training.uva.recipes import BLOCK_PUSH_PICTURE
 
@@ -51,7 +51,7 @@ class DiffusionPolicyRecipe(NetworkRecipe):
     positions_key: str | None = None
     position_limits: tuple[tuple[float, float], tuple[float, float]] | None = None
     whole_chunks: bool = False
-    augmentation: PointAugmentation | None = None
+    augmentation: PositionAugmentation | None = None
     encoder_weight_decay: float | None = None
 
 
@@ -139,7 +139,7 @@ def dp_c_block_push() -> DiffusionPolicyRecipe:
         positions_key="keypoints",
         position_limits=BLOCK_PUSH_PICTURE,
         # Positions are read to about 5 mm, a step is at most 35 mm.
-        augmentation=PointAugmentation(noise=0.12),
+        augmentation=PositionAugmentation(noise=0.12),
         whole_chunks=True,
     )
 

@@ -30,14 +30,14 @@ class DetectorModule(nn.Module):
         self.detector = detector
         self.register_buffer("weights", weights, persistent=False)
 
-    def forward(self, reduced: Tensor, points: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Reduced images (B, 3, h, w) and points (B, 2 * K) in [-1, 1] -> loss, scalar."""
-        error = (self.detector.read_reduced(reduced) - points).abs()
+    def forward(self, reduced: Tensor, keypoints: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reduced images (B, 3, h, w) and keypoints (B, 2 * K) in [-1, 1] -> loss, scalar."""
+        error = (self.detector.read_reduced(reduced) - keypoints).abs()
         return (error * self.get_buffer("weights")).mean(), {}
 
 
 class DetectorStage:
-    """Supervised by the key points that the demonstrations carry; frames mirrored and shifted, points along with them.
+    """Supervised by the key points that the demonstrations carry; frames mirrored and shifted, keypoints along with them.
 
     The network is so small that augmenting frames would take longer than training on them: a few variants are made once,
     reduced to what the network sees (fewer of them where it sees everything, for the sake of memory).
@@ -64,29 +64,34 @@ class DetectorStage:
         variants = detector.training_variants if self.augmentation.mirror or self.augmentation.max_shift else 1
         size = detector.reduce(train.arrays["pixels"][:1]).shape[1:]
         # One array, filled: joined from parts it would be there twice.
-        frames, points = np.empty((variants, train.steps, *size), np.uint8), []
+        frames, keypoints = np.empty((variants, train.steps, *size), np.uint8), []
         for number in range(variants):
-            points.append(
+            keypoints.append(
                 self._variant(
-                    train, stack_points(recipe.data.frame_state_keys, train), detector, number, frames[number]
+                    train, stack_keypoints(recipe.data.frame_state_keys, train), detector, number, frames[number]
                 )
             )
-        self.frames, self.points = frames.reshape(-1, *size), np.concatenate(points)
+        self.frames, self.keypoints = frames.reshape(-1, *size), np.concatenate(keypoints)
         rows = slice(None, None, max(1, held_out.steps // 512))
         self.held_out = held_out.arrays["pixels"][rows]
-        self.held_out_points = stack_points(recipe.data.frame_state_keys, held_out)[rows]
+        self.held_out_keypoints = stack_keypoints(recipe.data.frame_state_keys, held_out)[rows]
 
     def _variant(
-        self, data: Episodes, points: np.ndarray, detector: PooledDetector | ConvDetector, number: int, out: np.ndarray
+        self,
+        data: Episodes,
+        keypoints: np.ndarray,
+        detector: PooledDetector | ConvDetector,
+        number: int,
+        out: np.ndarray,
     ) -> np.ndarray:
-        """Variant ``number``, frames into ``out``, points returned: every other one mirrored, all but the first two shifted, anew
-        every 32 frames.
+        """Variant ``number``, frames into ``out``, keypoints returned: every other one mirrored, all but the first two shifted,
+        anew every 32 frames.
         """
         augmentation, world = self.augmentation, self.world
         rng = np.random.default_rng([self.recipe.seed, number])
         pixels = data.arrays["pixels"]
         n, h = pixels.shape[:2]
-        moved = points.astype(np.float32).copy()
+        moved = keypoints.astype(np.float32).copy()
         mirror = augmentation.mirror and number % 2 == 1
         if mirror:
             moved = world.size - moved[..., ::-1]
@@ -108,7 +113,7 @@ class DetectorStage:
         chosen = EpochOrder(len(self.frames), 1, size, seed, rank, world).at(step)[0]
         return {
             "reduced": to_images(self.frames[chosen]),
-            "points": torch.from_numpy(self.points[chosen] * self.scale + self.offset).flatten(1),
+            "keypoints": torch.from_numpy(self.keypoints[chosen] * self.scale + self.offset).flatten(1),
         }
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
@@ -116,8 +121,8 @@ class DetectorStage:
         assert isinstance(module, DetectorModule)
         device = next(module.parameters()).device
         read = module.detector(to_images(self.held_out).to(device)).cpu().numpy()
-        world = (read.reshape(self.held_out_points.shape) - self.offset) / self.scale
-        error = np.linalg.norm(world - self.held_out_points, axis=-1) * self.world.unit_scale
+        world = (read.reshape(self.held_out_keypoints.shape) - self.offset) / self.scale
+        error = np.linalg.norm(world - self.held_out_keypoints, axis=-1) * self.world.unit_scale
         return {
             f"points_{self.world.unit}": float(error.mean()),
             f"points_median_{self.world.unit}": float(np.median(error)),
@@ -126,7 +131,7 @@ class DetectorStage:
 
 
 def keypoint_scale(keys: Sequence[str], normalizer: LinearNormalizer) -> tuple[np.ndarray, np.ndarray]:
-    """What takes points (..., K, 2) from coordinates to [-1, 1]: factor and summand, (K, 2) float32 each."""
+    """What takes keypoints (..., K, 2) from coordinates to [-1, 1]: factor and summand, (K, 2) float32 each."""
     scale, offset = (
         np.concatenate([np.asarray(values[key], np.float32) for key in keys]).reshape(-1, 2)
         for values in (normalizer.scale, normalizer.offset)
@@ -134,7 +139,7 @@ def keypoint_scale(keys: Sequence[str], normalizer: LinearNormalizer) -> tuple[n
     return scale, offset
 
 
-def stack_points(keys: Sequence[str], episodes: Episodes) -> np.ndarray:
-    """World coordinates of the points in these arrays, (N, K, 2)."""
+def stack_keypoints(keys: Sequence[str], episodes: Episodes) -> np.ndarray:
+    """World coordinates of the keypoints in these arrays, (N, K, 2)."""
     joined: np.ndarray = np.concatenate([episodes.arrays[key] for key in keys], axis=1)
     return joined.reshape(len(joined), -1, 2)

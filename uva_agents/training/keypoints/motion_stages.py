@@ -24,7 +24,7 @@ class _MotionStage:
     def __init__(
         self, recipe: UVARecipe, name: str, module: nn.Module, train: LatentWindows, held_out: LatentWindows
     ) -> None:
-        if train.frame_state is None or train.points is None:
+        if train.frame_state is None or train.keypoints is None:
             raise ValueError(
                 "keypoint dynamics and renderer need keypoints in the data: set the recipe's frame_state_keys"
             )
@@ -42,7 +42,7 @@ class _MotionStage:
 
 
 class DynamicsModule(nn.Module):
-    """Mean absolute error of the points: the last pixels of a position pull as hard as the first."""
+    """Mean absolute error of the keypoints: the last pixels of a position pull as hard as the first."""
 
     def __init__(self, dynamics: RecurrentDynamics | ChunkDynamics) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class DynamicsModule(nn.Module):
 
 
 class DynamicsStage(_MotionStage):
-    """Keypoints detected in the history and the actions in, points of the future out."""
+    """Keypoints detected in the history and the actions in, keypoints of the future out."""
 
     name = "dynamics"
 
@@ -74,7 +74,7 @@ class DynamicsStage(_MotionStage):
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
         """As the module's; points with a detector's noise, and some histories standing still."""
         batch = self._batch(step, rank, world)
-        history, target = moving_points(batch)
+        history, target = moving_keypoints(batch)
         # Episodes begin at rest, with one frame for a history. A moving start that looks like that cannot be told from it, so
         # fewer samples than in the joint stage pretend.
         frozen = torch.rand(len(history), 1, 1) < self.recipe.network.history_dropout / 3
@@ -88,7 +88,7 @@ class DynamicsStage(_MotionStage):
         """Mean errors in the last frame, in the world's unit: of the first point, the others, and the others left as they are."""
         assert isinstance(module, DynamicsModule)
         batch = self.held_out.batch(range(len(self.held_out)), tokens=False)
-        history, target = moving_points(batch)
+        history, target = moving_keypoints(batch)
         device = next(module.parameters()).device
         moved = module.dynamics(history.to(device), batch.actions.to(device)).cpu()
         error = ((moved - target)[:, -1].view(len(moved), -1, 2) * self.unit).norm(dim=-1)
@@ -109,13 +109,15 @@ class RendererModule(nn.Module):
         self.renderer = renderer
         self.variance = variance
 
-    def forward(self, now: Tensor, points: Tensor, moved: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Tokens (B, S, C) and points (B, 2K) now, points (B, 2K) and tokens (B, S, C) of a future frame -> loss, scalar."""
-        return (self.renderer(now, points, moved) - target).square().mean() / self.variance, {}
+    def forward(
+        self, now: Tensor, keypoints: Tensor, moved: Tensor, target: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Tokens (B, S, C) and keypoints (B, 2K) now, both of a future frame -> loss, scalar."""
+        return (self.renderer(now, keypoints, moved) - target).square().mean() / self.variance, {}
 
 
 class RendererStage(_MotionStage):
-    """The current frame, its points and where they move in; one of the future frames out.
+    """The current frame, its keypoints and where they move in; one of the future frames out.
 
     Args:
         mean, std: (S, C) that the windows' tokens were standardised with.
@@ -138,18 +140,18 @@ class RendererStage(_MotionStage):
         self.mean, self.std = mean.detach().cpu(), std.detach().cpu()
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
-        """As the module's; the future frame is drawn at random, and points have a detector's noise."""
+        """As the module's; the future frame is drawn at random, and keypoints have a detector's noise."""
         batch = self._batch(step, rank, world)
-        history, target = moving_points(batch)
+        history, target = moving_keypoints(batch)
         n, t = target.shape[:2]
         frame = torch.randint(t, (n,))
-        points, moved = history[:, -1], target[torch.arange(n), frame]
+        keypoints, moved = history[:, -1], target[torch.arange(n), frame]
         # Where keypoints are is detected with an error that hardly matters; how far they move has to be drawn exactly.
-        offset = self.recipe.keypoint_noise * torch.randn_like(points)
-        moved = moved + offset + self.recipe.keypoint_noise / 4 * torch.randn_like(points)
+        offset = self.recipe.keypoint_noise * torch.randn_like(keypoints)
+        moved = moved + offset + self.recipe.keypoint_noise / 4 * torch.randn_like(keypoints)
         return {
             "now": self._latent(batch.history[:, -1]),
-            "points": points + offset,
+            "keypoints": keypoints + offset,
             "moved": moved,
             "target": self._latent(batch.future[torch.arange(n), frame]),
         }
@@ -160,7 +162,7 @@ class RendererStage(_MotionStage):
         device = next(module.parameters()).device
         batch = self.held_out.batch(range(0, len(self.held_out), 2))
         now, last = self._latent(batch.history[:, -1]), self._latent(batch.future[:, -1])
-        history, target = moving_points(batch)
+        history, target = moving_keypoints(batch)
         drawn = module.renderer(now.to(device), history[:, -1].to(device), target[:, -1].to(device)).cpu()
         return {
             "token_mse": float((drawn - last).square().mean()) / module.variance,
@@ -171,7 +173,7 @@ class RendererStage(_MotionStage):
         return tokens * self.std + self.mean
 
 
-def moving_points(batch: Batch) -> tuple[Tensor, Tensor]:
+def moving_keypoints(batch: Batch) -> tuple[Tensor, Tensor]:
     """Keypoints detected in the history (B, T, 2K), and where they truly move from there (B, T, 2K)."""
     assert batch.frame_state is not None and batch.history_keypoints is not None
     moved = batch.frame_state[:, 1] - batch.frame_state[:, 0, -1:]

@@ -35,7 +35,7 @@ class JointModule(nn.Module):
             frame_state_target=frame_state,
             action_weight=self.recipe.network.action_weight,
             frame_state_weight=self.recipe.network.frame_state_weight,
-            jitter=Jitter(tokens=self.recipe.network.latent_noise, points=self.recipe.keypoint_noise),
+            jitter=Jitter(tokens=self.recipe.network.latent_noise, keypoints=self.recipe.keypoint_noise),
             has_actions=has_actions,
         )
         # A head that no sample of this batch used still takes part in the graph: DDP waits for every gradient.

@@ -57,15 +57,15 @@ class UVARun:
         vae: the autoencoder.
         tokens, more_tokens: latents of the main dataset and of each other one, a (N, S, C) per variant.
         model: the network.
-        points, more_points: keypoints (N, 2 K) of the same frames; ``None`` for networks without.
+        keypoints, more_keypoints: keypoints (N, 2 K) of the same frames; ``None`` for networks without.
     """
 
     vae: VAE
     tokens: list[np.ndarray]
     more_tokens: list[list[np.ndarray]]
     model: UVANet
-    points: list[np.ndarray] | None = None
-    more_points: list[list[np.ndarray]] | None = None
+    keypoints: list[np.ndarray] | None = None
+    more_keypoints: list[list[np.ndarray]] | None = None
 
     def __init__(self, recipe: UVARecipe, options: RunOptions) -> None:
         self.recipe, self.options = recipe, options
@@ -150,10 +150,10 @@ class UVARun:
 
         def read(episodes: Episodes) -> list[np.ndarray]:
             size = self.recipe.world.size
-            return [_read_points(detector, apply_variant(episodes, v, world_size=size)) for v in self.variants]
+            return [_read_keypoints(detector, apply_variant(episodes, v, world_size=size)) for v in self.variants]
 
-        self.points = read(self.episodes)
-        self.more_points = [read(part.episodes) for part in self.others]
+        self.keypoints = read(self.episodes)
+        self.more_keypoints = [read(part.episodes) for part in self.others]
 
     # -- windows, made when the first stage asks for them ------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class UVARun:
             proprio_key=self.recipe.data.proprio_key,
             frame_state_keys=self.recipe.data.frame_state_keys,
             world_size=self.recipe.world.size,
-            points=None if self.points is None else self.points[:n],
+            keypoints=None if self.keypoints is None else self.keypoints[:n],
             history_actions=c.history_actions,
         )
 
@@ -221,7 +221,7 @@ class UVARun:
             proprio_key=data.proprio_key if part.has_actions else None,
             frame_state_keys=data.frame_state_keys if part.has_actions else (),
             world_size=self.recipe.world.size,
-            points=None if self.more_points is None else self.more_points[index],
+            keypoints=None if self.more_keypoints is None else self.more_keypoints[index],
             history_actions=c.history_actions,
             action_dim=c.action_dim,
         )
@@ -290,7 +290,7 @@ def _standardize(model: UVANet, tokens: list[np.ndarray], *, keep: bool = False)
 
 
 @torch.no_grad()
-def _read_points(detector: PooledDetector | ConvDetector, episodes: Episodes) -> np.ndarray:
+def _read_keypoints(detector: PooledDetector | ConvDetector, episodes: Episodes) -> np.ndarray:
     frames = episodes.arrays["pixels"]
     device = next(detector.parameters()).device
     parts = [detector(to_images(frames[i : i + 512]).to(device)).cpu().numpy() for i in range(0, len(frames), 512)]

@@ -36,7 +36,7 @@ class TwinCamera:
     """The ``Camera`` of the interface, in the twin: its frame rate, latency, lost frames and noise are those of the realism.
 
     Args:
-        twin: what it looks at.
+        twin: what it settings at.
         name: ``"wrist"`` or ``"outside"``.
         height: of a picture, pixels.
         width: of a picture, pixels.
@@ -166,8 +166,8 @@ class _Painter:
 def _renderer(mj: Any, model: Any, height: int, width: int, quality: str) -> Any:
     # The model says how finely to draw, and another camera of the same twin may want it otherwise.
     with _models_lock:
-        looks = model.vis.quality
-        looks.offsamples, looks.numslices, looks.numstacks, looks.numquads = _QUALITY[quality]
+        settings = model.vis.quality
+        settings.offsamples, settings.numslices, settings.numstacks, settings.numquads = _QUALITY[quality]
         try:
             renderer = mj.Renderer(model, height, width)
         except Exception as error:  # of OpenGL's many kinds

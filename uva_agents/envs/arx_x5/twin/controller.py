@@ -48,7 +48,7 @@ class ControllerState:
 
 
 class TwinController:
-    """A simulated X5 behind the SDK's interface. Limp at first, as the arm.
+    """A simulated X5 behind the SDK's interface. Damped at first, as the arm.
 
     Args:
         model: ``"X5"`` or ``"X5_umi"``.
@@ -221,7 +221,7 @@ class TwinController:
         self.set_joint_cmd(home)
 
     def set_to_damping(self) -> None:
-        """Limp, damped; what is queued is forgotten."""
+        """Damped: motors hold nothing; what is queued is forgotten."""
         gain = Gain(6)
         gain.kd()[:] = self._config.default_kd
         self.set_gain(gain)

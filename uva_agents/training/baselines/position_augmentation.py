@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class PointAugmentation:
+class PositionAugmentation:
     """What is changed about the objects that a policy sees and the actions that belong to them.
 
     Attributes:
@@ -33,29 +33,29 @@ class PointAugmentation:
             step: normalised units of one step.
         """
         scale = observed.new_tensor(step)
-        points, here = observed[:, 0, :-2], observed[:, 0, -2:]
-        points = points + (self.noise * scale * torch.randn_like(points).unflatten(1, (-1, 2))).flatten(1)
+        positions, here = observed[:, 0, :-2], observed[:, 0, -2:]
+        positions = positions + (self.noise * scale * torch.randn_like(positions).unflatten(1, (-1, 2))).flatten(1)
         if self.turn:
-            points, actions = rotated(points, here, actions, scale)
-        points = exchanged(points, self.exchange)
-        return torch.cat([points, here], dim=-1)[:, None], actions
+            positions, actions = rotated(positions, here, actions, scale)
+        positions = exchanged(positions, self.exchange)
+        return torch.cat([positions, here], dim=-1)[:, None], actions
 
 
-def rotated(points: Tensor, here: Tensor, actions: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def rotated(positions: Tensor, here: Tensor, actions: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Every scene at an angle of its own, half of them mirrored: pushing on a level table works the same in all directions.
 
     Args:
-        points: (B, 2 P) normalised.
+        positions: (B, 2 P) normalised.
         here: (B, 2) round which it is rotated.
         actions: (B, T, 2) normalised.
         scale: (2,) normalised units of one length.
 
-    Returns: points and actions.
+    Returns: positions and actions.
     """
-    n = len(points)
-    angle = 2 * torch.pi * torch.rand(n, device=points.device)
+    n = len(positions)
+    angle = 2 * torch.pi * torch.rand(n, device=positions.device)
     across = torch.stack([angle.cos(), angle.sin()], dim=-1)
-    side = torch.where(torch.rand(n, device=points.device) < 0.5, -1.0, 1.0)
+    side = torch.where(torch.rand(n, device=positions.device) < 0.5, -1.0, 1.0)
     upright = torch.stack([-angle.sin(), angle.cos()], dim=-1) * side[:, None]
     turn = torch.stack([across, upright], dim=1)
 
@@ -63,20 +63,20 @@ def rotated(points: Tensor, here: Tensor, actions: Tensor, scale: Tensor) -> tup
         moved: Tensor = torch.einsum("bnd,bde->bne", (x - here[:, None]) / scale, turn) * scale + here[:, None]
         return moved
 
-    return apply(points.unflatten(1, (-1, 2))).flatten(1), apply(actions)
+    return apply(positions.unflatten(1, (-1, 2))).flatten(1), apply(actions)
 
 
-def exchanged(points: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
+def exchanged(positions: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
     """Things of a group in random order: what may be done with one may be done with the other.
 
     Args:
-        points: (B, 2 P).
+        positions: (B, 2 P).
         groups: indices of objects.
     """
-    objects = points.unflatten(1, (-1, 2)).clone()
+    objects = positions.unflatten(1, (-1, 2)).clone()
     for group in groups:
-        among = torch.tensor(list(group), device=points.device)
-        order = torch.rand(len(objects), len(among), device=points.device).argsort(1)
-        objects[:, among] = objects[torch.arange(len(objects), device=points.device)[:, None], among[order]]
+        among = torch.tensor(list(group), device=positions.device)
+        order = torch.rand(len(objects), len(among), device=positions.device).argsort(1)
+        objects[:, among] = objects[torch.arange(len(objects), device=positions.device)[:, None], among[order]]
     mixed: Tensor = objects.flatten(1)
     return mixed
