@@ -118,3 +118,31 @@ def test_every_folder_of_the_package_is_in_the_architecture() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     folders = {path.parent.name for path in (ROOT / "uva_agents").glob("*/__init__.py")}
     assert not {folder for folder in folders if f"| `{folder}` |" not in text}
+
+
+def found(name: str) -> bool:
+    """Whether there is such a module, or something of that name in one; true as well where a package that it needs is missing."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            place: Any = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError as error:
+            if not str(error.name).startswith("uva_agents"):
+                return True
+            continue
+        for part in parts[length:]:
+            if part in getattr(place, "__annotations__", {}):
+                return True
+            if not hasattr(place, part):
+                return False
+            place = getattr(place, part)
+        return True
+    return False
+
+
+def test_references_in_docstrings_and_pages_lead_to_what_is_there() -> None:
+    role = r"(?::|\{)(?:class|func|meth|attr|data|mod|exc)(?::|\})`~?(uva_agents[\w.]*)(?:\(\))?`"
+    paths = [*(ROOT / "uva_agents").rglob("*.py"), *(ROOT / "docs").rglob("*.md")]
+    names = {name for path in paths for name in re.findall(role, path.read_text(encoding="utf-8"))}
+    assert len(names) > 100
+    assert not [name for name in sorted(names) if not found(name)]
