@@ -89,7 +89,7 @@ def test_the_ratio_is_of_mean_errors_over_all_actions():
     assert table["rows"]["inverse"]["error"] == pytest.approx(1)
     assert table["rows"]["two-frame"]["over_inverse"] == pytest.approx(3)
     assert table["rows"]["two-frame"]["over_inverse_interval"] == pytest.approx((3, 3))
-    assert "key points" in "\n".join(table6.lines(PUSHT, table))
+    assert "keypoints" in "\n".join(table6.lines(PUSHT, table))
 
 
 def test_the_middle_of_the_tee_is_where_pictures_show_it():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _CHANNELS = (1, 3, 4)
 _LEAST_SIDE, _LEAST_GREY_SIDE = 8, 16
-"""Smaller arrays are taken for tables of numbers: poses, key points, touch sensors."""
+"""Smaller arrays are taken for tables of numbers: poses, keypoints, touch sensors."""
 _LEAST_PLAIN_SIDE = 48
 """From this side on, numbers that are not uint8 are taken for pictures whatever their name is."""
 _NAMES = re.compile("image|img|rgb|cam|pixel|frame|view|video|colou?r|depth", re.IGNORECASE)
@@ -132,7 +132,7 @@ def picture_layout(
         return None
     if dtype != np.uint8 and not (asked or _is_named(source)):
         sides = shape[2:] if _channels_first(shape) and shape[3] not in _CHANNELS else shape[1:3]
-        if 0 < min(sides) < _LEAST_PLAIN_SIDE:  # touch sensors, key points, maps of forces
+        if 0 < min(sides) < _LEAST_PLAIN_SIDE:  # touch sensors, keypoints, maps of forces
             return None
     if 0 in shape[1:]:
         raise DataError(f"{source}: its pictures have no pixel, they are {_by(shape[1:])}")

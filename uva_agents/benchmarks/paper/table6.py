@@ -2,7 +2,7 @@
 
 Whole held-out videos are labelled by InverseModel, which sees 16 steps at once, and by UniPi's inverse dynamics, a residual
 network that sees two consecutive ones of the same frames (every 4th), trained on the same episodes: in UniPi's own form, which
-averages over the image, and in a stronger one with key points. Beside them the best answer that does not look, the median of the
+averages over the image, and in a stronger one with keypoints. Beside them the best answer that does not look, the median of the
 training actions, and where its weights are given the network on every frame of the video, four times as many as InverseModel
 gets.
 """
@@ -23,7 +23,7 @@ from uva_agents.utils.progress import progress_bar
 TITLES = {
     "inverse": "InverseModel",
     "pooled": "two frames (UniPi)",
-    "two-frame": "..., with key points",
+    "two-frame": "..., with keypoints",
     "dense": "two of every frame",
     "constant": "constant",
 }
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of this benchmark."""
     add_recording(parser, tuple(SUBJECTS))
     parser.add_argument("--pooled", default=None, help="weights of the two-frame network (default: the task's)")
-    parser.add_argument("--two-frame", default=None, help="of the one with key points (default: the task's)")
+    parser.add_argument("--two-frame", default=None, help="of the one with keypoints (default: the task's)")
     parser.add_argument("--dense", default=None, help="of one that sees every frame; without them that row is left out")
 
 

@@ -54,7 +54,7 @@ def dp_c_positions_config(**overrides: Any) -> DiffusionPolicyConfig:
 def two_frame_nano_config(*, pooled: bool = False, **overrides: Any) -> TwoFrameConfig:
     """Two-frame inverse dynamics for two CPU cores. A smaller margin is cropped: an arm at the image's edge must stay in it.
 
-    ``pooled`` averages over the image as UniPi's does, instead of finding key points.
+    ``pooled`` averages over the image as UniPi's does, instead of finding keypoints.
     """
     keypoints = 0 if pooled else 32
     encoder = EncoderConfig(**_SMALL, frames=2, crop=88, features=256, full_coordinates=True, keypoints=keypoints)

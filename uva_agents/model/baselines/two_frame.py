@@ -56,7 +56,7 @@ class TwoFrameConfig:
 class TwoFrameNet(nn.Module):
     """A residual network on both frames at once, then two linear layers.
 
-    The paper says no more than "a ResNet". UniPi's ends in an average over the image (``EncoderConfig(keypoints=0)``); key points
+    The paper says no more than "a ResNet". UniPi's ends in an average over the image (``EncoderConfig(keypoints=0)``); keypoints
     in whole-image coordinates keep the positions that an absolute action depends on, and are the stronger form of the baseline.
     """
 

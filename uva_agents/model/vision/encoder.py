@@ -26,7 +26,7 @@ class EncoderConfig:
         features: numbers that come out, without ``positions``.
         positions: positions of so many objects come out instead, from two more layers, as in a
             :class:`~uva_agents.model.keypoints.detector.ConvDetector`, which an encoder can be taken from.
-        full_coordinates: report key points in the coordinates of the whole image, whatever was cropped. The published encoder
+        full_coordinates: report keypoints in the coordinates of the whole image, whatever was cropped. The published encoder
             reports them relative to the crop, so that a random crop also moves the scene against the measured positions.
     """
 
@@ -102,12 +102,12 @@ class ImageEncoder(nn.Module):
         return self.describe(self.locate(frames, corner))
 
     def describe(self, found: Tensor) -> Tensor:
-        """Features, or the positions of objects, (..., outputs) from key points (..., 2 * keypoints)."""
+        """Features, or the positions of objects, (..., outputs) from keypoints (..., 2 * keypoints)."""
         features = F.relu(self.out(found))
         return cast(Tensor, self.head(features)) if self.config.positions else features
 
     def locate(self, frames: Tensor, corner: Tensor | None = None) -> Tensor:
-        """Key points (B, 2 * keypoints), or averages (B, widths[-1]) without any.
+        """Keypoints (B, 2 * keypoints), or averages (B, widths[-1]) without any.
 
         Args:
             frames: uint8 (B, H, W, 3 * frames), whole images (the centre is cut out) or crops of ``config.crop``.

@@ -57,7 +57,7 @@ class KeypointDiffusionModule(nn.Module):
 
 
 def observe_positions(net: DiffusionPolicyNet, keypoints: Tensor, proprio: Tensor | None) -> Tensor:
-    """Observations (B, To, F) from positions (B, To, 2 P), or from key points for an encoder that goes on from there."""
+    """Observations (B, To, F) from positions (B, To, 2 P), or from keypoints for an encoder that goes on from there."""
     return net.with_proprio(keypoints if net.config.encoder.positions else net.encoder.describe(keypoints), proprio)
 
 

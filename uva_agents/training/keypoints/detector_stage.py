@@ -37,7 +37,7 @@ class DetectorModule(nn.Module):
 
 
 class DetectorStage:
-    """Supervised by the key points that the demonstrations carry; frames mirrored and shifted, keypoints along with them.
+    """Supervised by the keypoints that the demonstrations carry; frames mirrored and shifted, keypoints along with them.
 
     The network is so small that augmenting frames would take longer than training on them: a few variants are made once,
     reduced to what the network sees (fewer of them where it sees everything, for the sake of memory).
