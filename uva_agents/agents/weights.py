@@ -204,7 +204,9 @@ class Weights:
             chunk = maps[begin : begin + batch_size]
             images = self.vae.decode(chunk)
             sums = images.sum((1, 2, 3))
-            parts.append(to_frames(resize_images(images.clamp(-1, 1), (height, width))))
+            if images.shape[-2:] != (height, width):
+                images = resize_images(images.clamp(-1, 1), (height, width))
+            parts.append(to_frames(images))
             if not all_finite(sums):
                 each = len(maps) // lead[0] if lead else 1
                 rows = sorted({(begin + i) // each for i in rows_not_finite(sums)})

@@ -25,7 +25,8 @@ def to_images(frames: np.ndarray | Tensor, device: torch.device | str | None = N
 
 def to_frames(images: Tensor) -> np.ndarray:
     """Inverse of :func:`to_images`, clamped and rounded."""
-    frames = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    # The clamped copy is written over: a batch of frames is tens of megabytes.
+    frames = images.detach().float().clamp(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8)
     return np.ascontiguousarray(frames.movedim(-3, -1).cpu().numpy())
 
 
