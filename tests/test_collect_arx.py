@@ -11,7 +11,7 @@ from uva_agents.cli import main
 from uva_agents.data import open_dataset
 from uva_agents.data.collect.arx_x5 import ArxX5Plan, collect_arx_x5
 
-PLAN = ArxX5Plan(episodes=2, seed=7, task="reach", image_size=32)
+PLAN = ArxX5Plan(episodes=2, seed=7, tasks=("reach",), image_size=32, cameras=("wrist",), looks="plain", disturbed=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def test_recorded_actions_lead_again_to_what_was_recorded(tmp_path):
     assert root["meta/seed"][:].tolist() == [7, 8] and root["meta/success"][:].all()
     dataset = open_dataset(tmp_path / "reach.zarr")
     assert dataset.control_hz == 20 and len(dataset.ends) == 2
-    env = ArxX5Env(render_mode=None, task="reach", image_size=32)
+    env = ArxX5Env(render_mode=None, tasks=("reach",), image_size=32, cameras=("wrist",), looks="plain", disturbed=0.0)
     obs, _ = env.reset(seed=8)
     terminated = False
     for t in range(dataset.ends[0], dataset.ends[1]):
@@ -54,7 +54,7 @@ def test_the_command_collects_and_counts(tmp_path, capsys):
     ("change", "message"),
     [
         ({"episodes": 0}, "at least one"),
-        ({"task": "cups"}, "unknown"),
+        ({"tasks": ("cups",)}, "unknown"),
         ({"action_mode": "relative"}, "absolute_vector"),
         ({"image_size": 0}, "image_size"),
         ({"max_steps": 0}, "max_steps"),
