@@ -101,8 +101,8 @@ def collect_arx_x5(
 
     Rows: ``img`` uint8 (H, W, 3) of the main camera, ``img_wrist`` or ``pixels_outside`` of the other, and ``agent_pos`` float32
     (7,) before the action; ``action`` float32 (A,) what the script asked; the safety layer may have made it slower, and a
-    disturbance something else. Per episode: ``meta/seed``, ``meta/success``, ``meta/disturbed``; its instruction in the attribute ``tasks``.
-    The attributes ``names`` and ``units`` say what the numbers are.
+    disturbance something else. Per episode: ``meta/seed``, ``meta/success``, ``meta/disturbed``, and its instruction in the
+    attribute ``tasks``. The attributes ``names`` and ``units`` say what the numbers are.
 
     Args:
         workers: processes.

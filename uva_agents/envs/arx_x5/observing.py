@@ -65,8 +65,8 @@ def camera_keys(cameras: str | Sequence[str] | Mapping[str, str]) -> dict[str, s
     else:
         names = [name.strip() for name in cameras.split(",")] if isinstance(cameras, str) else list(cameras)
         found = {f"pixels_{name}" if i else "pixels": name for i, name in enumerate(names)}
-        if len(found) != len(names):
-            raise InputError(f"cameras={cameras!r}: one is named twice")
+        if len({*names}) != len(names):
+            raise InputError(f"cameras={cameras!r}: no camera is there twice")
     for key, name in found.items():
         checked_choice(name, "cameras", CAMERAS)
         if not isinstance(key, str) or not key.startswith("pixels"):
