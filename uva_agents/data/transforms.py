@@ -63,11 +63,13 @@ class Transform(ABC):
         kind: under which it is stored.
         needs: which of the :class:`ReferencePoses` it reads.
         averages: a mean of several rows of the environment's numbers is a sensible row; rotations have no plain mean.
+        per_row: a row means the same whichever decision it belongs to, given the pose at its own time as ``now``.
     """
 
     kind: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     averages: ClassVar[bool] = False
+    per_row: ClassVar[bool] = True
 
     @abstractmethod
     def to_network(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
@@ -88,6 +90,26 @@ class Transform(ABC):
     @abstractmethod
     def environment_size(self, network_size: int) -> int:
         """E for N."""
+
+    def origin(self) -> np.ndarray | None:
+        """(P,) proprioception of a tool at the origin, for conventions that are relative to where it is; ``None`` for others."""
+        return None
+
+    def pose_after(self, action: np.ndarray) -> np.ndarray:
+        """(P,) proprioception once an environment's action (E,) is carried out, for those conventions.
+
+        Raises:
+            InputError: actions do not say where the tool will be.
+        """
+        raise InputError(f"{self.kind} do not say where the tool will be")
+
+    def environment_limits(self) -> dict[int, tuple[float, float]]:
+        """Columns of the environment's side whose limits are known, whatever data say; none as a rule."""
+        return {}
+
+    def network_limits(self) -> dict[int, tuple[float, float]]:
+        """The same of the network's side."""
+        return {}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; :func:`transform_from_dict` is the inverse."""
