@@ -50,7 +50,7 @@ def test_both_tasks_take_turns_with_their_instructions_and_both_cameras(tmp_path
     dataset = open_dataset(tmp_path / "both.zarr")
     assert dataset.tasks == ("reach the green ball", "put the blue cup on the white saucer")
     assert dataset.cameras == ("pixels", "pixels_wrist") and dataset.control_hz == 10
-    names, units = (dataset.beside[f"attributes/{what}"] for what in ("names", "units"))
+    names, units = dataset.names, dataset.beside["attributes/units"]
     for key in ("action", "agent_pos"):
         assert len(names[key]) == len(units[key]) == dataset.arrays[key].shape[1]
     assert dict(zip(names["agent_pos"], units["agent_pos"], strict=True))["eef.rx"] == "rad"
@@ -64,6 +64,22 @@ def test_both_tasks_take_turns_with_their_instructions_and_both_cameras(tmp_path
         for key in ("pixels", "pixels_wrist", "agent_pos"):
             np.testing.assert_array_equal(obs[key], dataset.arrays[key][start])
     env.close()
+
+
+def test_names_of_numbers_survive_conversions_and_those_that_do_not_fit_are_told(tmp_path):
+    from uva_agents.data import convert_dataset
+
+    collect_arx_x5(tmp_path / "a.zarr", dataclasses.replace(PLAN, episodes=1, max_steps=4))
+    first = open_dataset(tmp_path / "a.zarr")
+    convert_dataset(first, tmp_path / "l", to="lerobot")
+    convert_dataset(open_dataset(tmp_path / "l"), tmp_path / "b.zarr", to="zarr")
+    for path in ("l", "b.zarr"):
+        again = open_dataset(tmp_path / path)
+        assert {key: again.names[key] for key in first.names} == first.names
+    root = zarr.open_group(str(tmp_path / "b.zarr"), mode="r+")
+    root.attrs["names"] = {"action": ["x", "y"]}
+    odd = open_dataset(tmp_path / "b.zarr")
+    assert not odd.names and any("a name for each number" in note for note in odd.notes)
 
 
 def test_a_disturbed_episode_records_the_good_actions_and_goes_elsewhere():

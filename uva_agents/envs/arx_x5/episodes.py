@@ -106,6 +106,7 @@ class TwinEpisodes(ArmControl):
         session = self._simulated("set_state()")
         kinds = {self._kind(name): name for name in (self.task, session.first_task)}
         check_state(state, environment=self._env_id, tasks=tuple(kinds), allowed=self._allowed)
+        assert state.stamp is not None  # as checked
         session.select(kinds[state.stamp.task])
         session.driver.connect()
         session.driver.set_state(state.twin)
