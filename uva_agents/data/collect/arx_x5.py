@@ -119,6 +119,14 @@ def collect_arx_x5(
     described = {
         **settings,
         "control_hz": plan.control_hz,
+        # What an environment is made with that shows and takes the same.
+        "env_kwargs": {
+            "action_mode": plan.action_mode,
+            "control_hz": plan.control_hz,
+            "image_size": plan.image_size,
+            "cameras": ",".join(plan.cameras),
+            "instruction": True,
+        },
         "names": {key: list(value) for key, value in arx_names(settings).items() if key in width},
         "units": {key: list(value) for key, value in arx_units(settings).items() if key in width},
     }
