@@ -13,6 +13,7 @@ from torch import Tensor
 from uva_agents.data.augment import Variant, move_coordinates
 from uva_agents.data.episodes import Episodes
 from uva_agents.data.normalizer import LinearNormalizer
+from uva_agents.data.rows import JoinedRows, RowArray
 from uva_agents.data.windows import WindowIndex, WindowSpec
 
 
@@ -64,7 +65,7 @@ class LatentWindows:
 
     Args:
         episodes: the data (its pixels are not used).
-        tokens: float16 (N, S, C) per variant, as the network sees them.
+        tokens: float16 (N, S, C) per variant, as the network sees them, in memory or in shards.
         variants: what was done to each.
         normalizer: has ``action``, and the proprioception and frame state keys.
         spec: the window.
@@ -83,7 +84,7 @@ class LatentWindows:
     def __init__(
         self,
         episodes: Episodes,
-        tokens: Sequence[np.ndarray],
+        tokens: Sequence[RowArray],
         variants: Sequence[Variant],
         normalizer: LinearNormalizer,
         spec: WindowSpec,
@@ -103,7 +104,7 @@ class LatentWindows:
         self.history_actions = history_actions
         self.variants = len(variants)
         self.rows_per_variant = episodes.steps
-        self.tokens = torch.from_numpy(tokens[0] if len(tokens) == 1 else np.concatenate(tokens))
+        self.tokens = JoinedRows(tokens)
         self.keypoints = None if keypoints is None else torch.from_numpy(np.concatenate(keypoints))
         low: dict[str, list[Tensor]] = {}
         self.has_actions = "action" in episodes.arrays

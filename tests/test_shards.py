@@ -1,0 +1,315 @@
+"""Data larger than memory: frames and latents in shards are those of arrays, a killed run goes on, what is damaged costs itself."""
+
+import errno
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from tests.synthetic_frames import DamagedFrames, DeadlyFrames, MadeFrames, lazy, made_episodes
+from uva_agents.data import (
+    Episodes,
+    FrameStore,
+    LatentStore,
+    LatentWindows,
+    LinearNormalizer,
+    MixtureWindows,
+    Variant,
+    WindowSpec,
+    apply_variant,
+    encode_frames,
+    standard_variants,
+)
+from uva_agents.data.rows import JoinedRows, StandardizedRows, token_statistics
+from uva_agents.data.shard_maps import OpenMaps
+from uva_agents.data.shards import ShardPlan, Shards
+from uva_agents.errors import DataError, MachineError
+from uva_agents.model import VAE, nano_vae_config
+from uva_agents.utils.images import resize_frames
+
+SMALL = 64 * 8 * 8 * 3
+"""Bytes of a shard of 64 small frames."""
+
+
+def in_memory(episodes: Episodes, side: int | None = None) -> Episodes:
+    frames = np.asarray(episodes.arrays["pixels"])
+    return Episodes({**episodes.arrays, "pixels": frames if side is None else resize_frames(frames, side)}, episodes.ends)
+
+
+def written(folder, values: np.ndarray, largest: int = SMALL) -> Shards:
+    shards = Shards(folder, ShardPlan.of(len(values), values.shape[1:], str(values.dtype), largest=largest))
+    with shards.writing() as missing:
+        for number in missing:
+            begin, end = shards.plan.bounds(number)
+            shards.write(number, [values[begin : begin + 10], values[begin + 10 : end]])
+    return shards
+
+
+@pytest.fixture(scope="module")
+def vae() -> VAE:
+    torch.manual_seed(0)
+    return VAE(nano_vae_config()).eval().requires_grad_(False)
+
+
+# -- arrays ------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_shards_are_those_of_the_array(tmp_path):
+    values = np.random.default_rng(0).standard_normal((300, 3, 16)).astype(np.float16)
+    array = written(tmp_path, values, largest=64 * 96).array()
+    assert array.shards.plan.count == 5 and array.shape == values.shape and array.dtype == values.dtype
+    rows = np.random.default_rng(1).integers(0, 300, (7, 4))
+    for key in (rows, rows[0], np.int64(299), slice(None, None, 16), slice(250, 999), rows[:0]):
+        np.testing.assert_array_equal(array[key], values[key])
+    np.testing.assert_array_equal(np.asarray(array), values)
+    np.testing.assert_array_equal(np.load(array.shards.path(1)), values[64:128])  # an ordinary file of numpy's
+    with pytest.raises(IndexError, match="300"):
+        array[np.array([300])]
+
+
+def test_few_open_files_and_little_memory_are_enough(tmp_path, monkeypatch):
+    values = np.arange(300 * 48, dtype=np.float32).reshape(300, 48)
+    array = written(tmp_path, values, largest=64 * 192).array()
+    monkeypatch.setattr("uva_agents.data.shards.MAPS", maps := OpenMaps(resident=1000, most_open=2))
+    for seed in range(20):
+        rows = np.random.default_rng(seed).integers(0, 300, 30)
+        np.testing.assert_array_equal(array[rows], values[rows])
+    assert len(maps._open) == 2
+
+
+def test_rows_joined_from_arrays_and_shards_are_one_tensor(tmp_path):
+    values = np.random.default_rng(0).standard_normal((90, 2, 8)).astype(np.float16)
+    joined = JoinedRows([values[:40], written(tmp_path, values[40:], largest=64 * 32).array()])
+    rows = torch.randint(0, 90, (5, 6))
+    assert torch.equal(joined[rows], torch.from_numpy(values)[rows])
+    assert joined[:0].shape == (0, 2, 8) and joined[:0].dtype == torch.float16
+    with pytest.raises(ValueError, match="same rows"):
+        JoinedRows([values, values[:, :1]])
+
+
+def test_standardised_rows_equal_an_array_that_was_standardised_as_a_whole():
+    rng = np.random.default_rng(0)
+    values = (rng.standard_normal((200, 9, 64)) * 30).astype(np.float16)
+    mean, std = token_statistics([values, values[:77]])
+    sample = np.concatenate([values[::16], values[:77:16]]).astype(np.float32)
+    np.testing.assert_array_equal(mean, sample.mean(0))
+    np.testing.assert_array_equal(std, sample.std(0))
+    std = np.maximum(std, 0.05)
+    whole = ((values.astype(np.float32) - mean) / std).astype(np.float16)
+    rows = rng.integers(0, 200, (16, 4))
+    np.testing.assert_array_equal(StandardizedRows(values, mean, std)[rows], whole[rows])
+    few, _ = token_statistics([values], most_bytes=4 * 576 * 10)
+    np.testing.assert_array_equal(few, values[::20].astype(np.float32).mean(0))
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer", "gone", "another"])
+def test_a_damaged_shard_costs_that_shard(tmp_path, damage):
+    values = np.arange(300 * 16, dtype=np.float32).reshape(300, 16)
+    shards = written(tmp_path, values, largest=64 * 64)
+    path = shards.path(2)
+    whole = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes({"cut": whole[:-100], "longer": whole + b"x", "another": shards.path(4).read_bytes()}[damage])
+    again = Shards(tmp_path, shards.plan)
+    assert again.missing() == [2]
+    with pytest.raises(DataError, match="000002.npy is missing or damaged"):
+        again.array()
+    np.testing.assert_array_equal(written(tmp_path, values, largest=64 * 64).array()[:], values)
+    assert path.read_bytes() == whole
+
+
+def test_what_is_there_keeps_the_plan_it_was_begun_with(tmp_path):
+    values = np.zeros((300, 16), np.float32)
+    written(tmp_path, values, largest=64 * 64)
+    assert Shards(tmp_path, ShardPlan.of(300, (16,), "float32")).plan.count == 5
+    assert Shards(tmp_path, ShardPlan.of(301, (16,), "float32")).plan.count == 1  # another array
+
+
+def test_content_is_known_by_itself_and_not_by_its_place(tmp_path):
+    values = np.arange(200.0)[:, None]
+    a, b, c = written(tmp_path / "a", values), written(tmp_path / "b", values), written(tmp_path / "c", values + 1)
+    assert a.digest == b.digest != c.digest
+
+
+def test_a_full_disk_names_folder_and_need_and_keeps_what_is_whole(tmp_path, monkeypatch):
+    shards = Shards(tmp_path / "s", ShardPlan.of(300, (16,), "float32", largest=64 * 64))
+
+    def full():
+        yield np.zeros((10, 16), np.float32)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with shards.writing():
+        shards.write(0, [np.zeros((64, 16), np.float32)])
+        with pytest.raises(MachineError, match=r"the disk is full: .*/s needs 15\.1 KB more; what is whole stays.*--out"):
+            shards.write(1, full())
+    assert shards.missing() == [1, 2, 3, 4] and not list((tmp_path / "s").glob(".*partial*"))
+    monkeypatch.setattr("uva_agents.data.shards.os.statvfs", lambda _: type("F", (), {"f_bavail": 10, "f_frsize": 512}))
+    with pytest.raises(MachineError, match=r"needs 15\.1 KB, and 5\.1 KB are free there: free some, .*--out"), shards.writing():
+        pass
+
+
+# -- frames ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [None, 8, 5])
+def test_frames_of_the_store_are_those_of_the_array_at_the_network_s_size(tmp_path, side):
+    episodes = made_episodes(MadeFrames(300))
+    stored = FrameStore(tmp_path, side=side, workers=0, largest_shard=SMALL).get(episodes)
+    expected = in_memory(episodes, side).arrays["pixels"]
+    rows = np.random.default_rng(0).integers(0, 300, (4, 5))
+    np.testing.assert_array_equal(stored.arrays["pixels"][rows], expected[rows])
+    np.testing.assert_array_equal(stored.arrays["pixels"], expected)
+    part = stored.select(np.array([4, 1]))
+    np.testing.assert_array_equal(part.arrays["pixels"], np.concatenate([expected[200:250], expected[50:100]]))
+
+
+def test_worker_processes_write_the_bytes_that_one_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr("uva_agents.data.frame_store._ALONE_BYTES", 0)
+    source = MadeFrames(300)
+    episodes, done = made_episodes(source), []
+    one = FrameStore(tmp_path / "one", side=5, workers=0, largest_shard=64 * 75)
+    two = FrameStore(tmp_path / "two", side=5, workers=2, largest_shard=64 * 75)
+    one.get(episodes)
+    two.get(episodes, opens=partial(lazy, source), progress=lambda n, total: done.append((n, total)))
+    assert done[-1] == (300, 300) and len(done) == 5
+    for number in range(5):
+        assert one.shards(episodes).path(number).read_bytes() == two.shards(episodes).path(number).read_bytes()
+
+
+def test_a_worker_that_dies_is_started_once_more_and_then_its_episodes_are_named(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("uva_agents.data.frame_store._ALONE_BYTES", 0)
+    store = FrameStore(tmp_path / "a", side=None, workers=1, largest_shard=SMALL)
+    once = DeadlyFrames(300, flag=tmp_path / "flag")
+    stored = store.get(made_episodes(once), opens=partial(lazy, once))
+    np.testing.assert_array_equal(stored.arrays["pixels"][:], MadeFrames(300).read(np.arange(300)))
+    assert "the worker process died (exit code 9); once more" in caplog.text
+    always = DeadlyFrames(299)
+    with pytest.raises(MachineError, match=r"made: decoding pixels of episodes 1 to 2 failed twice.*--episodes '!1-2'"):
+        store.get(made_episodes(always), opens=partial(lazy, always))
+
+
+def test_a_frame_that_cannot_be_read_names_the_episode_and_the_next_run_goes_on(tmp_path, monkeypatch):
+    store = FrameStore(tmp_path, side=None, workers=2, largest_shard=SMALL)
+    damaged = DamagedFrames(300)
+    message = r"made: pixels of episode 2 cannot be read: the picture is damaged; .*--episodes '!2'"
+    with pytest.raises(DataError, match=message):
+        store.get(made_episodes(damaged))
+    assert store.shards(made_episodes(damaged)).missing() == [1, 2, 3, 4]
+    monkeypatch.setattr("uva_agents.data.frame_store._ALONE_BYTES", 0)
+    with pytest.raises(DataError, match=message):
+        store.get(made_episodes(damaged), opens=partial(lazy, damaged))
+
+
+def test_an_interrupted_store_goes_on_with_the_shards_that_are_there(tmp_path):
+    episodes = made_episodes(MadeFrames(300))
+    whole = FrameStore(tmp_path / "whole", side=None, workers=0, largest_shard=SMALL)
+    cut = FrameStore(tmp_path / "cut", side=None, workers=0, largest_shard=SMALL)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cut.get(episodes, progress=stop)
+    done: list[int] = []
+    assert cut.shards(episodes).missing() == [1, 2, 3, 4]
+    again = cut.get(episodes, progress=lambda n, total: done.append(n))
+    assert done == [128, 192, 256, 300]
+    assert again.fingerprint == whole.get(episodes).fingerprint
+
+
+def test_frames_that_changed_are_decoded_anew(tmp_path):
+    store = FrameStore(tmp_path, side=None, workers=0)
+    a, b = store.get(made_episodes(MadeFrames(90))), store.get(made_episodes(MadeFrames(91)))
+    assert a.fingerprint != b.fingerprint and store.shards(made_episodes(MadeFrames(92))).missing()
+
+
+def test_a_camera_that_freezes_is_named_with_its_episode(tmp_path, caplog):
+    store = FrameStore(tmp_path, side=None, workers=0, largest_shard=SMALL)
+    moving = ("agent_pos",)
+    with pytest.raises(DataError, match=r"made: pixels shows one and the same frame in all of episode 2, .*--episodes '!2'"):
+        store.get(made_episodes(MadeFrames(300, frozen=(99, 150))), moving=moving)
+    store.get(made_episodes(MadeFrames(300, frozen=(110, 144))), moving=moving)
+    assert "pixels of episode 2 shows the same frame from its step 10 to 43" in caplog.text
+    caplog.clear()
+    episodes = made_episodes(MadeFrames(300, frozen=(110, 144)))
+    still = Episodes({**episodes.arrays, "agent_pos": np.zeros((300, 2), np.float32)}, episodes.ends)
+    store.get(still, moving=moving)  # nothing moves: nothing was missed
+    store.get(made_episodes(MadeFrames(300, frozen=(110, 125))), moving=moving)
+    assert not caplog.text
+
+
+# -- latents -----------------------------------------------------------------------------------------------------------
+
+
+def latents(folder, vae: VAE, **options) -> LatentStore:
+    return LatentStore(folder, vae, patch_size=2, largest_shard=64 * 128, **options)
+
+
+def test_latents_of_every_variant_are_those_of_the_whole_array(tmp_path, vae):
+    episodes = made_episodes(MadeFrames(150, side=32))
+    frames = FrameStore(tmp_path / "frames", side=32, workers=0, largest_shard=64 * 3072).get(episodes)
+    store = latents(tmp_path / "latents", vae)
+    for variant in standard_variants(4):
+        tokens = store.get(frames, variant)
+        moved = apply_variant(in_memory(episodes), variant, world_size=512)
+        expected = encode_frames(vae, moved.arrays["pixels"], patch_size=2)
+        assert tokens.shards.plan.count == 3
+        np.testing.assert_array_equal(tokens[:], expected)
+    assert len(list((tmp_path / "latents").iterdir())) == 4
+    assert store.is_whole(frames, Variant()) and not store.is_begun(frames, Variant(max_shift=3))
+
+
+def test_latents_are_keyed_by_weights_data_and_variant_and_damage_costs_a_shard(tmp_path, vae):
+    episodes = made_episodes(MadeFrames(150, side=32))
+    store = latents(tmp_path, vae)
+    seen: list[int] = []
+    first = store.get(episodes, Variant(), lambda done, total: seen.append(done))
+    assert first.shape == (150, 1, 64) and seen == [64, 128, 150]
+    seen.clear()
+    np.testing.assert_array_equal(store.get(episodes, Variant(), lambda done, total: seen.append(done))[:], first[:])
+    assert not seen
+    torch.manual_seed(1)
+    other = VAE(nano_vae_config()).eval()
+    assert latents(tmp_path, other).path(episodes, Variant()) != store.path(episodes, Variant())
+    assert store.path(episodes, Variant(mirror=True)) != store.path(episodes, Variant())
+    assert store.path(made_episodes(MadeFrames(150, side=32), 40), Variant()) != store.path(episodes, Variant())
+    path = first.shards.path(1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200])
+    again = store.get(episodes, Variant(), lambda done, total: seen.append(done))
+    assert seen == [150] and path.read_bytes() == whole and again.shards.digest == first.shards.digest
+
+
+# -- windows -----------------------------------------------------------------------------------------------------------
+
+
+def windows(episodes: Episodes, tokens, variants) -> LatentWindows:
+    normalizer = LinearNormalizer.from_limits({k: (np.zeros(2), np.full(2, 512.0)) for k in ("action", "agent_pos")})
+    return LatentWindows(episodes, tokens, variants, normalizer, WindowSpec(), frame_state_keys=("agent_pos",))
+
+
+def test_batches_from_shards_equal_batches_from_arrays_bit_for_bit(tmp_path):
+    rng, variants = np.random.default_rng(0), standard_variants(3)
+    mean, std = rng.standard_normal((9, 64)).astype(np.float32), rng.random((9, 64)).astype(np.float32) + 0.1
+    parts: dict[str, list[LatentWindows]] = {"array": [], "shards": []}
+    for n in (300, 170):
+        episodes = made_episodes(MadeFrames(n))
+        tokens = [(3 * rng.standard_normal((n, 9, 64))).astype(np.float16) for _ in variants]
+        stored = [written(tmp_path / f"{n}-{i}", t, largest=64 * 1152).array() for i, t in enumerate(tokens)]
+        whole = [((t.astype(np.float32) - mean) / std).astype(np.float16) for t in tokens]
+        parts["array"].append(windows(episodes, whole, variants))
+        parts["shards"].append(windows(episodes, [StandardizedRows(t, mean, std) for t in stored], variants))
+    mixed = {name: MixtureWindows(found, [0.7, 0.3]) for name, found in parts.items()}
+    for served in ({name: found[0] for name, found in parts.items()}, mixed):
+        order = served["array"].order(32, seed=3)
+        for step in range(20):
+            a, b = (served[name].batch(*order.at(step)) for name in ("array", "shards"))
+            for name, value in vars(a).items():
+                other = getattr(b, name)
+                assert (value is None and other is None) or torch.equal(value, other), name
