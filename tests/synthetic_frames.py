@@ -11,7 +11,9 @@ from uva_agents.data import Episodes, LazyFrames
 class MadeFrames:
     """A source of frames that differ from one another, from their numbers alone."""
 
-    def __init__(self, count: int, side: int = 8, *, frozen: tuple[int, int] = (0, 0), flag: Path | None = None) -> None:
+    def __init__(
+        self, count: int, side: int = 8, *, frozen: tuple[int, int] = (0, 0), flag: Path | None = None
+    ) -> None:
         self.count, self.side, self.frozen, self.flag = count, side, frozen, flag
         self.identity = f"made:{count}:{side}:{frozen}"
 
@@ -53,7 +55,7 @@ def made_episodes(source: MadeFrames, length: int = 50) -> Episodes:
     """Episodes of these frames, and of positions that move."""
     n = len(source)
     t = np.arange(n)[:, None] / 7
-    position = (256 + 200 * np.sin(t + [0.0, 1.0])).astype(np.float32)
+    position = (256 + 200 * np.sin(t + np.array([0.0, 1.0]))).astype(np.float32)
     ends = np.minimum(np.arange(1, -(-n // length) + 1) * length, n)
     arrays = {"pixels": lazy(source).as_array(), "action": position, "agent_pos": position}
     return Episodes(arrays, ends, source="made")

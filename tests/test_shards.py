@@ -1,6 +1,7 @@
 """Data larger than memory: frames and latents in shards are those of arrays, a killed run goes on, what is damaged costs itself."""
 
 import errno
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from tests.synthetic_frames import DamagedFrames, DeadlyFrames, MadeFrames, lazy, made_episodes
+from tests.test_training import tiny_recipe
 from uva_agents.data import (
     Episodes,
     FrameStore,
@@ -21,11 +23,14 @@ from uva_agents.data import (
     encode_frames,
     standard_variants,
 )
+from uva_agents.data.frame_windows import cut
 from uva_agents.data.rows import JoinedRows, StandardizedRows, token_statistics
 from uva_agents.data.shard_maps import OpenMaps
 from uva_agents.data.shards import ShardPlan, Shards
 from uva_agents.errors import DataError, MachineError
 from uva_agents.model import VAE, nano_vae_config
+from uva_agents.model.keypoints.detector import PooledDetector
+from uva_agents.training.keypoints.detector_stage import MovedFrames
 from uva_agents.utils.images import resize_frames
 
 SMALL = 64 * 8 * 8 * 3
@@ -34,7 +39,9 @@ SMALL = 64 * 8 * 8 * 3
 
 def in_memory(episodes: Episodes, side: int | None = None) -> Episodes:
     frames = np.asarray(episodes.arrays["pixels"])
-    return Episodes({**episodes.arrays, "pixels": frames if side is None else resize_frames(frames, side)}, episodes.ends)
+    return Episodes(
+        {**episodes.arrays, "pixels": frames if side is None else resize_frames(frames, side)}, episodes.ends
+    )
 
 
 def written(folder, values: np.ndarray, largest: int = SMALL) -> Shards:
@@ -118,7 +125,7 @@ def test_a_damaged_shard_costs_that_shard(tmp_path, damage):
         path.write_bytes({"cut": whole[:-100], "longer": whole + b"x", "another": shards.path(4).read_bytes()}[damage])
     again = Shards(tmp_path, shards.plan)
     assert again.missing() == [2]
-    with pytest.raises(DataError, match="000002.npy is missing or damaged"):
+    with pytest.raises(DataError, match=r"000002\.npy is missing or damaged"):
         again.array()
     np.testing.assert_array_equal(written(tmp_path, values, largest=64 * 64).array()[:], values)
     assert path.read_bytes() == whole
@@ -146,11 +153,16 @@ def test_a_full_disk_names_folder_and_need_and_keeps_what_is_whole(tmp_path, mon
 
     with shards.writing():
         shards.write(0, [np.zeros((64, 16), np.float32)])
-        with pytest.raises(MachineError, match=r"the disk is full: .*/s needs 15\.1 KB more; what is whole stays.*--out"):
+        with pytest.raises(
+            MachineError, match=r"the disk is full: .*/s needs 15\.1 KB more; what is whole stays.*--out"
+        ):
             shards.write(1, full())
     assert shards.missing() == [1, 2, 3, 4] and not list((tmp_path / "s").glob(".*partial*"))
     monkeypatch.setattr("uva_agents.data.shards.os.statvfs", lambda _: type("F", (), {"f_bavail": 10, "f_frsize": 512}))
-    with pytest.raises(MachineError, match=r"needs 15\.1 KB, and 5\.1 KB are free there: free some, .*--out"), shards.writing():
+    with (
+        pytest.raises(MachineError, match=r"needs 15\.1 KB, and 5\.1 KB are free there: free some, .*--out"),
+        shards.writing(),
+    ):
         pass
 
 
@@ -232,7 +244,9 @@ def test_frames_that_changed_are_decoded_anew(tmp_path):
 def test_a_camera_that_freezes_is_named_with_its_episode(tmp_path, caplog):
     store = FrameStore(tmp_path, side=None, workers=0, largest_shard=SMALL)
     moving = ("agent_pos",)
-    with pytest.raises(DataError, match=r"made: pixels shows one and the same frame in all of episode 2, .*--episodes '!2'"):
+    with pytest.raises(
+        DataError, match=r"made: pixels shows one and the same frame in all of episode 2, .*--episodes '!2'"
+    ):
         store.get(made_episodes(MadeFrames(300, frozen=(99, 150))), moving=moving)
     store.get(made_episodes(MadeFrames(300, frozen=(110, 144))), moving=moving)
     assert "pixels of episode 2 shows the same frame from its step 10 to 43" in caplog.text
@@ -313,3 +327,27 @@ def test_batches_from_shards_equal_batches_from_arrays_bit_for_bit(tmp_path):
             for name, value in vars(a).items():
                 other = getattr(b, name)
                 assert (value is None and other is None) or torch.equal(value, other), name
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_detector_s_moved_frames_are_the_same_whether_kept_or_made_for_a_batch(tmp_path, monkeypatch):
+    recipe = tiny_recipe()
+    recipe = replace(recipe, data=replace(recipe.data, frame_state_keys=("agent_pos",)))
+    episodes = FrameStore(tmp_path, side=None, workers=0).get(made_episodes(MadeFrames(150, side=32)))
+    detector = PooledDetector(image_size=32, keypoints=1)
+    kept = MovedFrames(recipe, episodes, detector, 4)
+    monkeypatch.setattr("uva_agents.training.keypoints.detector_stage.KEPT_BYTES", 0)
+    made = MovedFrames(recipe, episodes, detector, 4)
+    chosen = np.random.default_rng(0).integers(0, len(made), 64)
+    np.testing.assert_array_equal(made.reduced(chosen), kept.reduced(chosen))
+    np.testing.assert_array_equal(made.keypoints(chosen), kept.keypoints(chosen))
+
+
+def test_crops_of_stored_frames_are_those_of_the_array(tmp_path):
+    episodes = made_episodes(MadeFrames(150))
+    stored = FrameStore(tmp_path, side=None, workers=0).get(episodes).arrays["pixels"]
+    rng = np.random.default_rng(0)
+    rows, corners = rng.integers(0, 150, 20), rng.integers(0, 4, (20, 2))
+    np.testing.assert_array_equal(cut(stored, rows, corners, 5), cut(np.asarray(stored), rows, corners, 5))

@@ -195,7 +195,9 @@ class Decoding:
             MachineError: it cannot be written.
         """
         note: dict[str, list[tuple[int, int]]] = {}
-        self.shards.write(number, equal_runs(self._chunks(frames, number), self.shards.plan.bounds(number)[0], note), note)
+        self.shards.write(
+            number, equal_runs(self._chunks(frames, number), self.shards.plan.bounds(number)[0], note), note
+        )
 
     def _chunks(self, frames: LazyFrames, number: int) -> Iterator[np.ndarray]:
         begin, end = self.shards.plan.bounds(number)
@@ -206,7 +208,9 @@ class Decoding:
                 found = frames[first:last]
             except ValueError:
                 found = self._by_episode(frames, first, last)
-            yield resize_frames(found, self.shards.plan.shape[0]) if found.shape[1:] != self.shards.plan.shape else found
+            yield (
+                resize_frames(found, self.shards.plan.shape[0]) if found.shape[1:] != self.shards.plan.shape else found
+            )
 
     def _by_episode(self, frames: LazyFrames, first: int, last: int) -> np.ndarray:
         parts = []
@@ -241,7 +245,9 @@ class Decoding:
 
 def _lazy(episodes: Episodes, name: str) -> LazyFrames:
     frames = as_lazy(episodes.arrays[name])
-    return LazyFrames([ArrayFrames(episodes.arrays[name])], episodes.arrays[name].shape[1:]) if frames is None else frames
+    return (
+        LazyFrames([ArrayFrames(episodes.arrays[name])], episodes.arrays[name].shape[1:]) if frames is None else frames
+    )
 
 
 class ArrayFrames:

@@ -82,8 +82,8 @@ def check_frozen(
     if whole:
         listed = ", ".join(map(str, whole[:8])) + (", ..." if len(whole) > 8 else "")
         raise DataError(
-            f"{episodes.source}: {name} shows one and the same frame in all of episode{'s' if len(whole) > 1 else ''} {listed}, while "
-            f"the robot moves: the camera froze. Leave out what cannot be learned from: "
+            f"{episodes.source}: {name} shows one and the same frame in all of episode{'s' if len(whole) > 1 else ''} {listed}, "
+            f"while the robot moves: the camera froze. Leave out what cannot be learned from: "
             f"--episodes '{format_episodes(whole, others=True)}'"
         )
     for line in lines[:10]:

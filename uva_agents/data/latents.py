@@ -57,8 +57,8 @@ def encode_frames(
         if not np.isfinite(tokens).all():
             bad = begin + start + int(np.argmin(np.isfinite(tokens).all((1, 2))))
             raise NotFiniteError(
-                f"the autoencoder gave NaN or infinity (in float16) for frame {bad} of {total or len(frames)}: its weights are damaged, "
-                "train or load them again"
+                f"the autoencoder gave NaN or infinity (in float16) for frame {bad} of {total or len(frames)}: its weights are "
+                "damaged, train or load them again"
             )
         if out is None:
             out = np.empty((len(frames), *tokens.shape[1:]), dtype=np.float16)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import threading
 from collections import OrderedDict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from uva_agents.errors import DataError
 
 RESIDENT_BYTES = 3 << 29
-"""Of mapped files, in this process. What was looked at stays in the system's cache of files, which gives way to who needs memory."""
+"""Of mapped files, in this process. What was read stays in the system's cache of files, which gives way where memory is needed."""
 _AROUND = 1 << 16
 """Bytes that Linux maps when one of them is looked at."""
 _MOST_OPEN = 512
@@ -32,12 +31,12 @@ class OpenMaps:
     def __init__(self, resident: int = RESIDENT_BYTES, most_open: int | None = None) -> None:
         self.resident = resident
         self.most_open = _file_budget() if most_open is None else most_open
-        self._open: OrderedDict[Path, tuple[mmap.mmap, np.ndarray]] = OrderedDict()
+        self._open: OrderedDict[str, tuple[mmap.mmap, np.ndarray]] = OrderedDict()
         self._looked_at = 0
         self._mapped = 0
         self._lock = threading.Lock()
 
-    def mapped(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    def mapped(self, path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
         """The array (n, ...) in a ``.npy`` file, read-only.
 
         Raises:
@@ -67,9 +66,9 @@ class OpenMaps:
                     found.madvise(mmap.MADV_DONTNEED)
 
 
-def _opened(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[mmap.mmap, np.ndarray]:
+def _opened(path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[mmap.mmap, np.ndarray]:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             np.lib.format.read_magic(file)
             found, _, kind = np.lib.format.read_array_header_1_0(file)
             if found != shape or kind != dtype:

@@ -163,7 +163,9 @@ class Shards:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             need = in_words(self.missing_bytes())
-            raise MachineError(f"the disk is full: {self.folder} needs {need} more; what is whole stays. {_REMEDY}") from error
+            raise MachineError(
+                f"the disk is full: {self.folder} needs {need} more; what is whole stays. {_REMEDY}"
+            ) from error
 
     def note(self, number: int) -> dict[str, Any]:
         """What was written with a shard that is whole.
@@ -241,6 +243,7 @@ class ShardedArray:
         self.dtype = np.dtype(plan.dtype)
         self.ndim = len(self.shape)
         self._row_bytes, self._per_shard = plan.row_bytes, plan.rows_per_shard
+        self._paths = [str(shards.path(number)) for number in range(plan.count)]
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -266,21 +269,23 @@ class ShardedArray:
         out = np.empty((len(rows), *self.shape[1:]), self.dtype)
         if not len(rows):
             return out
-        which = rows // self._per_shard
-        first = int(which[0])
-        if (which == first).all():
-            np.take(self._shard(first), rows - first * self._per_shard, axis=0, out=out, mode="clip")
-        else:
-            order = np.argsort(which, kind="stable")
-            for group in np.split(order, np.flatnonzero(np.diff(which[order])) + 1):
-                number = int(which[group[0]])
-                out[group] = self._shard(number)[rows[group] - number * self._per_shard]
+        # In the order of the files, one copy for each shard, and one that puts rows where they belong.
+        order = np.argsort(rows)
+        ordered = rows[order]
+        first, last = int(ordered[0]) // self._per_shard, int(ordered[-1]) // self._per_shard
+        cuts = np.searchsorted(ordered, np.arange(first, last + 2) * self._per_shard).tolist()
+        for number, begin, end in zip(range(first, last + 1), cuts[:-1], cuts[1:], strict=True):
+            if begin < end:
+                local = ordered[begin:end] - number * self._per_shard
+                np.take(self._shard(number), local, axis=0, out=out[begin:end], mode="clip")
         MAPS.touched(len(rows), self._row_bytes)
-        return out
+        back = np.empty(len(rows), np.int64)
+        back[order] = np.arange(len(rows))
+        return out.take(back, axis=0)
 
     def _shard(self, number: int) -> np.ndarray:
-        begin, end = self.shards.plan.bounds(number)
-        return MAPS.mapped(self.shards.path(number), (end - begin, *self.shape[1:]), self.dtype)
+        rows = min(self._per_shard, len(self) - number * self._per_shard)
+        return MAPS.mapped(self._paths[number], (rows, *self.shape[1:]), self.dtype)
 
 
 _REMEDY = "free some, or put the run on a larger disk (--out)"
@@ -289,7 +294,9 @@ _REMEDY = "free some, or put the run on a larger disk (--out)"
 def _read_index(folder: Path) -> ShardPlan | None:
     try:
         values = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        plan = ShardPlan(int(values["rows"]), tuple(values["shape"]), str(values["dtype"]), int(values["rows_per_shard"]))
+        plan = ShardPlan(
+            int(values["rows"]), tuple(values["shape"]), str(values["dtype"]), int(values["rows_per_shard"])
+        )
         np.dtype(plan.dtype)
         return plan if plan.rows > 0 and plan.rows_per_shard > 0 else None
     except (OSError, ValueError, KeyError, TypeError):

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -24,10 +25,11 @@ from uva_agents.data import (
     LinearNormalizer,
     MixtureWindows,
     Variant,
-    apply_variant,
     held_out_split,
     standard_variants,
 )
+from uva_agents.data.augment import varied_frames
+from uva_agents.data.rows import RowArray, StandardizedRows, token_statistics
 from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.model.keypoints.guide import KeypointGuide
@@ -61,8 +63,8 @@ class UVARun:
     """
 
     vae: VAE
-    tokens: list[np.ndarray]
-    more_tokens: list[list[np.ndarray]]
+    tokens: Sequence[RowArray]
+    more_tokens: Sequence[Sequence[RowArray]]
     model: UVANet
     keypoints: list[np.ndarray] | None = None
     more_keypoints: list[list[np.ndarray]] | None = None
@@ -149,8 +151,7 @@ class UVARun:
         detector = self.guide.detector.eval().requires_grad_(False)
 
         def read(episodes: Episodes) -> list[np.ndarray]:
-            size = self.recipe.world.size
-            return [_read_keypoints(detector, apply_variant(episodes, v, world_size=size)) for v in self.variants]
+            return [_read_keypoints(detector, episodes, variant) for variant in self.variants]
 
         self.keypoints = read(self.episodes)
         self.more_keypoints = [read(part.episodes) for part in self.others]
@@ -276,22 +277,23 @@ def _arrays(recipe: UVARecipe) -> list[str]:
     return list(dict.fromkeys(["pixels", "action", *proprio, *recipe.data.frame_state_keys]))
 
 
-def _standardize(model: UVANet, tokens: list[np.ndarray], *, keep: bool = False) -> list[np.ndarray]:
+def _standardize(model: UVANet, tokens: Sequence[RowArray], *, keep: bool = False) -> list[RowArray]:
     """Tokens as the network sees them; their statistics, over every variant, go into its buffers.
 
     Most of an image is background, the same in every frame: unless it is subtracted, it drowns the rest.
     """
     if not keep:
-        sample = np.concatenate([t[::16] for t in tokens]).astype(np.float32)
-        model.token_mean.copy_(torch.from_numpy(sample.mean(0)))
-        model.token_std.copy_(torch.from_numpy(np.maximum(sample.std(0), 0.05)))
+        mean, std = token_statistics(tokens)
+        model.token_mean.copy_(torch.from_numpy(mean))
+        model.token_std.copy_(torch.from_numpy(np.maximum(std, 0.05)))
     mean, std = model.token_mean.numpy(), model.token_std.numpy()
-    return [((t.astype(np.float32) - mean) / std).astype(np.float16) for t in tokens]
+    return [StandardizedRows(rows, mean, std) for rows in tokens]
 
 
 @torch.no_grad()
-def _read_keypoints(detector: PooledDetector | ConvDetector, episodes: Episodes) -> np.ndarray:
-    frames = episodes.arrays["pixels"]
-    device = next(detector.parameters()).device
-    parts = [detector(to_images(frames[i : i + 512]).to(device)).cpu().numpy() for i in range(0, len(frames), 512)]
+def _read_keypoints(detector: PooledDetector | ConvDetector, episodes: Episodes, variant: Variant) -> np.ndarray:
+    device, parts = next(detector.parameters()).device, []
+    for begin in range(0, episodes.steps, 512):
+        frames = varied_frames(episodes, variant, begin, min(begin + 512, episodes.steps))
+        parts.append(detector(to_images(frames).to(device)).cpu().numpy())
     return np.concatenate(parts)
