@@ -12,6 +12,7 @@ import numpy as np
 from uva_agents.data.augment import Variant, varied_frames
 from uva_agents.data.episodes import Episodes
 from uva_agents.data.latents import Progress, encode_frames, weights_fingerprint
+from uva_agents.data.rows import standardized
 from uva_agents.data.shards import LARGEST_SHARD, ShardedArray, ShardPlan, Shards
 from uva_agents.model.vae import VAE
 
@@ -133,6 +134,25 @@ class LatentStore:
         return encode_frames(
             self.vae, frames, patch_size=self.patch_size, image_size=self.image_size, begin=begin, total=total
         )
+
+    def standardized(self, tokens: ShardedArray, mean: np.ndarray, std: np.ndarray) -> ShardedArray:
+        """Tokens as the network sees them, in shards of their own: made once, not whenever a window is drawn.
+
+        Args:
+            mean, std: float32 (S, C).
+
+        Raises:
+            MachineError: the disk is full, or cannot be written.
+        """
+        key = hashlib.sha256(tokens.shards.digest.encode() + mean.tobytes() + std.tobytes()).hexdigest()[:20]
+        shards = Shards(self.folder / f"{key}-standardized", tokens.shards.plan)
+        if shards.missing():
+            with shards.writing() as missing:
+                for number in missing:
+                    begin, end = shards.plan.bounds(number)
+                    chunks = (tokens[first : min(first + _TOGETHER, end)] for first in range(begin, end, _TOGETHER))
+                    shards.write(number, (standardized(rows, mean, std) for rows in chunks))
+        return shards.array()
 
 
 def _offset(progress: Progress, base: int, total: int) -> Progress:

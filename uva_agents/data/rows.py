@@ -27,29 +27,6 @@ class RowArray(Protocol):
         ...
 
 
-class StandardizedRows:
-    """Latents as the network sees them, made when they are looked at.
-
-    Args:
-        rows: float16 (N, S, C).
-        mean, std: float32 (S, C).
-    """
-
-    def __init__(self, rows: RowArray, mean: np.ndarray, std: np.ndarray) -> None:
-        self.rows = rows
-        self.shape = tuple(rows.shape)
-        self._mean, self._std = torch.from_numpy(mean.copy()), torch.from_numpy(std.copy())
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """float16, rounded as an array that was standardised as a whole."""
-        found = torch.from_numpy(np.ascontiguousarray(self.rows[key])).float()
-        made: np.ndarray = found.sub_(self._mean).div_(self._std).half().numpy()
-        return made
-
-
 class JoinedRows:
     """Arrays one after another, indexed like one tensor: by numbers of any shape, or a slice.
 
@@ -88,6 +65,12 @@ class JoinedRows:
             out[here] = found
         assert out is not None
         return out
+
+
+def standardized(rows: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Latents float16 (n, S, C) as the network sees them, with mean and standard deviation float32 (S, C)."""
+    made: np.ndarray = ((rows.astype(np.float32) - mean) / std).astype(np.float16)
+    return made
 
 
 def token_statistics(

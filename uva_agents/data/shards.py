@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ _ALIGNED = 64
 """Rows per shard are a multiple: batches of an encoder are the same whether a whole array or a shard is encoded."""
 _END = b"UVASHARD"
 _WAIT_S = 0.5
+_MOST_SCRATCH = 64 << 20
+_SCRATCH = threading.local()
 
 
 @dataclass(frozen=True)
@@ -266,22 +269,32 @@ class ShardedArray:
         return found if dtype is None else found.astype(dtype)
 
     def _gather(self, rows: np.ndarray) -> np.ndarray:
-        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
         if not len(rows):
-            return out
+            return np.empty((0, *self.shape[1:]), self.dtype)
+        MAPS.touched(len(rows), self._row_bytes)
+        first, last = int(rows.min()) // self._per_shard, int(rows.max()) // self._per_shard
+        if first == last:
+            return self._shard(first).take(rows - first * self._per_shard, axis=0)
         # In the order of the files, one copy for each shard, and one that puts rows where they belong.
         order = np.argsort(rows)
-        ordered = rows[order]
-        first, last = int(ordered[0]) // self._per_shard, int(ordered[-1]) // self._per_shard
+        ordered, found = rows[order], self._scratch(len(rows))
         cuts = np.searchsorted(ordered, np.arange(first, last + 2) * self._per_shard).tolist()
         for number, begin, end in zip(range(first, last + 1), cuts[:-1], cuts[1:], strict=True):
             if begin < end:
                 local = ordered[begin:end] - number * self._per_shard
-                np.take(self._shard(number), local, axis=0, out=out[begin:end], mode="clip")
-        MAPS.touched(len(rows), self._row_bytes)
+                np.take(self._shard(number), local, axis=0, out=found[begin:end], mode="clip")
         back = np.empty(len(rows), np.int64)
         back[order] = np.arange(len(rows))
-        return out.take(back, axis=0)
+        return found.take(back, axis=0)
+
+    def _scratch(self, rows: int) -> np.ndarray:
+        """Memory of this thread, written over by its next call: new pages cost more than what is copied into them."""
+        size = rows * self._row_bytes
+        if size > _MOST_SCRATCH:
+            return np.empty((rows, *self.shape[1:]), self.dtype)
+        if len(kept := getattr(_SCRATCH, "memory", b"")) < size:
+            kept = _SCRATCH.memory = np.empty(size, np.uint8)
+        return kept[:size].view(self.dtype).reshape(rows, *self.shape[1:])
 
     def _shard(self, number: int) -> np.ndarray:
         rows = min(self._per_shard, len(self) - number * self._per_shard)

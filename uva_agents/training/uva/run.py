@@ -29,7 +29,7 @@ from uva_agents.data import (
     standard_variants,
 )
 from uva_agents.data.augment import varied_frames
-from uva_agents.data.rows import RowArray, StandardizedRows, token_statistics
+from uva_agents.data.rows import token_statistics
 from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.model.keypoints.guide import KeypointGuide
@@ -277,7 +277,9 @@ def _arrays(recipe: UVARecipe) -> list[str]:
     return list(dict.fromkeys(["pixels", "action", *proprio, *recipe.data.frame_state_keys]))
 
 
-def _standardize(model: UVANet, tokens: Sequence[RowArray], *, keep: bool = False) -> list[RowArray]:
+def _standardize(
+    model: UVANet, store: LatentStore, tokens: Sequence[ShardedArray], *, keep: bool = False
+) -> list[ShardedArray]:
     """Tokens as the network sees them; their statistics, over every variant, go into its buffers.
 
     Most of an image is background, the same in every frame: unless it is subtracted, it drowns the rest.
@@ -287,7 +289,7 @@ def _standardize(model: UVANet, tokens: Sequence[RowArray], *, keep: bool = Fals
         model.token_mean.copy_(torch.from_numpy(mean))
         model.token_std.copy_(torch.from_numpy(np.maximum(std, 0.05)))
     mean, std = model.token_mean.numpy(), model.token_std.numpy()
-    return [StandardizedRows(rows, mean, std) for rows in tokens]
+    return [store.standardized(rows, mean, std) for rows in tokens]
 
 
 @torch.no_grad()
