@@ -1,4 +1,4 @@
-"""Opening a large dataset, how many windows of latents per second it gives from memory and from shards on disk; the peak memory of an epoch.
+"""Opening a large dataset, windows of latents per second from memory and from shards on disk; or the peak memory of an epoch.
 
     python -m uva_agents.benchmarks.speed.data_loading [--frames 100000] [--threads 2]
     python -m uva_agents.benchmarks.speed.data_loading --epoch-gb 20 --folder DISK          # the peak memory, alone

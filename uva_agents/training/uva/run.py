@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from uva_agents.checkpoints.bundle import Bundle
@@ -19,22 +20,29 @@ from uva_agents.checkpoints.folder import is_checkpoint_file
 from uva_agents.checkpoints.initial import load_mar, match_into
 from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.checkpoints.store import load_bundle
+from uva_agents.checkpoints.text import load_clip
 from uva_agents.data import (
     Episodes,
     LatentWindows,
     LinearNormalizer,
     MixtureWindows,
     Variant,
+    WindowSpec,
     held_out_split,
     standard_variants,
 )
 from uva_agents.data.augment import varied_frames
-from uva_agents.data.rows import token_statistics
+from uva_agents.data.dataset import Extras
+from uva_agents.data.latent_store import LatentStore
+from uva_agents.data.rows import RowArray, token_statistics
+from uva_agents.data.shards import ShardedArray
+from uva_agents.errors import InputError
 from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.model.keypoints.guide import KeypointGuide
-from uva_agents.training.memory import Holds, check_out, latents_held
-from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
+from uva_agents.training.instructions import Texts, read_instructions
+from uva_agents.training.memory import Holds, check_out
+from uva_agents.training.run import RunOptions, make_interface, make_normalizer, transforms_of, write_recipe
 from uva_agents.training.saved_recipes import identity
 from uva_agents.training.sources import Part, open_sources
 from uva_agents.training.uva.recipes import UVARecipe
@@ -42,6 +50,8 @@ from uva_agents.training.uva.validation import Validator
 from uva_agents.utils.images import to_images
 
 _LOG = logging.getLogger(__name__)
+_WRIST_SEED = 7919
+"""Added to a variant's seed: two cameras that shift together would tell how much."""
 
 
 class UVARun:
@@ -57,15 +67,21 @@ class UVARun:
         main: the dataset with actions that is held out from; what ``others`` are.
         train, held_out: numbers of its episodes.
         vae: the autoencoder.
+        latents: where latents are kept.
         tokens, more_tokens: latents of the main dataset and of each other one, a (N, S, C) per variant.
+        wrist_tokens, more_wrist_tokens: the same of the second camera, where the network has one.
+        texts: vectors of all episodes' instructions, where they are an input.
         model: the network.
         keypoints, more_keypoints: keypoints (N, 2 K) of the same frames; ``None`` for networks without.
     """
 
     vae: VAE
-    tokens: Sequence[RowArray]
-    more_tokens: Sequence[Sequence[RowArray]]
+    latents: LatentStore
+    tokens: list[ShardedArray]
+    more_tokens: list[list[ShardedArray]]
     model: UVANet
+    wrist_tokens: list[ShardedArray] | None = None
+    more_wrist_tokens: list[list[ShardedArray]]
     keypoints: list[np.ndarray] | None = None
     more_keypoints: list[list[np.ndarray]] | None = None
 
@@ -75,13 +91,18 @@ class UVARun:
         parts = open_sources(
             options.data,
             recipe,
-            _arrays(recipe),
+            recipe.data.arrays,
             fields=options.fields,
             every=options.every,
-            holds=lambda sources, size: self._holds(sources),
+            holds=self._holds(),
+            out=options.out,
         )
         first = next(i for i, part in enumerate(parts) if part.has_actions)
         self.main, self.others = parts[first], [part for i, part in enumerate(parts) if i != first]
+        self.texts: Texts | None = None
+        if recipe.data.instructions != "none":
+            encoder = None if options.text_encoder is None else load_clip(options.text_encoder)
+            self.texts = read_instructions([self.main, *self.others], recipe.data.instructions, encoder)
         self._check_sizes()
         self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
         write_recipe(recipe, options.out)
@@ -94,6 +115,10 @@ class UVARun:
         """Of the main dataset."""
         return self.main.episodes
 
+    def take_frames(self, parts: list[Part]) -> None:
+        """The datasets, the main one first, with frames that are decoded."""
+        self.main, *self.others = parts
+
     @property
     def guide(self) -> KeypointGuide:
         """The network's keypoints, which only steps of networks that have them ask for."""
@@ -104,17 +129,39 @@ class UVARun:
     def variants(self) -> tuple[Variant, ...]:
         """Of every dataset."""
         a = self.recipe.augmentation
+        if a.mirror and self.recipe.world_size is None:
+            raise InputError(
+                f"recipe {self.recipe.name!r} mirrors pictures, and the numbers that go with them have no plane: set "
+                "augmentation.mirror to false"
+            )
         return standard_variants(a.variants, max_shift=a.max_shift, mirror=a.mirror)
+
+    @cached_property
+    def wrist_variants(self) -> tuple[Variant, ...]:
+        """Of the second camera, whose shifts are drawn by themselves."""
+        return tuple(dataclasses.replace(variant, seed=variant.seed + _WRIST_SEED) for variant in self.variants)
+
+    def wrist_view(self, episodes: Episodes) -> Episodes | None:
+        """The second camera's frames as those of a dataset; ``None`` where a dataset has none."""
+        if not self.recipe.data.has_wrist or "pixels_wrist" not in episodes.arrays:
+            return None
+        return Episodes({"pixels": episodes.arrays["pixels_wrist"]}, episodes.ends, f"{episodes.source} (wrist camera)")
 
     @cached_property
     def normalizer(self) -> LinearNormalizer:
         """Of actions, proprioception and state."""
-        return make_normalizer(self.recipe.data, self.episodes)
+        return make_normalizer(self.recipe.data, self.episodes, self.window)
 
     @cached_property
     def spec(self) -> InterfaceSpec:
         """Saved with the weights."""
-        return make_interface(self.recipe.data, self.episodes)
+        return make_interface(self.recipe.data, self.episodes, shapes=self.main.shapes)
+
+    @cached_property
+    def window(self) -> WindowSpec:
+        """That everything is cut into."""
+        c, data = self.recipe.model, self.recipe.data
+        return WindowSpec(c.n_frames, c.frame_stride, c.action_steps, data.action_offset, data.rows_per_step)
 
     def key(self) -> str:
         """Of all stages; see :class:`~uva_agents.training.loop.LoopOptions`."""
@@ -143,8 +190,20 @@ class UVARun:
         elif init is not None:
             load_mar(self.model, Path(str(init)))
         if recipe.model.standardize:
-            self.tokens = _standardize(self.model, self.tokens, keep=self.origin is not None)
-            self.more_tokens = [_standardize(self.model, tokens, keep=True) for tokens in self.more_tokens]
+            with PartialState().main_process_first():  # one process writes, the others read its files
+                self._standardize()
+
+    def _standardize(self) -> None:
+        keep = self.origin is not None
+        of_main = self.model.token_statistics()
+        self.tokens = _standardized(of_main, self.latents, self.tokens, keep=keep)
+        self.more_tokens = [_standardized(of_main, self.latents, t, keep=True) for t in self.more_tokens]
+        if self.wrist_tokens is not None:
+            of_wrist = self.model.token_statistics(wrist=True)
+            self.wrist_tokens = _standardized(of_wrist, self.latents, self.wrist_tokens, keep=keep)
+            self.more_wrist_tokens = [
+                _standardized(of_wrist, self.latents, t, keep=True) for t in self.more_wrist_tokens
+            ]
 
     def read_keypoints(self) -> None:
         """Find the keypoints in every frame of every variant, with the network's finished detector."""
@@ -201,13 +260,14 @@ class UVARun:
             self.tokens[:n],
             variants,
             self.normalizer,
-            self.spec.window(c.n_frames, c.frame_stride, c.action_steps),
+            self.window,
             chosen=episodes,
             proprio_key=self.recipe.data.proprio_key,
             frame_state_keys=self.recipe.data.frame_state_keys,
-            world_size=self.recipe.world.size,
+            world_size=self.recipe.world_size,
             keypoints=None if self.keypoints is None else self.keypoints[:n],
             history_actions=c.history_actions,
+            extras=self._extras(0, None if self.wrist_tokens is None else self.wrist_tokens[:n]),
         )
 
     def _more_windows(self, index: int, part: Part) -> LatentWindows:
@@ -218,35 +278,35 @@ class UVARun:
             self.more_tokens[index],
             self.variants,
             self.normalizer,
-            self.spec.window(c.n_frames, c.frame_stride, c.action_steps),
+            self.window,
             proprio_key=data.proprio_key if part.has_actions else None,
             frame_state_keys=data.frame_state_keys if part.has_actions else (),
-            world_size=self.recipe.world.size,
+            world_size=self.recipe.world_size,
             keypoints=None if self.more_keypoints is None else self.more_keypoints[index],
             history_actions=c.history_actions,
             action_dim=c.action_dim,
+            extras=self._extras(1 + index, self.more_wrist_tokens[index] if self.wrist_tokens is not None else None),
+        )
+
+    def _extras(self, dataset: int, wrist: Sequence[RowArray] | None) -> Extras:
+        """Of one of the datasets, the main one first."""
+        c, data = self.recipe.model, self.recipe.data
+        return Extras(
+            wrist=wrist or None,  # video alone has one camera
+            text=None if self.texts is None else self.texts.vectors[dataset],
+            action_transforms=data.action_transforms,
+            proprio_transforms=data.proprio_transforms,
+            every_step=bool(c.proprio_dim) and c.proprio_steps != c.n_frames,
+            proprio_target=c.predict_proprio_dim,
         )
 
     # -- before anything is loaded -----------------------------------------------------------------------------------
 
-    def _holds(self, sources: int) -> Holds:
+    def _holds(self) -> Holds:
         """How the run keeps its data. Latents are those of the recipe's frames: an autoencoder's factor less, a few channels."""
-        c, options, augmentation = self.recipe.model, self.options, self.recipe.augmentation
-        trained_here = options.init is None or is_checkpoint_file(options.init)
-        reduced = 0.0
-        if c.num_keypoints and options.detector_weights is None and trained_here:
-            # As :class:`~uva_agents.training.keypoints.detector_stage.DetectorStage` keeps them.
-            moved = bool(augmentation.mirror or augmentation.max_shift)
-            whole = c.keypoint_detector == "conv"
-            kind = ConvDetector if whole else PooledDetector
-            reduced = (kind.training_variants if moved else 1) / (1 if whole else 16)
-        return latents_held(
-            tokens=c.tokens_per_frame * c.token_dim,
-            variants=augmentation.variants,
-            sources=sources,
-            has_autoencoder=options.init is None and options.vae_weights is None,
-            reduced=reduced,
-        )
+        c, variants = self.recipe.model, self.recipe.augmentation.variants
+        copies = variants * (2 if c.standardize else 1)
+        return Holds(c.image_size, variants=variants + 1, tokens=2 * c.tokens_per_frame * c.token_dim * copies)
 
     def _check_sizes(self) -> None:
         """That the network fits the numbers in the data.
@@ -264,31 +324,36 @@ class UVARun:
             )
         for name, keys, what, wanted in sizes:
             found = sum(self.episodes.arrays[key].shape[-1] for key in keys)
+            for transform in transforms_of(data, name):
+                found = transform.network_size(found)
             if found != wanted:
                 raise ValueError(
                     f"{self.episodes.source} has {found} numbers in {name!r}, and recipe {self.recipe.name!r} has "
                     f"{what}={wanted}: choose a recipe for this robot, or other columns"
                 )
+        if (texts := 0 if self.texts is None else self.texts.dim) != c.text_dim:
+            raise ValueError(
+                f"instructions are vectors of {texts} numbers, and recipe {self.recipe.name!r} has text_dim={c.text_dim}"
+            )
+        if c.wrist_image != data.has_wrist:
+            raise ValueError(
+                f"recipe {self.recipe.name!r} has {'a' if c.wrist_image else 'no'} second camera, and its data "
+                f"{'one' if data.has_wrist else 'none'} (pixels_wrist)"
+            )
 
 
-def _arrays(recipe: UVARecipe) -> list[str]:
-    """Canonical arrays that a recipe trains on."""
-    proprio = [recipe.data.proprio_key] if recipe.data.proprio_key else []
-    return list(dict.fromkeys(["pixels", "action", *proprio, *recipe.data.frame_state_keys]))
-
-
-def _standardize(
-    model: UVANet, store: LatentStore, tokens: Sequence[ShardedArray], *, keep: bool = False
+def _standardized(
+    statistics: tuple[Tensor, Tensor], store: LatentStore, tokens: Sequence[ShardedArray], *, keep: bool = False
 ) -> list[ShardedArray]:
     """Tokens as the network sees them; their statistics, over every variant, go into its buffers.
 
     Most of an image is background, the same in every frame: unless it is subtracted, it drowns the rest.
     """
     if not keep:
-        mean, std = token_statistics(tokens)
-        model.token_mean.copy_(torch.from_numpy(mean))
-        model.token_std.copy_(torch.from_numpy(np.maximum(std, 0.05)))
-    mean, std = model.token_mean.numpy(), model.token_std.numpy()
+        found = token_statistics(tokens)
+        statistics[0].copy_(torch.from_numpy(found[0]))
+        statistics[1].copy_(torch.from_numpy(np.maximum(found[1], 0.05)))
+    mean, std = (value.numpy() for value in statistics)
     return [store.standardized(rows, mean, std) for rows in tokens]
 
 
