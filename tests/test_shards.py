@@ -1,6 +1,9 @@
 """Data larger than memory: frames and latents in shards are those of arrays, a killed run goes on, what is damaged costs itself."""
 
 import errno
+import subprocess
+import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -42,6 +45,14 @@ def in_memory(episodes: Episodes, side: int | None = None) -> Episodes:
     return Episodes(
         {**episodes.arrays, "pixels": frames if side is None else resize_frames(frames, side)}, episodes.ends
     )
+
+
+@contextmanager
+def torch_threads(count: int):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
 
 
 def written(folder, values: np.ndarray, largest: int = SMALL) -> Shards:
@@ -294,6 +305,32 @@ def test_latents_are_keyed_by_weights_data_and_variant_and_damage_costs_a_shard(
     path.write_bytes(whole[:200])
     again = store.get(episodes, Variant(), lambda done, total: seen.append(done))
     assert seen == [150] and path.read_bytes() == whole and again.shards.digest == first.shards.digest
+
+
+def test_an_encoding_that_was_killed_goes_on_to_the_same_bytes(tmp_path, vae):
+    script = (
+        "import os, sys, torch\n"
+        "from tests.synthetic_frames import MadeFrames, made_episodes\n"
+        "from tests.test_shards import latents, standard_variants\n"
+        "from uva_agents.model import VAE, nano_vae_config\n"
+        "torch.set_num_threads(1); torch.manual_seed(0)\n"
+        "vae = VAE(nano_vae_config()).eval().requires_grad_(False)\n"
+        "def stop(done, total):\n"
+        "    if done >= 128: os._exit(9)\n"
+        "latents(sys.argv[1], vae).get(made_episodes(MadeFrames(200, side=32)), standard_variants(3)[2], stop)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "killed")], check=False)
+    episodes, variant = made_episodes(MadeFrames(200, side=32)), standard_variants(3)[2]
+    (folder,) = (tmp_path / "killed").iterdir()
+    assert killed.returncode == 9 and len(list(folder.glob(".*.partial.npy"))) == 1
+    assert [path.name for path in sorted(folder.glob("0*.npy"))] == ["000000.npy"]
+    first = (folder / "000000.npy").stat().st_mtime_ns
+    with torch_threads(1):
+        stored = latents(tmp_path / "killed", vae).get(episodes, variant)
+        whole = latents(tmp_path / "whole", vae).get(episodes, variant)
+    for number in range(4):
+        assert stored.shards.path(number).read_bytes() == whole.shards.path(number).read_bytes()
+    assert (folder / "000000.npy").stat().st_mtime_ns == first and not list(folder.glob(".*.partial.npy"))
 
 
 # -- windows -----------------------------------------------------------------------------------------------------------

@@ -244,10 +244,11 @@ class Decoding:
 
 
 def _lazy(episodes: Episodes, name: str) -> LazyFrames:
-    frames = as_lazy(episodes.arrays[name])
-    return (
-        LazyFrames([ArrayFrames(episodes.arrays[name])], episodes.arrays[name].shape[1:]) if frames is None else frames
-    )
+    """A camera's frames, on disk or in memory."""
+    if (frames := as_lazy(episodes.arrays[name])) is not None:
+        return frames
+    array = episodes.arrays[name]
+    return LazyFrames([ArrayFrames(array)], (array.shape[1], array.shape[2], array.shape[3]))
 
 
 class ArrayFrames:

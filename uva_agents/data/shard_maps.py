@@ -5,12 +5,14 @@ from __future__ import annotations
 import mmap
 import threading
 from collections import OrderedDict
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from uva_agents.errors import DataError
 
+NPY: Any = np.lib.format
+"""Numpy's own reader and writer of headers, which has no types."""
 RESIDENT_BYTES = 3 << 29
 """Of mapped files, in this process. What was read stays in the system's cache of files, which gives way where memory is needed."""
 _AROUND = 1 << 16
@@ -69,16 +71,25 @@ class OpenMaps:
 def _opened(path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[mmap.mmap, np.ndarray]:
     try:
         with open(path, "rb") as file:
-            np.lib.format.read_magic(file)
-            found, _, kind = np.lib.format.read_array_header_1_0(file)
-            if found != shape or kind != dtype:
-                raise ValueError(f"it is {found} {kind} instead of {shape} {dtype}")
-            offset = file.tell()
+            offset = data_offset(file, shape, dtype)
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         array = np.frombuffer(mapped, dtype, int(np.prod(shape)), offset).reshape(shape)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}; start again, it is made anew") from error
     return mapped, array
+
+
+def data_offset(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Where the numbers begin in a ``.npy`` file of this shape.
+
+    Raises:
+        ValueError: it is another array.
+    """
+    NPY.read_magic(file)
+    found, fortran, kind = NPY.read_array_header_1_0(file)
+    if found != shape or kind != dtype or fortran:
+        raise ValueError(f"it is {found} {kind} instead of {shape} {dtype}")
+    return file.tell()
 
 
 def _file_budget() -> int:

@@ -17,15 +17,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from uva_agents.data.shard_maps import MAPS
+from uva_agents.data.shard_maps import MAPS, NPY, data_offset
 from uva_agents.errors import DataError, MachineError
 from uva_agents.utils.files import check_folder_target, replacing, write_text
 from uva_agents.utils.memory import in_words
-
-try:
-    import fcntl
-except ImportError:  # not on this system: two runs that share a folder then do the same work twice
-    fcntl = None  # type: ignore[assignment]
 
 SMALLEST_SHARD, LARGEST_SHARD = 16 << 20, 256 << 20
 """Bytes. Of a small array there are many shards all the same, for several processes to write."""
@@ -208,7 +203,7 @@ class Shards:
     def _write_header(self, file: BinaryIO, rows: int) -> None:
         shape = (rows, *self.plan.shape)
         header = {"descr": np.dtype(self.plan.dtype).str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
+        NPY.write_array_header_1_0(file, header)
 
     def _is_whole(self, number: int) -> bool:
         return self._read_note(number) is not None
@@ -217,7 +212,7 @@ class Shards:
         begin, end = self.plan.bounds(number)
         try:
             with self.path(number).open("rb") as file:
-                offset = _data_offset(file, (end - begin, *self.plan.shape), np.dtype(self.plan.dtype))
+                offset = data_offset(file, (end - begin, *self.plan.shape), np.dtype(self.plan.dtype))
                 size = file.seek(0, os.SEEK_END)
                 last = offset + (end - begin) * self.plan.row_bytes
                 if size < last + 16:
@@ -292,7 +287,8 @@ class ShardedArray:
         size = rows * self._row_bytes
         if size > _MOST_SCRATCH:
             return np.empty((rows, *self.shape[1:]), self.dtype)
-        if len(kept := getattr(_SCRATCH, "memory", b"")) < size:
+        kept: np.ndarray | None = getattr(_SCRATCH, "memory", None)
+        if kept is None or len(kept) < size:
             kept = _SCRATCH.memory = np.empty(size, np.uint8)
         return kept[:size].view(self.dtype).reshape(rows, *self.shape[1:])
 
@@ -320,31 +316,20 @@ def _as_json(plan: ShardPlan) -> dict[str, Any]:
     return {"rows": plan.rows, "shape": list(plan.shape), "dtype": plan.dtype, "rows_per_shard": plan.rows_per_shard}
 
 
-def _data_offset(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Where the numbers begin in a ``.npy`` file of this shape.
-
-    Raises:
-        ValueError: it is another array.
-    """
-    np.lib.format.read_magic(file)
-    found, fortran, kind = np.lib.format.read_array_header_1_0(file)
-    if found != shape or kind != dtype or fortran:
-        raise ValueError(f"{found} {kind} instead of {shape} {dtype}")
-    return file.tell()
-
-
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    if fcntl is None:
-        yield
-        return
     with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(_WAIT_S)
-            except OSError:  # a disk that knows no locks
-                break
+        with contextlib.suppress(
+            ImportError
+        ):  # on a system without it, two runs that share a folder do the same work twice
+            import fcntl
+
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(_WAIT_S)
+                except OSError:  # a disk that knows no locks
+                    break
         yield

@@ -114,7 +114,7 @@ class MovedFrames:
         self._reduce = detector.reduce
         self._true = stack_keypoints(recipe.data.frame_state_keys, data).astype(np.float32)
         self._mirror = recipe.augmentation.mirror
-        self._size = recipe.world.size
+        self._size = recipe.plane.size
         shift = np.zeros((variants, -(-data.steps // _BLOCK), 2), np.int64)
         for number in range(2, variants):
             limit = recipe.augmentation.max_shift + 2 if recipe.augmentation.max_shift else 0
@@ -141,14 +141,16 @@ class MovedFrames:
     def keypoints(self, chosen: np.ndarray) -> np.ndarray:
         """Where keypoints are in those, float32 (B, K, 2)."""
         variant, row = np.divmod(chosen, self.steps)
-        moved = self._true[row]
+        moved: np.ndarray = self._true[row]
         mirrored = self._mirrored(variant)
         moved[mirrored] = self._size - moved[mirrored][..., ::-1]
         shift = self._shift[variant, row // _BLOCK].astype(np.float32) * np.float32(self._size / self.frames.shape[1])
-        return moved + shift[:, None]
+        moved += shift[:, None]
+        return moved
 
     def _mirrored(self, variant: np.ndarray) -> np.ndarray:
-        return (variant % 2 == 1) & self._mirror
+        mirrored: np.ndarray = (variant % 2 == 1) & self._mirror
+        return mirrored
 
     def _made(self, chosen: np.ndarray) -> np.ndarray:
         variant, row = np.divmod(chosen, self.steps)
