@@ -19,7 +19,7 @@ Arrays = Mapping[str, np.ndarray]
 class WindowNumbers:
     """One array's rows, as the network has them.
 
-    What means the same in every window is turned and normalised once; what is relative to a window's 'now' when it is drawn.
+    What means the same in every window is converted and normalised once; what is relative to a window's 'now' when it is drawn.
 
     Args:
         arrays: of each variant of the dataset, with the same N rows.
@@ -50,11 +50,11 @@ class WindowNumbers:
         if self.transforms and pose_key is not None:
             self.poses = np.concatenate([variant[pose_key] for variant in arrays]).astype(np.float64)
         if all(transform.per_row for transform in self.transforms):
-            turned = [
+            converted = [
                 network_rows(variant, key, self.transforms, pose_key=pose_key, delay=delay, firsts=firsts)
                 for variant in arrays
             ]
-            self.values = torch.cat([normalizer.normalize(key, torch.from_numpy(rows)) for rows in turned])
+            self.values = torch.cat([normalizer.normalize(key, torch.from_numpy(rows)) for rows in converted])
         else:
             self.raw = np.concatenate([variant[key] for variant in arrays]).astype(np.float64)
 
@@ -75,8 +75,8 @@ class WindowNumbers:
         references = ReferencePoses()
         if self.poses is not None:
             references = ReferencePoses(now=self.poses[now][:, None], start=self.poses[start][:, None])
-        turned = to_network(self.transforms, self.raw[rows], references)
-        return self.normalizer.normalize(self.key, torch.from_numpy(np.asarray(turned, np.float32)))
+        converted = to_network(self.transforms, self.raw[rows], references)
+        return self.normalizer.normalize(self.key, torch.from_numpy(np.asarray(converted, np.float32)))
 
 
 def network_rows(
@@ -96,8 +96,8 @@ def network_rows(
     if pose_key is not None:
         rows = np.arange(len(values)) - delay
         now = arrays[pose_key][rows if firsts is None else np.maximum(rows, firsts)].astype(np.float64)
-    turned = to_network(transforms, values.astype(np.float64), ReferencePoses(now=now))
-    return np.asarray(turned, np.float32)
+    converted = to_network(transforms, values.astype(np.float64), ReferencePoses(now=now))
+    return np.asarray(converted, np.float32)
 
 
 def network_limits(
@@ -114,14 +114,14 @@ def network_limits(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest (D,) of what the network will see of an array: of all rows, or of ``most`` evenly spaced windows."""
     if all(transform.per_row for transform in transforms):
-        turned = network_rows(arrays, key, transforms, pose_key=pose_key, delay=delay, firsts=firsts)
-        return turned.min(0), turned.max(0)
+        converted = network_rows(arrays, key, transforms, pose_key=pose_key, delay=delay, firsts=firsts)
+        return converted.min(0), converted.max(0)
     windows = np.unique(np.linspace(0, len(index) - 1, min(most, len(index))).astype(np.int64))
     rows = index.steps(windows, offsets)
     references = ReferencePoses()
     if pose_key is not None:
         poses = arrays[pose_key].astype(np.float64)
         references = ReferencePoses(now=poses[index.now[windows]][:, None], start=poses[index.first[windows]][:, None])
-    turned = np.asarray(to_network(transforms, arrays[key][rows].astype(np.float64), references), np.float32)
-    flat = turned.reshape(-1, turned.shape[-1])
+    converted = np.asarray(to_network(transforms, arrays[key][rows].astype(np.float64), references), np.float32)
+    flat = converted.reshape(-1, converted.shape[-1])
     return flat.min(0), flat.max(0)

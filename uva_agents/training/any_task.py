@@ -18,7 +18,7 @@ from uva_agents.training.run import RunOptions, find_recipe
 from uva_agents.training.run import train as run_recipe
 from uva_agents.training.sources import Source, sources_of
 from uva_agents.training.uva.recipes import UVARecipe
-from uva_agents.training.uva.sizes import SIZES, Inputs, recipe_for
+from uva_agents.training.uva.sizes import SIZES, OptionalInputs, recipe_for
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def train(
     layout: DataConfig | str | Path | None = None,
     steps: int | None = None,
     name: str | None = None,
-    inputs: Inputs | None = None,
+    inputs: OptionalInputs | None = None,
     changes: Changes | None = None,
     about: LayoutOptions | None = None,
     options: Mapping[str, object] | None = None,
@@ -139,7 +139,7 @@ def make_recipe(
     about: LayoutOptions,
     *,
     name: str | None = None,
-    inputs: Inputs | None = None,
+    inputs: OptionalInputs | None = None,
 ) -> UVARecipe:
     """The recipe of a size on this data, or the one that has this name."""
     if name_or_size not in SIZES:

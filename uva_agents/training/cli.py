@@ -18,7 +18,7 @@ from uva_agents.training.recipe import Changes, Recipe
 from uva_agents.training.run import RunOptions, find_recipe, train
 from uva_agents.training.sources import Source, with_episodes
 from uva_agents.training.uva.recipes import STAGES, UVARecipe
-from uva_agents.training.uva.sizes import SIZES, Inputs, recipe_for
+from uva_agents.training.uva.sizes import SIZES, OptionalInputs, recipe_for
 from uva_agents.utils.files import check_folder_target
 
 _ALIASES = {"vae": "autoencoder", "points": "detector", "writer": "renderer"}
@@ -209,7 +209,7 @@ def _sized_recipe(args: argparse.Namespace, sources: Sequence[Source]) -> UVARec
         held_out=args.held_out,
     )
     layout, dataset = layout_of(sources, about)
-    inputs = Inputs(
+    inputs = OptionalInputs(
         history_actions=args.history_actions,
         predict_wrist=args.predict_wrist,
         predict_proprio=args.predict_proprio,

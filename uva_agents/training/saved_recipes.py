@@ -118,6 +118,8 @@ def _since(recipe: Recipe, part: str) -> dict[str, Any]:
     """Settings that the first recipes did not have, where they differ from what held then."""
     settings, found = getattr(recipe, part, None), {}
     known = {*_FIRST_NAMES[recipe.kind].values(), *_FIRST_ELSEWHERE}
+    if part in known:
+        return {}
     for entry in dataclasses.fields(settings) if dataclasses.is_dataclass(settings) else ():
         default = entry.default_factory() if callable(entry.default_factory) else entry.default
         place, value = f"{part}.{entry.name}", getattr(settings, entry.name)

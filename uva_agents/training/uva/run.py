@@ -42,9 +42,10 @@ from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.model.keypoints.guide import KeypointGuide
 from uva_agents.training.instructions import Texts, read_instructions
 from uva_agents.training.memory import Holds, check_out
-from uva_agents.training.run import RunOptions, make_interface, make_normalizer, transforms_of, write_recipe
+from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
 from uva_agents.training.saved_recipes import identity
 from uva_agents.training.sources import Part, open_sources
+from uva_agents.training.uva.fits import check_fits
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.validation import Validator
 from uva_agents.utils.images import to_images
@@ -103,7 +104,7 @@ class UVARun:
         if recipe.data.instructions != "none":
             encoder = None if options.text_encoder is None else load_clip(options.text_encoder)
             self.texts = read_instructions([self.main, *self.others], recipe.data.instructions, encoder)
-        self._check_sizes()
+        check_fits(recipe, self.episodes, 0 if self.texts is None else self.texts.dim)
         self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
         write_recipe(recipe, options.out)
         self.origin: Bundle | None = None
@@ -307,39 +308,6 @@ class UVARun:
         c, variants = self.recipe.model, self.recipe.augmentation.variants
         copies = variants * (2 if c.standardize else 1)
         return Holds(c.image_size, variants=variants + 1, tokens=2 * c.tokens_per_frame * c.token_dim * copies)
-
-    def _check_sizes(self) -> None:
-        """That the network fits the numbers in the data.
-
-        Raises:
-            ValueError: naming the key and both sizes.
-        """
-        c, data = self.recipe.model, self.recipe.data
-        sizes = [("action", ["action"], "action_dim", c.action_dim)]
-        if data.proprio_key and c.proprio_dim:
-            sizes.append((data.proprio_key, [data.proprio_key], "proprio_dim", c.proprio_dim))
-        if c.frame_state_dim:
-            sizes.append(
-                (" + ".join(data.frame_state_keys), list(data.frame_state_keys), "frame_state_dim", c.frame_state_dim)
-            )
-        for name, keys, what, wanted in sizes:
-            found = sum(self.episodes.arrays[key].shape[-1] for key in keys)
-            for transform in transforms_of(data, name):
-                found = transform.network_size(found)
-            if found != wanted:
-                raise ValueError(
-                    f"{self.episodes.source} has {found} numbers in {name!r}, and recipe {self.recipe.name!r} has "
-                    f"{what}={wanted}: choose a recipe for this robot, or other columns"
-                )
-        if (texts := 0 if self.texts is None else self.texts.dim) != c.text_dim:
-            raise ValueError(
-                f"instructions are vectors of {texts} numbers, and recipe {self.recipe.name!r} has text_dim={c.text_dim}"
-            )
-        if c.wrist_image != data.has_wrist:
-            raise ValueError(
-                f"recipe {self.recipe.name!r} has {'a' if c.wrist_image else 'no'} second camera, and its data "
-                f"{'one' if data.has_wrist else 'none'} (pixels_wrist)"
-            )
 
 
 def _standardized(

@@ -24,7 +24,7 @@ CLIP_DIM = 512
 
 
 @dataclass(frozen=True)
-class Inputs:
+class OptionalInputs:
     """What of the data a network takes and predicts beyond the paper's default.
 
     Attributes:
@@ -41,7 +41,12 @@ class Inputs:
 
 
 def recipe_for(
-    size: str, data: DataConfig, widths: Mapping[str, int], *, name: str | None = None, inputs: Inputs | None = None
+    size: str,
+    data: DataConfig,
+    widths: Mapping[str, int],
+    *,
+    name: str | None = None,
+    inputs: OptionalInputs | None = None,
 ) -> UVARecipe:
     """The recipe of a network size on data of any layout.
 
@@ -58,7 +63,7 @@ def recipe_for(
     if size not in CONFIGS:
         close = closest(size, SIZES, n=2) or list(SIZES)
         raise InputError(f"no network size is called {size!r}; did you mean {' or '.join(close)}?")
-    inputs = inputs or Inputs()
+    inputs = inputs or OptionalInputs()
     model = CONFIGS[size](**_sizes(size, data, widths, inputs))
     build = _small if model.vae.kind == "nano" else _released
     recipe = build(name or f"uva-{size}", model, data)
@@ -73,7 +78,7 @@ def network_width(data: DataConfig, key: str, width: int) -> int:
     return width
 
 
-def _sizes(size: str, data: DataConfig, widths: Mapping[str, int], inputs: Inputs) -> dict[str, Any]:
+def _sizes(size: str, data: DataConfig, widths: Mapping[str, int], inputs: OptionalInputs) -> dict[str, Any]:
     values: dict[str, Any] = {"action_dim": network_width(data, "action", widths["action"])}
     if data.proprio_key is not None:
         values |= {
