@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.any_task_data import MAKERS
 from tests.synthetic_frames import DamagedFrames, DeadlyFrames, MadeFrames, lazy, made_episodes
 from tests.test_training import tiny_recipe
 from uva_agents.data import (
@@ -24,6 +25,7 @@ from uva_agents.data import (
     WindowSpec,
     apply_variant,
     encode_frames,
+    open_dataset,
     standard_variants,
 )
 from uva_agents.data.frame_windows import cut
@@ -33,7 +35,11 @@ from uva_agents.data.shards import ShardPlan, Shards
 from uva_agents.errors import DataError, MachineError
 from uva_agents.model import VAE, nano_vae_config
 from uva_agents.model.keypoints.detector import PooledDetector
+from uva_agents.training.any_task import LayoutOptions, make_recipe
 from uva_agents.training.keypoints.detector_stage import MovedFrames
+from uva_agents.training.run import RunOptions
+from uva_agents.training.sources import Source
+from uva_agents.training.uva.pipeline import uva_steps
 from uva_agents.utils.images import resize_frames
 
 SMALL = 64 * 8 * 8 * 3
@@ -385,3 +391,47 @@ def test_crops_of_stored_frames_are_those_of_the_array(tmp_path):
     rng = np.random.default_rng(0)
     rows, corners = rng.integers(0, 150, 20), rng.integers(0, 4, (20, 2))
     np.testing.assert_array_equal(cut(stored, rows, corners, 5), cut(np.asarray(stored), rows, corners, 5))
+
+
+def test_a_run_s_batches_of_both_cameras_equal_those_of_arrays_bit_for_bit(tmp_path):
+    """Recording, frames, latents of all variants, standardised: the stores of a run against arrays from end to end."""
+    path = MAKERS["arx"](tmp_path)
+    recipe = make_recipe("nano", [Source(path)], LayoutOptions())
+    recipe = replace(recipe, augmentation=replace(recipe.augmentation, variants=3, max_shift=4, mirror=False))
+    recipe = replace(recipe, model=replace(recipe.model, width=32, heads=2, encoder_depth=1, decoder_depth=1))
+    steps = uva_steps(recipe, RunOptions(path, tmp_path / "run", progress=False))
+    frames, _, latents_step = steps[:3]
+    run = latents_step.of
+    torch.manual_seed(0)
+    assert frames.run()
+    run.set_autoencoder(VAE(run.recipe.model.vae), torch.device("cpu"))
+    assert latents_step.run() and latents_step.done() and frames.done()
+    run.start_network()
+
+    def tokens(camera: str, variants) -> list[np.ndarray]:
+        pixels = resize_frames(np.asarray(open_dataset(path).arrays[camera]), 96)
+        whole = Episodes({"pixels": pixels}, run.episodes.ends)
+        moved = [apply_variant(whole, variant, world_size=None).arrays["pixels"] for variant in variants]
+        encoded = [encode_frames(run.vae, each, patch_size=recipe.model.patch_size) for each in moved]
+        sample = np.concatenate([each[::16] for each in encoded]).astype(np.float32)
+        std = np.maximum(sample.std(0), 0.05)
+        return [((each.astype(np.float32) - sample.mean(0)) / std).astype(np.float16) for each in encoded]
+
+    arrays = LatentWindows(
+        run.episodes,
+        tokens("pixels", run.variants),
+        run.variants,
+        run.normalizer,
+        run.window,
+        chosen=run.train,
+        proprio_key=recipe.data.proprio_key,
+        world_size=None,
+        extras=replace(run.train_windows.extras, wrist=tokens("pixels_wrist", run.wrist_variants)),
+    )
+    order = arrays.order(8)
+    for step in range(5):
+        a, b = (windows.batch(*order.at(step)) for windows in (arrays, run.train_windows))
+        assert b.wrist_history is not None and b.text is not None
+        for name, value in vars(a).items():
+            other = getattr(b, name)
+            assert (value is None and other is None) or torch.equal(value, other), name

@@ -68,7 +68,7 @@ def test_video_is_brought_to_the_rate_of_the_data_with_actions_and_to_the_size_o
     taken: list[Part] = []
     opened = open_sources([Source(data["video"], 0.5), Source(data["zarr"])], tiny(), WANTED)
     store = FrameStore(tmp_path, side=96)
-    step = FramesStep(lambda: opened, taken.extend, store, ("agent_pos",), show=False)
+    step = FramesStep(opened, taken.extend, store, ("agent_pos",), show=False)
     assert not step.done() and not step.begun() and step.run() and step.done()
     video, acted = taken
     assert (video.has_actions, acted.has_actions) == (False, True) and (video.weight, acted.weight) == (0.5, 1.0)

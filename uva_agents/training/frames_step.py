@@ -26,7 +26,7 @@ class FramesStep:
         show: a progress bar.
     """
 
-    parts: Callable[[], Sequence[Part]]
+    parts: Sequence[Part]
     take: Callable[[list[Part]], None]
     store: FrameStore
     moving: tuple[str, ...]
@@ -46,7 +46,7 @@ class FramesStep:
     def load(self) -> None:
         """Open them, and make what is missing."""
         with PartialState().main_process_first():  # one process has them made, the others read its files
-            self.take([self._stored(part) for part in self.parts()])
+            self.take([self._stored(part) for part in self.parts])
 
     def run(self) -> bool:
         """The same."""
@@ -54,7 +54,7 @@ class FramesStep:
         return True
 
     def _cameras(self) -> list[tuple[Part, str]]:
-        return [(part, name) for part in self.parts() for name in part.cameras]
+        return [(part, name) for part in self.parts for name in part.cameras]
 
     def _stored(self, part: Part) -> Part:
         episodes = part.episodes

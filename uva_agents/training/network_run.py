@@ -100,7 +100,7 @@ class NetworkRun:
 
         store = FrameStore(self.options.out / "frames", side=self.image_size)
         moving = (self.recipe.data.proprio_key or "action",)
-        return [FramesStep(lambda: [self._part], take, store, moving, self.options.progress)]
+        return [FramesStep([self._part], take, store, moving, self.options.progress)]
 
     def check(self, name: str, found: int, wanted: int) -> None:
         """That the data has as many numbers as the network takes.

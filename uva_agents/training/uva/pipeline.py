@@ -92,7 +92,7 @@ def _stage(
 
 def _frames(run: UVARun) -> Step:
     return FramesStep(
-        lambda: [run.main, *run.others],
+        [run.main, *run.others],
         run.take_frames,
         FrameStore(run.options.out / "frames", side=run.recipe.model.image_size),
         moving=(run.recipe.data.proprio_key or "action",),
