@@ -3,9 +3,12 @@
 import errno
 import subprocess
 import sys
+import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,6 +208,41 @@ def test_worker_processes_write_the_bytes_that_one_process_writes(tmp_path, monk
     assert done[-1] == (300, 300) and len(done) == 5
     for number in range(5):
         assert one.shards(episodes).path(number).read_bytes() == two.shards(episodes).path(number).read_bytes()
+
+
+def test_a_script_without_a_guard_is_not_run_again_in_the_processes_that_decode(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from functools import partial\n"
+        "from pathlib import Path\n"
+        "from tests.synthetic_frames import MadeFrames, lazy, made_episodes\n"
+        "import uva_agents.data.frame_store as frame_store\n"
+        "print('runs')\n"
+        "frame_store._ALONE_BYTES, source = 0, MadeFrames(70)\n"
+        "store = frame_store.FrameStore(Path(sys.argv[1]), side=None, workers=1)\n"
+        "print(store.get(made_episodes(source), opens=partial(lazy, source)).steps)\n"
+    )
+    command = [sys.executable, str(script), str(tmp_path / "frames")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["runs", "70"]
+
+
+def test_two_processes_that_share_a_folder_do_the_work_once(tmp_path):
+    episodes = made_episodes(MadeFrames(300))
+    done: list[list[int]] = [[], []]
+
+    def decode(number: int) -> None:
+        store = FrameStore(tmp_path, side=None, workers=0, largest_shard=SMALL)
+        store.get(episodes, progress=lambda n, total: (done[number].append(n), time.sleep(0.05)))  # type: ignore[func-returns-value]
+
+    # A lock is one for every time that a file is opened: two threads stand for two processes.
+    threads = [threading.Thread(target=decode, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(len, done)) == [0, 5]
 
 
 def test_a_worker_that_dies_is_started_once_more_and_then_its_episodes_are_named(tmp_path, monkeypatch, caplog):

@@ -138,8 +138,8 @@ class FrameStore:
         tries = dict.fromkeys(missing, 0)
         while left:
             failed: dict[int, str] = {}
-            setup = partial(job.worker, opens)
-            for ended in run_jobs(setup, sorted(left), workers=min(self.workers, len(left)), method="spawn"):
+            setup, workers = partial(job.worker, opens), min(self.workers, len(left))
+            for ended in run_jobs(setup, sorted(left), workers=workers, method="spawn", import_main=False):
                 if ended.error is None:
                     report(ended.job)
                     continue
@@ -232,8 +232,8 @@ class Decoding:
         known = [self.numbers[episode] for episode in range(*self._episodes(begin, end))]
         which = f"episode {known[0]}" if len(known) == 1 else f"episodes {known[0]} to {known[-1]}"
         return (
-            f"{self.source}: decoding {self.name} of {which} failed twice: {how}. Was memory short, or the program's main part not "
-            f"under `if __name__ == '__main__':`? If not, a file may be damaged: leave those out: "
+            f"{self.source}: decoding {self.name} of {which} failed twice: {how}. If memory was not short, a file may be damaged: "
+            f"leave those out: "
             f"--episodes '{format_episodes(known, others=True)}'"
         )
 

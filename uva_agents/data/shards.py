@@ -112,8 +112,10 @@ class Shards:
             MachineError: the folder cannot be written, or the disk has no space for what is missing.
         """
         check_folder_target(self.folder, space=0)
-        with _lock(self.folder / ".lock"):
-            for partial in self.folder.glob(".*.partial.npy"):  # of a process that was killed while it wrote
+        with _lock(self.folder / ".lock") as alone:
+            for partial in (
+                self.folder.glob(".*.partial.npy") if alone else ()
+            ):  # of a process that was killed while it wrote
                 partial.unlink(missing_ok=True)
             if self._begun(self.plan) != self.plan:
                 write_text(self.folder / "index.json", json.dumps(_as_json(self.plan)))
@@ -317,19 +319,17 @@ def _as_json(plan: ShardPlan) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def _lock(path: Path) -> Iterator[bool]:
+    """Waits until no other process has it. False where locks are unknown: there, two that share a folder do the same work twice."""
+    alone = False
     with path.open("a") as file:
-        with contextlib.suppress(
-            ImportError
-        ):  # on a system without it, two runs that share a folder do the same work twice
+        with contextlib.suppress(ImportError, OSError):
             import fcntl
 
-            while True:
+            while not alone:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
+                    alone = True
                 except BlockingIOError:
                     time.sleep(_WAIT_S)
-                except OSError:  # a disk that knows no locks
-                    break
-        yield
+        yield alone

@@ -45,8 +45,8 @@ class FramesStep:
 
     def load(self) -> None:
         """Open them, and make what is missing."""
-        with PartialState().main_process_first():  # one process has them made, the others read its files
-            self.take([self._stored(part) for part in self.parts])
+        # Of several processes, one makes them while the others wait for its lock: without a limit, unlike at a barrier.
+        self.take([self._stored(part) for part in self.parts])
 
     def run(self) -> bool:
         """The same."""

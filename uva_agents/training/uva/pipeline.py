@@ -175,21 +175,18 @@ class LatentsStep:
         run, store = self.of, self._store()
         run.latents = store
         show = run.options.progress and PartialState().is_main_process
-        with PartialState().main_process_first():  # one process encodes, the others read its files
-            run.tokens = _encoded(run, store, run.episodes, "latents", show=show)
-            run.more_tokens = [
-                _encoded(run, store, part.episodes, f"latents of {part.episodes.source}", show=show)
-                for part in run.others
+        # Of several processes, one encodes while the others wait for its lock: without a limit, unlike at a barrier.
+        run.tokens = _encoded(run, store, run.episodes, "latents", show=show)
+        run.more_tokens = [
+            _encoded(run, store, part.episodes, f"latents of {part.episodes.source}", show=show) for part in run.others
+        ]
+        if run.recipe.data.has_wrist:
+            views = [run.wrist_view(part.episodes) for part in (run.main, *run.others)]
+            first, *more = [
+                [] if view is None else _encoded(run, store, view, "latents of the wrist camera", show=show, wrist=True)
+                for view in views
             ]
-            if run.recipe.data.has_wrist:
-                views = [run.wrist_view(part.episodes) for part in (run.main, *run.others)]
-                first, *more = [
-                    []
-                    if view is None
-                    else _encoded(run, store, view, "latents of the wrist camera", show=show, wrist=True)
-                    for view in views
-                ]
-                run.wrist_tokens, run.more_wrist_tokens = first, more
+            run.wrist_tokens, run.more_wrist_tokens = first, more
 
     def run(self) -> bool:
         """Make those that are not there."""

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from uva_agents.checkpoints.bundle import Bundle
@@ -191,8 +190,7 @@ class UVARun:
         elif init is not None:
             load_mar(self.model, Path(str(init)))
         if recipe.model.standardize:
-            with PartialState().main_process_first():  # one process writes, the others read its files
-                self._standardize()
+            self._standardize()
 
     def _standardize(self) -> None:
         keep = self.origin is not None
