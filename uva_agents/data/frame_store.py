@@ -61,21 +61,30 @@ class FrameStore:
     Args:
         folder: where they live.
         side: of the square frames that a network sees, antialiased as by agents; as recorded when absent.
+        enlarge: whether frames of fewer pixels become as large; otherwise they stay as recorded.
         workers: processes that decode; 0 for this one.
         largest_shard: bytes.
     """
 
     def __init__(
-        self, folder: Path, *, side: int | None, workers: int | None = None, largest_shard: int = LARGEST_SHARD
+        self,
+        folder: Path,
+        *,
+        side: int | None,
+        enlarge: bool = True,
+        workers: int | None = None,
+        largest_shard: int = LARGEST_SHARD,
     ) -> None:
-        self.folder, self.side = folder, side
+        self.folder, self.side, self.enlarge = folder, side, enlarge
         self.workers = default_workers() if workers is None else workers
         self.largest_shard = largest_shard
 
     def shards(self, episodes: Episodes, name: str = "pixels") -> Shards:
         """Where a camera's frames are, or will be."""
         frames = _lazy(episodes, name)
-        shape = frames.shape[1:] if self.side is None else (self.side, self.side, 3)
+        side, shape = self.side, frames.shape[1:]
+        if side is not None and (self.enlarge or shape[0] * shape[1] > side * side):
+            shape = (side, side, 3)
         plan = ShardPlan.of(len(frames), shape, "uint8", largest=self.largest_shard)
         parts = [frames.fingerprint, *shape]
         return Shards(self.folder / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20], plan)

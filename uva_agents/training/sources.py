@@ -110,7 +110,7 @@ class Reopening:
     def frames(self, name: str) -> LazyFrames:
         """Of a camera, as they are recorded."""
         dataset, needed = _open(self.source, self.recipe, self.wanted, self.fields, verify=False)
-        found = as_lazy(_episodes(dataset, needed, self.step).arrays[name])
+        found = as_lazy(_part(self.source, dataset, needed, self.step, self).episodes.arrays[name])
         assert found is not None
         return found
 
@@ -177,14 +177,8 @@ def open_sources(
     if holds is not None:
         check_needs([_shape(*found, step) for found, step in zip(opened, steps, strict=True)], holds, out)
     parts = [
-        Part(
-            _episodes(found, needed, step),
-            source.weight,
-            found.tasks,
-            _shapes(found, needed),
-            Reopening(source, recipe, tuple(wanted), dict(fields or {}), step),
-        )
-        for (found, needed), step, source in zip(opened, steps, sources, strict=True)
+        _part(source, *found, step, Reopening(source, recipe, tuple(wanted), dict(fields or {}), step))
+        for found, step, source in zip(opened, steps, sources, strict=True)
     ]
     with_actions = [part for part in parts if part.has_actions]
     if not with_actions:
@@ -213,6 +207,12 @@ def _open(
     if missing := [name for name in needed if name not in dataset.arrays]:
         raise DataError(_missing(dataset, recipe, missing))
     return dataset, needed
+
+
+def _part(source: Source, dataset: Dataset, needed: Sequence[str], step: int, reopens: Reopening) -> Part:
+    """The same in every process that opens it."""
+    shapes = _shapes(dataset, needed)
+    return Part(_episodes(dataset, needed, step), source.weight, dataset.tasks, shapes, reopens)
 
 
 def _shapes(dataset: Dataset, needed: Sequence[str]) -> dict[str, tuple[int, int]]:
