@@ -39,9 +39,10 @@ from uva_agents.errors import DataError, MachineError
 from uva_agents.model import VAE, nano_vae_config
 from uva_agents.model.keypoints.detector import PooledDetector
 from uva_agents.training.any_task import LayoutOptions, make_recipe
+from uva_agents.training.frames_step import FramesStep
 from uva_agents.training.keypoints.detector_stage import MovedFrames
 from uva_agents.training.run import RunOptions
-from uva_agents.training.sources import Source
+from uva_agents.training.sources import Part, Source
 from uva_agents.training.uva.pipeline import uva_steps
 from uva_agents.utils.images import resize_frames
 
@@ -473,3 +474,13 @@ def test_a_run_s_batches_of_both_cameras_equal_those_of_arrays_bit_for_bit(tmp_p
         for name, value in vars(a).items():
             other = getattr(b, name)
             assert (value is None and other is None) or torch.equal(value, other), name
+
+
+def test_a_few_frames_stand_for_all_in_a_rehearsal_which_writes_nothing(tmp_path):
+    taken: list[Part] = []
+    episodes = made_episodes(DamagedFrames(300))
+    step = FramesStep([Part(episodes, 1.0)], taken.extend, FrameStore(tmp_path / "frames", side=4), (), show=False)
+    assert step.rehearse() == 300 * 4 * 4 * 3
+    (part,) = taken
+    assert part.episodes.arrays["pixels"][[0, 64, 299]].shape == (3, 4, 4, 3)
+    assert not (tmp_path / "frames").exists()

@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 from accelerate import PartialState
 
-from uva_agents.data import FrameStore
+from uva_agents.data import FrameStore, LazyFrames
+from uva_agents.data.frame_store import ArrayFrames
 from uva_agents.training.sources import Part
+from uva_agents.utils.images import resize_frames
 from uva_agents.utils.progress import progress_bar
 
 
@@ -53,6 +56,19 @@ class FramesStep:
         self.load()
         return True
 
+    def rehearse(self) -> int:
+        """A few frames of every camera stand for all of them; bytes that all of them take."""
+        written, taken = 0, []
+        for part in self.parts:
+            arrays = dict(part.episodes.arrays)
+            for name in part.cameras:
+                plan = self.store.shards(part.episodes, name).plan
+                written += plan.rows * plan.row_bytes
+                arrays[name] = repeated_frames(arrays[name], (plan.shape[0], plan.shape[1])).as_array()
+            taken.append(dataclasses.replace(part, episodes=dataclasses.replace(part.episodes, arrays=arrays)))
+        self.take(taken)
+        return written
+
     def _cameras(self) -> list[tuple[Part, str]]:
         return [(part, name) for part in self.parts for name in part.cameras]
 
@@ -72,3 +88,11 @@ class FramesStep:
                 bar.update(task, completed=episodes.steps)
             episodes = dataclasses.replace(episodes, arrays={**episodes.arrays, name: stored.arrays[name]})
         return dataclasses.replace(part, episodes=episodes)
+
+
+def repeated_frames(frames: np.ndarray, shape: tuple[int, int], count: int = 64) -> LazyFrames:
+    """As many frames (N, H, W, 3) at this height and width, the first few of them again and again."""
+    sample = np.asarray(frames[: min(count, len(frames))])
+    if sample.shape[1:3] != shape:
+        sample = resize_frames(sample, shape[0])
+    return LazyFrames([ArrayFrames(sample)], (*shape, 3), rows=np.arange(len(frames)) % len(sample))

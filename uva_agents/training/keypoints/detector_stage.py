@@ -125,18 +125,23 @@ class MovedFrames:
         self._kept: np.ndarray | None = None
         if len(self) * int(np.prod(size)) <= KEPT_BYTES:
             self._kept = np.empty((len(self), *size), np.uint8)
-            for number in range(variants):
-                for begin in range(0, data.steps, 512):
-                    rows = np.arange(begin, min(begin + 512, data.steps)) + number * data.steps
-                    self._kept[rows] = self._made(rows)
+            for begin in range(0, data.steps, 512):
+                row = np.arange(begin, min(begin + 512, data.steps))
+                frames = np.asarray(self.frames[row])
+                for number in range(variants):
+                    moved = self._made(frames.copy(), np.full(len(row), number), row)
+                    self._kept[number * data.steps + row] = moved
 
     def __len__(self) -> int:
         return self.variants * self.steps
 
     def reduced(self, chosen: np.ndarray) -> np.ndarray:
         """uint8 (B, h, w, 3) of what is chosen (B,), numbered variant by variant."""
-        found: np.ndarray = self._made(chosen) if self._kept is None else self._kept[chosen]
-        return found
+        if self._kept is not None:
+            kept: np.ndarray = self._kept[chosen]
+            return kept
+        variant, row = np.divmod(chosen, self.steps)
+        return self._made(np.asarray(self.frames[row]), variant, row)
 
     def keypoints(self, chosen: np.ndarray) -> np.ndarray:
         """Where keypoints are in those, float32 (B, K, 2)."""
@@ -152,9 +157,9 @@ class MovedFrames:
         mirrored: np.ndarray = (variant % 2 == 1) & self._mirror
         return mirrored
 
-    def _made(self, chosen: np.ndarray) -> np.ndarray:
-        variant, row = np.divmod(chosen, self.steps)
-        frames, mirrored = np.asarray(self.frames[row]), self._mirrored(variant)
+    def _made(self, frames: np.ndarray, variant: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """These frames of the data, reduced; they are written over."""
+        mirrored = self._mirrored(variant)
         frames[mirrored] = frames[mirrored][:, ::-1, ::-1].transpose(0, 2, 1, 3)
         shift = self._shift[variant, row // _BLOCK]
         # Neighbours are mostly shifted alike.

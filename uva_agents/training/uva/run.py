@@ -33,7 +33,7 @@ from uva_agents.data import (
 from uva_agents.data.augment import varied_frames
 from uva_agents.data.dataset import Extras
 from uva_agents.data.latent_store import LatentStore
-from uva_agents.data.rows import RowArray, token_statistics
+from uva_agents.data.rows import RowArray, standardized, token_statistics
 from uva_agents.data.shards import ShardedArray
 from uva_agents.errors import InputError
 from uva_agents.model import VAE, UVANet
@@ -77,11 +77,11 @@ class UVARun:
 
     vae: VAE
     latents: LatentStore
-    tokens: list[ShardedArray]
-    more_tokens: list[list[ShardedArray]]
+    tokens: Sequence[RowArray]
+    more_tokens: Sequence[Sequence[RowArray]]
     model: UVANet
-    wrist_tokens: list[ShardedArray] | None = None
-    more_wrist_tokens: list[list[ShardedArray]]
+    wrist_tokens: Sequence[RowArray] | None = None
+    more_wrist_tokens: Sequence[Sequence[RowArray]]
     keypoints: list[np.ndarray] | None = None
     more_keypoints: list[list[np.ndarray]] | None = None
 
@@ -309,8 +309,8 @@ class UVARun:
 
 
 def _standardized(
-    statistics: tuple[Tensor, Tensor], store: LatentStore, tokens: Sequence[ShardedArray], *, keep: bool = False
-) -> list[ShardedArray]:
+    statistics: tuple[Tensor, Tensor], store: LatentStore, tokens: Sequence[RowArray], *, keep: bool = False
+) -> Sequence[RowArray]:
     """Tokens as the network sees them; their statistics, over every variant, go into its buffers.
 
     Most of an image is background, the same in every frame: unless it is subtracted, it drowns the rest.
@@ -320,7 +320,14 @@ def _standardized(
         statistics[0].copy_(torch.from_numpy(found[0]))
         statistics[1].copy_(torch.from_numpy(np.maximum(found[1], 0.05)))
     mean, std = (value.numpy() for value in statistics)
-    return [store.standardized(rows, mean, std) for rows in tokens]
+    return [_as_seen(store, rows, mean, std) for rows in tokens]
+
+
+def _as_seen(store: LatentStore, rows: RowArray, mean: np.ndarray, std: np.ndarray) -> RowArray:
+    if isinstance(rows, ShardedArray):
+        return store.standardized(rows, mean, std)
+    # In a dry run one row stands for all of them.
+    return np.broadcast_to(standardized(np.asarray(rows[:1]), mean, std), rows.shape)
 
 
 @torch.no_grad()
