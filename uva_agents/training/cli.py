@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from uva_agents.checkpoints.kinds import OWN_KINDS, resolved
+from uva_agents.training.cli_monitoring import MakeEvaluator, add_monitoring_arguments, selection_of, trackers_of
 from uva_agents.training.recipe import Changes, Recipe
 from uva_agents.training.run import RunOptions, find_recipe, train
 from uva_agents.training.sources import Source, with_episodes
@@ -82,11 +83,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", type=float, default=None, help="peak learning rate; of the video and joint stages")
     parser.add_argument("--variants", type=int, default=None, help="cached augmented variants of the data")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
+    add_monitoring_arguments(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train, and say where the weights are."""
+def run(args: argparse.Namespace, *, make_evaluator: MakeEvaluator | None = None) -> int:
+    """Train, and say where the weights are.
+
+    Args:
+        make_evaluator: of ``--eval-env``: training knows no environments.
+    """
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "WORLD_SIZE" not in os.environ:
         # However many were asked for: without MPI it starts one and does not say so.
         print(
@@ -95,21 +101,29 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     recipe = configure(args)
+    out = args.out or Path("runs") / recipe.name
+    trackers = trackers_of(args)
+    selection = selection_of(args, out, make_evaluator)
     sources = with_episodes([Source.parse(text) for text in args.data], args.episodes)
     options = RunOptions(
         sources[0].path if len(sources) == 1 and sources[0].episodes is None else sources,
-        args.out or Path("runs") / recipe.name,
+        out,
         vae_weights=args.vae,
         detector_weights=args.points,
         init=args.init,
         progress=not args.quiet,
         fields=_fields(args.field),
         every=args.every,
+        trackers=trackers,
+        project=args.project,
+        selection=selection,
     )
     check_folder_target(options.out)
     folder = train(recipe, options)
     if folder is not None:
         print(f"weights: {folder}")
+        if selection is not None and (best := out / "weights-best").exists():
+            print(f"the best by {selection.criterion}: {best}")
     return 0
 
 

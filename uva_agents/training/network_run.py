@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 from torch import nn
 
 from uva_agents.checkpoints.folder import resolve
@@ -23,7 +22,7 @@ from uva_agents.training.recipe import NetworkRecipe, StageConfig
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
 from uva_agents.training.saved_recipes import identity
 from uva_agents.training.sources import open_sources, sources_of
-from uva_agents.training.steps import MemoryStep, StageStep, Step
+from uva_agents.training.steps import StageStep, Step, WeightsStep
 from uva_agents.utils.images import resize_frames
 
 
@@ -137,12 +136,11 @@ class NetworkRun:
     def weights_step(self, net: nn.Module) -> Step:
         """The step that writes the weights folder."""
 
-        def write() -> None:
-            if PartialState().is_main_process:
-                bundle: NetBundle[Any] = NetBundle(net, self.normalizer, self.spec, self.recipe.name)
-                save_net(bundle, self.options.out / "weights", extra={"recipe": self.recipe.to_dict()})
+        def write(folder: Path, extra: Mapping[str, Any]) -> None:
+            bundle: NetBundle[Any] = NetBundle(net, self.normalizer, self.spec, self.recipe.name)
+            save_net(bundle, folder, extra={"recipe": self.recipe.to_dict(), **extra})
 
-        return MemoryStep("weights", "weights", write, needs=("network",))
+        return WeightsStep(self.options.out, write)
 
     def key(self) -> str:
         """Of all stages; see :class:`~uva_agents.training.loop.LoopOptions`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,11 @@ import torch
 from accelerate import PartialState
 from torch import nn
 
+from uva_agents.errors import InputError
 from uva_agents.training.loop import LoopOptions, Stage, finished_weights, run_stage
 from uva_agents.training.recipe import StageConfig
+from uva_agents.training.selection import Export, Selection
+from uva_agents.training.trackers import StageTracking, Tracking
 
 
 class Step(Protocol):
@@ -96,7 +100,7 @@ class StageStep:
         target: the part that is trained: the one submodule of the stage's module that has parameters.
         build: the stage with its data. Not called when it is finished.
         finish: what is to be done with the trained part before it is used.
-        seed, progress, stop_after: see :class:`~uva_agents.training.loop.LoopOptions`.
+        seed, progress, stop_after, tracking, selection, export: see :class:`~uva_agents.training.loop.LoopOptions`.
     """
 
     name: str
@@ -112,6 +116,9 @@ class StageStep:
     seed: int = 0
     progress: bool = True
     stop_after: int | None = None
+    tracking: StageTracking | None = None
+    selection: Selection | None = None
+    export: Export | None = None
 
     @property
     def options(self) -> LoopOptions:
@@ -122,6 +129,9 @@ class StageStep:
             seed=self.seed,
             progress=self.progress,
             stop_after=self.stop_after,
+            tracking=self.tracking,
+            selection=self.selection,
+            export=self.export,
         )
 
     def done(self) -> bool:
@@ -143,6 +153,8 @@ class StageStep:
 
     def run(self) -> bool:
         """Train it towards its last step."""
+        if self.tracking is not None:
+            self.tracking.run.start()
         stage = self.build()
         averaged, finished = run_stage(stage, self.config, self.options)
         stage.module.load_state_dict(averaged)
@@ -153,6 +165,62 @@ class StageStep:
     def _finish(self) -> None:
         if self.finish is not None:
             self.finish()
+
+
+@dataclass(frozen=True)
+class WeightsStep:
+    """The weights folder, of a run's network as it is when the step is taken; also of any moment before, for whoever asks.
+
+    Args:
+        out: run folder.
+        write: writes the weights; called in the first process.
+    """
+
+    out: Path
+    write: Export
+    needs: tuple[str, ...] = ("network",)
+    name: str = "weights"
+    makes: str = "weights"
+
+    def done(self) -> bool:
+        """Never: it takes a moment, and what is there may be of another network."""
+        return False
+
+    def begun(self) -> bool:
+        """Never."""
+        return False
+
+    def load(self) -> None:
+        """Nothing."""
+
+    def run(self) -> bool:
+        """Write it."""
+        if PartialState().is_main_process:
+            self.write(self.out / "weights", {})
+        return True
+
+
+def monitored(steps: Sequence[Step], tracking: Tracking, selection: Selection | None) -> list[Step]:
+    """The steps with trackers for every stage, and with a selection of weights in the last one, which trains the network.
+
+    Raises:
+        InputError: weights are to be selected, and these steps write none (a :class:`WeightsStep` does) or train nothing.
+    """
+    stages = [i for i, step in enumerate(steps) if isinstance(step, StageStep)]
+    export = next((step.write for step in steps if isinstance(step, WeightsStep)), None)
+    if selection is not None and (export is None or not stages):
+        raise InputError(
+            "rollouts and early stopping need steps that train (StageStep) and write weights (WeightsStep)"
+        )
+    out, offset = [], 0
+    for i, step in enumerate(steps):
+        if isinstance(step, StageStep):
+            step = dataclasses.replace(step, tracking=tracking.stage(step.stage, offset))
+            offset += step.config.steps
+            if selection is not None and i == stages[-1]:
+                step = dataclasses.replace(step, selection=selection.in_stage(step.config.steps), export=export)
+        out.append(step)
+    return out
 
 
 def run_steps(steps: Sequence[Step], *, show: bool) -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +27,7 @@ from uva_agents.training.loop import Stage
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.run import RunOptions, make_normalizer
 from uva_agents.training.sources import joined_frames
-from uva_agents.training.steps import MemoryStep, StageStep, Step
+from uva_agents.training.steps import MemoryStep, StageStep, Step, WeightsStep
 from uva_agents.training.uva.joint_stage import JointStage
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.run import UVARun
@@ -49,7 +52,7 @@ def uva_steps(recipe: UVARecipe, options: RunOptions) -> list[Step]:
             steps += [_dynamics(run), _renderer(run)]
         steps.append(MemoryStep("fixed keypoint networks", "fixed keypoint networks", lambda: _keep(run)))
     steps += _network(run)
-    steps.append(MemoryStep("weights", "weights", lambda: _export(run), needs=("initial network",)))
+    steps.append(WeightsStep(options.out, functools.partial(_export, run), needs=("initial network",)))
     return steps
 
 
@@ -307,7 +310,6 @@ def _network(run: UVARun) -> list[Step]:
     ]
 
 
-def _export(run: UVARun) -> None:
-    if PartialState().is_main_process:
-        bundle = Bundle(run.model, run.vae, run.normalizer, run.spec, run.recipe.name)
-        save_bundle(bundle, run.options.out / "weights", extra={"recipe": run.recipe.to_dict()})
+def _export(run: UVARun, folder: Path, extra: Mapping[str, Any]) -> None:
+    bundle = Bundle(run.model, run.vae, run.normalizer, run.spec, run.recipe.name)
+    save_bundle(bundle, folder, extra={"recipe": run.recipe.to_dict(), **extra})
