@@ -31,9 +31,6 @@ _EXTRAS = {
     "websockets": "serve",
     "msgpack": "serve",
     "tensorboard": "train",
-    "wandb": "wandb",
-    "mlflow": "mlflow",
-    "trackio": "trackio",
     "stable_baselines3": "sb3",
     "transformers": "text",
 }

@@ -26,8 +26,9 @@ from uva_agents.utils.files import read_regular_text, write_text
 
 _LOG = logging.getLogger(__name__)
 
-TRACKERS = {"tensorboard": "train", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
-"""Name, which is also the package's -> the extra that installs it."""
+TRACKERS = {"tensorboard": "'uva-agents[train]'", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
+"""Name, which is also the package's -> what pip installs. No extras of this package's for clients of services: their newest release
+is the one that works, and some need others of what ``constraints.txt`` fixes."""
 
 TrackerName: TypeAlias = str | GeneralTracker
 """One of :data:`TRACKERS`, or a tracker that is made already."""
