@@ -46,10 +46,8 @@ def check_trackers(trackers: Sequence[TrackerName]) -> None:
         raise InputError(f"no tracker is called {unknown[0]!r}: {', '.join(TRACKERS)}")
     missing = [name for name in dict.fromkeys(names) if importlib.util.find_spec(name) is None]
     if missing:
-        extras = ",".join(TRACKERS[name] for name in missing)
-        raise MachineError(
-            f"{' and '.join(missing)} not installed: pip install 'uva-agents[{extras}]', or leave it out"
-        )
+        packages = " ".join(TRACKERS[name] for name in missing)
+        raise MachineError(f"{' and '.join(missing)} not installed: pip install {packages}, or leave --tracker out")
 
 
 @dataclass(frozen=True)
