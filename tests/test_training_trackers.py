@@ -92,12 +92,20 @@ def test_steps_count_on_from_stage_to_stage_and_pictures_follow(tmp_path: Path) 
     tracker = ListTracker()
     with Tracking([tracker], tmp_path, "p", {}) as tracking:
         tracking.start()
-        for name, offset in (("vae", 0), ("joint", 100)):
-            stage = tracking.stage(name, offset)
+        for name in ("vae", "joint"):
+            stage = tracking.stage(name)
+            stage.begin(100)
             stage.log("train", 25, {"loss": 1.0})
             stage.picture("futures", np.zeros((4, 4, 3), np.uint8), tmp_path / "futures.png", 25)
     assert tracker.lines == [(25, {"vae/train/loss": 1.0}), (125, {"joint/train/loss": 1.0})]
     assert tracker.images == ["vae/futures", "joint/futures"]
+    # Another process, for which the first stage is finished.
+    with Tracking([tracker], tmp_path, "p", {}) as tracking:
+        tracking.start()
+        stage = tracking.stage("joint")
+        stage.begin(100)
+        stage.log("train", 50, {"loss": 1.0})
+    assert tracker.lines[-1] == (150, {"joint/train/loss": 1.0})
 
 
 def test_other_processes_than_the_first_log_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from uva_agents.errors import NotFiniteError
 from uva_agents.training.ema import EMA
+from uva_agents.training.optimisation import learning_rate, parameter_groups
 from uva_agents.training.out_of_memory import naming_what_fits, optimizer_memory
 from uva_agents.training.precision import precision
 from uva_agents.training.recipe import StageConfig
@@ -78,24 +79,6 @@ class LoopOptions:
     tracking: StageTracking | None = None
     selection: Selection | None = None
     export: Export | None = None
-
-
-def learning_rate(config: StageConfig, step: int) -> float:
-    """Linear warm-up from 0, then cosine down to ``lr * final_lr`` at the last step (diffusers' "cosine" with ``final_lr=0``)."""
-    if step < config.warmup:
-        return config.lr * step / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.lr * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices, none on vectors (biases, norms) and embeddings."""
-    decay = [
-        p for n, p in module.named_parameters() if p.requires_grad and p.ndim > 1 and not n.endswith(("_pos", "_mask"))
-    ]
-    chosen = {id(p) for p in decay}
-    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in chosen]
-    return [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
 def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[dict[str, Tensor], bool]:
@@ -179,11 +162,7 @@ class StageLoop:
         loss, scalars = naming_what_fits(self.stage, self._passes, self.passes_alone)
         norm = float(self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.config.clip))
         # A step along a gradient that is not finite would spoil every weight, and the next checkpoint.
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
-            raise NotFiniteError(
-                f"stage {self.stage.name!r}: {what} at step {self.step}; {self._last()}; lower lr or look at the data"
-            )
+        check_finite(self.stage.name, self.step, loss, norm, self._last())
         naming_what_fits(self.stage, self.optimizer.step, self.passes_alone)
         self.ema.update(self._unwrapped, self.step)
         self.step += 1
@@ -202,14 +181,14 @@ class StageLoop:
         self.accelerator.backward(loss)
         return float(loss.detach()), {name: float(scalar.detach()) for name, scalar in scalars.items()}
 
-    def passes_alone(self) -> float:
-        """The loss of the same in this process, beside what the optimiser will hold, and without any effect."""
+    def passes_alone(self) -> tuple[float, float]:
+        """Loss and gradient's norm of the same, in this process, beside what the optimiser will hold, and without any effect."""
         held = optimizer_memory(self.module, self.optimizer)
         try:
             with self.accelerator.autocast():
                 loss, _ = self.module(**self._inputs())
             loss.backward()
-            return float(loss.detach())
+            return float(loss.detach()), float(nn.utils.clip_grad_norm_(self.module.parameters(), math.inf))
         finally:
             self.module.zero_grad(set_to_none=True)
             held.clear()
@@ -327,6 +306,17 @@ def finished_weights(name: str, config: StageConfig, options: LoopOptions) -> di
         return None
     weights: dict[str, Tensor] = saved["ema"]
     return weights
+
+
+def check_finite(stage: str, step: int, loss: float, norm: float, last: str) -> None:
+    """Refuse a loss, or a gradient's norm, that is no number.
+
+    Raises:
+        NotFiniteError: it is none.
+    """
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+        raise NotFiniteError(f"stage {stage!r}: {what} at step {step}; {last}; lower lr or look at the data")
 
 
 def _signature(name: str, config: StageConfig, options: LoopOptions) -> str:

@@ -46,6 +46,8 @@ class Reporter:
     ) -> None:
         self.folder, self.name, self.every, self.write = folder, name, every, write
         self._tracking = tracking if write else None
+        if self._tracking is not None:
+            self._tracking.begin(total)
         self._sums: dict[str, float] = {}
         self._count = 0
         self._last = time.monotonic()

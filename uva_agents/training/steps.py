@@ -212,11 +212,10 @@ def monitored(steps: Sequence[Step], tracking: Tracking, selection: Selection | 
         raise InputError(
             "rollouts and early stopping need steps that train (StageStep) and write weights (WeightsStep)"
         )
-    out, offset = [], 0
+    out: list[Step] = []
     for i, step in enumerate(steps):
         if isinstance(step, StageStep):
-            step = dataclasses.replace(step, tracking=tracking.stage(step.stage, offset))
-            offset += step.config.steps
+            step = dataclasses.replace(step, tracking=tracking.stage(step.stage))
             if selection is not None and i == stages[-1]:
                 step = dataclasses.replace(step, selection=selection.in_stage(step.config.steps), export=export)
         out.append(step)

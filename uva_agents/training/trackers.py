@@ -57,20 +57,23 @@ class StageTracking:
     Args:
         run: whose trackers take it.
         stage: name, which the names of numbers begin with.
-        offset: steps of the stages before it.
     """
 
     run: Tracking
     stage: str
-    offset: int
+
+    def begin(self, total: int) -> None:
+        """The stage begins, or goes on; it has so many steps."""
+        self.run.begin(self.stage, total)
 
     def log(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Numbers, as ``STAGE/KIND/NAME``."""
-        self.run.log({f"{self.stage}/{kind}/{name}": value for name, value in values.items()}, self.offset + step)
+        named = {f"{self.stage}/{kind}/{name}": value for name, value in values.items()}
+        self.run.log(named, self.run.steps_before(self.stage) + step)
 
     def picture(self, name: str, image: np.ndarray, path: Path, step: int) -> None:
         """A picture, uint8 (H, W, 3), that is also a file at ``path``."""
-        self.run.picture(f"{self.stage}/{name}", image, path, self.offset + step)
+        self.run.picture(f"{self.stage}/{name}", image, path, self.run.steps_before(self.stage) + step)
 
 
 @dataclass
@@ -90,6 +93,7 @@ class Tracking:
     config: Mapping[str, Any]
     _started: list[GeneralTracker] = field(default_factory=list, init=False)
     _begun: bool = field(default=False, init=False)
+    _known: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
 
     def __enter__(self) -> Self:
         return self
@@ -106,13 +110,11 @@ class Tracking:
         others = [tracker for tracker in self.trackers if tracker != "tensorboard"]
         if not others or not PartialState().is_main_process:
             return
-        path = self.out / "trackers.json"
-        known = _read(path)
+        self._known = _read(self._path)
         for tracker in others:
             name = tracker if isinstance(tracker, str) else tracker.name
-            ids = known.get(name) or self._first_ids(name)
-            # Before it starts: a run that is killed meanwhile finds it again.
-            write_text(path, json.dumps({**known, name: ids}, indent=1))
+            ids: dict[str, str] = self._known.get(name) or self._first_ids(name)
+            self._keep(name, ids)  # before it starts: a run that is killed meanwhile finds it again
             try:
                 started = self._start(tracker, name, ids)
             except Exception as error:  # of whatever kind the tracker's library has
@@ -120,8 +122,7 @@ class Tracking:
                     f"the tracker {name} cannot be started: {type(error).__name__}: {error}; leave out --tracker {name} to go "
                     "on without"
                 ) from error
-            known[name] = _ids_given(name, started, ids)
-            write_text(path, json.dumps(known, indent=1))
+            self._keep(name, _ids_given(name, started, ids))
             self._started.append(started)
 
     def __exit__(self, *_: object) -> None:
@@ -129,9 +130,28 @@ class Tracking:
             self._try(tracker, tracker.finish)
         self._started.clear()
 
-    def stage(self, name: str, offset: int) -> StageTracking:
+    def stage(self, name: str) -> StageTracking:
         """For the reporter of a stage."""
-        return StageTracking(self, name, offset)
+        return StageTracking(self, name)
+
+    def begin(self, stage: str, total: int) -> None:
+        """A stage of so many steps begins, or goes on."""
+        if self._started:
+            self._keep("stages", {**self._known.get("stages", {}), stage: total})
+
+    def steps_before(self, stage: str) -> int:
+        """Steps of the stages before this one."""
+        stages = self._known.get("stages", {})
+        names = list(stages)
+        return sum(stages[name] for name in names[: names.index(stage)]) if stage in stages else 0
+
+    @property
+    def _path(self) -> Path:
+        return self.out / "trackers.json"
+
+    def _keep(self, name: str, values: dict[str, Any]) -> None:
+        self._known[name] = values
+        write_text(self._path, json.dumps(self._known, indent=1))
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Numbers at a step of the run."""
@@ -182,7 +202,7 @@ def _ids_given(name: str, started: GeneralTracker, ids: dict[str, str]) -> dict[
     return {"run_id": str(started.tracker.info.run_id)} if name == "mlflow" else ids
 
 
-def _read(path: Path) -> dict[str, dict[str, str]]:
+def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
         values = json.loads(read_regular_text(path))
     except FileNotFoundError:
