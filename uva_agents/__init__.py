@@ -20,11 +20,13 @@ _LAZY = {
     "DiffusionPolicy": "uva_agents.agents",
     "TwoFrameInverse": "uva_agents.agents",
     "evaluate": "uva_agents.benchmarks",
+    "train": "uva_agents.training.any_task",
 }
 
 if TYPE_CHECKING:
     from uva_agents.agents import UVA, DiffusionPolicy, InverseModel, Policy, TwoFrameInverse, WorldModel
     from uva_agents.benchmarks import evaluate
+    from uva_agents.training.any_task import train
 
 __all__ = [
     "UVA",
@@ -35,6 +37,7 @@ __all__ = [
     "WorldModel",
     "__version__",
     "evaluate",
+    "train",
 ]
 
 

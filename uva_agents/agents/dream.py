@@ -60,7 +60,7 @@ class _Dream:
         self.stride = c.frame_stride
         if whole(rules.horizon, "horizon") < self.stride or rules.horizon % self.stride:
             raise InputError(f"horizon must be a multiple of the frame stride {self.stride}, got {rules.horizon}")
-        if rules.horizon > c.action_steps and (c.wrist_image or (c.proprio_dim and not c.proprio_maskable)):
+        if rules.horizon > c.action_steps and not c.sees_frames_alone:
             raise InputError(
                 "these weights need proprioception or a wrist camera at every step, which nobody has measured in imagined frames: "
                 f"horizon must be at most {c.action_steps}"

@@ -143,7 +143,7 @@ class InverseModel:
             ValueError: wrong shape or dtype, or weights whose inverse task needs more than frames.
         """
         spec, c = self.weights.spec, self.weights.config
-        if c.wrist_image or (c.proprio_dim and not c.proprio_maskable) or spec.needs_pose:
+        if not c.sees_frames_alone or spec.needs_pose:
             raise InputError(
                 "label() works on frames alone, and these weights need more (proprioception or a wrist camera): "
                 "call infer() for every window"
@@ -202,8 +202,8 @@ class InverseModel:
 
     def _wrist(self, wrist: Any | None, n: int, batched: bool) -> torch.Tensor | None:
         spec, c = self.weights.spec, self.weights.config
-        if not c.wrist_image:
-            return None
+        if not c.wrist_image or c.wrist_maskable:
+            return None  # as maskable proprioception
         if wrist is None or spec.wrist_shape is None:
             raise InputError("these weights have a wrist camera: give wrist=, uint8 (K, h, w, 3)")
         images = check_pixels(wrist, spec.wrist_shape, video=True, name="wrist")
@@ -211,5 +211,7 @@ class InverseModel:
         if len(images) != n:
             raise InputError(f"wrist is for {len(images)} videos, the frames are of {n}")
         images = images[:, np.maximum(images.shape[1] - 1 + self.weights.history_offsets, 0)]
-        tokens = self.weights.encode(images.reshape(-1, *images.shape[2:])).tokens
+        images = images.reshape(-1, *images.shape[2:])
+        tokens = self.weights.encode_wrist(images)
+        self.weights.require_finite(tokens, "autoencoder", lambda i: Inputs(f"wrist frame {i} of {len(images)}"))
         return tokens.view(n, c.n_frames, *tokens.shape[1:])

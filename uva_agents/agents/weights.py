@@ -67,7 +67,7 @@ class Weights:
         optimize_for_inference(self.net)
         optimize_for_inference(self.vae)
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
-        self._divisor = Divisor()
+        self._divisor, self._wrist_divisor = Divisor(), Divisor()
         self._space = self.spec.action_space
         keep_forks_safe()
 
@@ -130,6 +130,8 @@ class Weights:
         check_networks(self.name, {"model": self.net, "vae": self.vae}, self.device)
         if self.config.standardize:
             self._divisor.check(self.name, "model.token_std", self.net.token_std)
+            if self.config.wrist_image:
+                self._wrist_divisor.check(self.name, "model.wrist_token_std", self.net.wrist_token_std)
 
     @property
     def history_offsets(self) -> np.ndarray:
@@ -150,7 +152,7 @@ class Weights:
         code = FrameCode(
             model.to_tokens(self.vae.encode(images)),
             model.guide.detector(images) if model.guide is not None else None,
-            None if wrist is None else model.to_tokens(self.vae.encode(self.images(wrist))),
+            None if wrist is None else self.encode_wrist(wrist),
         )
         parts = [(network, part) for network, part in code.computed if part is not None]
         if not all_finite(torch.stack([part.sum() for _, part in parts])):  # one number to wait for
@@ -159,6 +161,11 @@ class Weights:
                     part, network, lambda i: Inputs(f"frame {i} of {len(frames)}", {"pixels": frames[i]})
                 )
         return code
+
+    @torch.no_grad()
+    def encode_wrist(self, frames: np.ndarray) -> Tensor:
+        """uint8 (N, h, w, 3) of the wrist camera -> tokens (N, S, C), on the device; unchecked."""
+        return self.net.to_tokens(self.vae.encode(self.images(frames)), wrist=True)
 
     def require_finite(self, value: np.ndarray | Tensor, head: str, inputs: InputsOf) -> None:
         """Refuse to hand out NaN or infinity.

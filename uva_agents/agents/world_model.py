@@ -222,7 +222,7 @@ class WorldModel:
             raise InputError("history= is part of what prepare() made already: give it there")
         start = obs if isinstance(obs, Start) else self.prepare(obs, history=history)
         steps = c.action_steps if plans is None else plans.shape[1]
-        if steps > c.action_steps and (c.wrist_image or (c.proprio_dim and not c.proprio_maskable)):
+        if steps > c.action_steps and not c.sees_frames_alone:
             raise InputError(
                 f"these weights need proprioception or a wrist camera at every step, which nobody has measured in imagined "
                 f"frames: roll out {c.action_steps} steps at a time"

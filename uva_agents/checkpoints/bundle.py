@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from uva_agents.checkpoints.spec import InterfaceSpec
-from uva_agents.checkpoints.text import TextEncoder
+from uva_agents.checkpoints.text import InstructionTable, TextEncoder
 from uva_agents.data.normalizer import LinearNormalizer
 from uva_agents.model import VAE, UVANet
 
@@ -21,7 +21,7 @@ class Bundle:
     normalizer: LinearNormalizer
     spec: InterfaceSpec
     name: str = "uva"
-    text: TextEncoder | None = None
+    text: TextEncoder | InstructionTable | None = None
 
     @property
     def device(self) -> torch.device:

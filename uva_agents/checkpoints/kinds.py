@@ -128,7 +128,7 @@ UVA_WEIGHTS = WeightsKind(
     steps="uva_agents.training.uva.pipeline:uva_steps",
     modules=("model", "vae"),
     renamed=UVA_FIELDS,
-    added={"keypoint_input": "detected"},
+    added={"keypoint_input": "detected", "wrist_maskable": False},
     together=check_uva,
 )
 DIFFUSION_POLICY = WeightsKind(

@@ -14,7 +14,7 @@ from uva_agents.checkpoints.described import Description, describe
 from uva_agents.checkpoints.folder import is_checkpoint_file, pick_device, resolve, write_folder
 from uva_agents.checkpoints.kinds import UVA_WEIGHTS
 from uva_agents.checkpoints.official.load import load_official
-from uva_agents.checkpoints.text import TextEncoder, read_tower
+from uva_agents.checkpoints.text import InstructionTable, TextEncoder, read_table, read_tower
 from uva_agents.errors import WeightsError
 from uva_agents.model import VAE, UVAConfig, UVANet
 
@@ -64,10 +64,11 @@ def load_bundle(name_or_path: str | Path, *, device: str | torch.device = "auto"
     sizes = about.sizes
     assert isinstance(sizes, UVAConfig)
     model = about.filled("model", lambda: UVANet(sizes))
-    if sizes.standardize and not bool((model.token_std > 0).all()):
-        raise WeightsError(
-            f"{about.folder / 'model.safetensors'}: 'token_std' must be above 0: latents are divided by it"
-        )
+    for name in ("token_std", "wrist_token_std") if sizes.standardize else ():
+        if hasattr(model, name) and not bool((getattr(model, name) > 0).all()):
+            raise WeightsError(
+                f"{about.folder / 'model.safetensors'}: {name!r} must be above 0: latents are divided by it"
+            )
     bundle = Bundle(
         model,
         about.filled("vae", lambda: VAE(sizes.vae)),
@@ -79,8 +80,11 @@ def load_bundle(name_or_path: str | Path, *, device: str | torch.device = "auto"
     return bundle.to(pick_device(device))
 
 
-def _load_text(about: Description) -> TextEncoder | None:
+def _load_text(about: Description) -> TextEncoder | InstructionTable | None:
     if "text" not in about.config:
         return None
-    values = read_tower(about.config["text"], f"{about.where}: text")
+    stored, where = about.config["text"], f"{about.where}: text"
+    if isinstance(stored, Mapping) and "instructions" in stored:
+        return about.filled("text", lambda: read_table(stored, where))
+    values = read_tower(stored, where)
     return about.filled("text", lambda: TextEncoder(values))

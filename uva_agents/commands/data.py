@@ -6,17 +6,21 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``uva data collect ENVIRONMENT OUT``, ``planar OUT``, ``inspect PATH`` and ``convert IN OUT``."""
+    """Arguments of ``uva data``: ``collect ENVIRONMENT OUT``, ``planar OUT``, ``inspect``, ``layout`` and ``convert``."""
     from uva_agents.commands.data_collect import add_collect_arguments
     from uva_agents.commands.data_formats import add_convert_arguments
     from uva_agents.commands.data_inspect import add_checksum_arguments, add_inspect_arguments
+    from uva_agents.commands.data_layout import add_layout_arguments
     from uva_agents.commands.data_planar import add_planar_arguments
 
     actions = parser.add_subparsers(
-        title="what to do", metavar="collect | planar | inspect | checksum | convert", required=True
+        title="what to do", metavar="collect | planar | inspect | layout | checksum | convert", required=True
     )
     add_inspect_arguments(
         actions.add_parser("inspect", help="what a dataset of any format holds, and what is wrong with it")
+    )
+    add_layout_arguments(
+        actions.add_parser("layout", help="what training takes of a dataset, as a file to edit (--layout of uva train)")
     )
     add_checksum_arguments(
         actions.add_parser(

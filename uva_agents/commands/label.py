@@ -129,7 +129,7 @@ def _array(path: Path) -> np.ndarray:
     """Frames (N, H, W, 3) of an array, channels where they may be."""
     from zipfile import BadZipFile
 
-    from uva_agents.data.layouts import picture_layout
+    from uva_agents.data.picture_layouts import picture_layout
 
     try:
         loaded = np.load(path, allow_pickle=False)

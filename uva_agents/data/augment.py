@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uva_agents.data.episodes import Episodes
+from uva_agents.errors import InputError
 
 POINT_KEYS = ("action", "agent_pos", "keypoints")
 
@@ -57,36 +58,41 @@ def standard_variants(count: int, *, max_shift: int = 4, mirror: bool = True) ->
     )
 
 
-def apply_variant(episodes: Episodes, variant: Variant, *, world_size: float) -> Episodes:
+def apply_variant(episodes: Episodes, variant: Variant, *, world_size: float | None) -> Episodes:
     """The transformed episodes.
 
     Args:
-        world_size: side of the square world that an image spans, in the units of the coordinates (512 for PushT).
+        world_size: side of the square world that an image spans, in the units of the coordinates (512 for PushT); ``None`` where
+            coordinates are not those of the picture's plane: pictures are then shifted alone, and numbers stay.
+
+    Raises:
+        InputError: a mirrored variant of data whose coordinates are not the picture's.
     """
     if variant.identity:
         return episodes
+    if world_size is None and variant.mirror:
+        raise InputError(f"{episodes.source}: a mirrored picture needs mirrored coordinates, and these have no plane")
     pixels = np.empty(episodes.arrays["pixels"].shape, np.uint8)
     for start, end, (dx, dy) in zip(episodes.starts, episodes.ends, variant.shifts(len(episodes)), strict=True):
         frames = episodes.arrays["pixels"][start:end]
         if variant.mirror:
             frames = frames[:, ::-1, ::-1].transpose(0, 2, 1, 3)
         pixels[start:end] = shift_frames(frames, int(dx), int(dy))
-    return Episodes(
-        {**move_coordinates(episodes, variant, world_size=world_size), "pixels": pixels}, episodes.ends, episodes.source
-    )
+    numbers = move_coordinates(episodes, variant, world_size=world_size)
+    return Episodes({**numbers, "pixels": pixels}, episodes.ends, episodes.source)
 
 
-def move_coordinates(episodes: Episodes, variant: Variant, *, world_size: float) -> dict[str, np.ndarray]:
-    """All arrays but the pixels, with every coordinate in :data:`POINT_KEYS` transformed."""
-    if variant.identity:  # poses of a robot, say, are no points of a plane, and need not be
-        return {key: value for key, value in episodes.arrays.items() if key != "pixels"}
+def move_coordinates(episodes: Episodes, variant: Variant, *, world_size: float | None) -> dict[str, np.ndarray]:
+    """All arrays but the pictures, with every coordinate in :data:`POINT_KEYS` transformed."""
+    numbers = {key: value for key, value in episodes.arrays.items() if not key.startswith("pixels")}
+    if variant.identity or world_size is None:  # poses of a robot, say, are no points of a plane, and need not be
+        return numbers
     unit = world_size / episodes.arrays["pixels"].shape[1]
     lengths = np.diff(episodes.ends, prepend=0)
     shift = np.repeat(variant.shifts(len(episodes)), lengths, axis=0) * unit
     return {
         key: _move_points(value, variant.mirror, shift, world_size) if key in POINT_KEYS else value
-        for key, value in episodes.arrays.items()
-        if key != "pixels"
+        for key, value in numbers.items()
     }
 
 

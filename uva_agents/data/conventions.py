@@ -53,6 +53,14 @@ class AbsolutePoses(Transform):
         """E: position, rotation in the environment's form, gripper."""
         return 4 + ROTATION_FORMS[self.environment].width
 
+    def environment_limits(self) -> dict[int, tuple[float, float]]:
+        """Of the rotation: what its form can reach."""
+        return _rotation_limits(self.environment)
+
+    def network_limits(self) -> dict[int, tuple[float, float]]:
+        """Of the rotation: what its form can reach, as released; a wrist that hardly turns would be noise scaled up."""
+        return _rotation_limits(self.network)
+
     def _matrix(self, values: np.ndarray) -> np.ndarray:
         form = ROTATION_FORMS[self.environment]
         if values.shape[-1] != 4 + form.width:
@@ -82,6 +90,7 @@ class RelativePoses(AbsolutePoses):
     reference: RotationName = "vector"
     kind: ClassVar[str] = "relative-poses"
     needs: ClassVar[frozenset[str]] = frozenset({"now"})
+    per_row: ClassVar[bool] = False
 
     def _seen(self, references: ReferencePoses, matrix: np.ndarray) -> np.ndarray:
         return relative_to(self._now(references), matrix)
@@ -97,32 +106,47 @@ class RelativePoses(AbsolutePoses):
 @register
 @dataclass(frozen=True)
 class RelativeProprio(Transform):
-    """UMI's proprioception: rows up to now (K, 7) outside, (K, 16) inside.
+    """UMI's proprioception: rows up to now (K, 4 + rotation) outside, (K, 16) inside.
 
-    Outside: position, rotation vector, gripper. Inside: position and rot6d seen from the last row, gripper, and rot6d seen from
-    the episode's start.
+    Outside: position, rotation, gripper. Inside: position and rot6d seen from the last row, gripper, and rot6d seen from the
+    episode's start.
+
+    Args:
+        environment: form of the rotation outside.
     """
 
+    environment: RotationName = "vector"
     kind: ClassVar[str] = "relative-proprio"
     needs: ClassVar[frozenset[str]] = frozenset({"now", "start"})
+    per_row: ClassVar[bool] = False
 
     def to_network(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
-        """(..., K, 7) -> (..., K, 16), seen from the last row and from the episode's start."""
-        matrix = pose_matrix(values[..., :6])
-        start = pose_matrix(references.need_start()[:6])
-        return relative_rows(matrix, values[..., 6:7], now=matrix[..., -1:, :, :], start=start)
+        """(..., K, E) -> (..., K, 16), seen from the last row and from the episode's start."""
+        form = ROTATION_FORMS[self.environment]
+        matrix, gripper = form.pose_matrix(values), values[..., 3 + form.width : 4 + form.width]
+        start = form.pose_matrix(references.need_start())
+        return relative_rows(matrix, gripper, now=matrix[..., -1:, :, :], start=start)
 
     def to_environment(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
-        """(..., K, 16) -> (..., K, 7): the inverse."""
-        return RelativePoses().to_environment(values[..., :10], references)
+        """(..., K, 16) -> (..., K, E): the inverse."""
+        form = self.environment
+        return RelativePoses(environment=form, reference=form).to_environment(values[..., :10], references)
+
+    def environment_limits(self) -> dict[int, tuple[float, float]]:
+        """Of the rotation."""
+        return _rotation_limits(self.environment)
+
+    def network_limits(self) -> dict[int, tuple[float, float]]:
+        """Of both rotations."""
+        return _rotation_limits("rot6d") | _rotation_limits("rot6d", first=10)
 
     def network_size(self, environment_size: int) -> int:
         """Always 16."""
         return 16
 
     def environment_size(self, network_size: int) -> int:
-        """Always 7."""
-        return 7
+        """Position, rotation, gripper."""
+        return 4 + ROTATION_FORMS[self.environment].width
 
 
 def relative_rows(matrix: np.ndarray, gripper: np.ndarray, *, now: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -183,6 +207,10 @@ class DeltaActions(Transform):
             pose = np.concatenate([first, goals[..., :-1, :, :]], axis=-3)
         return relative_actions(values, pose[..., :3, 3], pose[..., :3, :3], **self._scales())
 
+    def network_limits(self) -> dict[int, tuple[float, float]]:
+        """Of the goal's rotation."""
+        return _rotation_limits("rot6d")
+
     def network_size(self, environment_size: int) -> int:
         """Always 10."""
         return 10
@@ -241,6 +269,11 @@ class GripperRange(Transform):
     def _last(values: np.ndarray, source: tuple[float, float], target: tuple[float, float]) -> np.ndarray:
         opened = (values[..., -1:] - source[0]) / (source[1] - source[0])
         return np.concatenate([values[..., :-1], target[0] + opened * (target[1] - target[0])], axis=-1)
+
+
+def _rotation_limits(form: RotationName, first: int = 3) -> dict[int, tuple[float, float]]:
+    most = float(np.pi) if form == "vector" else 1.0
+    return {first + i: (-most, most) for i in range(ROTATION_FORMS[form].width)}
 
 
 def _with_rest(pose: np.ndarray, values: np.ndarray, form: RotationName) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +13,8 @@ from torch import Tensor
 from uva_agents.data.augment import Variant, move_coordinates
 from uva_agents.data.episodes import Episodes
 from uva_agents.data.normalizer import LinearNormalizer
+from uva_agents.data.transforms import Transform
+from uva_agents.data.window_numbers import WindowNumbers
 from uva_agents.data.windows import WindowIndex, WindowSpec
 
 
@@ -28,6 +30,9 @@ class Batch:
         history_keypoints, future_keypoints: (B, T, 2K) keypoints read from the frames, or ``None``.
         history_actions: (B, action_steps, A) that led here, or ``None``.
         has_actions: bool (B,), false for samples of video without actions, which have zeros; ``None`` when all have them.
+        wrist_history, wrist_future: (B, T, S, C) tokens of the second camera, or ``None``.
+        text: (B, D) vectors of instructions, or ``None``.
+        proprio_target: (B, action_steps, Q) proprioception at the actions' steps, or ``None``.
     """
 
     history: Tensor
@@ -39,24 +44,35 @@ class Batch:
     future_keypoints: Tensor | None = None
     history_actions: Tensor | None = None
     has_actions: Tensor | None = None
+    wrist_history: Tensor | None = None
+    wrist_future: Tensor | None = None
+    text: Tensor | None = None
+    proprio_target: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """On a device."""
+        values = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in values.items()})
 
-        def move(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.to(device, non_blocking=True)
 
-        return Batch(
-            self.history.to(device),
-            self.future.to(device),
-            self.actions.to(device),
-            move(self.proprio),
-            move(self.frame_state),
-            move(self.history_keypoints),
-            move(self.future_keypoints),
-            move(self.history_actions),
-            move(self.has_actions),
-        )
+@dataclass(frozen=True)
+class Extras:
+    """What only some networks take of a dataset beside frames, actions and proprioception.
+
+    Attributes:
+        wrist: float16 (N, S, C) tokens of the second camera, per variant.
+        text: (E, D) vector of each episode's instruction; NaN where it is unknown.
+        action_transforms, proprio_transforms: conventions, see :mod:`uva_agents.data.transforms`.
+        every_step: proprioception of every control step up to now, as many as actions, instead of that at the frames.
+        proprio_target: numbers of future proprioception that are predicted, the last ones of each row; 0 for none.
+    """
+
+    wrist: Sequence[np.ndarray] | None = None
+    text: np.ndarray | None = None
+    action_transforms: tuple[Transform, ...] = ()
+    proprio_transforms: tuple[Transform, ...] = ()
+    every_step: bool = False
+    proprio_target: int = 0
 
 
 class LatentWindows:
@@ -71,10 +87,11 @@ class LatentWindows:
         chosen: episode numbers to use.
         proprio_key: low-dimensional key given as proprioception.
         frame_state_keys: keys concatenated into the frame state target.
-        world_size: see :func:`~uva_agents.data.augment.apply_variant`.
+        world_size: see :func:`~uva_agents.data.augment.apply_variant`; ``None`` leaves coordinates where they are.
         keypoints: float32 (N, 2K) per variant, read from its frames.
         history_actions: whether batches have the actions before now.
         action_dim: numbers in an action, for episodes without actions: they train the video task only.
+        extras: what only some networks take.
 
     Raises:
         ValueError: tokens and variants do not match; no actions and no ``action_dim``.
@@ -91,10 +108,11 @@ class LatentWindows:
         chosen: np.ndarray | None = None,
         proprio_key: str | None = "agent_pos",
         frame_state_keys: Sequence[str] = (),
-        world_size: float = 512.0,
+        world_size: float | None = 512.0,
         keypoints: Sequence[np.ndarray] | None = None,
         history_actions: bool = False,
         action_dim: int | None = None,
+        extras: Extras | None = None,
     ) -> None:
         if len(tokens) != len(variants):
             raise ValueError(f"{len(tokens)} latent arrays for {len(variants)} variants")
@@ -103,23 +121,35 @@ class LatentWindows:
         self.history_actions = history_actions
         self.variants = len(variants)
         self.rows_per_variant = episodes.steps
-        self.tokens = torch.from_numpy(tokens[0] if len(tokens) == 1 else np.concatenate(tokens))
+        self.extras = extras = extras or Extras()
+        self.tokens = _joined(tokens)
+        self.wrist = None if extras.wrist is None else _joined(extras.wrist)
         self.keypoints = None if keypoints is None else torch.from_numpy(np.concatenate(keypoints))
-        low: dict[str, list[Tensor]] = {}
+        self.text = None if extras.text is None else torch.from_numpy(np.asarray(extras.text, np.float32))
         self.has_actions = "action" in episodes.arrays
         if not self.has_actions and action_dim is None:
             raise ValueError(f"{episodes.source} has no actions: pass action_dim to train the video task on it")
-        keys = [*(["action"] if self.has_actions else []), *([proprio_key] if proprio_key else []), *frame_state_keys]
-        for variant in variants:
-            moved = move_coordinates(episodes, variant, world_size=world_size)
-            for key in set(keys):
-                low.setdefault(key, []).append(normalizer.normalize(key, torch.from_numpy(moved[key])))
-        joined = {key: torch.cat(parts) for key, parts in low.items()}
-        # Rows that are never looked at: one for all of them, expanded.
-        blank = torch.zeros(1, action_dim or 0).expand(len(self.tokens), -1)
-        self.actions = joined["action"] if self.has_actions else blank
-        self.proprio = joined[proprio_key] if proprio_key else None
-        self.frame_state = torch.cat([joined[k] for k in frame_state_keys], dim=-1) if frame_state_keys else None
+        self.action_dim = action_dim or 0
+        moved = [move_coordinates(episodes, variant, world_size=world_size) for variant in variants]
+        firsts = np.repeat(episodes.starts, np.diff(episodes.ends, prepend=0))
+        self.actions = self.proprio = None
+        if self.has_actions:
+            self.actions = WindowNumbers(
+                moved,
+                "action",
+                normalizer,
+                extras.action_transforms,
+                pose_key=proprio_key,
+                delay=spec.action_offset,
+                firsts=firsts,
+            )
+            self.action_dim = self.actions.size
+        if proprio_key:
+            self.proprio = WindowNumbers(
+                moved, proprio_key, normalizer, extras.proprio_transforms, pose_key=proprio_key
+            )
+        states = [WindowNumbers(moved, key, normalizer).values for key in frame_state_keys]
+        self.frame_state = torch.cat(states, dim=-1) if states else None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -144,35 +174,60 @@ class LatentWindows:
         """
         windows = np.asarray(windows)
         base = (np.asarray(variant) * self.rows_per_variant).reshape(-1, 1)
-        rows = {
-            name: torch.from_numpy(self.index.steps(windows, offsets) + base)
-            for name, offsets in (
-                ("history", self.spec.history if history is None else history),
-                ("future", self.spec.future),
-                ("action", self.spec.actions),
-                ("history_action", self.spec.history_actions),
-            )
-        }
+        history = self.spec.history if history is None else history
+        now, start = (self._rows(windows, base, "now"), self._rows(windows, base, "first"))
+
+        def at(offsets: np.ndarray) -> np.ndarray:
+            rows: np.ndarray = self.index.steps(windows, offsets) + base
+            return rows
+
+        past, ahead = at(history), at(self.spec.future)
+        frames = torch.from_numpy(past), torch.from_numpy(ahead)
+        none = self.tokens[:0].float()
         frame_state = None
         if self.frame_state is not None:
-            frame_state = torch.stack([self.frame_state[rows["history"]], self.frame_state[rows["future"]]], dim=1)
+            frame_state = torch.stack([self.frame_state[rows] for rows in frames], dim=1)
+        proprio = target = None
+        if self.proprio is not None:
+            proprio = self.proprio.take(at(self.spec.steps) if self.extras.every_step else past, now, start)
+            if kept := self.extras.proprio_target:
+                target = self.proprio.take(at(self.spec.actions), now, start)[..., -kept:]
         return Batch(
-            history=self.tokens[rows["history"]].float() if tokens else self.tokens[:0].float(),
-            future=self.tokens[rows["future"]].float() if tokens else self.tokens[:0].float(),
-            actions=self.actions[rows["action"]],
-            proprio=None if self.proprio is None else self.proprio[rows["history"]],
+            history=self.tokens[frames[0]].float() if tokens else none,
+            future=self.tokens[frames[1]].float() if tokens else none,
+            actions=self._actions(at(self.spec.actions), now, start),
+            proprio=proprio,
             frame_state=frame_state,
-            history_keypoints=None if self.keypoints is None else self.keypoints[rows["history"]],
-            future_keypoints=None if self.keypoints is None else self.keypoints[rows["future"]],
-            history_actions=self._history_actions(rows["history_action"]),
+            history_keypoints=None if self.keypoints is None else self.keypoints[frames[0]],
+            future_keypoints=None if self.keypoints is None else self.keypoints[frames[1]],
+            history_actions=self._history_actions(at(self.spec.history_actions), now, start),
             has_actions=None if self.has_actions else torch.zeros(len(windows), dtype=torch.bool),
+            wrist_history=None if self.wrist is None else self.wrist[frames[0]].float() if tokens else none,
+            wrist_future=None if self.wrist is None else self.wrist[frames[1]].float() if tokens else none,
+            text=None if self.text is None else self.text[torch.from_numpy(self.index.episode[windows])],
+            proprio_target=target,
         )
 
-    def _history_actions(self, rows: Tensor) -> Tensor | None:
+    def _rows(self, windows: np.ndarray, base: np.ndarray, what: str) -> np.ndarray:
+        """Row of each window's 'now' or of its episode's 'first' step, among those of all variants."""
+        rows: np.ndarray = getattr(self.index, what)[windows] + base[:, 0]
+        return rows
+
+    def _actions(self, rows: np.ndarray, now: np.ndarray, start: np.ndarray) -> Tensor:
+        if self.actions is None:
+            return torch.zeros(*rows.shape, self.action_dim)
+        return self.actions.take(rows, now, start)
+
+    def _history_actions(self, rows: np.ndarray, now: np.ndarray, start: np.ndarray) -> Tensor | None:
         if not self.history_actions:
             return None
-        # NaN is what the network reads as unknown.
-        return self.actions[rows] if self.has_actions else torch.full_like(self.actions[rows], float("nan"))
+        if self.actions is None:  # NaN is what the network reads as unknown
+            return torch.full((*rows.shape, self.action_dim), float("nan"))
+        return self.actions.take(rows, now, start)
+
+
+def _joined(tokens: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(tokens[0] if len(tokens) == 1 else np.concatenate(tokens))
 
 
 @lru_cache(maxsize=2)

@@ -86,7 +86,7 @@ class LatentCache:
     """
 
     def __init__(
-        self, folder: str | Path, vae: VAE, *, patch_size: int, world_size: float, image_size: int | None = None
+        self, folder: str | Path, vae: VAE, *, patch_size: int, world_size: float | None, image_size: int | None = None
     ) -> None:
         self.folder = Path(folder)
         self.vae = vae

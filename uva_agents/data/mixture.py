@@ -139,20 +139,21 @@ class MixtureWindows:
         for what, values in (
             ("window", [part.spec for part in parts]),
             ("tokens (S, C)", [tuple(part.tokens.shape[1:]) for part in parts]),
-            ("number of actions", [part.actions.shape[-1] for part in parts]),
+            ("number of actions", [part.action_dim for part in parts]),
             ("frame state", [part.frame_state.shape[-1] for part in parts if part.frame_state is not None]),
             ("keypoints", [None if part.keypoints is None else part.keypoints.shape[-1] for part in parts]),
             ("history actions", [part.history_actions for part in parts]),
         ):
             if any(value != values[0] for value in values[1:]):
                 raise ValueError(f"the datasets of a mixture must agree in {what}, got {', '.join(map(str, values))}")
-        widths = {part.proprio.shape[-1] for part in parts if part.proprio is not None}
+        widths = {part.proprio.size for part in parts if part.proprio is not None}
         if len(widths) > 1:
             raise ValueError(f"the datasets of a mixture must agree in proprioception, got {sorted(widths)} numbers")
-        self.proprio_dim = widths.pop() if widths else None
-        self.frame_state_dim = next(
-            (part.frame_state.shape[-1] for part in parts if part.frame_state is not None), None
-        )
+        texts = {part.text.shape[-1] for part in parts if part.text is not None}
+        if len(texts) > 1:
+            raise ValueError(
+                f"the datasets of a mixture must agree in vectors of instructions, got {sorted(texts)} numbers"
+            )
         self._offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
 
     def __len__(self) -> int:
@@ -180,12 +181,6 @@ class MixtureWindows:
             here = np.flatnonzero(dataset == number)
             part = self.parts[number]
             own = part.batch(windows[here] - self._offsets[number], variant[here], tokens=tokens, history=history)
-            if own.proprio is None and self.proprio_dim is not None:
-                unknown = torch.full((len(here), self.spec.n_frames, self.proprio_dim), float("nan"))
-                own = dataclasses.replace(own, proprio=unknown)
-            if own.frame_state is None and self.frame_state_dim is not None:
-                unknown = torch.full((len(here), 2, self.spec.n_frames, self.frame_state_dim), float("nan"))
-                own = dataclasses.replace(own, frame_state=unknown)
             if own.has_actions is None:
                 own = dataclasses.replace(own, has_actions=torch.ones(len(here), dtype=torch.bool))
             order.append(here)
@@ -194,9 +189,15 @@ class MixtureWindows:
 
         def join(name: str) -> Tensor | None:
             values = [getattr(batch, name) for batch in found]
-            if values[0] is None:
+            given = next((value for value in values if value is not None), None)
+            if given is None:
                 return None
-            joined = torch.cat(values)
-            return joined[back] if len(joined) else joined  # frames have no rows without tokens
+            # What a dataset does not have is unknown, which is NaN to the network and to every loss.
+            filled = [
+                torch.full((len(here), *given.shape[1:]), float("nan")) if value is None else value
+                for value, here in zip(values, order, strict=True)
+            ]
+            joined = torch.cat(filled)
+            return joined[back] if len(joined) == len(windows) else joined  # frames have no rows without tokens
 
         return Batch(**{field.name: join(field.name) for field in dataclasses.fields(Batch)})  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import numpy as np
 from uva_agents.data.checksums import check_sums
 from uva_agents.data.fields import Field
 from uva_agents.data.formats import FORMATS, AddedFormats, Format, format_named
-from uva_agents.data.layouts import asked_for_pictures
+from uva_agents.data.picture_layouts import asked_for_pictures
 from uva_agents.data.readers.dataset import Dataset, MissingExtraError, Stored, to_dataset
 from uva_agents.data.readers.hdf5 import SUFFIXES
 from uva_agents.data.readers.video_folder import beside_films, video_files
@@ -60,6 +60,7 @@ def open_dataset(
     skip: Sequence[str] = (),
     verify: bool = False,
     lenient: bool = False,
+    preferred: Mapping[str, Field] | None = None,
 ) -> Dataset:
     """Open a dataset of any known format; frames stay on disk until they are looked at.
 
@@ -74,6 +75,7 @@ def open_dataset(
         skip: arrays to do without, by canonical name or stored key; what is wrong with them does not matter then.
         verify: hold all files against ``PATH.sha256`` first, if there is one (:mod:`uva_agents.data.checksums`).
         lenient: open what can be read in spite of what is wrong; :attr:`Dataset.holes` says it. For looking at, not for training.
+        preferred: canonical name -> where it is taken from instead of the format's usual place, if all of these are there.
 
     Raises:
         FileNotFoundError: nothing there.
@@ -94,7 +96,17 @@ def open_dataset(
     keys = [key for value in asked.values() for key in ([value] if isinstance(value, str) else value.keys)]
     with asked_for_pictures(keys):
         stored = _read(found, path)
-    return to_dataset(path, found.name, stored, fields, chosen=chosen, needed=needed, skip=skip, lenient=lenient)
+    return to_dataset(
+        path,
+        found.name,
+        stored,
+        fields,
+        chosen=chosen,
+        needed=needed,
+        skip=skip,
+        lenient=lenient,
+        preferred=preferred,
+    )
 
 
 def _read(found: Format, path: Path) -> Stored:

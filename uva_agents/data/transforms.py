@@ -63,11 +63,13 @@ class Transform(ABC):
         kind: under which it is stored.
         needs: which of the :class:`ReferencePoses` it reads.
         averages: a mean of several rows of the environment's numbers is a sensible row; rotations have no plain mean.
+        per_row: a row means the same whichever decision it belongs to, given the pose at its own time as ``now``.
     """
 
     kind: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     averages: ClassVar[bool] = False
+    per_row: ClassVar[bool] = True
 
     @abstractmethod
     def to_network(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
@@ -88,6 +90,14 @@ class Transform(ABC):
     @abstractmethod
     def environment_size(self, network_size: int) -> int:
         """E for N."""
+
+    def environment_limits(self) -> dict[int, tuple[float, float]]:
+        """Columns of the environment's side whose limits are known, whatever data say; none as a rule."""
+        return {}
+
+    def network_limits(self) -> dict[int, tuple[float, float]]:
+        """The same of the network's side."""
+        return {}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; :func:`transform_from_dict` is the inverse."""

@@ -46,6 +46,11 @@ class WindowSpec:
         return (np.arange(self.action_steps) + self.action_offset) * self.rows_per_step
 
     @property
+    def steps(self) -> np.ndarray:
+        """(action_steps,) rows of the control steps up to now, the last one being 0."""
+        return (np.arange(self.action_steps) + 1 - self.action_steps) * self.rows_per_step
+
+    @property
     def history_actions(self) -> np.ndarray:
         """The actions just before :attr:`actions`, as many."""
         return self.actions - self.action_steps * self.rows_per_step
@@ -91,6 +96,7 @@ class WindowIndex:
         self.now = np.concatenate(nows)
         self.first = np.repeat(starts, lengths)
         self.last = np.repeat(ends - 1, lengths)
+        self.episode = np.repeat(chosen, lengths)
 
     def __len__(self) -> int:
         return len(self.now)

@@ -14,8 +14,8 @@ import numpy as np
 import zarr
 
 from uva_agents.data.holes import listed
-from uva_agents.data.layouts import PictureLayout, picture_layout
 from uva_agents.data.lazy import file_identity
+from uva_agents.data.picture_layouts import PictureLayout, picture_layout
 from uva_agents.data.zarr_description import check_description, chunk_rule, short
 from uva_agents.data.zarr_store import ChunkRule, ZarrFiles
 from uva_agents.errors import DataError
@@ -155,7 +155,7 @@ def zarr_layout(stored: StoredArray) -> PictureLayout | None:
     """The layout of an array of pictures, ``None`` for numbers.
 
     Raises:
-        DataError: see :func:`~uva_agents.data.layouts.picture_layout`, or a chunk cannot be unpacked.
+        DataError: see :func:`~uva_agents.data.picture_layouts.picture_layout`, or a chunk cannot be unpacked.
     """
     good = np.setdiff1d(np.arange(stored.shape[0]), stored.bad)
 

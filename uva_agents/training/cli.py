@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from uva_agents.checkpoints.kinds import OWN_KINDS, resolved
+from uva_agents.errors import InputError
+from uva_agents.training.any_task import LayoutOptions, data_of, layout_of, name_of, widths_of
 from uva_agents.training.cli_monitoring import MakeEvaluator, add_monitoring_arguments, selection_of, trackers_of
+from uva_agents.training.layout_files import layout_from_toml
+from uva_agents.training.layout_report import describe_layout
 from uva_agents.training.recipe import Changes, Recipe
+from uva_agents.training.rehearsal import rehearse
 from uva_agents.training.run import RunOptions, find_recipe, train
 from uva_agents.training.sources import Source, with_episodes
-from uva_agents.training.uva.recipes import STAGES
+from uva_agents.training.uva.recipes import STAGES, UVARecipe
+from uva_agents.training.uva.sizes import SIZES, OptionalInputs, recipe_for
 from uva_agents.utils.files import check_folder_target
 
 _ALIASES = {"vae": "autoencoder", "points": "detector", "writer": "renderer"}
@@ -25,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = [name for kind in OWN_KINDS.values() for name in resolved(kind.recipes)]
     parser.add_argument(
         "recipe",
-        help=f"one of: {', '.join(names)}; one that another package adds; or the recipe.json of a run, for another like it",
+        metavar="SIZE | RECIPE",
+        help=f"a network size, for data of any layout ({', '.join(SIZES)}); a recipe ({', '.join(names)}, or one that another "
+        "package adds); or the recipe.json of a run, for another like it",
     )
     parser.add_argument(
         "--data",
@@ -50,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=KEY",
         help="where the data keeps what a recipe calls NAME (pixels, action, agent_pos, ...), if not at the format's usual place",
     )
+    _add_layout_arguments(parser)
     parser.add_argument(
         "--every",
         type=int,
@@ -71,7 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument(
-        "--steps", type=int, default=None, help="optimiser steps, for recipes of one stage (dp-*, two-frame-*)"
+        "--steps",
+        type=int,
+        default=None,
+        help="optimiser steps: of the joint stage of a size, of the one stage of dp-* and two-frame-*",
     )
     for stage in STAGES:
         names = [f"--{stage}-steps", *([f"--{_ALIASES[stage]}-steps"] if stage in _ALIASES else [])]
@@ -84,7 +97,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variants", type=int, default=None, help="cached augmented variants of the data")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
     add_monitoring_arguments(parser)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check all that comes before the first step, with one batch of every stage, and say how much memory, disk and time "
+        "the run takes; write nothing",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _add_layout_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("layout of the data, with a network size")
+    group.add_argument(
+        "--layout",
+        type=Path,
+        default=None,
+        metavar="TOML",
+        help="what is an input and what is learned, instead of what is found in the data; `uva data layout PATH` writes one",
+    )
+    group.add_argument("--hz", type=float, default=None, help="rate of the recording, where the data does not say it")
+    group.add_argument(
+        "--instructions",
+        choices=("none", "table", "clip", "given"),
+        default=None,
+        help="where vectors of instructions come from (default: table if there are several, none otherwise)",
+    )
+    group.add_argument(
+        "--text-encoder", default=None, metavar="CLIP", help="folder or hub name, for --instructions clip"
+    )
+    group.add_argument("--env", default=None, metavar="ID", help="environment that the weights are for")
+    group.add_argument("--held-out", type=int, default=None, metavar="N", help="episodes kept from training")
+    group.add_argument("--name", default=None, help="of the weights (default: the data's name and the size)")
+    group.add_argument("--history-actions", action="store_true", help="the actions that led here are an input")
+    group.add_argument("--predict-wrist", action="store_true", help="the second camera's future is predicted, too")
+    group.add_argument(
+        "--predict-proprio", type=int, default=0, metavar="N", help="so are the last N numbers of future proprioception"
+    )
+    group.add_argument(
+        "--varied-history", action="store_true", help="draw past frames at other rates, for robots of other rates"
+    )
 
 
 def run(args: argparse.Namespace, *, make_evaluator: MakeEvaluator | None = None) -> int:
@@ -100,24 +151,28 @@ def run(args: argparse.Namespace, *, make_evaluator: MakeEvaluator | None = None
         )
     if args.threads:
         torch.set_num_threads(args.threads)
-    recipe = configure(args)
-    out = args.out or Path("runs") / recipe.name
     trackers = trackers_of(args)
-    selection = selection_of(args, out, make_evaluator)
     sources = with_episodes([Source.parse(text) for text in args.data], args.episodes)
+    recipe = configure(args, sources)
+    out = args.out or Path("runs") / recipe.name
+    selection = selection_of(args, out, make_evaluator)
     options = RunOptions(
-        sources[0].path if len(sources) == 1 and sources[0].episodes is None else sources,
+        data_of(sources),
         out,
         vae_weights=args.vae,
         detector_weights=args.points,
         init=args.init,
         progress=not args.quiet,
-        fields=_fields(args.field),
+        fields=None if args.recipe in SIZES else _fields(args.field),
         every=args.every,
         trackers=trackers,
         project=args.project,
         selection=selection,
+        text_encoder=args.text_encoder,
     )
+    if args.dry_run:
+        print("\n".join(rehearse(recipe, options).lines()))
+        return 0
     check_folder_target(options.out)
     folder = train(recipe, options)
     if folder is not None:
@@ -140,19 +195,65 @@ def _fields(texts: list[str]) -> dict[str, str]:
     return {name: key for name, _, key in pairs}
 
 
-def configure(args: argparse.Namespace) -> Recipe:
-    """The named recipe with the command line's changes.
+def configure(args: argparse.Namespace, sources: Sequence[Source] = ()) -> Recipe:
+    """The recipe of a size on this data, or the named one, with the command line's changes.
 
     Raises:
-        ValueError: unknown recipe, with the close matches; an option that the recipe has no use for.
+        InputError: unknown recipe, with the close matches; an option that the recipe has no use for.
     """
+    is_size = args.recipe in SIZES
     steps = {name: getattr(args, f"{name}_steps") for name in STAGES}
+    if is_size and args.steps is not None:
+        steps["joint"] = args.steps
     changes = Changes(
-        steps=args.steps,
+        steps=None if is_size else args.steps,
         stage_steps={name: count for name, count in steps.items() if count is not None},
         batch_size=args.batch_size,
         lr=args.lr,
         variants=args.variants,
         seed=args.seed,
     )
+    if is_size:
+        return _sized_recipe(args, sources).changed(changes)
+    for option in _OF_SIZES:
+        if getattr(args, option):
+            raise InputError(
+                f"--{option.replace('_', '-')} goes with a network size ({', '.join(SIZES)}), not with a recipe"
+            )
     return find_recipe(args.recipe).changed(changes)
+
+
+def _sized_recipe(args: argparse.Namespace, sources: Sequence[Source]) -> UVARecipe:
+    about = LayoutOptions(
+        layout=None if args.layout is None else layout_from_toml(args.layout),
+        fields=_fields(args.field),
+        control_hz=args.hz,
+        instructions=args.instructions,
+        env_id=args.env,
+        held_out=args.held_out,
+    )
+    layout, dataset = layout_of(sources, about)
+    inputs = OptionalInputs(
+        history_actions=args.history_actions,
+        predict_wrist=args.predict_wrist,
+        predict_proprio=args.predict_proprio,
+        varied_history=args.varied_history,
+    )
+    if not args.quiet:
+        print("\n".join(describe_layout(layout, dataset)))
+    name = args.name or name_of(sources, args.recipe)
+    return recipe_for(args.recipe, layout, widths_of(dataset), name=name, inputs=inputs)
+
+
+_OF_SIZES = (
+    "layout",
+    "hz",
+    "instructions",
+    "env",
+    "held_out",
+    "name",
+    "history_actions",
+    "predict_wrist",
+    "predict_proprio",
+    "varied_history",
+)

@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from uva_agents.data import Field
+from uva_agents.data.transforms import Transform
 from uva_agents.errors import InputError
 
+Instructions = Literal["none", "table", "clip", "given"]
 Limits = Mapping[str, tuple[float | tuple[float, ...], float | tuple[float, ...]]]
 """(low, high) of an array's last axis, one number or one per dimension."""
 
@@ -46,15 +48,22 @@ class StageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What a recipe says about its data.
+    """What a recipe says about its data: the layout of a robot's recordings.
 
     Args:
-        fields: canonical name -> where the dataset keeps it: ``pixels``, ``action``, and what the other entries name.
+        fields: canonical name -> where the dataset keeps it: ``pixels``, ``action``, and what the other entries name;
+            ``pixels_wrist`` where a second camera is an input, on the wrist as a rule.
         limits: (low, high) of an array, one number or one per dimension; arrays not named are fitted to the data.
         proprio_key: low-dimensional input; ``None`` for a network without.
         frame_state_keys: arrays that the auxiliary state consists of, in this order.
         held_out: episodes kept from training.
         control_hz, execute, env_id: see :class:`~uva_agents.checkpoints.InterfaceSpec`.
+        names, units: canonical name -> what each of its numbers is called, and in which unit it is; empty where nobody said.
+        action_transforms, proprio_transforms: from the recorded numbers to those the network learns, one after the other.
+        instructions: where vectors of the recorded instructions come from: ``"none"`` (they are no input), ``"table"`` (each has
+            its own, saved with the weights), ``"clip"`` (CLIP's text tower) or ``"given"`` (an array of the data,
+            ``task_embedding`` in ``fields``).
+        action_offset, rows_per_step: see :class:`~uva_agents.data.WindowSpec`.
     """
 
     fields: Mapping[str, Field]
@@ -65,6 +74,26 @@ class DataConfig:
     held_out: int = 10
     execute: int = 8
     env_id: str | None = None
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    action_transforms: tuple[Transform, ...] = ()
+    proprio_transforms: tuple[Transform, ...] = ()
+    instructions: Instructions = "none"
+    action_offset: int = 0
+    rows_per_step: int = 1
+
+    @property
+    def has_wrist(self) -> bool:
+        """Whether there is a second camera."""
+        return "pixels_wrist" in self.fields
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Canonical arrays that are trained on."""
+        names = ["pixels", *(["pixels_wrist"] if self.has_wrist else []), "action"]
+        names += [self.proprio_key] if self.proprio_key else []
+        names += [*self.frame_state_keys, *(["task_embedding"] if self.instructions == "given" else [])]
+        return tuple(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)

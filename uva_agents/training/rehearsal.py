@@ -23,6 +23,7 @@ from uva_agents.training.loop import Stage, StageLoop, check_finite
 from uva_agents.training.memory import check_out
 from uva_agents.training.out_of_memory import naming_what_fits
 from uva_agents.training.recipe import Recipe
+from uva_agents.training.report import Reporter
 from uva_agents.training.run import RunOptions, steps_of
 from uva_agents.training.selection import Selector
 from uva_agents.training.steps import StageStep, Step, WeightsStep, check_order, monitored
@@ -48,6 +49,7 @@ class StageRehearsal:
         steps, batch_size: of its optimisation.
         parameters: numbers that are trained.
         state: bytes of weights, gradients, optimiser and averaged weights.
+        checkpoint: bytes of its checkpoint.
         activations: bytes that are kept from the forward pass for the backward pass.
         seconds: of one step, without the optimiser's part.
         loss: of the batch.
@@ -58,6 +60,7 @@ class StageRehearsal:
     batch_size: int
     parameters: int
     state: int
+    checkpoint: int
     activations: int
     seconds: float
     loss: float
@@ -128,11 +131,12 @@ def rehearse(recipe: Recipe, options: RunOptions) -> Rehearsal:
         for step in steps:
             if isinstance(step, StageStep):
                 stages.append(_rehearse_stage(step, checks))
-                disk += stages[-1].state
+                disk += stages[-1].checkpoint
             elif isinstance(step, WeightsStep):
                 checks.append(f"weights: {options.out / step.name}")
             else:
                 disk += _rehearse(step)
+        disk += max((stage.checkpoint for stage in stages), default=0)  # a new one is written beside the old one
         found = Rehearsal(
             tuple(stages),
             data,
@@ -164,15 +168,23 @@ def _rehearse_stage(step: StageStep, checks: list[str]) -> StageRehearsal:
     with kept:
         loop.passes_alone()
     seconds = time.perf_counter() - began
+    trained = sum(p.numel() for p in loop.module.parameters() if p.requires_grad)
+    size = sum(value.numel() * value.element_size() for value in loop.module.state_dict().values())
+    found = StageRehearsal(
+        stage.name,
+        step.config.steps,
+        step.config.batch_size,
+        trained,
+        state=2 * size + 12 * trained,  # weights and their averages; gradients and two moments
+        checkpoint=2 * size + 8 * trained,
+        activations=kept.size,
+        seconds=seconds,
+        loss=loss,
+    )
     if step.selection is not None and step.export is not None:
         checks.append(_check_selection(step, stage, loop))
     step.finish_trained()
-    trained = sum(p.numel() for p in loop.module.parameters() if p.requires_grad)
-    size = sum(value.numel() * value.element_size() for value in loop.module.state_dict().values())
-    state = 2 * size + 12 * trained  # weights and their averages; gradients and two moments
-    return StageRehearsal(
-        stage.name, step.config.steps, step.config.batch_size, trained, state, kept.size, seconds, loss
-    )
+    return found
 
 
 def _check_selection(step: StageStep, stage: Stage, loop: StageLoop) -> str:
@@ -180,7 +192,7 @@ def _check_selection(step: StageStep, stage: Stage, loop: StageLoop) -> str:
     selector = Selector(step.selection, step.export, step.out / "weights-best")
     metrics: dict[str, float] = {}
     if selector.wants_validation:
-        with torch.no_grad(), loop.reporter_of_nothing() as reporter:
+        with torch.no_grad(), Reporter(step.out, stage.name, 1, 0, show=False, write=True) as reporter:
             metrics = stage.validate(loop.module, reporter, 0)
     selector.check(metrics)
     return f"best weights: by the {step.selection.criterion}"

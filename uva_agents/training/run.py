@@ -17,8 +17,11 @@ from accelerate import PartialState
 from uva_agents.checkpoints.kinds import all_kinds, resolved, weights_kind
 from uva_agents.checkpoints.schema import closest
 from uva_agents.checkpoints.spec import InterfaceSpec
-from uva_agents.data import Episodes, LinearNormalizer
-from uva_agents.errors import InputError
+from uva_agents.data import Episodes, LinearNormalizer, WindowSpec
+from uva_agents.data.transforms import Transform
+from uva_agents.data.window_numbers import network_limits
+from uva_agents.data.windows import WindowIndex
+from uva_agents.errors import DataError, InputError
 from uva_agents.training.recipe import DataConfig, Recipe
 from uva_agents.training.saved_recipes import read_recipe
 from uva_agents.training.selection import Selection
@@ -54,6 +57,7 @@ class RunOptions:
             ``metrics.jsonl``, and TensorBoard where it is installed.
         project: what the trackers file the run under.
         selection: rollouts during training, early stopping; the best weights are kept in ``weights-best/``.
+        text_encoder: folder or hub name of CLIP, for recipes whose instructions it reads.
     """
 
     data: Data
@@ -68,6 +72,7 @@ class RunOptions:
     trackers: Sequence[TrackerName] = ()
     project: str = "uva-agents"
     selection: Selection | None = None
+    text_encoder: str | Path | None = None
 
 
 def train(recipe: Recipe, options: RunOptions) -> Path | None:
@@ -130,28 +135,104 @@ def write_recipe(recipe: Recipe, out: Path) -> None:
         write_text(out / "recipe.json", json.dumps(recipe.to_dict(), indent=1))
 
 
-def make_normalizer(data: DataConfig, episodes: Episodes) -> LinearNormalizer:
-    """From the recipe's limits where it has them, from the episodes elsewhere."""
+def make_normalizer(data: DataConfig, episodes: Episodes, window: WindowSpec | None = None) -> LinearNormalizer:
+    """From the recipe's limits where it has them, from the episodes elsewhere.
+
+    Args:
+        window: that actions are cut into, for conventions that are relative to its 'now'.
+
+    Raises:
+        DataError: an action's number is the same in all episodes.
+    """
     limits = {}
     for key in {"action", *([data.proprio_key] if data.proprio_key else []), *data.frame_state_keys}:
         value = episodes.arrays[key]
-        dim = value.shape[-1]
-        low, high = data.limits.get(key, (value.min(0), value.max(0)))
-        limits[key] = (np.broadcast_to(low, dim).copy(), np.broadcast_to(high, dim).copy())
+        transforms = transforms_of(data, key)
+        if transforms:
+            limits[key] = _network_limits(data, episodes, key, transforms, window or WindowSpec())
+        else:
+            low, high = data.limits.get(key, (value.min(0), value.max(0)))
+            limits[key] = (np.broadcast_to(low, value.shape[-1]).copy(), np.broadcast_to(high, value.shape[-1]).copy())
+        if key == "action" and key not in data.limits:
+            _check_constant(data, episodes, limits[key])
     return LinearNormalizer.from_limits(limits)
 
 
-def make_interface(data: DataConfig, episodes: Episodes, *, image_size: int | None = None) -> InterfaceSpec:
-    """What the trained weights will expect from an environment; ``image_size`` where training looks at no pictures."""
-    shape: Any = (image_size, image_size) if image_size else episodes.arrays["pixels"].shape[1:3]
+def transforms_of(data: DataConfig, key: str) -> tuple[Transform, ...]:
+    """Conventions that an array goes through."""
+    if key == "action":
+        return data.action_transforms
+    return data.proprio_transforms if key == data.proprio_key else ()
+
+
+def _network_limits(
+    data: DataConfig, episodes: Episodes, key: str, transforms: tuple[Transform, ...], window: WindowSpec
+) -> tuple[np.ndarray, np.ndarray]:
+    is_action = key == "action"
+    firsts = np.repeat(episodes.starts, np.diff(episodes.ends, prepend=0))
+    low, high = network_limits(
+        episodes.arrays,
+        key,
+        transforms,
+        WindowIndex(episodes, window),
+        window.actions if is_action else window.steps,
+        pose_key=data.proprio_key,
+        delay=window.action_offset if is_action else 0,
+        firsts=firsts,
+    )
+    low, high = low.copy(), high.copy()
+    for column, (lowest, highest) in transforms[-1].network_limits().items():
+        low[column], high[column] = lowest, highest
+    return low, high
+
+
+def _check_constant(data: DataConfig, episodes: Episodes, limits: tuple[np.ndarray, np.ndarray]) -> None:
+    same = np.flatnonzero(limits[1] - limits[0] < 1e-6)
+    if not len(same):
+        return
+    column = int(same[0])
+    names = data.names.get("action", ())
+    called = f" ({names[column]})" if len(names) > column and not data.action_transforms else ""
+    raise DataError(
+        f"{episodes.source}: action number {column}{called} is {limits[0][column]:g} in all {len(episodes)} episodes, so nothing "
+        "can be learned of it: take other columns in the layout, or say in its limits how far it can go "
+        "(uva data layout PATH > layout.toml, then --layout layout.toml)"
+    )
+
+
+def make_interface(
+    data: DataConfig,
+    episodes: Episodes,
+    *,
+    image_size: int | None = None,
+    shapes: Mapping[str, tuple[int, int]] | None = None,
+) -> InterfaceSpec:
+    """What the trained weights will expect from an environment.
+
+    Args:
+        image_size: where training looks at no pictures.
+        shapes: camera -> height and width of what an environment gives; those of the episodes' frames by default.
+    """
+    found = {name: value.shape[1:3] for name, value in episodes.arrays.items() if name.startswith("pixels")}
+    found |= shapes or {}
+    shape: Any = (image_size, image_size) if image_size else found["pixels"]
+    wrist: Any = found["pixels_wrist"] if data.has_wrist and "pixels_wrist" in found else None
     actions = episodes.arrays["action"]
-    low, high = data.limits.get("action", (actions.min(0), actions.max(0)))
     dim = actions.shape[-1]
+    low, high = data.limits.get("action", (actions.min(0), actions.max(0)))
+    low, high = np.broadcast_to(low, dim).astype(float), np.broadcast_to(high, dim).astype(float)
+    natural = data.action_transforms[0].environment_limits() if data.action_transforms else {}
+    for column, (lowest, highest) in natural.items():
+        low[column], high[column] = lowest, highest
     return InterfaceSpec(
-        image_shape=(shape[0], shape[1]),
-        action_low=tuple(float(v) for v in np.broadcast_to(low, dim)),
-        action_high=tuple(float(v) for v in np.broadcast_to(high, dim)),
+        image_shape=(int(shape[0]), int(shape[1])),
+        wrist_shape=None if wrist is None else (int(wrist[0]), int(wrist[1])),
+        action_low=tuple(float(v) for v in low),
+        action_high=tuple(float(v) for v in high),
         proprio_key=data.proprio_key,
+        proprio_transforms=data.proprio_transforms,
+        action_transforms=data.action_transforms,
+        action_offset=data.action_offset,
         keypoint_keys=data.frame_state_keys,
         env_id=data.env_id,
         control_hz=data.control_hz,

@@ -13,17 +13,20 @@ import types
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from uva_agents.checkpoints.kinds import WeightsKind, resolved, weights_kind
 from uva_agents.data import BLOCK_PUSH_FIELDS, PUSHT_FIELDS, Field
+from uva_agents.data.transforms import Transform, load_named, transform_from_dict
 from uva_agents.errors import DataError, InputError, WeightsError
-from uva_agents.training.recipe import Recipe, StageConfig, plain
+from uva_agents.training.recipe import DataConfig, Recipe, StageConfig, plain
 from uva_agents.utils.files import read_regular_text
 
 _DATA = {
     name: f"data.{name}" for name in ("fields", "limits", "env_id", "proprio_key", "held_out", "control_hz", "execute")
 }
+_FIRST_ELSEWHERE = ("data.frame_state_keys",)
+"""Settings of the data that the first recipes had under another name."""
 _FIRST_NAMES: Mapping[str, Mapping[str, str]] = {
     "uva": {
         **{name: name for name in ("name", "model", "seed")},
@@ -105,7 +108,23 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     fields = recipe.data.fields.items()
     values["fields"] = {k: f.key if recipe.kind == "uva" else _text(f) for k, f in fields}
     values["model"] = weights_kind(recipe.kind).first_names(recipe.model.to_dict())
+    for part in ("data", "network", "augmentation"):
+        values |= _since(recipe, part)
     found: dict[str, Any] = plain(values)
+    return found
+
+
+def _since(recipe: Recipe, part: str) -> dict[str, Any]:
+    """Settings that the first recipes did not have, where they differ from what held then."""
+    settings, found = getattr(recipe, part, None), {}
+    known = {*_FIRST_NAMES[recipe.kind].values(), *_FIRST_ELSEWHERE}
+    if part in known:
+        return {}
+    for entry in dataclasses.fields(settings) if dataclasses.is_dataclass(settings) else ():
+        default = entry.default_factory() if callable(entry.default_factory) else entry.default
+        place, value = f"{part}.{entry.name}", getattr(settings, entry.name)
+        if place not in known and value != default:
+            found[place] = value
     return found
 
 
@@ -145,6 +164,16 @@ def recipe_from_dict(values: Any, where: str = "recipe") -> Recipe:
         return recipe
     except (WeightsError, InputError) as error:
         raise DataError(str(error)) from error
+
+
+def data_from_dict(values: Any, where: str = "layout") -> DataConfig:
+    """A recipe's data from plain values, checked.
+
+    Raises:
+        DataError: a setting is unknown, missing or of another type.
+    """
+    found: DataConfig = _dataclass(DataConfig, values, where, weights_kind("uva"))
+    return found
 
 
 def _first_kind(values: Mapping[str, Any]) -> str:
@@ -219,10 +248,15 @@ def _value(hint: Any, value: Any, where: str, kind: WeightsKind) -> Any:
     if hint is Any:
         return value
     if hint is slice:
-        if isinstance(value, Mapping) and set(value) == {"start", "stop"}:
-            return slice(value["start"], value["stop"])
+        if isinstance(value, Mapping) and set(value) <= {"start", "stop"}:
+            return slice(value.get("start"), value.get("stop"))
     elif origin in (Union, types.UnionType):
         return _first_that_reads(args, value, where, kind)
+    elif origin is Literal:
+        if value in args:
+            return value
+    elif hint is Transform:
+        return _transform(value, where)
     elif dataclasses.is_dataclass(hint):
         return _dataclass(hint, value, where, kind)
     elif origin is tuple and isinstance(value, list):
@@ -236,6 +270,16 @@ def _value(hint: Any, value: Any, where: str, kind: WeightsKind) -> Any:
     elif isinstance(hint, type) and (type(value) is hint or (hint is float and type(value) is int)):
         return value
     raise DataError(f"{where} is {value!r}, which this version does not understand")
+
+
+def _transform(value: Any, where: str) -> Transform:
+    if not isinstance(value, Mapping):
+        raise DataError(f"{where} is {value!r}, no convention of poses")
+    load_named([value])
+    try:
+        return transform_from_dict(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def _first_that_reads(hints: tuple[Any, ...], value: Any, where: str, kind: WeightsKind) -> Any:

@@ -6,13 +6,12 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from uva_agents.data import Dataset, Episodes, Field, open_dataset, recognise
-from uva_agents.data.zarr_store import ZarrFiles
+from uva_agents.data import Dataset, Episodes, open_dataset
 from uva_agents.errors import DataError, InputError
 from uva_agents.training.memory import Holds, Shape, check_memory
 from uva_agents.training.recipe import Recipe
@@ -94,10 +93,19 @@ def sources_of(data: Data) -> tuple[Source, ...]:
 
 @dataclass(frozen=True)
 class Part:
-    """A dataset ready to be cut into windows: frames in memory, keys as the recipe names them."""
+    """A dataset ready to be cut into windows: frames in memory, keys as the recipe names them.
+
+    Attributes:
+        episodes: frames of the size that they are trained on.
+        weight: see :class:`Source`.
+        tasks: an instruction per episode, where the dataset has them.
+        shapes: camera -> height and width of its frames as they are stored.
+    """
 
     episodes: Episodes
     weight: float
+    tasks: tuple[str, ...] | None = None
+    shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def has_actions(self) -> bool:
@@ -113,6 +121,7 @@ def open_sources(
     fields: Mapping[str, str] | None = None,
     every: int | None = None,
     holds: Callable[[int, tuple[int, int]], Holds] | None = None,
+    side: int | None = None,
 ) -> list[Part]:
     """Datasets with what ``wanted`` names; video without actions has frames only. All get the frame size of the first with actions.
 
@@ -124,6 +133,7 @@ def open_sources(
         every: keep each episode's first step and every so many after it, in datasets with actions. Right for actions that are
             positions; changes would have to be added up.
         holds: (number of datasets, frame's height and width) -> how the recipe keeps its data; without it memory is not looked at.
+        side: frames with more pixels than its square are brought to that as they are read, as agents bring them.
 
     Raises:
         MachineError: the data would not fit into memory.
@@ -134,9 +144,9 @@ def open_sources(
     opened = [_open(source, recipe, wanted, fields or {}) for source in sources]
     steps = [_step(found, recipe, every) for found in opened]
     if holds is not None:
-        _check_memory(opened, steps, wanted, holds)
+        _check_memory(opened, steps, wanted, holds, side)
     parts = [
-        Part(_load(found, needed, step), source.weight)
+        Part(_load(found, needed, step, side), source.weight, found.tasks, _shapes(found, needed))
         for (found, needed), step, source in zip(opened, steps, sources, strict=True)
     ]
     with_actions = [part for part in parts if part.has_actions]
@@ -161,18 +171,28 @@ def _open(
     source: Source, recipe: Recipe, wanted: Sequence[str], fields: Mapping[str, str]
 ) -> tuple[Dataset, list[str]]:
     """A dataset and the names of what of it is loaded; frames are still on disk."""
-    own = {name: recipe.data.fields[name] for name in wanted if name in recipe.data.fields}
-    asked: Mapping[str, str | Field] | None = fields or None
-    if not fields and _is_recipe_buffer(source.path, own):
-        asked = own
-    dataset = open_dataset(source.path, fields=asked, episodes=source.episodes, verify=True, needed=wanted)
+    own = None if fields else {name: recipe.data.fields[name] for name in wanted if name in recipe.data.fields}
+    dataset = open_dataset(
+        source.path, fields=fields or None, episodes=source.episodes, verify=True, needed=wanted, preferred=own
+    )
     needed = ["pixels"] if "action" not in dataset.arrays else list(wanted)
     if missing := [name for name in needed if name not in dataset.arrays]:
         raise DataError(_missing(dataset, recipe, missing))
     return dataset, needed
 
 
-def _load(dataset: Dataset, needed: Sequence[str], step: int) -> Episodes:
+def _shapes(dataset: Dataset, needed: Sequence[str]) -> dict[str, tuple[int, int]]:
+    shapes = {name: dataset.arrays[name].shape for name in needed if name.startswith("pixels")}
+    return {name: (int(shape[1]), int(shape[2])) for name, shape in shapes.items()}
+
+
+def _reduced(shape: tuple[int, ...], side: int | None) -> tuple[int, int]:
+    """Height and width that frames of this size are kept at."""
+    height, width = int(shape[0]), int(shape[1])
+    return (height, width) if side is None or height * width <= side * side else (side, side)
+
+
+def _load(dataset: Dataset, needed: Sequence[str], step: int, side: int | None = None) -> Episodes:
     """What is needed of it, in memory, every ``step``-th row."""
     # Copies of the numbers: some readers give views of files, which torch does not take.
     kept = {
@@ -181,19 +201,23 @@ def _load(dataset: Dataset, needed: Sequence[str], step: int) -> Episodes:
     episodes = Episodes(kept, dataset.ends, source=str(dataset.path), numbers=dataset.numbers)
     if step > 1:
         episodes = episodes.downsampled(step)
-    loaded = {k: _frames(dataset, episodes, k) if k.startswith("pixels") else v for k, v in episodes.arrays.items()}
+    loaded = {
+        k: _frames(dataset, episodes, k, side) if k.startswith("pixels") else v for k, v in episodes.arrays.items()
+    }
     return Episodes(loaded, episodes.ends, source=str(dataset.path))
 
 
-def _frames(dataset: Dataset, episodes: Episodes, name: str) -> np.ndarray:
+def _frames(dataset: Dataset, episodes: Episodes, name: str, side: int | None = None) -> np.ndarray:
     """Frames in memory; where they cannot be read, the episode is named."""
     frames = episodes.arrays[name]
-    out = np.empty(frames.shape, np.uint8)
+    height, width = _reduced(frames.shape[1:3], side)
+    out = np.empty((len(frames), height, width, 3), np.uint8)
     for number, (start, end) in enumerate(zip(episodes.starts, episodes.ends, strict=True)):
         try:
             for begin in range(int(start), int(end), 512):
                 rows = slice(begin, min(begin + 512, int(end)))
-                out[rows] = frames[rows]
+                read = frames[rows]
+                out[rows] = read if read.shape[1:3] == (height, width) else resize_frames(read, height)
         except ValueError as error:
             episode = number if dataset.numbers is None else dataset.numbers[number]
             raise DataError(
@@ -208,32 +232,25 @@ def _check_memory(
     steps: Sequence[int],
     wanted: Sequence[str],
     holds: Callable[[int, tuple[int, int]], Holds],
+    side: int | None,
 ) -> None:
     """Refuse what would not fit, from sizes alone."""
     acted = [dataset for dataset, needed in opened if "action" in needed]
     size = (0, 0)
     if "pixels" in wanted and acted:
-        size = (int(acted[0].arrays["pixels"].shape[1]), int(acted[0].arrays["pixels"].shape[2]))
+        size = _reduced(acted[0].arrays["pixels"].shape[1:3], side)
     shapes = []
     for (dataset, needed), step in zip(opened, steps, strict=True):
         # As they are read; those of other datasets are then brought to the first one's size, one dataset at a time.
         frame = sum(
-            max(math.prod(dataset.arrays[k].shape[1:]), 3 * math.prod(size)) for k in needed if k.startswith("pixels")
+            3 * max(math.prod(_reduced(dataset.arrays[k].shape[1:3], side)), math.prod(size))
+            for k in needed
+            if k.startswith("pixels")
         )
         numbers = sum(4 * math.prod(dataset.arrays[k].shape[1:]) for k in needed if not k.startswith("pixels"))
         lengths = np.diff(dataset.ends, prepend=0)
         shapes.append(Shape(str(dataset.path), int((-(-lengths // step)).sum()), frame, numbers))
     check_memory(shapes, holds(len(opened), size))
-
-
-def _is_recipe_buffer(path: Path, fields: Mapping[str, Field]) -> bool:
-    """Whether it is a replay buffer that has what the recipe asks for where the recipe says."""
-    if recognise(path).name != "zarr":
-        return False
-    files = ZarrFiles(path)
-    names = set(files.children("data"))
-    files.close()
-    return all(key in names for field in fields.values() for key in field.keys)
 
 
 def _missing(dataset: Dataset, recipe: Recipe, names: Sequence[str]) -> str:
@@ -253,7 +270,8 @@ def _step(opened: tuple[Dataset, list[str]], recipe: Recipe, every: int | None) 
         DataError: it has another rate than the recipe.
     """
     dataset, needed = opened
-    hz, rate, action_free = dataset.control_hz, recipe.data.control_hz, "action" not in needed
+    hz, action_free = dataset.control_hz, "action" not in needed
+    rate = recipe.data.control_hz * recipe.data.rows_per_step
     step = 1 if every is None else every
     if step < 1:
         raise InputError(f"every={every}: at least 1 (keep all steps)")
@@ -274,21 +292,29 @@ def _step(opened: tuple[Dataset, list[str]], recipe: Recipe, every: int | None) 
 
 
 def _sized(episodes: Episodes, shape: tuple[int, int]) -> Episodes:
-    pixels = episodes.arrays["pixels"]
-    if pixels.shape[1:3] == shape:
+    """All cameras at one size."""
+    other = {k: v for k, v in episodes.arrays.items() if k.startswith("pixels") and v.shape[1:3] != shape}
+    if not other:
         return episodes
     if shape[0] != shape[1]:
+        name, pixels = next(iter(other.items()))
         raise ValueError(
-            f"{episodes.source} has frames of {pixels.shape[1]}x{pixels.shape[2]}, and the first dataset of "
-            f"{shape[0]}x{shape[1]}: bring them to one size"
+            f"{episodes.source} has {'frames' if name == 'pixels' else name} of {pixels.shape[1]}x{pixels.shape[2]}, and the "
+            f"first dataset of {shape[0]}x{shape[1]}: bring them to one size"
         )
-    resized = resize_frames(pixels, shape[0])
-    return Episodes({**episodes.arrays, "pixels": resized}, episodes.ends, source=episodes.source)
+    resized = {name: resize_frames(pixels, shape[0]) for name, pixels in other.items()}
+    return Episodes({**episodes.arrays, **resized}, episodes.ends, source=episodes.source)
 
 
 def joined_frames(parts: Sequence[Episodes]) -> Episodes:
-    """The frames of all of them, one after another, for what looks at single frames."""
-    if len(parts) == 1:
+    """The frames of all of them and of all cameras, one after another, for what looks at single frames."""
+    views = [
+        Episodes({"pixels": frames}, part.ends, source=part.source)
+        for part in parts
+        for name, frames in part.arrays.items()
+        if name.startswith("pixels")
+    ]
+    if len(views) == 1:
         return parts[0]
-    ends = np.concatenate([part.ends + sum(p.steps for p in parts[:i]) for i, part in enumerate(parts)])
-    return Episodes({"pixels": np.concatenate([part.arrays["pixels"] for part in parts])}, ends, source="all datasets")
+    ends = np.concatenate([view.ends + sum(v.steps for v in views[:i]) for i, view in enumerate(views)])
+    return Episodes({"pixels": np.concatenate([view.arrays["pixels"] for view in views])}, ends, source="all datasets")

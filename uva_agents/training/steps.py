@@ -64,12 +64,14 @@ class MemoryStep:
 
     Args:
         compute: it.
+        stand_in: what takes its place in a dry run, if it takes long.
     """
 
     name: str
     makes: str
     compute: Callable[[], object]
     needs: tuple[str, ...] = ()
+    stand_in: Callable[[], object] | None = None
 
     def done(self) -> bool:
         """Never: there is nothing on disk."""
@@ -86,6 +88,11 @@ class MemoryStep:
         """Compute it."""
         self.compute()
         return True
+
+    def rehearse(self) -> int:
+        """Compute it, or what stands for it; nothing is written."""
+        (self.stand_in or self.compute)()
+        return 0
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,7 @@ class StageStep:
         # A stage's module has one part with weights, under a name of its own.
         target = self.target().to(_device())
         target.load_state_dict({name.partition(".")[2]: value for name, value in weights.items()})
-        self._finish()
+        self.finish_trained()
 
     def run(self) -> bool:
         """Train it towards its last step."""
@@ -159,10 +166,11 @@ class StageStep:
         averaged, finished = run_stage(stage, self.config, self.options)
         stage.module.load_state_dict(averaged)
         if finished:
-            self._finish()
+            self.finish_trained()
         return finished
 
-    def _finish(self) -> None:
+    def finish_trained(self) -> None:
+        """What is to be done with the trained part."""
         if self.finish is not None:
             self.finish()
 

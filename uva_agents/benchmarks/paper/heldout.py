@@ -112,8 +112,8 @@ def evaluate_heldout(
         truth = stack_keypoints(recipe.data.frame_state_keys, episodes)
         scale, offset = keypoint_scale(recipe.data.frame_state_keys, uva.normalizer)
         read = (torch.cat(keypoints).cpu().numpy().reshape(truth.shape) - offset) / scale
-        metrics[f"points_{recipe.world.unit}"] = (
-            float(np.linalg.norm(read - truth, axis=-1).mean()) * recipe.world.unit_scale
+        metrics[f"points_{recipe.plane.unit}"] = (
+            float(np.linalg.norm(read - truth, axis=-1).mean()) * recipe.plane.unit_scale
         )
     return metrics
 

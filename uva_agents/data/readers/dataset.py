@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +15,7 @@ from uva_agents.data.episodes import Episodes
 from uva_agents.data.fields import Field, as_float32, require_key
 from uva_agents.data.holes import Hole, raise_first
 from uva_agents.data.lazy import LazyFrames, as_lazy
+from uva_agents.data.readers.naming import is_key, means, names_of_numbers, short_name
 from uva_agents.errors import DataError, InputError
 
 MAX_NUMBERS = 4096
@@ -43,6 +43,9 @@ class Stored:
         beside: what is stored beside the steps: key -> an array (one entry per episode, where it has as many), a value for JSON, or
             ``None`` for what nothing else can hold. Nothing here uses it; conversions keep it or say that they do not.
         control_hz_assumed: whether the rate is the format's usual one, and not said.
+        names: stored key -> what each of its numbers is called, where the format says it.
+        action_offset: rows from an observation to the action that is taken at it: 1 where a row's observation is what its action
+            led to.
         holes: what is missing or wrong. An episode that cannot be read may have no row; what cannot be read of others is NaN.
     """
 
@@ -57,6 +60,8 @@ class Stored:
     holes: tuple[Hole, ...] = ()
     beside: Mapping[str, Any] = field(default_factory=dict)
     control_hz_assumed: bool = False
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    action_offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,15 @@ class Dataset:
         arrays: canonical arrays as in :class:`~uva_agents.data.Episodes`, unchecked: they may have NaN.
         ends: (E,) index one past each episode's last step.
         sources: canonical name -> stored keys.
+        fields: canonical name -> where it was taken from, for those that the format or the caller named.
         control_hz: steps per second, or ``None`` where the format does not say.
         tasks: an instruction per episode, or ``None``.
         notes: what the reader decided or left out.
         left_out: stored key -> why it is not among the arrays.
         holes: what is missing or wrong and did not keep it from being opened.
         numbers: of the episodes in the files, where only some were chosen.
-        beside, control_hz_assumed: see :class:`Stored`.
+        names: canonical name -> what each of its numbers is called, where the format says it.
+        beside, control_hz_assumed, action_offset: see :class:`Stored`.
     """
 
     path: Path
@@ -91,6 +98,9 @@ class Dataset:
     numbers: tuple[int, ...] | None = None
     beside: Mapping[str, Any] = field(default_factory=dict)
     control_hz_assumed: bool = False
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    action_offset: int = 0
+    fields: Mapping[str, Field] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -143,13 +153,13 @@ class Dataset:
         wanted = set(names)
         known = {*self.arrays, *self.sources.values(), *self.left_out, *self.beside}
         for name in sorted(wanted):
-            if any(_is_key(name, key) for key in known):
+            if any(is_key(name, key) for key in known):
                 continue
             close = difflib.get_close_matches(name, known, n=3) or sorted(known)
             raise InputError(f"{self.path} has no array {name!r} to leave out; found {', '.join(close)}")
 
         def goes(*keys: str) -> bool:
-            return any(_is_key(name, key) for name in wanted for key in keys)
+            return any(is_key(name, key) for name in wanted for key in keys)
 
         kept = [name for name in self.arrays if not goes(name, self.sources[name])]
         if not kept:
@@ -173,6 +183,7 @@ def to_dataset(
     needed: Iterable[str] | None = None,
     skip: Sequence[str] = (),
     lenient: bool = False,
+    preferred: Mapping[str, Field] | None = None,
 ) -> Dataset:
     """Put stored arrays under canonical names; what nothing asked for keeps its own name.
 
@@ -182,6 +193,7 @@ def to_dataset(
         needed: canonical names of what will be used; holes in other arrays do not matter then.
         skip: see :meth:`Dataset.without`; holes in those do not matter, and they are not read.
         lenient: keep what can be read in spite of holes, and say the rest in :attr:`Dataset.holes`.
+        preferred: taken before the format's defaults, where all of it is there.
 
     Raises:
         InputError: a field without a name, or a camera of several keys or columns.
@@ -191,17 +203,21 @@ def to_dataset(
     asked = {name: Field(value) if isinstance(value, str) else value for name, value in (fields or {}).items()}
     for name, origin in asked.items():
         _check_field(name, origin)
-    wanted = {**stored.defaults, **asked}
+    known = {*stored.frames, *stored.numbers}
+    usual = stored.defaults
+    if preferred and all(key in known for origin in preferred.values() for key in origin.keys):
+        usual = {**usual, **preferred}
+    wanted = {**usual, **asked}
     holes = [*_replaced(stored.holes, asked)]
     if needed is not None:
         used = {key for name in needed if name in wanted for key in wanted[name].keys}
         unused = {key for key in (*stored.frames, *stored.numbers) if key not in used and short_name(key) not in needed}
-        idle = {where for where in (hole.where for hole in holes) if any(_is_key(key, where) for key in unused)}
+        idle = {where for where in (hole.where for hole in holes) if any(is_key(key, where) for key in unused)}
         holes = [replace(hole, level="warn") if hole.where in idle else hole for hole in holes]
     if skip:
         stored, wanted, gone, skip = _skipped(stored, wanted, skip)
         # What is not used cannot harm.
-        holes = [hole for hole in holes if not any(_is_key(key, hole.where) for key in gone)]
+        holes = [hole for hole in holes if not any(is_key(key, hole.where) for key in gone)]
     numbers = chosen(len(stored.ends)) if chosen is not None and len(stored.ends) else None
     if not lenient:
         raise_first(holes, path, numbers)
@@ -213,7 +229,7 @@ def to_dataset(
     for name, origin in wanted.items():
         is_camera = name.startswith("pixels")
         for key in origin.keys:
-            if why := next((why for left, why in left_out.items() if _is_key(key, left)), None):
+            if why := next((why for left, why in left_out.items() if is_key(key, left)), None):
                 raise DataError(f"{path}: {key} (wanted as {name!r}) cannot be read: {why}")
             require_key(key, stored.frames if is_camera else stored.numbers, name=name, source=str(path))
         if is_camera:
@@ -271,6 +287,9 @@ def to_dataset(
         holes=tuple(holes),
         beside=stored.beside,
         control_hz_assumed=stored.control_hz_assumed,
+        names=names_of_numbers(arrays, {**{n: Field(key) for n, key in sources.items()}, **wanted}, stored.names),
+        action_offset=stored.action_offset,
+        fields=wanted,
     )
     dataset = dataset.without(skip) if skip else dataset
     return dataset if numbers is None else dataset.select(numbers)
@@ -291,8 +310,8 @@ def _skipped(
     """What is stored and wanted without these arrays, their keys, and those of the names that mean no stored array."""
     whole = {name: wanted[name].keys[0] for name in names if name in wanted and wanted[name].whole}
     known = {*stored.frames, *stored.numbers, *stored.left_out}
-    gone = {key for name in names for key in known if _means(name, key)} | {*whole.values()}
-    unknown = [name for name in names if name not in whole and not any(_means(name, key) for key in known)]
+    gone = {key for name in names for key in known if means(name, key)} | {*whole.values()}
+    unknown = [name for name in names if name not in whole and not any(means(name, key) for key in known)]
     frames = {key: value for key, value in stored.frames.items() if key not in gone}
     numbers = {key: value for key, value in stored.numbers.items() if key not in gone}
     if not frames and not numbers:
@@ -302,29 +321,13 @@ def _skipped(
     return replace(stored, frames=frames, numbers=numbers, left_out=left_out), kept, gone, unknown
 
 
-def _means(name: str, key: str) -> bool:
-    """Whether ``--skip`` of this name leaves a stored key out."""
-    return _is_key(name, key) or name in (short_name(key), f"pixels_{short_name(key)}", f"data/{key}")
-
-
 def _replaced(holes: Iterable[Hole], asked: Mapping[str, Field]) -> Iterator[Hole]:
     """Holes in arrays that the caller has said something else to take for are no errors any more."""
     usual = {"action": "action", "actions": "action", "agent_pos": "agent_pos", "state": "agent_pos"}
     for hole in holes:
         name = usual.get(short_name(hole.where), "")
-        other = name in asked and not any(_is_key(key, hole.where) for key in asked[name].keys)
+        other = name in asked and not any(is_key(key, hole.where) for key in asked[name].keys)
         yield replace(hole, level="warn") if other and hole.level == "error" else hole
-
-
-def short_name(key: str) -> str:
-    """The last part of a stored key, in letters, digits and underscores."""
-    last = re.split(r"[/.](?=[^/.]*$)", key)[-1]
-    return re.sub(r"\W+", "_", last)
-
-
-def _is_key(name: str, key: str) -> bool:
-    """Whether ``name`` means a stored key: all of it, or what follows a slash in it."""
-    return key == name or key.endswith(f"/{name}")
 
 
 def too_wide(shape: tuple[int, ...]) -> bool:

@@ -12,8 +12,8 @@ import numpy as np
 from uva_agents.data.contained import home_of
 from uva_agents.data.hdf5_store import DAMAGE, check_whole, member, one_line, open_hdf5, read_array
 from uva_agents.data.holes import Hole, listed
-from uva_agents.data.layouts import PictureLayout
 from uva_agents.data.lazy import FrameSource, file_identity
+from uva_agents.data.picture_layouts import PictureLayout
 from uva_agents.data.readers.dataset import too_wide
 from uva_agents.data.readers.hdf5_attributes import COUNTS, beside_demonstrations, control_hz_of, whole_number
 from uva_agents.data.readers.hdf5_frames import Hdf5Frames, hdf5_layout

@@ -115,6 +115,7 @@ def read_demonstrations(path: Path) -> Stored:
         left_out=left_out,
         holes=tuple(holes),
         beside=_beside(parts),
+        action_offset=1 if first.libero else 0,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uva_agents.data.hdf5_store import DAMAGE, one_line, open_hdf5
-from uva_agents.data.layouts import PictureLayout, decoded_picture, picture_layout
+from uva_agents.data.picture_layouts import PictureLayout, decoded_picture, picture_layout
 from uva_agents.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def hdf5_layout(array: h5py.Dataset, source: str) -> PictureLayout | None:
     """The layout of an array of pictures, ``None`` for numbers.
 
     Raises:
-        DataError: see :func:`~uva_agents.data.layouts.picture_layout`.
+        DataError: see :func:`~uva_agents.data.picture_layouts.picture_layout`.
     """
     return picture_layout(tuple(array.shape), array.dtype, lambda rows: np.asarray(array[rows]), source)
 

@@ -100,6 +100,9 @@ def read_lerobot(path: Path) -> Stored:
         notes=tuple(notes),
         left_out=left_out,
         holes=holes.all(),
+        names={
+            key: info.features[key].names for key in numbers if len(info.features[key].names) == numbers[key][0].size
+        },
     )
 
 

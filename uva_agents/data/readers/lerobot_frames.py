@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from uva_agents.data.layouts import decoded_picture
 from uva_agents.data.lazy import file_identity
+from uva_agents.data.picture_layouts import decoded_picture
 from uva_agents.data.readers.parquet import columns_of, read_table
 from uva_agents.errors import DataError
 

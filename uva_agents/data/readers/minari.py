@@ -14,8 +14,8 @@ from uva_agents.data.contained import check_contained, home_of
 from uva_agents.data.fields import Field
 from uva_agents.data.hdf5_store import DAMAGE, check_whole, member, one_line, open_hdf5, read_array
 from uva_agents.data.holes import Hole, listed, raise_first
-from uva_agents.data.layouts import PictureLayout
 from uva_agents.data.lazy import LazyFrames, file_identity
+from uva_agents.data.picture_layouts import PictureLayout
 from uva_agents.data.readers.dataset import Stored, too_wide
 from uva_agents.data.readers.hdf5_frames import Hdf5Frames, JpegFrames, decoded_jpeg, hdf5_layout
 from uva_agents.data.readers.metadata import usual_camera

@@ -26,6 +26,10 @@ UMI_HZ = 59.94
 """The cameras' rate. The released UVA trains at every third row."""
 
 
+TOOL_POSE = tuple(f"eef.{name}" for name in ("x", "y", "z", "r11", "r12", "r13", "r21", "r22", "r23", "gripper"))
+"""Position, the rotation's first two rows, width."""
+
+
 def is_umi(path: Path) -> bool:
     """A zarr group whose arrays are UMI's: seen from folder names, or from the names in a zip."""
     return is_zarr(path) and _has_poses(path) and not is_converted(path)
@@ -101,6 +105,8 @@ def read_umi(path: Path) -> Stored:
         left_out=found.left_out,
         holes=tuple(found.holes),
         beside=beside,
+        names={"tool_pose": TOOL_POSE},
+        action_offset=1,
     )
 
 

@@ -98,6 +98,7 @@ class UVAConfig:
         proprio_maskable: learn a mask token for proprioception, so that it may be missing (inverse dynamics, video).
         history_actions: the actions that led here are an input.
         wrist_image: a wrist camera's history frames are an input.
+        wrist_maskable: learn a mask token for them, so that they may be missing (inverse dynamics, imagined frames).
         predict_wrist: and its future frames are predicted.
         predict_proprio_dim: numbers per step of predicted future proprioception, 0 without.
         frame_state_dim: numbers per frame of low-dimensional state (keypoints, say) that an auxiliary head predicts from the
@@ -143,6 +144,7 @@ class UVAConfig:
     proprio_maskable: bool = False
     history_actions: bool = False
     wrist_image: bool = False
+    wrist_maskable: bool = False
     predict_wrist: bool = False
     predict_proprio_dim: int = 0
     frame_state_dim: int = 0
@@ -179,8 +181,8 @@ class UVAConfig:
                 f"proprio_keypoints {self.proprio_keypoints} needs 2 numbers of proprioception each, one row per frame; "
                 f"got proprio_dim {self.proprio_dim}, proprio_steps {self.proprio_steps}"
             )
-        if self.predict_wrist and not self.wrist_image:
-            raise ValueError("predict_wrist needs wrist_image")
+        if (self.predict_wrist or self.wrist_maskable) and not self.wrist_image:
+            raise ValueError(f"{'predict_wrist' if self.predict_wrist else 'wrist_maskable'} needs wrist_image")
 
     @cached_property
     def latent_size(self) -> int:
@@ -206,6 +208,13 @@ class UVAConfig:
     def frame_stride(self) -> int:
         """Control steps between the frames that the network sees."""
         return self.action_steps // self.n_frames
+
+    @property
+    def sees_frames_alone(self) -> bool:
+        """Whether frames alone are enough: nothing must be given that only the robot measures."""
+        return not (self.wrist_image and not self.wrist_maskable) and not (
+            self.proprio_dim and not self.proprio_maskable
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries, ready for JSON."""

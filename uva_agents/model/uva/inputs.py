@@ -155,7 +155,9 @@ def input_groups(config: UVAConfig) -> tuple[InputGroup, ...]:
             InputGroup("history_actions", c.action_dim, "history_action_proj", "history_action_mask", "always", True)
         )
     groups.append(InputGroup("actions", c.action_dim, "action_proj", "action_mask", "actions", True))
-    if c.wrist_image:
+    if c.wrist_image and c.wrist_maskable:
+        groups.append(InputGroup("wrist_history", tokens, "wrist_history_proj", "wrist_history_mask", "history"))
+    elif c.wrist_image:
         error = "this network sees a wrist camera: give wrist_history"
         groups.append(InputGroup("wrist_history", tokens, "wrist_history_proj", None, "always", required=error))
     if c.proprio_dim and c.proprio_maskable:

@@ -36,7 +36,12 @@ class Jitter:
 
     def applied(self, context: Context) -> Context:
         """The context with noise on it."""
-        noise = {"history": self.tokens, "future": self.tokens}
+        noise = {
+            "history": self.tokens,
+            "future": self.tokens,
+            "wrist_history": self.tokens,
+            "wrist_future": self.tokens,
+        }
         noise |= {"history_keypoints": self.keypoints, "future_keypoints": self.keypoints}
         values: dict[str, Tensor] = {k: getattr(context, k) for k in noise if getattr(context, k) is not None}
         return replace(context, **{k: v + noise[k] * torch.randn_like(v) for k, v in values.items() if noise[k]})
@@ -79,7 +84,7 @@ def joint_loss(
 
     Args:
         context: ``future`` and ``actions`` are both inputs (where visible) and targets.
-        proprio_target: (B, steps, P) future proprioception, for networks that predict it.
+        proprio_target: (B, steps, P) future proprioception, for networks that predict it; NaN where unknown.
         frame_state_target: (B, 2, T, frame_state_dim) state of history and future frames; NaN where unknown.
         action_weight, frame_state_weight: of those losses in the total; the released code weighs everything 1.
         jitter: noise on the inputs.
@@ -109,7 +114,10 @@ def joint_loss(
         if model.config.predict_wrist:
             if context.wrist_future is None:
                 raise ValueError("the wrist video loss needs wrist_future in the context")
-            video = video + share * _token_loss(model.wrist_head, z, context.wrist_future, rows, draws.get("wrist"))
+            seen = torch.isfinite(context.wrist_future).all(-1).flatten(1)
+            video = video + share * _token_loss(
+                model.wrist_head, z, context.wrist_future, rows * seen, draws.get("wrist")
+            )
     if model.config.predict_actions and bool(visibility.action_loss.any()):
         if context.actions is None:
             raise ValueError("the action loss needs actions in the context")
@@ -118,9 +126,11 @@ def joint_loss(
         losses = _sequence_losses(model.action_head, context.actions, condition, chosen, draws.get("action"))
         action = chosen.float().mean() * losses.mean()
     if model.config.predict_proprio_dim and proprio_target is not None:
-        everyone = torch.ones_like(visibility.action_loss)
-        condition = model.proprio_head.condition(z)
-        proprio = _sequence_losses(model.proprio_head, proprio_target, condition, everyone, draws.get("proprio")).mean()
+        known = torch.isfinite(proprio_target).flatten(1).all(1)
+        if bool(known.any()):
+            condition = model.proprio_head.condition(z[known])
+            losses = _sequence_losses(model.proprio_head, proprio_target, condition, known, draws.get("proprio"))
+            proprio = known.float().mean() * losses.mean()
     total = video + action_weight * action + proprio + frame_state_weight * frame_state_loss
     return Losses(total, video, action, proprio, frame_state_loss)
 
@@ -153,6 +163,8 @@ def _rendered_prior(
 def _token_loss(head: DiffusionHead, z: Tensor, target: Tensor, rows: Tensor, draws: Draws | None) -> Tensor:
     """Mean loss of the masked tokens, or of a share of them. Only they are computed: the others would be multiplied by zero."""
     index = rows.flatten().nonzero().squeeze(1)
+    if not len(index):
+        return z.new_zeros(())
     if draws is None and head.config.share < 1:
         kept = max(1, round(head.config.share * len(index)))
         index = index[torch.randperm(len(index), device=index.device)[:kept]]

@@ -55,8 +55,9 @@ class UVANet(nn.Module):
             self.encoder_text_pos = _embedding(1, c.text_tokens, d)
             self.decoder_text_pos = _embedding(1, c.text_tokens, d)
         if c.standardize:
-            self.register_buffer("token_mean", torch.zeros(s, c.token_dim))
-            self.register_buffer("token_std", torch.ones(s, c.token_dim))
+            for camera in ("", "wrist_") if c.wrist_image else ("",):
+                self.register_buffer(f"{camera}token_mean", torch.zeros(s, c.token_dim))
+                self.register_buffer(f"{camera}token_std", torch.ones(s, c.token_dim))
 
         self.encoder_time_pos, self.encoder_space_pos = _embedding(1, t, d), _embedding(1, s, d)
         self.decoder_time_pos, self.decoder_space_pos = _embedding(1, t, d), _embedding(1, s, d)
@@ -84,6 +85,8 @@ class UVANet(nn.Module):
     frame_mask: Tensor
     token_mean: Tensor
     token_std: Tensor
+    wrist_token_mean: Tensor
+    wrist_token_std: Tensor
 
     def _blocks(self, depth: int) -> Blocks:
         c = self.config
@@ -187,7 +190,11 @@ class UVANet(nn.Module):
         return expanded.reshape(b, c.n_frames, c.tokens_per_frame, d)
 
     def _text_tokens(self, text: Tensor | None, b: int) -> Tensor:
-        tokens = self.text_mask.expand(b, -1) if text is None else self.text_proj(text)
+        if text is None:
+            tokens = self.text_mask.expand(b, -1)
+        else:
+            known = torch.isfinite(text).all(dim=-1, keepdim=True)
+            tokens = torch.where(known, self.text_proj(torch.where(known, text, 0.0)), self.text_mask)
         return tokens[:, None].expand(-1, self.config.text_tokens, -1)
 
     # -- heads (paper section IV-B) ----------------------------------------------------------------------------------
@@ -213,15 +220,23 @@ class UVANet(nn.Module):
 
     # -- tokens and tasks --------------------------------------------------------------------------------------------
 
-    def to_tokens(self, latents: Tensor) -> Tensor:
+    def token_statistics(self, *, wrist: bool = False) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (S, C) of a camera's tokens, for networks that standardise them."""
+        return (self.wrist_token_mean, self.wrist_token_std) if wrist else (self.token_mean, self.token_std)
+
+    def to_tokens(self, latents: Tensor, *, wrist: bool = False) -> Tensor:
         """VAE latents (..., C, h, w) -> the tokens (..., S, C) that the network sees, standardised where it does that."""
         tokens = patchify(latents, self.config.patch_size)
-        return (tokens - self.token_mean) / self.token_std if self.config.standardize else tokens
+        if not self.config.standardize:
+            return tokens
+        mean, std = self.token_statistics(wrist=wrist)
+        return (tokens - mean) / std
 
-    def to_latents(self, tokens: Tensor) -> Tensor:
+    def to_latents(self, tokens: Tensor, *, wrist: bool = False) -> Tensor:
         """Inverse of :meth:`to_tokens`."""
         if self.config.standardize:
-            tokens = tokens * self.token_std + self.token_mean
+            mean, std = self.token_statistics(wrist=wrist)
+            tokens = tokens * std + mean
         return unpatchify(tokens, self.config.patch_size)
 
     def visibility(self, task: Task, batch_size: int, future_mask: Tensor | None = None) -> Visibility:

@@ -56,7 +56,7 @@ class DetectorStage:
         if recipe.keypoints is None:
             raise ValueError(f"recipe {recipe.name!r} trains no keypoint detector")
         self.recipe, self.config = recipe, recipe.keypoints.detector
-        self.augmentation, self.world = recipe.augmentation, recipe.world
+        self.augmentation, self.world = recipe.augmentation, recipe.plane
         self.scale, self.offset = keypoint_scale(recipe.data.frame_state_keys, normalizer)
         weights = torch.ones(recipe.model.num_keypoints, 2)
         weights[: recipe.model.proprio_keypoints] = recipe.keypoints.agent_weight

@@ -68,7 +68,7 @@ class DynamicsStage(_MotionStage):
     ) -> None:
         super().__init__(recipe, "dynamics", DynamicsModule(dynamics), train, held_out)
         self.unit = torch.from_numpy(
-            recipe.world.unit_scale / keypoint_scale(recipe.data.frame_state_keys, normalizer)[0]
+            recipe.plane.unit_scale / keypoint_scale(recipe.data.frame_state_keys, normalizer)[0]
         )
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class DynamicsStage(_MotionStage):
         moved = module.dynamics(history.to(device), batch.actions.to(device)).cpu()
         error = ((moved - target)[:, -1].view(len(moved), -1, 2) * self.unit).norm(dim=-1)
         still = ((target - history[:, -1:])[:, -1].view(len(moved), -1, 2) * self.unit).norm(dim=-1)
-        unit = self.recipe.world.unit
+        unit = self.recipe.plane.unit
         return {
             f"first_{unit}": float(error[:, 0].mean()),
             f"others_{unit}": float(error[:, 1:].mean()),

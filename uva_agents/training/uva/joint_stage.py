@@ -25,13 +25,19 @@ class JointModule(nn.Module):
         self.recipe = recipe
 
     def forward(
-        self, context: Context, visibility: Visibility, frame_state: Tensor | None, has_actions: Tensor | None = None
+        self,
+        context: Context,
+        visibility: Visibility,
+        frame_state: Tensor | None,
+        has_actions: Tensor | None = None,
+        proprio_target: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss and its parts by name, scalars; arguments as of :func:`~uva_agents.model.uva.losses.joint_loss`."""
         losses = joint_loss(
             self.model,
             context,
             visibility,
+            proprio_target=proprio_target,
             frame_state_target=frame_state,
             action_weight=self.recipe.network.action_weight,
             frame_state_weight=self.recipe.network.frame_state_weight,
@@ -41,7 +47,10 @@ class JointModule(nn.Module):
         # A head that no sample of this batch used still takes part in the graph: DDP waits for every gradient.
         unused = sum((p.sum() * 0.0 for p in self.model.parameters()), losses.total.new_zeros(()))
         total = losses.total + unused if torch.distributed.is_initialized() else losses.total
-        return total, {"video": losses.video, "action": losses.action, "frame_state": losses.frame_state}
+        parts = {"video": losses.video, "action": losses.action, "frame_state": losses.frame_state}
+        if self.model.config.predict_proprio_dim:
+            parts["proprio"] = losses.proprio
+        return total, parts
 
 
 class JointStage:
@@ -88,6 +97,7 @@ class JointStage:
             "visibility": Visibility.for_tasks(tasks, mask),
             "frame_state": frame_state,
             "has_actions": batch.has_actions,
+            "proprio_target": batch.proprio_target,
         }
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
@@ -105,15 +115,17 @@ def without_unknown_actions(tasks: list[Task], batch: Batch) -> list[Task]:
 
 
 def make_context(batch: Batch, training: JointTraining) -> tuple[Context, Tensor | None]:
-    """A training context (some histories collapsed, some proprioception missing) and the target of its auxiliary state."""
-    history, proprio, frame_state = batch.history, batch.proprio, batch.frame_state
-    n = len(history)
+    """A training context (some histories collapsed, some inputs missing) and the target of its auxiliary state."""
+    n = len(batch.history)
     frozen = torch.rand(n) < training.history_dropout
-    history = torch.where(frozen[:, None, None, None], history[:, -1:], history)
+
+    def collapsed(rows: Any) -> Any:
+        """What an episode's first step would be: the last row (of axis 1), repeated."""
+        return None if rows is None else torch.where(frozen.view(-1, *[1] * (rows.dim() - 1)), rows[:, -1:], rows)
+
+    history, proprio, frame_state = collapsed(batch.history), collapsed(batch.proprio), batch.frame_state
     if proprio is not None:
-        proprio = torch.where(frozen[:, None, None], proprio[:, -1:], proprio)
-        missing = torch.rand(n, 1, 1) < training.proprio_dropout
-        proprio = proprio.masked_fill(missing, float("nan"))
+        proprio = _hidden(proprio, training.proprio_dropout)
     if frame_state is not None:
         known = torch.where(frozen[:, None, None], frame_state[:, 0, -1:], frame_state[:, 0])
         frame_state = torch.stack([known, frame_state[:, 1]], dim=1)
@@ -121,16 +133,26 @@ def make_context(batch: Batch, training: JointTraining) -> tuple[Context, Tensor
     if history_actions is not None:
         hidden = torch.rand(*history_actions.shape[:2], 1) < training.history_action_dropout
         history_actions = history_actions.masked_fill(hidden, float("nan"))
-    past = batch.history_keypoints
-    if past is not None:
-        past = torch.where(frozen[:, None, None], past[:, -1:], past)
     context = Context(
         history=history,
         future=batch.future,
         actions=batch.actions,
         proprio=proprio,
+        text=None if batch.text is None else _hidden(batch.text, training.text_dropout),
         history_actions=history_actions,
-        history_keypoints=past,
+        wrist_history=None
+        if batch.wrist_history is None
+        else _hidden(collapsed(batch.wrist_history), training.wrist_dropout),
+        wrist_future=batch.wrist_future,
+        history_keypoints=collapsed(batch.history_keypoints),
         future_keypoints=batch.future_keypoints,
     )
     return context, frame_state
+
+
+def _hidden(rows: Tensor, share: float) -> Tensor:
+    """With this share of the samples unknown; nothing is drawn where it is 0."""
+    if not share:
+        return rows
+    missing = torch.rand(len(rows), *[1] * (rows.dim() - 1)) < share
+    return rows.masked_fill(missing, float("nan"))

@@ -31,6 +31,7 @@ from uva_agents.training.steps import MemoryStep, StageStep, Step, WeightsStep
 from uva_agents.training.uva.joint_stage import JointStage
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.run import UVARun
+from uva_agents.training.uva.stand_ins import stand_in_keypoints, stand_in_latents
 from uva_agents.training.uva.vae_stage import VAEStage
 from uva_agents.utils.progress import progress_bar
 
@@ -46,7 +47,8 @@ def uva_steps(recipe: UVARecipe, options: RunOptions) -> list[Step]:
     steps: list[Step] = [_autoencoder(run), LatentsStep(run)]
     steps.append(MemoryStep("initial network", "initial network", run.start_network, needs=("autoencoder", "latents")))
     if model.num_keypoints:
-        steps += [_detector(run), MemoryStep("keypoints of all frames", "keypoints", run.read_keypoints, ("detector",))]
+        found = MemoryStep("keypoints of all frames", "keypoints", run.read_keypoints, ("detector",))
+        steps += [_detector(run), dataclasses.replace(found, stand_in=lambda: stand_in_keypoints(run))]
     if model.rendered_prior:
         if origin is None or not origin.model.config.rendered_prior:
             steps += [_dynamics(run), _renderer(run)]
@@ -169,11 +171,24 @@ class LatentsStep:
                 _encoded(run, cache, part.episodes, f"latents of {part.episodes.source}", show=show)
                 for part in run.others
             ]
+            if run.recipe.data.has_wrist:
+                views = [run.wrist_view(part.episodes) for part in (run.main, *run.others)]
+                first, *more = [
+                    []
+                    if view is None
+                    else _encoded(run, cache, view, "latents of the wrist camera", show=show, wrist=True)
+                    for view in views
+                ]
+                run.wrist_tokens, run.more_wrist_tokens = first, more
 
     def run(self) -> bool:
         """Make those that are not there."""
         self.load()
         return True
+
+    def rehearse(self) -> int:
+        """See :func:`~uva_agents.training.uva.stand_ins.stand_in_latents`."""
+        return stand_in_latents(self.of, self._cache())
 
     def _cache(self) -> LatentCache:
         recipe = self.of.recipe
@@ -181,19 +196,29 @@ class LatentsStep:
             self.of.options.out / "latents",
             self.of.vae,
             patch_size=recipe.model.patch_size,
-            world_size=recipe.world.size,
+            world_size=recipe.world_size,
             image_size=recipe.model.image_size,
         )
 
     def _files(self) -> list[bool]:
-        cache, datasets = self._cache(), [self.of.episodes, *(part.episodes for part in self.of.others)]
-        return [cache.path(episodes, variant).exists() for episodes in datasets for variant in self.of.variants]
+        run, cache = self.of, self._cache()
+        datasets = [run.episodes, *(part.episodes for part in run.others)]
+        views = [view for view in map(run.wrist_view, datasets) if view is not None]
+        return [
+            cache.path(episodes, variant).exists()
+            for sources, variants in ((datasets, run.variants), (views, run.wrist_variants))
+            for episodes in sources
+            for variant in variants
+        ]
 
 
-def _encoded(run: UVARun, cache: LatentCache, episodes: Episodes, title: str, *, show: bool) -> list[np.ndarray]:
+def _encoded(
+    run: UVARun, cache: LatentCache, episodes: Episodes, title: str, *, show: bool, wrist: bool = False
+) -> list[np.ndarray]:
+    variants = run.wrist_variants if wrist else run.variants
     with progress_bar(disable=not show) as bar:
-        task = bar.add_task(title, total=len(run.variants) * episodes.steps)
-        return cache.get_all(episodes, run.variants, lambda done, total: bar.update(task, completed=done, total=total))
+        task = bar.add_task(title, total=len(variants) * episodes.steps)
+        return cache.get_all(episodes, variants, lambda done, total: bar.update(task, completed=done, total=total))
 
 
 # -- keypoints ---------------------------------------------------------------------------------------------------------
@@ -311,5 +336,6 @@ def _network(run: UVARun) -> list[Step]:
 
 
 def _export(run: UVARun, folder: Path, extra: Mapping[str, Any]) -> None:
-    bundle = Bundle(run.model, run.vae, run.normalizer, run.spec, run.recipe.name)
+    text = None if run.texts is None else run.texts.module
+    bundle = Bundle(run.model, run.vae, run.normalizer, run.spec, run.recipe.name, text)
     save_bundle(bundle, folder, extra={"recipe": run.recipe.to_dict(), **extra})

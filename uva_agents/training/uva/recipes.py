@@ -92,6 +92,8 @@ class JointTraining:
         mask_minimum, mask_std: of the truncated normal that draws how much of a future frame is masked.
         history_dropout: share of samples whose history is the current frame repeated, as at the start of an episode.
         proprio_dropout: share of samples that get no proprioception.
+        text_dropout: share of samples that get no instruction, where those are an input.
+        wrist_dropout: share of samples that get no second camera, where that may be missing.
         history_action_dropout: share of the actions before now that are hidden, where they are an input.
         varied_history: draw which past frames a step's history consists of, instead of evenly spaced ones.
         latent_noise: standard deviation of noise on the latents in training (their own is 1).
@@ -106,6 +108,8 @@ class JointTraining:
     mask_std: float = 0.5
     history_dropout: float = 0.0
     proprio_dropout: float = 0.1
+    text_dropout: float = 0.1
+    wrist_dropout: float = 0.0
     history_action_dropout: float = 0.5
     varied_history: bool = False
     latent_noise: float = 0.0
@@ -120,8 +124,9 @@ class UVARecipe(Recipe):
 
     Args:
         model: network; ``vae.scale`` is measured after the autoencoder's stage.
-        world: what the coordinates mean. Points and proprioception share their limits where the network has ``proprio_keypoints``,
-            and ±1 should be the picture's edges.
+        world: what the coordinates mean, for tasks in a plane; ``None`` for robots in general: augmentation then moves pictures
+            alone, and errors are reported in shares of a number's range. Points and proprioception share their limits where the
+            network has ``proprio_keypoints``, and ±1 should be the picture's edges.
         autoencoder: ``None`` where a trained one is needed, as for the released sizes.
         keypoints: ``None`` for networks without.
     """
@@ -129,11 +134,26 @@ class UVARecipe(Recipe):
     kind: ClassVar[str] = "uva"
 
     model: UVAConfig
-    world: World
     network: JointTraining
+    world: World | None = None
     augmentation: Augmentation = Augmentation()
     autoencoder: AutoencoderTraining | None = None
     keypoints: KeypointTraining | None = None
+
+    def __post_init__(self) -> None:
+        if self.model.num_keypoints and self.world is None:
+            raise InputError(f"recipe {self.name!r} has keypoints, which are places in a plane: give its world")
+
+    @property
+    def plane(self) -> World:
+        """The world of a recipe with keypoints."""
+        assert self.world is not None
+        return self.world
+
+    @property
+    def world_size(self) -> float | None:
+        """Of :class:`World`, where there is one."""
+        return self.world.size if self.world is not None else None
 
     @property
     def keypoint_noise(self) -> float:

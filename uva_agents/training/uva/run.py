@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -18,28 +19,35 @@ from uva_agents.checkpoints.folder import is_checkpoint_file
 from uva_agents.checkpoints.initial import load_mar, match_into
 from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.checkpoints.store import load_bundle
+from uva_agents.checkpoints.text import load_clip
 from uva_agents.data import (
     Episodes,
     LatentWindows,
     LinearNormalizer,
     MixtureWindows,
     Variant,
+    WindowSpec,
     apply_variant,
     held_out_split,
     standard_variants,
 )
+from uva_agents.data.dataset import Extras
 from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.model.keypoints.guide import KeypointGuide
+from uva_agents.training.instructions import Texts, read_instructions
 from uva_agents.training.memory import Holds, check_out, latents_held
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
 from uva_agents.training.saved_recipes import identity
 from uva_agents.training.sources import Part, open_sources
+from uva_agents.training.uva.fits import check_fits
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.validation import Validator
 from uva_agents.utils.images import to_images
 
 _LOG = logging.getLogger(__name__)
+_WRIST_SEED = 7919
+"""Added to a variant's seed: two cameras that shift together would tell how much."""
 
 
 class UVARun:
@@ -56,6 +64,8 @@ class UVARun:
         train, held_out: numbers of its episodes.
         vae: the autoencoder.
         tokens, more_tokens: latents of the main dataset and of each other one, a (N, S, C) per variant.
+        wrist_tokens, more_wrist_tokens: the same of the second camera, where the network has one.
+        texts: vectors of all episodes' instructions, where they are an input.
         model: the network.
         keypoints, more_keypoints: keypoints (N, 2 K) of the same frames; ``None`` for networks without.
     """
@@ -64,6 +74,8 @@ class UVARun:
     tokens: list[np.ndarray]
     more_tokens: list[list[np.ndarray]]
     model: UVANet
+    wrist_tokens: list[np.ndarray] | None = None
+    more_wrist_tokens: list[list[np.ndarray]]
     keypoints: list[np.ndarray] | None = None
     more_keypoints: list[list[np.ndarray]] | None = None
 
@@ -73,14 +85,19 @@ class UVARun:
         parts = open_sources(
             options.data,
             recipe,
-            _arrays(recipe),
+            recipe.data.arrays,
             fields=options.fields,
             every=options.every,
             holds=lambda sources, size: self._holds(sources),
+            side=recipe.model.image_size,
         )
         first = next(i for i, part in enumerate(parts) if part.has_actions)
         self.main, self.others = parts[first], [part for i, part in enumerate(parts) if i != first]
-        self._check_sizes()
+        self.texts: Texts | None = None
+        if recipe.data.instructions != "none":
+            encoder = None if options.text_encoder is None else load_clip(options.text_encoder)
+            self.texts = read_instructions([self.main, *self.others], recipe.data.instructions, encoder)
+        check_fits(recipe, self.episodes, 0 if self.texts is None else self.texts.dim)
         self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
         write_recipe(recipe, options.out)
         self.origin: Bundle | None = None
@@ -105,14 +122,31 @@ class UVARun:
         return standard_variants(a.variants, max_shift=a.max_shift, mirror=a.mirror)
 
     @cached_property
+    def wrist_variants(self) -> tuple[Variant, ...]:
+        """Of the second camera, whose shifts are drawn by themselves."""
+        return tuple(dataclasses.replace(variant, seed=variant.seed + _WRIST_SEED) for variant in self.variants)
+
+    def wrist_view(self, episodes: Episodes) -> Episodes | None:
+        """The second camera's frames as those of a dataset; ``None`` where a dataset has none."""
+        if not self.recipe.data.has_wrist or "pixels_wrist" not in episodes.arrays:
+            return None
+        return Episodes({"pixels": episodes.arrays["pixels_wrist"]}, episodes.ends, f"{episodes.source} (wrist camera)")
+
+    @cached_property
     def normalizer(self) -> LinearNormalizer:
         """Of actions, proprioception and state."""
-        return make_normalizer(self.recipe.data, self.episodes)
+        return make_normalizer(self.recipe.data, self.episodes, self.window)
 
     @cached_property
     def spec(self) -> InterfaceSpec:
         """Saved with the weights."""
-        return make_interface(self.recipe.data, self.episodes)
+        return make_interface(self.recipe.data, self.episodes, shapes=self.main.shapes)
+
+    @cached_property
+    def window(self) -> WindowSpec:
+        """That everything is cut into."""
+        c, data = self.recipe.model, self.recipe.data
+        return WindowSpec(c.n_frames, c.frame_stride, c.action_steps, data.action_offset, data.rows_per_step)
 
     def key(self) -> str:
         """Of all stages; see :class:`~uva_agents.training.loop.LoopOptions`."""
@@ -141,15 +175,20 @@ class UVARun:
         elif init is not None:
             load_mar(self.model, Path(str(init)))
         if recipe.model.standardize:
-            self.tokens = _standardize(self.model, self.tokens, keep=self.origin is not None)
-            self.more_tokens = [_standardize(self.model, tokens, keep=True) for tokens in self.more_tokens]
+            keep = self.origin is not None
+            self.tokens = _standardize(self.model.token_statistics(), self.tokens, keep=keep)
+            self.more_tokens = [_standardize(self.model.token_statistics(), t, keep=True) for t in self.more_tokens]
+            if self.wrist_tokens is not None:
+                of_wrist = self.model.token_statistics(wrist=True)
+                self.wrist_tokens = _standardize(of_wrist, self.wrist_tokens, keep=keep)
+                self.more_wrist_tokens = [_standardize(of_wrist, t, keep=True) for t in self.more_wrist_tokens]
 
     def read_keypoints(self) -> None:
         """Find the keypoints in every frame of every variant, with the network's finished detector."""
         detector = self.guide.detector.eval().requires_grad_(False)
 
         def read(episodes: Episodes) -> list[np.ndarray]:
-            size = self.recipe.world.size
+            size = self.recipe.world_size
             return [_read_keypoints(detector, apply_variant(episodes, v, world_size=size)) for v in self.variants]
 
         self.keypoints = read(self.episodes)
@@ -200,13 +239,14 @@ class UVARun:
             self.tokens[:n],
             variants,
             self.normalizer,
-            self.spec.window(c.n_frames, c.frame_stride, c.action_steps),
+            self.window,
             chosen=episodes,
             proprio_key=self.recipe.data.proprio_key,
             frame_state_keys=self.recipe.data.frame_state_keys,
-            world_size=self.recipe.world.size,
+            world_size=self.recipe.world_size,
             keypoints=None if self.keypoints is None else self.keypoints[:n],
             history_actions=c.history_actions,
+            extras=self._extras(0, None if self.wrist_tokens is None else self.wrist_tokens[:n]),
         )
 
     def _more_windows(self, index: int, part: Part) -> LatentWindows:
@@ -217,13 +257,26 @@ class UVARun:
             self.more_tokens[index],
             self.variants,
             self.normalizer,
-            self.spec.window(c.n_frames, c.frame_stride, c.action_steps),
+            self.window,
             proprio_key=data.proprio_key if part.has_actions else None,
             frame_state_keys=data.frame_state_keys if part.has_actions else (),
-            world_size=self.recipe.world.size,
+            world_size=self.recipe.world_size,
             keypoints=None if self.more_keypoints is None else self.more_keypoints[index],
             history_actions=c.history_actions,
             action_dim=c.action_dim,
+            extras=self._extras(1 + index, self.more_wrist_tokens[index] if self.wrist_tokens is not None else None),
+        )
+
+    def _extras(self, dataset: int, wrist: Sequence[np.ndarray] | None) -> Extras:
+        """Of one of the datasets, the main one first."""
+        c, data = self.recipe.model, self.recipe.data
+        return Extras(
+            wrist=wrist or None,  # video alone has one camera
+            text=None if self.texts is None else self.texts.vectors[dataset],
+            action_transforms=data.action_transforms,
+            proprio_transforms=data.proprio_transforms,
+            every_step=bool(c.proprio_dim) and c.proprio_steps != c.n_frames,
+            proprio_target=c.predict_proprio_dim,
         )
 
     # -- before anything is loaded -----------------------------------------------------------------------------------
@@ -247,45 +300,19 @@ class UVARun:
             reduced=reduced,
         )
 
-    def _check_sizes(self) -> None:
-        """That the network fits the numbers in the data.
 
-        Raises:
-            ValueError: naming the key and both sizes.
-        """
-        c, data = self.recipe.model, self.recipe.data
-        sizes = [("action", ["action"], "action_dim", c.action_dim)]
-        if data.proprio_key and c.proprio_dim:
-            sizes.append((data.proprio_key, [data.proprio_key], "proprio_dim", c.proprio_dim))
-        if c.frame_state_dim:
-            sizes.append(
-                (" + ".join(data.frame_state_keys), list(data.frame_state_keys), "frame_state_dim", c.frame_state_dim)
-            )
-        for name, keys, what, wanted in sizes:
-            found = sum(self.episodes.arrays[key].shape[-1] for key in keys)
-            if found != wanted:
-                raise ValueError(
-                    f"{self.episodes.source} has {found} numbers in {name!r}, and recipe {self.recipe.name!r} has "
-                    f"{what}={wanted}: choose a recipe for this robot, or other columns"
-                )
-
-
-def _arrays(recipe: UVARecipe) -> list[str]:
-    """Canonical arrays that a recipe trains on."""
-    proprio = [recipe.data.proprio_key] if recipe.data.proprio_key else []
-    return list(dict.fromkeys(["pixels", "action", *proprio, *recipe.data.frame_state_keys]))
-
-
-def _standardize(model: UVANet, tokens: list[np.ndarray], *, keep: bool = False) -> list[np.ndarray]:
+def _standardize(
+    statistics: tuple[Tensor, Tensor], tokens: list[np.ndarray], *, keep: bool = False
+) -> list[np.ndarray]:
     """Tokens as the network sees them; their statistics, over every variant, go into its buffers.
 
     Most of an image is background, the same in every frame: unless it is subtracted, it drowns the rest.
     """
     if not keep:
         sample = np.concatenate([t[::16] for t in tokens]).astype(np.float32)
-        model.token_mean.copy_(torch.from_numpy(sample.mean(0)))
-        model.token_std.copy_(torch.from_numpy(np.maximum(sample.std(0), 0.05)))
-    mean, std = model.token_mean.numpy(), model.token_std.numpy()
+        statistics[0].copy_(torch.from_numpy(sample.mean(0)))
+        statistics[1].copy_(torch.from_numpy(np.maximum(sample.std(0), 0.05)))
+    mean, std = (value.numpy() for value in statistics)
     return [((t.astype(np.float32) - mean) / std).astype(np.float16) for t in tokens]
 
 

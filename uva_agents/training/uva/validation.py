@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ class Validator:
         frames: true uint8 frames (N, H, W, 3) of the same rows as ``windows``' latents.
         n_actions, n_videos: windows for the two kinds of metric.
         video_only: skip actions (for the video stage).
-        world: units of what is reported.
+        world: units of what is reported; without, errors are a percentage of each number's range.
         frame_state_keys: what the auxiliary state consists of.
     """
 
@@ -34,7 +34,7 @@ class Validator:
     vae: VAE
     normalizer: LinearNormalizer
     frames: np.ndarray
-    world: World
+    world: World | None
     n_actions: int = 384
     n_videos: int = 64
     video_only: bool = False
@@ -55,30 +55,37 @@ class Validator:
     def _actions(self, model: UVANet, generator: torch.Generator, device: torch.device) -> dict[str, float]:
         batch = self.windows.batch(self._spaced(self.n_actions)).to(device)
         sampler = SamplerConfig()
-        truth = self.normalizer.unnormalize("action", batch.actions)
         metrics = {}
         for name, task in (("policy", Task.POLICY), ("inverse", Task.INVERSE)):
             context = context_for(batch, task)
             # What a policy does is one sample; what was done is estimated by the mean, as InverseModel does it.
             n = 8 if task is Task.INVERSE else 1
             chunk = sample_actions(model, context, task=task, sampler=sampler, generator=generator, n=n)
-            chunk = chunk.view(-1, n, *chunk.shape[1:]).mean(1)
-            error = (self.normalizer.unnormalize("action", chunk) - truth).norm(dim=-1)
-            metrics[f"{name}_error_{self.world.unit}"] = float(error.mean()) * self.world.unit_scale
+            error, unit = self._action_error(chunk.view(-1, n, *chunk.shape[1:]).mean(1), batch.actions)
+            metrics[f"{name}_error_{unit}"] = float(error.mean())
             if task is Task.POLICY:
-                metrics[f"policy_error8_{self.world.unit}"] = float(error[:, :8].mean()) * self.world.unit_scale
+                metrics[f"policy_error8_{unit}"] = float(error[:, :8].mean())
         if batch.frame_state is not None:
             metrics.update(self._state_errors(model, batch))
         return metrics
 
+    def _action_error(self, chunk: Tensor, truth: Tensor) -> tuple[Tensor, str]:
+        """Of normalised actions (B, K, A): (B, K) distances in the world's unit, or mean shares of the range in percent."""
+        if self.world is None:
+            return (chunk - truth).abs().mean(-1) * 50.0, "percent"  # normalised numbers reach from -1 to 1
+        positions = [self.normalizer.unnormalize("action", actions) for actions in (chunk, truth)]
+        return (positions[0] - positions[1]).norm(dim=-1) * self.world.unit_scale, self.world.unit
+
     def _state_errors(self, model: UVANet, batch: Batch) -> dict[str, float]:
         """Position error of the state read from the current frame, with and without proprioception."""
         assert batch.frame_state is not None and model.state_head is not None
+        if self.world is None:
+            return {}
         scale = np.concatenate([self.normalizer.scale[key] for key in self.frame_state_keys]).astype(np.float32)
         unit = torch.from_numpy(self.world.unit_scale / scale).view(-1, 2)
         out = {}
         for name, proprio in (("frame_state", batch.proprio), ("frame_state_blind", None)):
-            context = Context(history=batch.history, history_keypoints=batch.history_keypoints, proprio=proprio)
+            context = replace(context_for(batch, Task.POLICY), proprio=proprio)
             z = model.joint_latent(context, model.visibility(Task.POLICY, len(batch.history)))
             error = model.state_head(z)[:, 0, -1] - batch.frame_state[:, 0, -1]
             out[f"{name}_{self.world.unit}"] = float((error.cpu().view(len(error), -1, 2) * unit).norm(dim=-1).mean())
@@ -126,7 +133,9 @@ def context_for(batch: Batch, task: Task) -> Context:
         history=None if task is Task.INVERSE else batch.history,
         future=batch.future if task is Task.INVERSE else None,
         actions=batch.actions if task is Task.FORWARD else None,
-        proprio=None if task is Task.INVERSE else batch.proprio,
+        proprio=batch.proprio,  # networks that can do without hide these two from INVERSE themselves
+        wrist_history=batch.wrist_history,
+        text=batch.text,
         history_keypoints=None if task is Task.INVERSE else batch.history_keypoints,
         future_keypoints=batch.future_keypoints if task is Task.INVERSE else None,
     )

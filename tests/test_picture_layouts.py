@@ -8,7 +8,7 @@ import pytest
 from tests import datasets
 from uva_agents.cli import main
 from uva_agents.data import open_dataset
-from uva_agents.data.layouts import picture_layout
+from uva_agents.data.picture_layouts import picture_layout
 from uva_agents.data.selection import format_episodes, parse_episodes
 from uva_agents.errors import DataError, InputError
 
