@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import PartialState
@@ -14,6 +14,7 @@ from torch import nn
 
 from uva_agents.errors import InputError
 from uva_agents.training.loop import LoopOptions, Stage, finished_weights, run_stage
+from uva_agents.training.model_card import CardFacts, write_card
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.selection import Export, Selection
 from uva_agents.training.trackers import StageTracking, Tracking
@@ -182,11 +183,15 @@ class WeightsStep:
     Args:
         out: run folder.
         write: writes the weights; called in the first process.
+        facts: what the model card says; without, none is written.
+        stages: of the run, name -> optimisation, in their order.
     """
 
     out: Path
     write: Export
     needs: tuple[str, ...] = ("network",)
+    facts: Callable[[], CardFacts] | None = None
+    stages: Mapping[str, StageConfig] = field(default_factory=dict)
     name: str = "weights"
     makes: str = "weights"
 
@@ -204,8 +209,14 @@ class WeightsStep:
     def run(self) -> bool:
         """Write it."""
         if PartialState().is_main_process:
-            self.write(self.out / "weights", {})
+            self.export(self.out / "weights", {})
         return True
+
+    def export(self, folder: Path, extra: Mapping[str, Any]) -> None:
+        """Write the network as it is, and a card, to any folder; ``extra``: further entries of ``config.json``."""
+        self.write(folder, extra)
+        if self.facts is not None:
+            write_card(folder, self.facts(), self.out, self.stages, extra)
 
 
 def monitored(steps: Sequence[Step], tracking: Tracking, selection: Selection | None) -> list[Step]:
@@ -214,9 +225,11 @@ def monitored(steps: Sequence[Step], tracking: Tracking, selection: Selection | 
     Raises:
         InputError: weights are to be selected, and these steps write none (a :class:`WeightsStep` does) or train nothing.
     """
-    stages = [i for i, step in enumerate(steps) if isinstance(step, StageStep)]
-    export = next((step.write for step in steps if isinstance(step, WeightsStep)), None)
-    if selection is not None and (export is None or not stages):
+    places = [i for i, step in enumerate(steps) if isinstance(step, StageStep)]
+    stages = {step.stage: step.config for step in steps if isinstance(step, StageStep)}
+    weights = next((step for step in steps if isinstance(step, WeightsStep)), None)
+    weights = None if weights is None else dataclasses.replace(weights, stages=stages)
+    if selection is not None and (weights is None or not places):
         raise InputError(
             "rollouts and early stopping need steps that train (StageStep) and write weights (WeightsStep)"
         )
@@ -224,8 +237,11 @@ def monitored(steps: Sequence[Step], tracking: Tracking, selection: Selection | 
     for i, step in enumerate(steps):
         if isinstance(step, StageStep):
             step = dataclasses.replace(step, tracking=tracking.stage(step.stage))
-            if selection is not None and i == stages[-1]:
-                step = dataclasses.replace(step, selection=selection.in_stage(step.config.steps), export=export)
+            if selection is not None and weights is not None and i == places[-1]:
+                chosen = selection.in_stage(step.config.steps)
+                step = dataclasses.replace(step, selection=chosen, export=weights.export)
+        elif isinstance(step, WeightsStep) and weights is not None:
+            step = weights
         out.append(step)
     return out
 

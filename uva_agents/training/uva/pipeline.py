@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from torch import nn
 
-from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.filling import refilled
 from uva_agents.checkpoints.initial import load_vae
-from uva_agents.checkpoints.store import save_bundle
 from uva_agents.checkpoints.tensor_files import stored_tensors, write_tensors
 from uva_agents.data import Episodes, LatentCache, encode_frames
 from uva_agents.model import VAE, Task
@@ -28,6 +24,7 @@ from uva_agents.training.recipe import StageConfig
 from uva_agents.training.run import RunOptions, make_normalizer
 from uva_agents.training.sources import joined_frames
 from uva_agents.training.steps import MemoryStep, StageStep, Step, WeightsStep
+from uva_agents.training.uva.export import card_facts, export
 from uva_agents.training.uva.joint_stage import JointStage
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.run import UVARun
@@ -43,18 +40,19 @@ def uva_steps(recipe: UVARecipe, options: RunOptions) -> list[Step]:
         ValueError: the data does not fit the network; the recipe needs an autoencoder that is not given.
     """
     run = UVARun(recipe, options)
-    model, origin = recipe.model, run.origin
+    model = recipe.model
     steps: list[Step] = [_autoencoder(run), LatentsStep(run)]
     steps.append(MemoryStep("initial network", "initial network", run.start_network, needs=("autoencoder", "latents")))
     if model.num_keypoints:
         found = MemoryStep("keypoints of all frames", "keypoints", run.read_keypoints, ("detector",))
         steps += [_detector(run), dataclasses.replace(found, stand_in=lambda: stand_in_keypoints(run))]
     if model.rendered_prior:
-        if origin is None or not origin.model.config.rendered_prior:
-            steps += [_dynamics(run), _renderer(run)]
+        steps += [] if run.comes_with("dynamics") else [_dynamics(run)]
+        steps += [] if run.comes_with("renderer") else [_renderer(run)]
         steps.append(MemoryStep("fixed keypoint networks", "fixed keypoint networks", lambda: _keep(run)))
     steps += _network(run)
-    steps.append(WeightsStep(options.out, functools.partial(_export, run), needs=("initial network",)))
+    write = functools.partial(export, run)
+    steps.append(WeightsStep(options.out, write, ("initial network",), facts=lambda: card_facts(run)))
     return steps
 
 
@@ -227,7 +225,7 @@ def _encoded(
 def _detector(run: UVARun) -> Step:
     """Trained here, or it came with the weights that the run goes on from, or a file."""
     name, makes, needs = "keypoint detector", "detector", ("initial network",)
-    if run.origin is not None:
+    if run.comes_with("detector"):
         return MemoryStep(name, makes, lambda: None, needs)
     if (path := run.options.detector_weights) is not None:
         return MemoryStep(
@@ -333,9 +331,3 @@ def _network(run: UVARun) -> list[Step]:
         for name, config, weights in stages
         if config.steps
     ]
-
-
-def _export(run: UVARun, folder: Path, extra: Mapping[str, Any]) -> None:
-    text = None if run.texts is None else run.texts.module
-    bundle = Bundle(run.model, run.vae, run.normalizer, run.spec, run.recipe.name, text)
-    save_bundle(bundle, folder, extra={"recipe": run.recipe.to_dict(), **extra})

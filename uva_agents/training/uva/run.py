@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.folder import is_checkpoint_file
-from uva_agents.checkpoints.initial import load_mar, match_into
+from uva_agents.checkpoints.initial import Match, continue_from, load_mar
 from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.checkpoints.store import load_bundle
 from uva_agents.checkpoints.text import load_clip
@@ -35,6 +35,7 @@ from uva_agents.data.dataset import Extras
 from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.model.keypoints.guide import KeypointGuide
+from uva_agents.model.uva.guides import guide_for
 from uva_agents.training.instructions import Texts, read_instructions
 from uva_agents.training.memory import Holds, check_out, latents_held
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
@@ -67,6 +68,7 @@ class UVARun:
         wrist_tokens, more_wrist_tokens: the same of the second camera, where the network has one.
         texts: vectors of all episodes' instructions, where they are an input.
         model: the network.
+        match: what of the weights that the run goes on from the network took.
         keypoints, more_keypoints: keypoints (N, 2 K) of the same frames; ``None`` for networks without.
     """
 
@@ -74,6 +76,7 @@ class UVARun:
     tokens: list[np.ndarray]
     more_tokens: list[list[np.ndarray]]
     model: UVANet
+    match: Match | None = None
     wrist_tokens: list[np.ndarray] | None = None
     more_wrist_tokens: list[list[np.ndarray]]
     keypoints: list[np.ndarray] | None = None
@@ -169,17 +172,18 @@ class UVARun:
         self.model = UVANet(recipe.model)
         self.model.set_gradient_checkpointing(recipe.network.gradient_checkpointing)
         if self.origin is not None:
-            match = match_into(self.model, self.origin.model.state_dict())
-            if match.unmatched or match.unused:
-                _LOG.warning("%s: %s", init, match)
+            self.match = continue_from(self.model, self.origin.model)
+            if match_lines := self.match.lines():
+                _LOG.warning("%s: %s\n  %s", init, self.match, "\n  ".join(match_lines))
         elif init is not None:
             load_mar(self.model, Path(str(init)))
         if recipe.model.standardize:
-            keep = self.origin is not None
+            keep = self.match is not None and "token_mean" in self.match.matched
             self.tokens = _standardize(self.model.token_statistics(), self.tokens, keep=keep)
             self.more_tokens = [_standardize(self.model.token_statistics(), t, keep=True) for t in self.more_tokens]
             if self.wrist_tokens is not None:
                 of_wrist = self.model.token_statistics(wrist=True)
+                keep = self.match is not None and "wrist_token_mean" in self.match.matched
                 self.wrist_tokens = _standardize(of_wrist, self.wrist_tokens, keep=keep)
                 self.more_wrist_tokens = [_standardize(of_wrist, t, keep=True) for t in self.more_wrist_tokens]
 
@@ -193,6 +197,17 @@ class UVARun:
 
         self.keypoints = read(self.episodes)
         self.more_keypoints = [read(part.episodes) for part in self.others]
+
+    def comes_with(self, part: str) -> bool:
+        """Whether the weights that the run goes on from have a keypoint network of the size that is needed."""
+        origin = None if self.origin is None else self.origin.model.guide
+        if origin is None:
+            return False
+        config = (
+            dataclasses.replace(self.recipe.model, vae=self.origin.vae.config) if self.origin else self.recipe.model
+        )
+        own, theirs = (_shapes(getattr(guide, part, None)) for guide in (guide_for(config), origin))
+        return own is not None and own == theirs
 
     # -- windows, made when the first stage asks for them ------------------------------------------------------------
 
@@ -299,6 +314,10 @@ class UVARun:
             has_autoencoder=options.init is None and options.vae_weights is None,
             reduced=reduced,
         )
+
+
+def _shapes(module: nn.Module | None) -> dict[str, torch.Size] | None:
+    return None if module is None else {name: value.shape for name, value in module.state_dict().items()}
 
 
 def _standardize(

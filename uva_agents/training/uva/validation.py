@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from uva_agents.model import VAE, Context, SamplerConfig, Task, UVANet, frame_sa
 from uva_agents.training.report import Reporter
 from uva_agents.training.uva.recipes import World
 from uva_agents.utils.images import resize_images, to_frames, to_images
+from uva_agents.utils.pictures import enlarge, write_text
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Validator:
         truth = self._pixels(chosen, self.windows.spec.future, device)
         now = self._pixels(chosen, np.zeros(1, np.int64), device)[:, 0]
         metrics = {"copy_psnr_db": pooled_psnr(now, truth[:, -1])}
-        strips = [truth]
+        strips = {"real": truth}
         jobs = [("forward", Task.FORWARD, 1), ("video", Task.VIDEO, 1), ("video8", Task.VIDEO, 8)]
         for name, task, iterations in jobs[1:2] if self.video_only else jobs:
             sample = sample_video(
@@ -111,7 +113,7 @@ class Validator:
             )
             images = self._decode(model, sample.tokens)
             metrics[f"{name}_psnr_db"] = pooled_psnr(images[:, -1], truth[:, -1])
-            strips.append(images)
+            strips[_TITLES[name]] = images
         if reporter is not None:
             reporter.picture("futures", contact_strips(now, strips), step)
         return metrics
@@ -149,10 +151,26 @@ def pooled_psnr(a: Tensor, b: Tensor) -> float:
     return float(10 * torch.log10(4.0 / (a - b).square().mean().clamp(min=1e-10)))
 
 
-def contact_strips(now: Tensor, strips: list[Tensor], rows: int = 4) -> np.ndarray:
-    """Per sample: the current frame, then each strip's frames under one another; uint8 (H, W, 3)."""
-    lines = []
-    for i in np.linspace(0, len(now) - 1, rows).astype(int):
-        for strip in strips:
-            lines.append(np.concatenate(list(to_frames(torch.cat([now[i : i + 1], strip[i]]))), axis=1))
-    return np.concatenate(lines, axis=0)
+_TITLES = {"forward": "given actions", "video": "no actions given", "video8": "the same in 8 iterations"}
+
+
+def contact_strips(now: Tensor, strips: Mapping[str, Tensor], rows: int = 4) -> np.ndarray:
+    """Per sample: the current frame, then each strip's frames under one another, with its name; uint8 (H, W, 3).
+
+    Args:
+        now: (B, 3, h, w) in [-1, 1].
+        strips: name -> (B, T, 3, h, w).
+        rows: samples that are shown, evenly spaced.
+    """
+    times = max(1, 192 // now.shape[-1])
+    lines: list[np.ndarray] = []
+    text = []
+    for i in np.linspace(0, len(now) - 1, min(rows, len(now))).astype(int):
+        for name, strip in strips.items():
+            several = to_frames(torch.cat([now[i : i + 1], strip[i]]))
+            edge = ((2, 2), (2, 2), (0, 0))
+            frames = [np.pad(enlarge(frame, times), edge, constant_values=210) for frame in several]
+            text.append((8, len(lines) * frames[0].shape[0] + frames[0].shape[0] // 2 - 8, name))
+            lines.append(np.concatenate(frames, axis=1))
+    margin = np.full((len(lines) * lines[0].shape[0], 200, 3), 255, np.uint8)
+    return write_text(np.concatenate([margin, np.concatenate(lines, axis=0)], axis=1), text)
