@@ -6,7 +6,6 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,75 +15,12 @@ import numpy as np
 import torch
 
 from uva_agents.checkpoints.kinds import weights_kind
-from uva_agents.checkpoints.spec import InterfaceSpec
+from uva_agents.training.card_facts import CardFacts
 from uva_agents.training.card_pictures import Measured, draw_curves, read_metrics
-from uva_agents.training.recipe import Recipe, StageConfig
-from uva_agents.training.sources import Part
+from uva_agents.training.recipe import StageConfig
 from uva_agents.utils.files import replacing, write_bytes, write_text
 from uva_agents.utils.memory import in_words
 from uva_agents.version import __version__
-
-
-@dataclass(frozen=True)
-class DatasetFacts:
-    """One dataset of a run.
-
-    Attributes:
-        name: of its file or folder.
-        episodes, rows: how many.
-        held_out: numbers of the episodes that were not trained on.
-        weight: share of what is drawn, up to a common factor.
-        fingerprint: of its content.
-        has_actions: false for video alone.
-        instructions: different ones.
-    """
-
-    name: str
-    episodes: int
-    rows: int
-    held_out: tuple[int, ...] = ()
-    weight: float = 1.0
-    fingerprint: str = ""
-    has_actions: bool = True
-    instructions: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class CardFacts:
-    """What a run knows about its weights.
-
-    Attributes:
-        recipe, spec: of the weights.
-        datasets: that with actions which is held out from first.
-        parameters: part of the network -> how many numbers.
-        origin: weights that training went on from.
-    """
-
-    recipe: Recipe
-    spec: InterfaceSpec
-    datasets: tuple[DatasetFacts, ...]
-    parameters: Mapping[str, int] = field(default_factory=dict)
-    origin: str | None = None
-
-
-def dataset_facts(part: Part, held_out: np.ndarray) -> DatasetFacts:
-    """Of a dataset that was opened.
-
-    Args:
-        held_out: places of the episodes that were not trained on.
-    """
-    episodes = part.episodes
-    numbers = episodes.numbers if episodes.numbers is not None else range(len(episodes))
-    return DatasetFacts(
-        Path(episodes.source).name,
-        len(episodes),
-        episodes.steps,
-        tuple(int(numbers[i]) for i in held_out),
-        part.weight,
-        episodes.fingerprint,
-        part.has_actions,
-        tuple(sorted(set(part.tasks or ()) - {""})),
-    )
 
 
 def write_card(
@@ -141,7 +77,7 @@ def card_text(
         parts.append("![losses and held-out metrics of every stage](curves.png)")
     if "futures.png" in pictures:
         parts.append(
-            "Held-out windows at the end of training, the frame of now on the left, then what came and what was predicted:\n\n"
+            "Held-out windows at the last validation: the frame of now on the left, then what came and what was predicted.\n\n"
             "![real and predicted frames](futures.png)"
         )
     parts += ["## Use", _use(folder, facts), "## Limits", _limits(facts, last, selected)]
@@ -236,7 +172,7 @@ def _recipe(facts: CardFacts, stages: Mapping[str, StageConfig], metrics: Mappin
         lines += [f"Training went on from `{_plain(facts.origin)}`.", ""]
     for number, (name, c) in enumerate(stages.items(), 1):
         reached = metrics[name].last_step
-        early = f", ended early after {reached:,}" if 0 < reached < c.steps and reached >= 25 else ""
+        early = f", ended early after {reached:,}" if 0 < reached < c.steps else ""
         lines.append(
             f"{number}. `{name}`: {c.steps:,} steps of {c.batch_size}{early}; AdamW {c.lr:g} cosine, warm-up {c.warmup}, "
             f"weight decay {c.weight_decay:g}, gradient clip {c.clip:g}, EMA {c.ema_max:g}"
@@ -327,7 +263,7 @@ def _value(value: float | None) -> str:
 
 def _plain(text: object) -> str:
     """Text of the data's in a table's cell, without what Markdown would take for its own."""
-    return re.sub(r"[`|<>\[\]\r\n*_]", " ", str(text)).strip()[:120]
+    return re.sub(r"[`|<>\[\]\r\n*]", " ", str(text)).strip()[:120]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

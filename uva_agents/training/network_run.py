@@ -18,9 +18,9 @@ from uva_agents.checkpoints.kinds import weights_kind
 from uva_agents.checkpoints.networks import NetBundle, load_net, save_net
 from uva_agents.data import held_out_split
 from uva_agents.errors import InputError
+from uva_agents.training.card_facts import CardFacts, dataset_facts
 from uva_agents.training.loop import Stage
 from uva_agents.training.memory import Holds, check_out
-from uva_agents.training.model_card import CardFacts, dataset_facts
 from uva_agents.training.recipe import NetworkRecipe, StageConfig
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
 from uva_agents.training.saved_recipes import identity

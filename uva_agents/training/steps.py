@@ -13,8 +13,9 @@ from accelerate import PartialState
 from torch import nn
 
 from uva_agents.errors import InputError
+from uva_agents.training.card_facts import CardFacts
 from uva_agents.training.loop import LoopOptions, Stage, finished_weights, run_stage
-from uva_agents.training.model_card import CardFacts, write_card
+from uva_agents.training.model_card import write_card
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.selection import Export, Selection
 from uva_agents.training.trackers import StageTracking, Tracking

@@ -10,7 +10,7 @@ import numpy as np
 
 from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.store import save_bundle
-from uva_agents.training.model_card import CardFacts, dataset_facts
+from uva_agents.training.card_facts import CardFacts, dataset_facts
 from uva_agents.training.uva.run import UVARun
 
 
