@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -291,3 +294,34 @@ def test_another_runtime_error_stays_what_it_is(tmp_path: Path) -> None:
     stage = HungryStage(0, error=KeyError)
     with pytest.raises(KeyError):
         run_stage(stage, CONFIG, LoopOptions(tmp_path / "slope", progress=False))
+
+
+TWO_PROCESSES = """
+import sys
+from pathlib import Path
+from accelerate import PartialState
+state = PartialState(cpu=True)
+from tests.test_training_selection import EarlyStopping, Rollouts, Scores, Selection, SlopeStage, best, run
+
+class Own(SlopeStage):
+    def export(self, folder, extra):
+        assert state.is_main_process
+        super().export(folder, extra)
+
+scores = Scores({2: 0.5, 4: 0.6, 6: 0.6, 8: 0.6, 10: 1.0})
+selection = Selection(Rollouts(scores, 2), EarlyStopping.parse("success_rate:2"))
+_, finished = run(Path(sys.argv[1]), selection, stage=Own())
+assert finished and scores.seen == ([2, 4, 6, 8] if state.is_main_process else []), scores.seen
+assert best(Path(sys.argv[1]))["step"] == 4
+"""
+
+
+@pytest.mark.long
+def test_two_processes_end_together_and_one_makes_the_rollouts(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO_PROCESSES)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(tmp_path / "two.py")]
+    environment = {"ACCELERATE_USE_CPU": "True", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [*launch, str(tmp_path / "run")], env=os.environ | environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr

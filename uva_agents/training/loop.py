@@ -206,11 +206,13 @@ class StageLoop:
 
     def _check_selection(self, module: nn.Module) -> None:
         assert self.selector is not None
-        metrics = {}
-        if self.step == 0 and self.selector.wants_validation:
+
+        def measured() -> dict[str, float]:
             metrics = self.stage.validate(module, self.reporter, 0)
             self.reporter.validation(0, metrics)
-        self.selector.check(metrics)
+            return metrics
+
+        self.selector.check(measured if self.step == 0 else None)
 
     def _validate(self, module: nn.Module) -> None:
         metrics = self.stage.validate(module, self.reporter, self.step)

@@ -189,12 +189,12 @@ def _rehearse_stage(step: StageStep, checks: list[str]) -> StageRehearsal:
 
 def _check_selection(step: StageStep, stage: Stage, loop: StageLoop) -> str:
     assert step.selection is not None and step.export is not None
-    selector = Selector(step.selection, step.export, step.out / "weights-best")
-    metrics: dict[str, float] = {}
-    if selector.wants_validation:
+
+    def measured() -> dict[str, float]:
         with torch.no_grad(), Reporter(step.out, stage.name, 1, 0, show=False, write=True) as reporter:
-            metrics = stage.validate(loop.module, reporter, 0)
-    selector.check(metrics)
+            return stage.validate(loop.module, reporter, 0)
+
+    Selector(step.selection, step.export, step.out / "weights-best").check(measured)
     return f"best weights: by the {step.selection.criterion}"
 
 

@@ -174,23 +174,18 @@ class Selector:
         """Whether the metric has not improved for long enough."""
         return bool(self.state.get("stopped"))
 
-    @property
-    def wants_validation(self) -> bool:
-        """Whether a held-out metric decides, whose name is to be checked before the first step."""
-        rule = self.selection.early_stopping
-        return rule is not None and not rule.metric.startswith("rollouts/")
-
     def due(self, step: int, last: bool) -> bool:
         """Whether rollouts are to be made at ``step`` and have not been yet."""
         rollouts = self.selection.rollouts
         at = rollouts is not None and step > 0 and (last or step % (rollouts.every or 1) == 0)
         return at and self.state.get("rolled_out", 0) < step
 
-    def check(self, validation: Collection[str]) -> None:
-        """Before the first step: that the weights act in the environment, and that there is such a metric.
+    def check(self, validate: Callable[[], Collection[str]] | None) -> None:
+        """Before the first step: that the weights act in the environment, and that there is the metric to stop by.
 
         Args:
-            validation: names of the held-out metrics; empty where they were not looked at.
+            validate: measures on held-out data and gives the metrics' names; asked if the rollouts have no such metric. ``None``
+                where that was done by an earlier process.
 
         Raises:
             InputError: there is no such metric.
@@ -198,15 +193,16 @@ class Selector:
         """
         for left in self.folder.parent.glob(f".{self.folder.name}.*"):  # of a process that was killed
             shutil.rmtree(left, ignore_errors=True)
-        names = [f"val/{name}" for name in validation]
+        names: list[str] = []
         if (rollouts := self.selection.rollouts) is not None:
             with self._scratch() as weights:
                 self.export(weights, {})
                 names += [f"rollouts/{name}" for name in rollouts.evaluator.check(weights)]
         rule = self.selection.early_stopping
-        if rule is None or (not validation and self.wants_validation):
+        if rule is None or _is_one_of(rule.metric, names) or validate is None:
             return
-        if not any(rule.metric in (name, name.partition("/")[2]) for name in names):
+        names += [f"val/{name}" for name in validate()]
+        if not _is_one_of(rule.metric, names):
             close = difflib.get_close_matches(rule.metric, [*names, *(n.partition("/")[2] for n in names)], n=2)
             hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}"
             raise InputError(f"no metric is called {rule.metric!r}: {hint}")
@@ -274,6 +270,10 @@ def rollouts_left(state: Mapping[str, Any], step: int, selection: Selection) -> 
     """Whether the rollouts after a checkpoint's last step are still to be made."""
     rollouts = selection.rollouts
     return rollouts is not None and (state.get("criterion") != selection.criterion or state.get("rolled_out", 0) < step)
+
+
+def _is_one_of(metric: str, names: Collection[str]) -> bool:
+    return any(metric in (name, name.partition("/")[2]) for name in names)
 
 
 def _value(metric: str, kind: str, metrics: Mapping[str, float]) -> float | None:
