@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.store import save_bundle
 from uva_agents.training.card_facts import CardFacts, dataset_facts
@@ -28,7 +26,7 @@ def card_facts(run: UVARun) -> CardFacts:
     network = sum(p.numel() for p in run.model.parameters())
     parameters = {"transformer and heads": network - keypoints, "keypoint networks": keypoints}
     parameters["autoencoder"] = sum(p.numel() for p in run.vae.parameters())
-    held_out = [run.held_out, *(np.array([], int) for _ in run.others)]
+    held_out = [run.held_out, *(chosen for _, chosen in run.more_splits)]
     return CardFacts(
         run.recipe,
         run.spec,

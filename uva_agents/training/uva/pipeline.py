@@ -24,6 +24,7 @@ from uva_agents.training.recipe import StageConfig
 from uva_agents.training.run import RunOptions, make_normalizer
 from uva_agents.training.sources import joined_frames
 from uva_agents.training.steps import MemoryStep, StageStep, Step, WeightsStep
+from uva_agents.training.uva.continued import comes_with
 from uva_agents.training.uva.export import card_facts, export
 from uva_agents.training.uva.joint_stage import JointStage
 from uva_agents.training.uva.recipes import UVARecipe
@@ -47,8 +48,8 @@ def uva_steps(recipe: UVARecipe, options: RunOptions) -> list[Step]:
         found = MemoryStep("keypoints of all frames", "keypoints", run.read_keypoints, ("detector",))
         steps += [_detector(run), dataclasses.replace(found, stand_in=lambda: stand_in_keypoints(run))]
     if model.rendered_prior:
-        steps += [] if run.comes_with("dynamics") else [_dynamics(run)]
-        steps += [] if run.comes_with("renderer") else [_renderer(run)]
+        steps += [] if comes_with(run, "dynamics") else [_dynamics(run)]
+        steps += [] if comes_with(run, "renderer") else [_renderer(run)]
         steps.append(MemoryStep("fixed keypoint networks", "fixed keypoint networks", lambda: _keep(run)))
     steps += _network(run)
     write = functools.partial(export, run)
@@ -125,7 +126,11 @@ def _autoencoder(run: UVARun) -> Step:
 
 def _all_frames(run: UVARun) -> Episodes:
     """Of all datasets. Not kept: with several it is a copy of all frames."""
-    return joined_frames([run.episodes.select(run.train), *(part.episodes for part in run.others)])
+    more = [
+        part.episodes.select(train) if len(held_out) else part.episodes
+        for part, (train, held_out) in zip(run.others, run.more_splits, strict=True)
+    ]
+    return joined_frames([run.episodes.select(run.train), *more])
 
 
 def _finish_autoencoder(run: UVARun, vae: VAE, device: torch.device) -> None:
@@ -225,7 +230,7 @@ def _encoded(
 def _detector(run: UVARun) -> Step:
     """Trained here, or it came with the weights that the run goes on from, or a file."""
     name, makes, needs = "keypoint detector", "detector", ("initial network",)
-    if run.comes_with("detector"):
+    if comes_with(run, "detector"):
         return MemoryStep(name, makes, lambda: None, needs)
     if (path := run.options.detector_weights) is not None:
         return MemoryStep(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.folder import is_checkpoint_file
@@ -35,13 +35,13 @@ from uva_agents.data.dataset import Extras
 from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.model.keypoints.guide import KeypointGuide
-from uva_agents.model.uva.guides import guide_for
 from uva_agents.training.instructions import Texts, read_instructions
 from uva_agents.training.memory import Holds, check_out, latents_held
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
 from uva_agents.training.saved_recipes import identity
 from uva_agents.training.sources import Part, open_sources
 from uva_agents.training.uva.fits import check_fits
+from uva_agents.training.uva.held_out import further_splits, make_validator
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.validation import Validator
 from uva_agents.utils.images import to_images
@@ -62,7 +62,7 @@ class UVARun:
         recipe: the autoencoder's scale is filled in when it is known.
         origin: weights that the run goes on from, or ``None``.
         main: the dataset with actions that is held out from; what ``others`` are.
-        train, held_out: numbers of its episodes.
+        train, held_out: numbers of its episodes; ``more_splits`` of those of each other dataset.
         vae: the autoencoder.
         tokens, more_tokens: latents of the main dataset and of each other one, a (N, S, C) per variant.
         wrist_tokens, more_wrist_tokens: the same of the second camera, where the network has one.
@@ -102,6 +102,7 @@ class UVARun:
             self.texts = read_instructions([self.main, *self.others], recipe.data.instructions, encoder)
         check_fits(recipe, self.episodes, 0 if self.texts is None else self.texts.dim)
         self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
+        self.more_splits = further_splits(self.others, recipe.data.held_out)
         write_recipe(recipe, options.out)
         self.origin: Bundle | None = None
         if options.init is not None and not is_checkpoint_file(options.init):
@@ -143,7 +144,7 @@ class UVARun:
         more = [part.episodes for part in self.others if part.has_actions and data.normalize == "together"]
         return make_normalizer(data, self.episodes, self.window, more=more)
 
-    def _normalizer_of(self, part: Part) -> LinearNormalizer:
+    def normalizer_of(self, part: Part) -> LinearNormalizer:
         """Of a further dataset."""
         if self.recipe.data.normalize == "together" or not part.has_actions:
             return self.normalizer
@@ -167,6 +168,8 @@ class UVARun:
             values["episodes"] = [source.episodes for source in data]
         if not isinstance(data, Path) and len(data) > 1:
             values["data"] = [(str(source.path), source.weight) for source in data]
+        if any(len(held_out) for _, held_out in self.more_splits):  # earlier versions trained on all of them
+            values["held_out_of_others"] = [held_out.tolist() for _, held_out in self.more_splits]
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def set_autoencoder(self, vae: VAE, device: torch.device) -> None:
@@ -207,17 +210,6 @@ class UVARun:
         self.keypoints = read(self.episodes)
         self.more_keypoints = [read(part.episodes) for part in self.others]
 
-    def comes_with(self, part: str) -> bool:
-        """Whether the weights that the run goes on from have a keypoint network of the size that is needed."""
-        origin = None if self.origin is None else self.origin.model.guide
-        if origin is None:
-            return False
-        config = (
-            dataclasses.replace(self.recipe.model, vae=self.origin.vae.config) if self.origin else self.recipe.model
-        )
-        own, theirs = (_shapes(getattr(guide, part, None)) for guide in (guide_for(config), origin))
-        return own is not None and own == theirs
-
     # -- windows, made when the first stage asks for them ------------------------------------------------------------
 
     @cached_property
@@ -235,20 +227,13 @@ class UVARun:
         """Of all datasets, by weight."""
         if not self.others:
             return self.train_windows
-        more = [self._more_windows(i, part) for i, part in enumerate(self.others)]
+        more = [self.more_windows(i, p, self.more_splits[i][0], self.variants) for i, p in enumerate(self.others)]
         return MixtureWindows([self.train_windows, *more], [self.main.weight, *(part.weight for part in self.others)])
 
     @cached_property
     def validator(self) -> Validator:
-        """On the held-out windows."""
-        return Validator(
-            self.held_out_windows,
-            self.vae,
-            self.normalizer,
-            self.episodes.arrays["pixels"],
-            world=self.recipe.world,
-            frame_state_keys=self.recipe.data.frame_state_keys,
-        )
+        """On the held-out windows of every dataset."""
+        return make_validator(self)
 
     def token_statistics(self) -> tuple[Tensor, Tensor]:
         """(S, C) mean and standard deviation that latents were standardised with."""
@@ -273,22 +258,26 @@ class UVARun:
             extras=self._extras(0, None if self.wrist_tokens is None else self.wrist_tokens[:n]),
         )
 
-    def _more_windows(self, index: int, part: Part) -> LatentWindows:
+    def more_windows(
+        self, index: int, part: Part, episodes: np.ndarray, variants: tuple[Variant, ...]
+    ) -> LatentWindows:
         """Windows of a further dataset; of video alone, without any numbers."""
-        c, data = self.recipe.model, self.recipe.data
+        c, data, n = self.recipe.model, self.recipe.data, len(variants)
+        wrist = self.more_wrist_tokens[index][:n] if self.wrist_tokens is not None else None
         return LatentWindows(
             part.episodes,
-            self.more_tokens[index],
-            self.variants,
-            self._normalizer_of(part),
+            self.more_tokens[index][:n],
+            variants,
+            self.normalizer_of(part),
             self.window,
             proprio_key=data.proprio_key if part.has_actions else None,
             frame_state_keys=data.frame_state_keys if part.has_actions else (),
             world_size=self.recipe.world_size,
-            keypoints=None if self.more_keypoints is None else self.more_keypoints[index],
+            chosen=episodes,
+            keypoints=None if self.more_keypoints is None else self.more_keypoints[index][:n],
             history_actions=c.history_actions,
             action_dim=c.action_dim,
-            extras=self._extras(1 + index, self.more_wrist_tokens[index] if self.wrist_tokens is not None else None),
+            extras=self._extras(1 + index, wrist),
         )
 
     def _extras(self, dataset: int, wrist: Sequence[np.ndarray] | None) -> Extras:
@@ -323,10 +312,6 @@ class UVARun:
             has_autoencoder=options.init is None and options.vae_weights is None,
             reduced=reduced,
         )
-
-
-def _shapes(module: nn.Module | None) -> dict[str, torch.Size] | None:
-    return None if module is None else {name: value.shape for name, value in module.state_dict().items()}
 
 
 def _standardize(

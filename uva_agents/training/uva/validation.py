@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ class Validator:
         video_only: skip actions (for the video stage).
         world: units of what is reported; without, errors are a percentage of each number's range.
         frame_state_keys: what the auxiliary state consists of.
+        tasks: instruction of each episode of the dataset, where action errors are told by them too: ``TASK/metric``.
+        others: name -> validator of a further dataset, whose metrics are ``NAME/metric``.
     """
 
     windows: LatentWindows
@@ -41,6 +43,8 @@ class Validator:
     n_videos: int = 64
     video_only: bool = False
     frame_state_keys: tuple[str, ...] = ()
+    tasks: tuple[str, ...] | None = None
+    others: Mapping[str, Validator] = field(default_factory=dict)
 
     @torch.no_grad()
     def run(self, model: UVANet, reporter: Reporter | None = None, step: int = 0) -> dict[str, float]:
@@ -49,13 +53,17 @@ class Validator:
         generator = torch.Generator(device=device).manual_seed(0)
         metrics = {} if self.video_only else self._actions(model, generator, device)
         metrics.update(self._videos(model, generator, device, reporter, step))
+        for name, other in self.others.items():
+            chosen = replace(other, video_only=other.video_only or self.video_only)
+            metrics.update({f"{name}/{key}": value for key, value in chosen.run(model).items()})
         return metrics
 
     def _spaced(self, n: int) -> np.ndarray:
         return np.linspace(0, len(self.windows) - 1, min(n, len(self.windows))).astype(np.int64)
 
     def _actions(self, model: UVANet, generator: torch.Generator, device: torch.device) -> dict[str, float]:
-        batch = self.windows.batch(self._spaced(self.n_actions)).to(device)
+        windows = self._spaced(self.n_actions)
+        batch = self.windows.batch(windows).to(device)
         sampler = SamplerConfig()
         metrics = {}
         for name, task in (("policy", Task.POLICY), ("inverse", Task.INVERSE)):
@@ -65,11 +73,20 @@ class Validator:
             chunk = sample_actions(model, context, task=task, sampler=sampler, generator=generator, n=n)
             error, unit = self._action_error(chunk.view(-1, n, *chunk.shape[1:]).mean(1), batch.actions)
             metrics[f"{name}_error_{unit}"] = float(error.mean())
+            metrics.update(self._by_task(windows, error.mean(-1), f"{name}_error_{unit}"))
             if task is Task.POLICY:
                 metrics[f"policy_error8_{unit}"] = float(error[:, :8].mean())
         if batch.frame_state is not None:
             metrics.update(self._state_errors(model, batch))
         return metrics
+
+    def _by_task(self, windows: np.ndarray, error: Tensor, name: str) -> dict[str, float]:
+        """Means of an error (B,) over the windows of each task, if there are several."""
+        if self.tasks is None or len(set(self.tasks)) < 2:
+            return {}
+        tasks = np.array([task_name(self.tasks[episode]) for episode in self.windows.index.episode[windows]])
+        values = error.cpu().numpy()
+        return {f"{task}/{name}": float(values[tasks == task].mean()) for task in sorted(set(tasks)) if task}
 
     def _action_error(self, chunk: Tensor, truth: Tensor) -> tuple[Tensor, str]:
         """Of normalised actions (B, K, A): (B, K) distances in the world's unit, or mean shares of the range in percent."""
@@ -127,6 +144,11 @@ class Validator:
         images: Tensor = self.vae.decode(latents.flatten(0, 1)).clamp(-1, 1)
         images = resize_images(images, (self.frames.shape[1], self.frames.shape[2]))
         return images.view(*latents.shape[:2], *images.shape[1:])
+
+
+def task_name(instruction: str) -> str:
+    """An instruction as part of a metric's name."""
+    return " ".join(instruction.replace("/", " ").split())[:60]
 
 
 def context_for(batch: Batch, task: Task) -> Context:
