@@ -42,6 +42,11 @@ class Measured:
         return Line(title or name, [line["step"] for line in found], [float(line[name]) for line in found])
 
 
+def last_name(stages: Mapping[str, object]) -> str:
+    """Of the last stage; empty where there is none."""
+    return list(stages)[-1] if stages else ""
+
+
 def read_metrics(path: Path) -> Measured:
     """What a reporter wrote; nothing where nothing is. Lines that a kill cut short are left out."""
     lines = []
@@ -63,8 +68,7 @@ def draw_curves(metrics: Mapping[str, Measured]) -> np.ndarray:
         lines = [measured.line("train", "loss", "training"), measured.line("val", "loss", "held out")]
         if drawn := [line for line in lines if line.x]:
             plots[f"{name}: loss"] = drawn
-    last = next(reversed(metrics), None)
-    if last is not None:
+    if last := last_name(metrics):
         by_unit: dict[str, list[str]] = {}
         for name, value in metrics[last].final("val").items():
             if name != "loss" and math.isfinite(value):

@@ -16,7 +16,7 @@ import torch
 
 from uva_agents.checkpoints.kinds import weights_kind
 from uva_agents.training.card_facts import CardFacts
-from uva_agents.training.card_pictures import Measured, draw_curves, read_metrics
+from uva_agents.training.card_pictures import Measured, draw_curves, last_name, read_metrics
 from uva_agents.training.recipe import StageConfig
 from uva_agents.utils.files import replacing, write_bytes, write_text
 from uva_agents.utils.memory import in_words
@@ -43,7 +43,7 @@ def write_card(
         with replacing(folder / "curves.png") as partial:
             iio.imwrite(partial, draw_curves(metrics))
         pictures.append("curves.png")
-    last = next(reversed(stages), "")
+    last = last_name(stages)
     if (futures := run / last / "futures.png").exists():
         write_bytes(folder / "futures.png", futures.read_bytes())
         pictures.append("futures.png")
@@ -60,7 +60,7 @@ def card_text(
     extra: Mapping[str, Any],
 ) -> str:
     """The card; arguments as of :func:`write_card`."""
-    last = metrics.get(next(reversed(stages), ""), Measured(()))
+    last = metrics.get(last_name(stages), Measured(()))
     selected = extra.get("selected")
     parts = [
         f"# {facts.recipe.name}",
@@ -192,9 +192,12 @@ def _results(last: Measured, selected: Mapping[str, Any] | None) -> str:
     if values:
         names = list(dict.fromkeys(name.rpartition("/")[2] for name in values))
         titles = ["the first dataset" if not d and len(datasets) > 1 else _plain(d) or "value" for d in datasets]
-        rows = [(f"`{name}`", *(_value(values.get(f"{d}/{name}" if d else name)) for d in datasets)) for name in names]
+        compared: list[tuple[str, ...]] = [
+            (f"`{name}`", *(_value(values.get(f"{d}/{name}" if d else name)) for d in datasets)) for name in names
+        ]
         parts.append(
-            f"Held-out episodes, averaged weights after step {last.step_of('val'):,}:\n\n" + _table(("", *titles), rows)
+            f"Held-out episodes, averaged weights after step {last.step_of('val'):,}:\n\n"
+            + _table(("", *titles), compared)
         )
     if selected is None and (rollouts := last.final("rollouts")):
         rows = [(name, _value(value)) for name, value in rollouts.items()]
@@ -273,7 +276,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _date(run: Path, stages: Mapping[str, StageConfig]) -> str:
     """Of the last stage's end: a card that is written again says the same."""
-    path = run / next(reversed(stages), "") / "checkpoint.pt"
+    path = run / last_name(stages) / "checkpoint.pt"
     when = datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else datetime.now(UTC)
     return f"{when:%Y-%m-%d}"
 

@@ -127,7 +127,9 @@ def rehearse(recipe: Recipe, options: RunOptions) -> Rehearsal:
         first = next((step for step in steps if isinstance(step, StageStep)), None)
         if first is not None:  # the folder may hold another run
             dataclasses.replace(first, out=options.out, selection=None).done()
-        stages, disk, checks = [], 0, []
+        stages: list[StageRehearsal] = []
+        checks: list[str] = []
+        disk = 0
         for step in steps:
             if isinstance(step, StageStep):
                 stages.append(_rehearse_stage(step, checks))

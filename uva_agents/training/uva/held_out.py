@@ -31,7 +31,7 @@ def further_splits(parts: Sequence[Part], held_out: int) -> list[tuple[np.ndarra
 def make_validator(run: UVARun) -> Validator:
     """On the held-out windows of all datasets; those of further ones by name, ``NAME/metric``."""
     recipe = run.recipe
-    others = {}
+    others: dict[str, Validator] = {}
     for i, part in enumerate(run.others):
         _, held_out = run.more_splits[i]
         if len(held_out):
