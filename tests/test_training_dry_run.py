@@ -40,10 +40,11 @@ def test_every_stage_takes_one_batch_and_nothing_is_written(
     assert [stage.steps for stage in found.stages] == [6, 6, 6, 6, 4, 8]
     assert all(s.batch_size == 8 and s.parameters > 0 and s.activations > 0 and s.seconds > 0 for s in found.stages)
     assert not (tmp_path / "run").exists() and not list(scratch.glob("uva*"))
-    # Nine tokens of 64 numbers of two bytes for every frame, twice; and the checkpoints.
-    latents = 2 * 6 * 24 * 9 * 64 * 2
+    # Frames; nine tokens of 64 numbers of two bytes for each, in two variants, as they come and standardised; the checkpoints.
+    frames = 6 * 24
+    data_written = frames * 96 * 96 * 3 + frames * 9 * 64 * 2 * 2 * 2
     checkpoints = [stage.checkpoint for stage in found.stages]
-    assert found.disk == latents + sum(checkpoints) + max(checkpoints)
+    assert found.disk == data_written + sum(checkpoints) + max(checkpoints)
 
 
 def test_what_a_run_writes_is_what_the_dry_run_said(data: Path, tmp_path: Path) -> None:

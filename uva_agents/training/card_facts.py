@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from uva_agents.checkpoints.spec import InterfaceSpec
+from uva_agents.data import Episodes
 from uva_agents.training.recipe import Recipe
 from uva_agents.training.sources import Part
 
@@ -22,7 +23,7 @@ class DatasetFacts:
         episodes, rows: how many.
         held_out: numbers of the episodes that were not trained on.
         weight: share of what is drawn, up to a common factor.
-        fingerprint: of its content.
+        fingerprint: of its numbers; empty for video alone.
         has_actions: false for video alone.
         instructions: different ones.
     """
@@ -62,6 +63,7 @@ def dataset_facts(part: Part, held_out: np.ndarray) -> DatasetFacts:
         held_out: places of the episodes that were not trained on.
     """
     episodes = part.episodes
+    values = {name: value for name, value in episodes.arrays.items() if not name.startswith("pixels")}
     numbers = episodes.numbers if episodes.numbers is not None else range(len(episodes))
     return DatasetFacts(
         Path(episodes.source).name,
@@ -69,7 +71,7 @@ def dataset_facts(part: Part, held_out: np.ndarray) -> DatasetFacts:
         episodes.steps,
         tuple(int(numbers[i]) for i in held_out),
         part.weight,
-        episodes.fingerprint,
+        Episodes(values, episodes.ends).fingerprint if values else "",
         part.has_actions,
         tuple(sorted(set(part.tasks or ()) - {""})),
     )

@@ -10,6 +10,7 @@ import dataclasses
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -18,13 +19,14 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from uva_agents.errors import MachineError
+from uva_agents.errors import InputError, MachineError
 from uva_agents.training.loop import Stage, StageLoop, check_finite
 from uva_agents.training.memory import check_out
 from uva_agents.training.out_of_memory import naming_what_fits
 from uva_agents.training.recipe import Recipe
 from uva_agents.training.report import Reporter
 from uva_agents.training.run import RunOptions, steps_of
+from uva_agents.training.saved_recipes import identity, read_recipe
 from uva_agents.training.selection import Selector
 from uva_agents.training.steps import StageStep, Step, WeightsStep, check_order, monitored
 from uva_agents.training.trackers import Tracking, check_trackers
@@ -124,9 +126,7 @@ def rehearse(recipe: Recipe, options: RunOptions) -> Rehearsal:
         # Nobody's trackers are started: only stages that run start them.
         tracking = Tracking((), scratch.out, options.project, {})
         steps = monitored(steps, tracking, options.selection)
-        first = next((step for step in steps if isinstance(step, StageStep)), None)
-        if first is not None:  # the folder may hold another run
-            dataclasses.replace(first, out=options.out, selection=None).done()
+        _check_folder(recipe, options.out, [step.stage for step in steps if isinstance(step, StageStep)])
         stages: list[StageRehearsal] = []
         checks: list[str] = []
         disk = 0
@@ -150,6 +150,13 @@ def rehearse(recipe: Recipe, options: RunOptions) -> Rehearsal:
         )
     _check_disk(options.out, disk)
     return found
+
+
+def _check_folder(recipe: Recipe, out: Path, stages: Sequence[str]) -> None:
+    """That the run folder does not hold another run."""
+    begun = [path for path in (out / stage / "checkpoint.pt" for stage in stages) if path.exists()]
+    if begun and (out / "recipe.json").exists() and identity(read_recipe(out)) != identity(recipe):
+        raise InputError(f"{begun[0]} belongs to another configuration; choose another --out, or remove it")
 
 
 def _rehearse(step: Step) -> int:

@@ -30,7 +30,9 @@ def stand_in_latents(run: UVARun, source: TokenSource) -> int:
         nonlocal written
         if episodes is None:
             return []
-        arrays = {name: values[:1] for name, values in episodes.arrays.items() if not name.startswith("pixels_")}
+        arrays = {
+            name: np.asarray(values[:1]) for name, values in episodes.arrays.items() if not name.startswith("pixels_")
+        }
         first = Episodes(arrays, np.array([1]), episodes.source)
         row = np.asarray(source.get_all(first, variants[:1])[0][:1])
         written += len(variants) * episodes.steps * row.nbytes
@@ -41,7 +43,7 @@ def stand_in_latents(run: UVARun, source: TokenSource) -> int:
     if run.recipe.data.has_wrist:
         views = [stand_in(run.wrist_view(episodes), run.wrist_variants) for episodes in parts]
         run.wrist_tokens, *run.more_wrist_tokens = views
-    return written
+    return written * (2 if run.recipe.model.standardize else 1)  # as they come, and standardised
 
 
 def stand_in_keypoints(run: UVARun) -> None:
