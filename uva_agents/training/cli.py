@@ -13,10 +13,12 @@ from uva_agents.checkpoints.kinds import OWN_KINDS, resolved
 from uva_agents.errors import InputError
 from uva_agents.training.any_task import LayoutOptions, data_of, layout_of, name_of, widths_of
 from uva_agents.training.baselines.sizes import BASELINES
+from uva_agents.training.cli_monitoring import MakeEvaluator, add_monitoring_arguments, selection_of, trackers_of
 from uva_agents.training.layout import without_proprio
 from uva_agents.training.layout_files import layout_from_toml
 from uva_agents.training.layout_report import describe_layout
 from uva_agents.training.recipe import Changes, Recipe
+from uva_agents.training.rehearsal import rehearse
 from uva_agents.training.run import RunOptions, find_recipe, train
 from uva_agents.training.sources import Source, with_episodes
 from uva_agents.training.uva.recipes import STAGES
@@ -97,6 +99,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", type=float, default=None, help="peak learning rate; of the video and joint stages")
     parser.add_argument("--variants", type=int, default=None, help="cached augmented variants of the data")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
+    add_monitoring_arguments(parser)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check all that comes before the first step, with one batch of every stage, and say how much memory, disk and time "
+        "the run takes; write nothing",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
@@ -133,8 +142,12 @@ def _add_layout_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train, and say where the weights are."""
+def run(args: argparse.Namespace, *, make_evaluator: MakeEvaluator | None = None) -> int:
+    """Train, and say where the weights are.
+
+    Args:
+        make_evaluator: of ``--eval-env``: training knows no environments.
+    """
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "WORLD_SIZE" not in os.environ:
         # However many were asked for: without MPI it starts one and does not say so.
         print(
@@ -142,23 +155,34 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.threads:
         torch.set_num_threads(args.threads)
+    trackers = trackers_of(args)
     sources = with_episodes([Source.parse(text) for text in args.data], args.episodes)
     recipe = configure(args, sources)
+    out = args.out or Path("runs") / recipe.name
+    selection = selection_of(args, out, make_evaluator)
     options = RunOptions(
         data_of(sources),
-        args.out or Path("runs") / recipe.name,
+        out,
         vae_weights=args.vae,
         detector_weights=args.points,
         init=args.init,
         progress=not args.quiet,
         fields=None if args.recipe in (*SIZES, *BASELINES) else _fields(args.field),
         every=args.every,
+        trackers=trackers,
+        project=args.project,
+        selection=selection,
         text_encoder=args.text_encoder,
     )
+    if args.dry_run:
+        print("\n".join(rehearse(recipe, options).lines()))
+        return 0
     check_folder_target(options.out)
     folder = train(recipe, options)
     if folder is not None:
         print(f"weights: {folder}")
+        if selection is not None and (best := out / "weights-best").exists():
+            print(f"the best by {selection.criterion}: {best}")
     return 0
 
 

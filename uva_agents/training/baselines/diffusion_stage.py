@@ -12,7 +12,7 @@ from uva_agents.data import EpochOrder, FrameWindows, LinearNormalizer
 from uva_agents.model import ActionSampler, DiffusionPolicyNet, sample_chunks
 from uva_agents.training.baselines.position_augmentation import PositionAugmentation
 from uva_agents.training.baselines.recipes import DiffusionPolicyRecipe
-from uva_agents.training.loop import parameter_groups
+from uva_agents.training.optimisation import parameter_groups
 from uva_agents.training.report import Reporter
 
 
