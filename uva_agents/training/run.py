@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,11 @@ def recipe_names() -> dict[str, Callable[[], Recipe]]:
     return {name: make for kind in all_kinds() for name, make in resolved(kind.recipes).items()}
 
 
-def find_recipe(name: str) -> Recipe:
+def find_recipe(name: str, others: Iterable[str] = ()) -> Recipe:
     """A recipe by its name, or from the ``recipe.json`` of a run.
+
+    Args:
+        others: what else could have been meant, for the error.
 
     Raises:
         InputError: unknown name, with the close matches.
@@ -96,7 +99,7 @@ def find_recipe(name: str) -> Recipe:
         return read_recipe(name)
     makers = recipe_names()
     if name not in makers:
-        close = closest(name, makers, n=2) or list(makers)
+        close = closest(name, [*others, *makers], n=2) or [*others, *makers]
         raise InputError(f"no recipe called {name!r}; did you mean {' or '.join(close)}?")
     return makers[name]()
 
