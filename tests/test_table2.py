@@ -16,7 +16,7 @@ from uva_agents.benchmarks.paper import table2
 from uva_agents.benchmarks.paper.arx_agents import RandomAgent
 from uva_agents.benchmarks.paper.table2 import Table2Row
 from uva_agents.envs.arx_x5.tasks.tasks import TASKS
-from uva_agents.envs.arx_x5.twin.look_draws import KINDS, LOOKS
+from uva_agents.envs.arx_x5.twin.appearance_draws import KINDS, LOOKS
 from uva_agents.realtime import environment_options
 
 

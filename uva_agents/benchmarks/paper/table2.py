@@ -165,9 +165,9 @@ def _table_rows(
     latency = None if report.latency is None else report.latency.replan_p50_s
     for task, row in keys:
         case = _case(task, row).name
-        mine = [e.success for e in report.episodes if e.case == case]
+        own = [e.success for e in report.episodes if e.case == case]
         failed = sum(f.case == case for f in report.failures)
-        yield Table2Row(name, identity, task, row, len(mine), sum(mine), failed, latency)
+        yield Table2Row(name, identity, task, row, len(own), sum(own), failed, latency)
 
 
 def rates(row: Table2Row) -> dict[str, Any]:

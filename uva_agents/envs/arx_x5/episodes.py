@@ -35,8 +35,8 @@ class TwinEpisodes(ArmControl):
     @property
     def instruction(self) -> str | None:
         """What to do, in words, where that is known: as the constructor was told, else of the twin's task."""
-        told = self._session.task_description if isinstance(self._session, TwinSession) else None
-        return self._instruction or told
+        own = self._session.task_description if isinstance(self._session, TwinSession) else None
+        return self._instruction or own
 
     def demonstration(self) -> Iterator[np.ndarray]:
         """Actions (A,) of a script that knows where everything is, one for each step from now on, until it has no more to do.
