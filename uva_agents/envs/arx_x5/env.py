@@ -170,7 +170,7 @@ class ArxX5Env(TwinEpisodes, gym.Env[Observation, np.ndarray]):
             joint_high=limits.joint_pos_max,
             gripper_width=limits.gripper_width,
         )
-        self.observation_space = self._space = observation_space(self._settings)  # type: ignore[assignment]
+        self.observation_space = self._space = observation_space(self._settings)
         self.action_space = self._codec.space
         self._session = open_session(
             driver,

@@ -1,6 +1,6 @@
 """How the twin looks: colours, light, things that stand about, cameras a little out of place. Nothing of it can be felt.
 
-A :class:`TwinAppearance` is a value. It is written into the MuJoCo model that physics and pictures share, where only pictures read it.
+A :class:`TwinAppearance` is a value. It is written into the MuJoCo model that physics and pictures share; only pictures read it.
 """
 
 from __future__ import annotations
