@@ -20,6 +20,7 @@ from uva_agents.data.libero import absolute_actions
 from uva_agents.data.umi import UmiWindows
 from uva_agents.data.window_numbers import network_limits, network_rows
 from uva_agents.data.windows import WindowIndex
+from uva_agents.data.writers.lerobot import write_lerobot
 from uva_agents.errors import DataError, InputError
 from uva_agents.training.any_task import LayoutOptions, layout_of, make_recipe, widths_of
 from uva_agents.training.instructions import read_instructions
@@ -27,7 +28,7 @@ from uva_agents.training.layout import find_layout, held_out_count, meaning
 from uva_agents.training.layout_files import layout_from_toml, layout_to_toml
 from uva_agents.training.layout_report import describe_layout
 from uva_agents.training.run import make_interface, make_normalizer
-from uva_agents.training.sources import Part, Source
+from uva_agents.training.sources import Part, Source, open_sources
 from uva_agents.training.uva.sizes import OptionalInputs, recipe_for
 from uva_agents.utils.rotations import matrix_from_vector
 
@@ -274,3 +275,35 @@ def test_a_table_refuses_what_it_does_not_know():
         table.embed("reach the bal")
     with pytest.raises(InputError, match="must differ"):
         InstructionTable(["a", "A "])
+
+
+# -- several datasets ----------------------------------------------------------------------------------------------
+
+
+def test_limits_hold_for_all_datasets_or_for_each_by_itself(tmp_path):
+    layout, dataset = found("joints", tmp_path)
+    small = {k: np.asarray(v[:]) for k, v in dataset.arrays.items()}
+    large = {**small, "action": small["action"] * 3}
+    one, two = (Episodes(arrays, dataset.ends) for arrays in (small, large))
+    alone, both = make_normalizer(layout, one), make_normalizer(layout, one, more=[two])
+    np.testing.assert_allclose(both.scale["action"] * 3, alone.scale["action"], rtol=1e-5)
+
+
+def test_numbers_of_other_names_are_refused(tmp_path):
+    layout, dataset = found("joints", tmp_path)
+    other = tmp_path / "other"
+    names = ("a.pos", "b.pos", "c.pos", "d.pos", "e.pos", "f.pos")
+    arrays = {k: np.asarray(v[:]) for k, v in dataset.arrays.items()}
+    write_lerobot(other, Episodes(arrays, dataset.ends), control_hz=30, tasks=("x",) * 3, names={"action": names})
+    recipe = recipe_for("nano", layout, widths_of(dataset))
+    with pytest.raises(DataError, match=r"'action' are a\.pos.* in .*other, and shoulder_pan\.pos"):
+        open_sources([Source(dataset.path), Source(other)], recipe, layout.arrays)
+
+
+def test_the_only_other_camera_is_the_second_one(tmp_path):
+    rows = np.zeros((len(pictures(seed=1)), 2), np.float32)
+    stored = {"img": pictures(seed=1), "outside": pictures(seed=2), "action": rows, "agent_pos": rows}
+    dataset = open_dataset(datasets.zarr_buffer(tmp_path / "z.zarr", stored, ends=ENDS))
+    layout = find_layout(dataset, control_hz=10.0)
+    assert layout.wrist_key == "pixels_outside" and layout.has_wrist
+    assert make_interface(layout, dataset.episodes).wrist_key == "pixels_outside"

@@ -27,16 +27,20 @@ from uva_agents.data import (
     MixtureWindows,
     Variant,
     WindowSpec,
-    apply_variant,
     held_out_split,
     standard_variants,
 )
+from uva_agents.data.augment import varied_frames
 from uva_agents.data.dataset import Extras
+from uva_agents.data.latent_store import LatentStore
+from uva_agents.data.rows import RowArray, standardized, token_statistics
+from uva_agents.data.shards import ShardedArray
+from uva_agents.errors import InputError
 from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.model.keypoints.guide import KeypointGuide
 from uva_agents.training.instructions import Texts, read_instructions
-from uva_agents.training.memory import Holds, check_out, latents_held
+from uva_agents.training.memory import Holds, check_out
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
 from uva_agents.training.saved_recipes import identity
 from uva_agents.training.sources import Part, open_sources
@@ -63,6 +67,7 @@ class UVARun:
         main: the dataset with actions that is held out from; what ``others`` are.
         train, held_out: numbers of its episodes.
         vae: the autoencoder.
+        latents: where latents are kept.
         tokens, more_tokens: latents of the main dataset and of each other one, a (N, S, C) per variant.
         wrist_tokens, more_wrist_tokens: the same of the second camera, where the network has one.
         texts: vectors of all episodes' instructions, where they are an input.
@@ -71,11 +76,12 @@ class UVARun:
     """
 
     vae: VAE
-    tokens: list[np.ndarray]
-    more_tokens: list[list[np.ndarray]]
+    latents: LatentStore
+    tokens: Sequence[RowArray]
+    more_tokens: Sequence[Sequence[RowArray]]
     model: UVANet
-    wrist_tokens: list[np.ndarray] | None = None
-    more_wrist_tokens: list[list[np.ndarray]]
+    wrist_tokens: Sequence[RowArray] | None = None
+    more_wrist_tokens: Sequence[Sequence[RowArray]]
     keypoints: list[np.ndarray] | None = None
     more_keypoints: list[list[np.ndarray]] | None = None
 
@@ -88,8 +94,8 @@ class UVARun:
             recipe.data.arrays,
             fields=options.fields,
             every=options.every,
-            holds=lambda sources, size: self._holds(sources),
-            side=recipe.model.image_size,
+            holds=self._holds(),
+            out=options.out,
         )
         first = next(i for i, part in enumerate(parts) if part.has_actions)
         self.main, self.others = parts[first], [part for i, part in enumerate(parts) if i != first]
@@ -109,6 +115,10 @@ class UVARun:
         """Of the main dataset."""
         return self.main.episodes
 
+    def take_frames(self, parts: list[Part]) -> None:
+        """The datasets, the main one first, with frames that are decoded."""
+        self.main, *self.others = parts
+
     @property
     def guide(self) -> KeypointGuide:
         """The network's keypoints, which only steps of networks that have them ask for."""
@@ -119,6 +129,11 @@ class UVARun:
     def variants(self) -> tuple[Variant, ...]:
         """Of every dataset."""
         a = self.recipe.augmentation
+        if a.mirror and self.recipe.world_size is None:
+            raise InputError(
+                f"recipe {self.recipe.name!r} mirrors pictures, and the numbers that go with them have no plane: set "
+                "augmentation.mirror to false"
+            )
         return standard_variants(a.variants, max_shift=a.max_shift, mirror=a.mirror)
 
     @cached_property
@@ -128,14 +143,23 @@ class UVARun:
 
     def wrist_view(self, episodes: Episodes) -> Episodes | None:
         """The second camera's frames as those of a dataset; ``None`` where a dataset has none."""
-        if not self.recipe.data.has_wrist or "pixels_wrist" not in episodes.arrays:
+        data = self.recipe.data
+        if not data.has_wrist or data.wrist_key not in episodes.arrays:
             return None
-        return Episodes({"pixels": episodes.arrays["pixels_wrist"]}, episodes.ends, f"{episodes.source} (wrist camera)")
+        return Episodes({"pixels": episodes.arrays[data.wrist_key]}, episodes.ends, f"{episodes.source} (wrist camera)")
 
     @cached_property
     def normalizer(self) -> LinearNormalizer:
         """Of actions, proprioception and state."""
-        return make_normalizer(self.recipe.data, self.episodes, self.window)
+        data = self.recipe.data
+        more = [part.episodes for part in self.others if part.has_actions and data.normalize == "together"]
+        return make_normalizer(data, self.episodes, self.window, more=more)
+
+    def _normalizer_of(self, part: Part) -> LinearNormalizer:
+        """Of a further dataset."""
+        if self.recipe.data.normalize == "together" or not part.has_actions:
+            return self.normalizer
+        return make_normalizer(self.recipe.data, part.episodes, self.window)
 
     @cached_property
     def spec(self) -> InterfaceSpec:
@@ -175,21 +199,26 @@ class UVARun:
         elif init is not None:
             load_mar(self.model, Path(str(init)))
         if recipe.model.standardize:
-            keep = self.origin is not None
-            self.tokens = _standardize(self.model.token_statistics(), self.tokens, keep=keep)
-            self.more_tokens = [_standardize(self.model.token_statistics(), t, keep=True) for t in self.more_tokens]
-            if self.wrist_tokens is not None:
-                of_wrist = self.model.token_statistics(wrist=True)
-                self.wrist_tokens = _standardize(of_wrist, self.wrist_tokens, keep=keep)
-                self.more_wrist_tokens = [_standardize(of_wrist, t, keep=True) for t in self.more_wrist_tokens]
+            self._standardize()
+
+    def _standardize(self) -> None:
+        keep = self.origin is not None
+        of_main = self.model.token_statistics()
+        self.tokens = _standardized(of_main, self.latents, self.tokens, keep=keep)
+        self.more_tokens = [_standardized(of_main, self.latents, t, keep=True) for t in self.more_tokens]
+        if self.wrist_tokens is not None:
+            of_wrist = self.model.token_statistics(wrist=True)
+            self.wrist_tokens = _standardized(of_wrist, self.latents, self.wrist_tokens, keep=keep)
+            self.more_wrist_tokens = [
+                _standardized(of_wrist, self.latents, t, keep=True) for t in self.more_wrist_tokens
+            ]
 
     def read_keypoints(self) -> None:
         """Find the keypoints in every frame of every variant, with the network's finished detector."""
         detector = self.guide.detector.eval().requires_grad_(False)
 
         def read(episodes: Episodes) -> list[np.ndarray]:
-            size = self.recipe.world_size
-            return [_read_keypoints(detector, apply_variant(episodes, v, world_size=size)) for v in self.variants]
+            return [_read_keypoints(detector, episodes, variant) for variant in self.variants]
 
         self.keypoints = read(self.episodes)
         self.more_keypoints = [read(part.episodes) for part in self.others]
@@ -256,7 +285,7 @@ class UVARun:
             part.episodes,
             self.more_tokens[index],
             self.variants,
-            self.normalizer,
+            self._normalizer_of(part),
             self.window,
             proprio_key=data.proprio_key if part.has_actions else None,
             frame_state_keys=data.frame_state_keys if part.has_actions else (),
@@ -267,7 +296,7 @@ class UVARun:
             extras=self._extras(1 + index, self.more_wrist_tokens[index] if self.wrist_tokens is not None else None),
         )
 
-    def _extras(self, dataset: int, wrist: Sequence[np.ndarray] | None) -> Extras:
+    def _extras(self, dataset: int, wrist: Sequence[RowArray] | None) -> Extras:
         """Of one of the datasets, the main one first."""
         c, data = self.recipe.model, self.recipe.data
         return Extras(
@@ -281,44 +310,39 @@ class UVARun:
 
     # -- before anything is loaded -----------------------------------------------------------------------------------
 
-    def _holds(self, sources: int) -> Holds:
+    def _holds(self) -> Holds:
         """How the run keeps its data. Latents are those of the recipe's frames: an autoencoder's factor less, a few channels."""
-        c, options, augmentation = self.recipe.model, self.options, self.recipe.augmentation
-        trained_here = options.init is None or is_checkpoint_file(options.init)
-        reduced = 0.0
-        if c.num_keypoints and options.detector_weights is None and trained_here:
-            # As :class:`~uva_agents.training.keypoints.detector_stage.DetectorStage` keeps them.
-            moved = bool(augmentation.mirror or augmentation.max_shift)
-            whole = c.keypoint_detector == "conv"
-            kind = ConvDetector if whole else PooledDetector
-            reduced = (kind.training_variants if moved else 1) / (1 if whole else 16)
-        return latents_held(
-            tokens=c.tokens_per_frame * c.token_dim,
-            variants=augmentation.variants,
-            sources=sources,
-            has_autoencoder=options.init is None and options.vae_weights is None,
-            reduced=reduced,
-        )
+        c, variants = self.recipe.model, self.recipe.augmentation.variants
+        copies = variants * (2 if c.standardize else 1)
+        return Holds(c.image_size, variants=variants + 1, tokens=2 * c.tokens_per_frame * c.token_dim * copies)
 
 
-def _standardize(
-    statistics: tuple[Tensor, Tensor], tokens: list[np.ndarray], *, keep: bool = False
-) -> list[np.ndarray]:
+def _standardized(
+    statistics: tuple[Tensor, Tensor], store: LatentStore, tokens: Sequence[RowArray], *, keep: bool = False
+) -> Sequence[RowArray]:
     """Tokens as the network sees them; their statistics, over every variant, go into its buffers.
 
     Most of an image is background, the same in every frame: unless it is subtracted, it drowns the rest.
     """
     if not keep:
-        sample = np.concatenate([t[::16] for t in tokens]).astype(np.float32)
-        statistics[0].copy_(torch.from_numpy(sample.mean(0)))
-        statistics[1].copy_(torch.from_numpy(np.maximum(sample.std(0), 0.05)))
+        found = token_statistics(tokens)
+        statistics[0].copy_(torch.from_numpy(found[0]))
+        statistics[1].copy_(torch.from_numpy(np.maximum(found[1], 0.05)))
     mean, std = (value.numpy() for value in statistics)
-    return [((t.astype(np.float32) - mean) / std).astype(np.float16) for t in tokens]
+    return [_as_seen(store, rows, mean, std) for rows in tokens]
+
+
+def _as_seen(store: LatentStore, rows: RowArray, mean: np.ndarray, std: np.ndarray) -> RowArray:
+    if isinstance(rows, ShardedArray):
+        return store.standardized(rows, mean, std)
+    # In a dry run one row stands for all of them.
+    return np.broadcast_to(standardized(np.asarray(rows[:1]), mean, std), rows.shape)
 
 
 @torch.no_grad()
-def _read_keypoints(detector: PooledDetector | ConvDetector, episodes: Episodes) -> np.ndarray:
-    frames = episodes.arrays["pixels"]
-    device = next(detector.parameters()).device
-    parts = [detector(to_images(frames[i : i + 512]).to(device)).cpu().numpy() for i in range(0, len(frames), 512)]
+def _read_keypoints(detector: PooledDetector | ConvDetector, episodes: Episodes, variant: Variant) -> np.ndarray:
+    device, parts = next(detector.parameters()).device, []
+    for begin in range(0, episodes.steps, 512):
+        frames = varied_frames(episodes, variant, begin, min(begin + 512, episodes.steps))
+        parts.append(detector(to_images(frames).to(device)).cpu().numpy())
     return np.concatenate(parts)
