@@ -87,7 +87,8 @@ class Episodes:
         starts = self.starts
         index = np.concatenate([np.arange(starts[e], self.ends[e]) for e in episodes])
         ends = np.cumsum([self.ends[e] - starts[e] for e in episodes])
-        return Episodes({k: _rows(v, index) for k, v in self.arrays.items()}, ends, self.source)
+        numbers = tuple(int(e) if self.numbers is None else int(self.numbers[e]) for e in episodes)
+        return Episodes({k: _rows(v, index) for k, v in self.arrays.items()}, ends, self.source, numbers)
 
     def downsampled(self, every: int) -> Episodes:
         """A copy with each episode's first step and every ``every``-th after it."""
@@ -96,7 +97,7 @@ class Episodes:
         kept = [np.arange(s, e, every) for s, e in zip(self.starts, self.ends, strict=True)]
         index = np.concatenate(kept)
         ends = np.cumsum([len(rows) for rows in kept])
-        return Episodes({k: _rows(v, index) for k, v in self.arrays.items()}, ends, self.source)
+        return Episodes({k: _rows(v, index) for k, v in self.arrays.items()}, ends, self.source, self.numbers)
 
     @cached_property
     def fingerprint(self) -> str:

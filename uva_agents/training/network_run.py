@@ -17,6 +17,7 @@ from uva_agents.checkpoints.kinds import weights_kind
 from uva_agents.checkpoints.networks import NetBundle, load_net, save_net
 from uva_agents.data import held_out_split
 from uva_agents.errors import InputError
+from uva_agents.training.data_file import write_data
 from uva_agents.training.loop import Stage
 from uva_agents.training.memory import Holds, check_out
 from uva_agents.training.recipe import NetworkRecipe, StageConfig
@@ -73,6 +74,7 @@ class NetworkRun:
         self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
         self.check("action_dim", self.episodes.arrays["action"].shape[-1], recipe.model.action_dim)
         write_recipe(recipe, options.out)
+        write_data(options.out, recipe.data, [part], self.held_out, every=options.every)
         has_frames = "pixels" in arrays
         self.pixels: np.ndarray | None = (
             resize_frames(self.episodes.arrays["pixels"], image_size) if has_frames else None

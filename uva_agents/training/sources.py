@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uva_agents.data import Dataset, Episodes, open_dataset
+from uva_agents.data import Dataset, Episodes, Field, open_dataset
 from uva_agents.errors import DataError, InputError
 from uva_agents.training.memory import Holds, Shape, check_memory
 from uva_agents.training.recipe import Recipe
@@ -100,12 +100,14 @@ class Part:
         weight: see :class:`Source`.
         tasks: an instruction per episode, where the dataset has them.
         shapes: camera -> height and width of its frames as they are stored.
+        fields: canonical name -> where it was taken from.
     """
 
     episodes: Episodes
     weight: float
     tasks: tuple[str, ...] | None = None
     shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    fields: Mapping[str, Field] = field(default_factory=dict)
 
     @property
     def has_actions(self) -> bool:
@@ -146,7 +148,13 @@ def open_sources(
     if holds is not None:
         _check_memory(opened, steps, wanted, holds, side)
     parts = [
-        Part(_load(found, needed, step, side), source.weight, found.tasks, _shapes(found, needed))
+        Part(
+            _load(found, needed, step, side),
+            source.weight,
+            found.tasks,
+            _shapes(found, needed),
+            _origins(found, needed),
+        )
         for (found, needed), step, source in zip(opened, steps, sources, strict=True)
     ]
     with_actions = [part for part in parts if part.has_actions]
@@ -186,6 +194,10 @@ def _shapes(dataset: Dataset, needed: Sequence[str]) -> dict[str, tuple[int, int
     return {name: (int(shape[1]), int(shape[2])) for name, shape in shapes.items()}
 
 
+def _origins(dataset: Dataset, needed: Sequence[str]) -> dict[str, Field]:
+    return {name: dataset.fields.get(name) or Field(dataset.sources[name]) for name in needed}
+
+
 def _reduced(shape: tuple[int, ...], side: int | None) -> tuple[int, int]:
     """Height and width that frames of this size are kept at."""
     height, width = int(shape[0]), int(shape[1])
@@ -204,7 +216,7 @@ def _load(dataset: Dataset, needed: Sequence[str], step: int, side: int | None =
     loaded = {
         k: _frames(dataset, episodes, k, side) if k.startswith("pixels") else v for k, v in episodes.arrays.items()
     }
-    return Episodes(loaded, episodes.ends, source=str(dataset.path))
+    return dataclasses.replace(episodes, arrays=loaded)
 
 
 def _frames(dataset: Dataset, episodes: Episodes, name: str, side: int | None = None) -> np.ndarray:
@@ -303,7 +315,7 @@ def _sized(episodes: Episodes, shape: tuple[int, int]) -> Episodes:
             f"first dataset of {shape[0]}x{shape[1]}: bring them to one size"
         )
     resized = {name: resize_frames(pixels, shape[0]) for name, pixels in other.items()}
-    return Episodes({**episodes.arrays, **resized}, episodes.ends, source=episodes.source)
+    return dataclasses.replace(episodes, arrays={**episodes.arrays, **resized})
 
 
 def joined_frames(parts: Sequence[Episodes]) -> Episodes:
