@@ -51,3 +51,48 @@ def test_evaluation_replays_the_held_out_episodes(robot, capsys, tmp_path):
     assert values["protocol"] == "recorded" and values["env_id"] == "uva/Recorded-v0"
     assert [e["seed"] for e in values["episodes"]] == [0]
     assert 0 < values["episodes"][0]["score"] <= 1
+
+
+def test_imagination_is_shown_beside_what_was_recorded(robot, capsys, tmp_path):
+    assert main(["imagine", "--weights", str(robot.weights), "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "1 candidates (recorded)" in out and "PSNR" in out
+    assert (tmp_path / "imagined.mp4").stat().st_size > 1000
+    assert main(["imagine", "--weights", str(robot.weights), "--actions", "random", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "nobody knows what would come of these actions" in out and "PSNR" not in out
+
+
+def test_a_video_is_labelled_in_the_datas_own_names(robot, tmp_path):
+    frames = robot.dataset.arrays["pixels"][: ENDS[0]]
+    np.save(tmp_path / "clip.npy", frames)
+    words = ["label", str(tmp_path / "clip.npy"), "--weights", str(robot.weights), "--out", str(tmp_path), "--quiet"]
+    assert main(words) == 0
+    with (tmp_path / "actions.csv").open() as file:
+        header, *rows = list(csv.reader(file))
+    names = robot.dataset.names.get("action", [f"action_{i}" for i in range(WIDTHS[robot.name])])
+    assert header == ["time_s", "frame", *names] and len(rows) == ENDS[0] - 1
+    direct = InverseModel(robot.agent).label(frames)
+    np.testing.assert_allclose(np.array(rows, float)[:, 2:], direct, rtol=1e-3, atol=1e-4)
+
+
+def test_a_chunk_is_read_off_frames(robot):
+    stride = robot.agent.config.frame_stride
+    frames = robot.dataset.arrays["pixels"][stride : 5 * stride : stride]
+    assert InverseModel(robot.agent).infer(frames).shape == (16, WIDTHS[robot.name])
+
+
+def test_policy_world_model_and_planner_work_on_what_was_recorded(robot):
+    from uva_agents.planners import ActionPenalty, SamplingPlanner
+
+    obs = observation(robot.dataset, 3, robot.name)
+    policy, world = robot.agent.policy(), robot.agent.world_model()
+    policy.reset(seed=0)
+    assert policy.act(obs) in policy.action_space
+    chunks = policy.sample(obs, n=3, seed=0)
+    assert chunks.shape == (3, 16, WIDTHS[robot.name])
+    future = world.rollout(obs, chunks)
+    assert future.frames.shape == (3, 4, *robot.dataset.arrays["pixels"].shape[1:])
+    planner = SamplingPlanner(dynamics=world, objective=ActionPenalty(), proposals=policy, n_samples=3, execute=4)
+    assert planner.plan(obs).actions.shape[-1] == WIDTHS[robot.name]
+    assert planner.act(obs) in policy.action_space
