@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
-import gymnasium as gym
 import numpy as np
 import pytest
 
-import uva_agents as uva
 from tests.any_task_data import ENDS, MAKERS
+from tests.serving import raw_client
 from tests.test_any_task import ROBOTS, observation, small
-from uva_agents.agents import UVA, InverseModel
+from uva_agents.agents import UVA, InverseModel, Policy
+from uva_agents.bridges.openpi import PolicyServer
 from uva_agents.cli import main
 from uva_agents.data import open_dataset
 from uva_agents.data.run_data import data_of_run
@@ -96,3 +95,18 @@ def test_policy_world_model_and_planner_work_on_what_was_recorded(robot):
     planner = SamplingPlanner(dynamics=world, objective=ActionPenalty(), proposals=policy, n_samples=3, execute=4)
     assert planner.plan(obs).actions.shape[-1] == WIDTHS[robot.name]
     assert planner.act(obs) in policy.action_space
+
+
+def test_a_server_says_what_it_is_shown_and_answers(robot):
+    policy = Policy(robot.agent, steps=2)
+    obs = observation(robot.dataset, 3, robot.name)
+    with PolicyServer(policy, port=0) as running, raw_client(running.url) as client:
+        facts = client.metadata["uva"]
+        told = sorted(set(robot.dataset.tasks or ())) if "task" in obs else None
+        assert set(facts["names"]) == {*robot.dataset.cameras, "agent_pos", *(["task"] if told else [])}
+        assert facts["instructions"] == told and facts["image_shape"] == list(obs["pixels"].shape[:2])
+        assert facts["vectors"] == {"agent_pos": len(obs["agent_pos"])}
+        answer = client.ask(obs)
+        assert answer["actions"].shape == (16, WIDTHS[robot.name])
+        missing = client.ask({name: value for name, value in obs.items() if name != "agent_pos"})
+        assert "agent_pos" in missing
