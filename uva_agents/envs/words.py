@@ -11,6 +11,8 @@ from gymnasium.error import CustomSpaceError
 from gymnasium.vector.utils import create_shared_memory
 
 LETTERS = string.ascii_letters + string.digits + " -"
+LONGEST = 256
+"""Letters of an instruction."""
 
 
 class _Characters(gym.spaces.Sequence):
@@ -40,7 +42,7 @@ class Words(gym.spaces.Text, _Characters):  # type: ignore[misc]  # both generic
     ``AsyncVectorEnv`` needs ``shared_memory=False`` and says so: through shared memory it reads texts once, before the first.
     """
 
-    def __init__(self, max_length: int = 256, seed: Any = None, *, letters: str = LETTERS, min_length: int = 1) -> None:
+    def __init__(self, max_length: int = LONGEST, seed: Any = None, *, letters: str = LETTERS, min_length: int = 1) -> None:
         super().__init__(max_length, min_length=min_length, charset=letters, seed=seed)
 
     @classmethod
@@ -49,7 +51,7 @@ class Words(gym.spaces.Text, _Characters):  # type: ignore[misc]  # both generic
         texts = tuple(texts)
         more = {letter for text in texts for letter in text} - set(LETTERS)
         return cls(
-            max(256, *map(len, texts)), letters=LETTERS + "".join(sorted(more)), min_length=0 if "" in texts else 1
+            max(LONGEST, *map(len, texts)), letters=LETTERS + "".join(sorted(more)), min_length=0 if "" in texts else 1
         )
 
 
