@@ -42,7 +42,9 @@ class Words(gym.spaces.Text, _Characters):  # type: ignore[misc]  # both generic
     ``AsyncVectorEnv`` needs ``shared_memory=False`` and says so: through shared memory it reads texts once, before the first.
     """
 
-    def __init__(self, max_length: int = LONGEST, seed: Any = None, *, letters: str = LETTERS, min_length: int = 1) -> None:
+    def __init__(
+        self, max_length: int = LONGEST, seed: Any = None, *, letters: str = LETTERS, min_length: int = 1
+    ) -> None:
         super().__init__(max_length, min_length=min_length, charset=letters, seed=seed)
 
     @classmethod
