@@ -19,6 +19,7 @@ from uva_agents.checkpoints.networks import NetBundle, load_net, save_net
 from uva_agents.data import Episodes, FrameStore, WindowSpec, held_out_split
 from uva_agents.errors import InputError
 from uva_agents.training.card_facts import CardFacts, dataset_facts
+from uva_agents.training.data_file import write_data
 from uva_agents.training.frames_step import FramesStep
 from uva_agents.training.loop import Stage
 from uva_agents.training.memory import Holds, check_out
@@ -87,6 +88,7 @@ class NetworkRun:
         width = network_width(recipe.data, "action", self.episodes.arrays["action"].shape[-1])
         self.check("action_dim", width, recipe.model.action_dim)
         write_recipe(recipe, options.out)
+        write_data(options.out, recipe.data, [self._part], self.held_out, every=options.every)
         has_frames = "pixels" in arrays
         self.image_size = image_size
         self.normalizer = make_normalizer(recipe.data, self.episodes, window)
