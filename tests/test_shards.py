@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -175,7 +176,7 @@ def test_a_full_disk_names_folder_and_need_and_keeps_what_is_whole(tmp_path, mon
         ):
             shards.write(1, full())
     assert shards.missing() == [1, 2, 3, 4] and not list((tmp_path / "s").glob(".*partial*"))
-    monkeypatch.setattr("uva_agents.data.shards.os.statvfs", lambda _: type("F", (), {"f_bavail": 10, "f_frsize": 512}))
+    monkeypatch.setattr("uva_agents.data.shards.shutil.disk_usage", lambda _: SimpleNamespace(free=5120))
     with (
         pytest.raises(MachineError, match=r"needs 15\.1 KB, and 5\.1 KB are free there: free some, .*--out"),
         shards.writing(),
@@ -196,6 +197,14 @@ def test_frames_of_the_store_are_those_of_the_array_at_the_network_s_size(tmp_pa
     np.testing.assert_array_equal(stored.arrays["pixels"], expected)
     part = stored.select(np.array([4, 1]))
     np.testing.assert_array_equal(part.arrays["pixels"], np.concatenate([expected[200:250], expected[50:100]]))
+
+
+def test_frames_smaller_than_the_network_s_stay_as_recorded_on_request(tmp_path):
+    small, large = made_episodes(MadeFrames(70, side=8)), made_episodes(MadeFrames(70, side=20))
+    for enlarge, expected in ((True, 12), (False, 8)):
+        store = FrameStore(tmp_path, side=12, enlarge=enlarge, workers=0)
+        assert store.get(small).arrays["pixels"].shape[1:3] == (expected, expected)
+        assert store.get(large).arrays["pixels"].shape[1:3] == (12, 12)
 
 
 def test_worker_processes_write_the_bytes_that_one_process_writes(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -128,11 +129,8 @@ class Shards:
         Raises:
             MachineError: it has not.
         """
-        if not hasattr(os, "statvfs"):
-            return
         need, there = self.missing_bytes(), next(p for p in (self.folder, *self.folder.parents) if p.exists())
-        facts = os.statvfs(there)
-        free = facts.f_bavail * facts.f_frsize
+        free = shutil.disk_usage(there).free
         if need > free:
             raise MachineError(f"{self.folder} needs {in_words(need)}, and {in_words(free)} are free there: {_REMEDY}")
 
