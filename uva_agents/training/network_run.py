@@ -83,6 +83,7 @@ class NetworkRun:
             every=options.every,
             holds=Holds(image_size, variants=2),
             out=options.out,
+            show=options.progress,
         )
         self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
         width = network_width(recipe.data, "action", self.episodes.arrays["action"].shape[-1])

@@ -100,6 +100,7 @@ class UVARun:
             every=options.every,
             holds=self._holds(),
             out=options.out,
+            show=options.progress,
         )
         first = next(i for i, part in enumerate(parts) if part.has_actions)
         self.main, self.others = parts[first], [part for i, part in enumerate(parts) if i != first]
@@ -326,9 +327,11 @@ class UVARun:
 
     def _holds(self) -> Holds:
         """How the run keeps its data. Latents are those of the recipe's frames: an autoencoder's factor less, a few channels."""
-        c, variants = self.recipe.model, self.recipe.augmentation.variants
+        c, data, variants = self.recipe.model, self.recipe.data, self.recipe.augmentation.variants
+        # Numbers that are relative to a window's 'now' are kept as they are, in double precision, with the poses they refer to.
+        numbers = 1 + variants * (4 if data.action_transforms or data.proprio_transforms else 1)
         copies = variants * (2 if c.standardize else 1)
-        return Holds(c.image_size, variants=variants + 1, tokens=2 * c.tokens_per_frame * c.token_dim * copies)
+        return Holds(c.image_size, variants=numbers, tokens=2 * c.tokens_per_frame * c.token_dim * copies)
 
 
 @torch.no_grad()
