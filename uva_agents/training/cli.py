@@ -12,14 +12,16 @@ import torch
 from uva_agents.checkpoints.kinds import OWN_KINDS, resolved
 from uva_agents.errors import InputError
 from uva_agents.training.any_task import LayoutOptions, data_of, layout_of, name_of, widths_of
+from uva_agents.training.baselines.sizes import BASELINES
 from uva_agents.training.cli_monitoring import MakeEvaluator, add_monitoring_arguments, selection_of, trackers_of
+from uva_agents.training.layout import without_proprio
 from uva_agents.training.layout_files import layout_from_toml
 from uva_agents.training.layout_report import describe_layout
 from uva_agents.training.recipe import Changes, Recipe
 from uva_agents.training.rehearsal import rehearse
 from uva_agents.training.run import RunOptions, find_recipe, train
 from uva_agents.training.sources import Source, with_episodes
-from uva_agents.training.uva.recipes import STAGES, UVARecipe
+from uva_agents.training.uva.recipes import STAGES
 from uva_agents.training.uva.sizes import SIZES, OptionalInputs, recipe_for
 from uva_agents.utils.files import check_folder_target
 
@@ -33,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipe",
         metavar="SIZE | RECIPE",
-        help=f"a network size, for data of any layout ({', '.join(SIZES)}); a recipe ({', '.join(names)}, or one that another "
-        "package adds); or the recipe.json of a run, for another like it",
+        help=f"a network size, for data of any layout ({', '.join(SIZES)}), or a baseline for it "
+        f"({', '.join(BASELINES)}); a recipe ({', '.join(names)}, or one that another package adds); or the recipe.json of a "
+        "run, for another like it",
     )
     parser.add_argument(
         "--data",
@@ -128,6 +131,7 @@ def _add_layout_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--env", default=None, metavar="ID", help="environment that the weights are for")
     group.add_argument("--held-out", type=int, default=None, metavar="N", help="episodes kept from training")
     group.add_argument("--name", default=None, help="of the weights (default: the data's name and the size)")
+    group.add_argument("--no-proprio", action="store_true", help="proprioception is no input")
     group.add_argument("--history-actions", action="store_true", help="the actions that led here are an input")
     group.add_argument("--predict-wrist", action="store_true", help="the second camera's future is predicted, too")
     group.add_argument(
@@ -163,7 +167,7 @@ def run(args: argparse.Namespace, *, make_evaluator: MakeEvaluator | None = None
         detector_weights=args.points,
         init=args.init,
         progress=not args.quiet,
-        fields=None if args.recipe in SIZES else _fields(args.field),
+        fields=None if args.recipe in (*SIZES, *BASELINES) else _fields(args.field),
         every=args.every,
         trackers=trackers,
         project=args.project,
@@ -201,12 +205,12 @@ def configure(args: argparse.Namespace, sources: Sequence[Source] = ()) -> Recip
     Raises:
         InputError: unknown recipe, with the close matches; an option that the recipe has no use for.
     """
-    is_size = args.recipe in SIZES
+    is_size = args.recipe in (*SIZES, *BASELINES)
     steps = {name: getattr(args, f"{name}_steps") for name in STAGES}
-    if is_size and args.steps is not None:
+    if args.recipe in SIZES and args.steps is not None:
         steps["joint"] = args.steps
     changes = Changes(
-        steps=None if is_size else args.steps,
+        steps=None if args.recipe in SIZES else args.steps,
         stage_steps={name: count for name, count in steps.items() if count is not None},
         batch_size=args.batch_size,
         lr=args.lr,
@@ -214,7 +218,7 @@ def configure(args: argparse.Namespace, sources: Sequence[Source] = ()) -> Recip
         seed=args.seed,
     )
     if is_size:
-        return _sized_recipe(args, sources).changed(changes)
+        return _recipe_for_data(args, sources).changed(changes)
     for option in _OF_SIZES:
         if getattr(args, option):
             raise InputError(
@@ -223,7 +227,7 @@ def configure(args: argparse.Namespace, sources: Sequence[Source] = ()) -> Recip
     return find_recipe(args.recipe, SIZES).changed(changes)
 
 
-def _sized_recipe(args: argparse.Namespace, sources: Sequence[Source]) -> UVARecipe:
+def _recipe_for_data(args: argparse.Namespace, sources: Sequence[Source]) -> Recipe:
     about = LayoutOptions(
         layout=None if args.layout is None else layout_from_toml(args.layout),
         fields=_fields(args.field),
@@ -239,9 +243,13 @@ def _sized_recipe(args: argparse.Namespace, sources: Sequence[Source]) -> UVARec
         predict_proprio=args.predict_proprio,
         varied_history=args.varied_history,
     )
+    if args.no_proprio:
+        layout = without_proprio(layout)
     if not args.quiet:
         print("\n".join(describe_layout(layout, dataset)))
     name = args.name or name_of(sources, args.recipe)
+    if args.recipe in BASELINES:
+        return BASELINES[args.recipe](layout, widths_of(dataset), name=name)
     return recipe_for(args.recipe, layout, widths_of(dataset), name=name, inputs=inputs)
 
 
@@ -252,6 +260,7 @@ _OF_SIZES = (
     "env",
     "held_out",
     "name",
+    "no_proprio",
     "history_actions",
     "predict_wrist",
     "predict_proprio",

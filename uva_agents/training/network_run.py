@@ -16,14 +16,15 @@ from uva_agents.checkpoints.folder import resolve
 from uva_agents.checkpoints.initial import match_into
 from uva_agents.checkpoints.kinds import weights_kind
 from uva_agents.checkpoints.networks import NetBundle, load_net, save_net
-from uva_agents.data import Episodes, FrameStore, held_out_split
+from uva_agents.data import Episodes, FrameStore, WindowSpec, held_out_split
 from uva_agents.errors import InputError
 from uva_agents.training.card_facts import CardFacts, dataset_facts
+from uva_agents.training.data_file import write_data
 from uva_agents.training.frames_step import FramesStep
 from uva_agents.training.loop import Stage
 from uva_agents.training.memory import Holds, check_out
 from uva_agents.training.recipe import NetworkRecipe, StageConfig
-from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
+from uva_agents.training.run import RunOptions, make_interface, make_normalizer, network_width, write_recipe
 from uva_agents.training.saved_recipes import identity
 from uva_agents.training.sources import Part, open_sources, sources_of
 from uva_agents.training.steps import StageStep, Step, WeightsStep
@@ -43,6 +44,7 @@ class NetworkRun:
         recipe: what is trained.
         options: from what, and where to.
         image_size: side of the frames that the network sees, and that the weights' interface has where training looks at none.
+        window: that actions are cut into, for conventions that are relative to its 'now'.
         arrays: canonical names of what is loaded; by default ``pixels``, ``action`` and proprioception.
 
     Attributes:
@@ -56,7 +58,13 @@ class NetworkRun:
     """
 
     def __init__(
-        self, recipe: NetworkRecipe, options: RunOptions, *, image_size: int, arrays: Sequence[str] | None = None
+        self,
+        recipe: NetworkRecipe,
+        options: RunOptions,
+        *,
+        image_size: int,
+        arrays: Sequence[str] | None = None,
+        window: WindowSpec | None = None,
     ) -> None:
         if options.vae_weights is not None:
             raise InputError(f"recipe {recipe.name!r} has no autoencoder: leave out --vae")
@@ -77,11 +85,13 @@ class NetworkRun:
             out=options.out,
         )
         self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
-        self.check("action_dim", self.episodes.arrays["action"].shape[-1], recipe.model.action_dim)
+        width = network_width(recipe.data, "action", self.episodes.arrays["action"].shape[-1])
+        self.check("action_dim", width, recipe.model.action_dim)
         write_recipe(recipe, options.out)
+        write_data(options.out, recipe.data, [self._part], self.held_out, every=options.every)
         has_frames = "pixels" in arrays
         self.image_size = image_size
-        self.normalizer = make_normalizer(recipe.data, self.episodes)
+        self.normalizer = make_normalizer(recipe.data, self.episodes, window)
         self.spec = make_interface(recipe.data, self.episodes, image_size=None if has_frames else image_size)
 
     @property

@@ -171,6 +171,13 @@ def transforms_of(data: DataConfig, key: str) -> tuple[Transform, ...]:
     return data.proprio_transforms if key == data.proprio_key else ()
 
 
+def network_width(data: DataConfig, key: str, width: int) -> int:
+    """Numbers in a row of an array, as the network has them."""
+    for transform in transforms_of(data, key):
+        width = transform.network_size(width)
+    return width
+
+
 def _limits(
     data: DataConfig, episodes: Episodes, key: str, transforms: tuple[Transform, ...], window: WindowSpec
 ) -> tuple[np.ndarray, np.ndarray]:

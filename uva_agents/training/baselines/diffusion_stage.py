@@ -216,8 +216,8 @@ class KeypointDiffusionStage(DiffusionStage):
         rows = torch.from_numpy(source.index.steps(windows, source.frame_offsets))
         return {
             "keypoints": self.keypoints[rows],
-            "proprio": None if source.proprio is None else source.proprio[rows],
-            "actions": source.actions[torch.from_numpy(source.index.steps(windows, source.spec.actions))],
+            "proprio": source.proprio(windows),
+            "actions": source.actions(windows),
         }
 
     def _held_out(self, net: DiffusionPolicyNet, windows: np.ndarray) -> tuple[Tensor, Tensor]:

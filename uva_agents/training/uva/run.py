@@ -38,6 +38,7 @@ from uva_agents.errors import InputError
 from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.model.keypoints.guide import KeypointGuide
+from uva_agents.training.data_file import write_data
 from uva_agents.training.instructions import Texts, read_instructions
 from uva_agents.training.memory import Holds, check_out
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
@@ -110,6 +111,7 @@ class UVARun:
         self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
         self.more_splits = further_splits(self.others, recipe.data.held_out)
         write_recipe(recipe, options.out)
+        write_data(options.out, recipe.data, [self.main, *self.others], self.held_out, every=options.every)
         self.origin: Bundle | None = None
         if options.init is not None and not is_checkpoint_file(options.init):
             self.origin = load_bundle(options.init, device="cpu")
