@@ -23,7 +23,7 @@ from uva_agents.data import read_replay_buffer
 from uva_agents.model import Context, Task, UVANet
 from uva_agents.training.ema import EMA
 from uva_agents.training.keypoints.detector_stage import DetectorStage
-from uva_agents.training.loop import learning_rate
+from uva_agents.training.optimisation import learning_rate
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.run import RunOptions, make_normalizer, train
 from uva_agents.training.uva.recipes import Augmentation, AutoencoderTraining, UVARecipe, World, pusht_nano
@@ -238,7 +238,7 @@ def test_the_agent_may_count_more_than_other_points_in_the_training_of_the_reade
     episodes = read_replay_buffer(data)
     reader = UVANet(recipe.model).guide.detector
     stage = DetectorStage(recipe, reader, episodes, episodes, make_normalizer(recipe.data, episodes))
-    images = torch.zeros(2, 3, *stage.frames.shape[1:3])
+    images = torch.zeros(2, 3, *stage.moved.reduced(np.arange(1)).shape[1:3])
     read = stage.module.detector.read_reduced(images).detach()  # type: ignore[union-attr,operator]
 
     def loss(first: int, last: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 from uva_agents.data import Dataset, Field
@@ -97,6 +98,18 @@ def _second_camera(dataset: Dataset) -> str | None:
 def held_out_count(episodes: int) -> int:
     """Episodes kept from training: a twentieth, one at least where there are two, and 50 at most."""
     return min(_MOST_HELD_OUT, max(1, round(_HELD_OUT * episodes)), episodes - 1)
+
+
+def without_proprio(layout: DataConfig) -> DataConfig:
+    """The layout without proprioception as an input.
+
+    Raises:
+        InputError: actions are relative to it.
+    """
+    if any("now" in transform.needs for transform in layout.action_transforms):
+        raise InputError("actions are relative to where the tool is, which proprioception says: it cannot be left out")
+    fields = {name: field for name, field in layout.fields.items() if name != layout.proprio_key}
+    return dataclasses.replace(layout, fields=fields, proprio_key=None, proprio_transforms=())
 
 
 def _field(dataset: Dataset, name: str) -> Field:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,23 +12,26 @@ import torch
 from accelerate import PartialState
 from torch import nn
 
-from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.filling import refilled
 from uva_agents.checkpoints.initial import load_vae
-from uva_agents.checkpoints.store import save_bundle
 from uva_agents.checkpoints.tensor_files import stored_tensors, write_tensors
-from uva_agents.data import Episodes, LatentCache, encode_frames
+from uva_agents.data import Episodes, FrameStore, LatentStore, Variant, encode_frames
+from uva_agents.data.shards import ShardedArray
 from uva_agents.model import VAE, Task
+from uva_agents.training.frames_step import FramesStep
 from uva_agents.training.keypoints.detector_stage import DetectorStage
 from uva_agents.training.keypoints.motion_stages import DynamicsStage, RendererStage
 from uva_agents.training.loop import Stage
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.run import RunOptions, make_normalizer
 from uva_agents.training.sources import joined_frames
-from uva_agents.training.steps import MemoryStep, StageStep, Step
+from uva_agents.training.steps import MemoryStep, StageStep, Step, WeightsStep
+from uva_agents.training.uva.continued import comes_with
+from uva_agents.training.uva.export import card_facts, export
 from uva_agents.training.uva.joint_stage import JointStage
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.run import UVARun
+from uva_agents.training.uva.stand_ins import stand_in_keypoints, stand_in_latents
 from uva_agents.training.uva.vae_stage import VAEStage
 from uva_agents.utils.progress import progress_bar
 
@@ -39,17 +43,19 @@ def uva_steps(recipe: UVARecipe, options: RunOptions) -> list[Step]:
         ValueError: the data does not fit the network; the recipe needs an autoencoder that is not given.
     """
     run = UVARun(recipe, options)
-    model, origin = recipe.model, run.origin
-    steps: list[Step] = [_autoencoder(run), LatentsStep(run)]
+    model = recipe.model
+    steps: list[Step] = [_frames(run), _autoencoder(run), LatentsStep(run)]
     steps.append(MemoryStep("initial network", "initial network", run.start_network, needs=("autoencoder", "latents")))
     if model.num_keypoints:
-        steps += [_detector(run), MemoryStep("keypoints of all frames", "keypoints", run.read_keypoints, ("detector",))]
+        found = MemoryStep("keypoints of all frames", "keypoints", run.read_keypoints, ("detector",))
+        steps += [_detector(run), dataclasses.replace(found, stand_in=lambda: stand_in_keypoints(run))]
     if model.rendered_prior:
-        if origin is None or not origin.model.config.rendered_prior:
-            steps += [_dynamics(run), _renderer(run)]
+        steps += [] if comes_with(run, "dynamics") else [_dynamics(run)]
+        steps += [] if comes_with(run, "renderer") else [_renderer(run)]
         steps.append(MemoryStep("fixed keypoint networks", "fixed keypoint networks", lambda: _keep(run)))
     steps += _network(run)
-    steps.append(MemoryStep("weights", "weights", lambda: _export(run), needs=("initial network",)))
+    write = functools.partial(export, run)
+    steps.append(WeightsStep(options.out, write, ("initial network",), facts=lambda: card_facts(run)))
     return steps
 
 
@@ -85,7 +91,17 @@ def _stage(
     )
 
 
-# -- autoencoder and latents -------------------------------------------------------------------------------------------
+# -- frames, autoencoder and latents -------------------------------------------------------------------------------------------
+
+
+def _frames(run: UVARun) -> Step:
+    return FramesStep(
+        [run.main, *run.others],
+        run.take_frames,
+        FrameStore(run.options.out / "frames", side=run.recipe.model.image_size),
+        moving=(run.recipe.data.proprio_key or "action",),
+        show=run.options.progress,
+    )
 
 
 def _autoencoder(run: UVARun) -> Step:
@@ -121,8 +137,12 @@ def _autoencoder(run: UVARun) -> Step:
 
 
 def _all_frames(run: UVARun) -> Episodes:
-    """Of all datasets. Not kept: with several it is a copy of all frames."""
-    return joined_frames([run.episodes.select(run.train), *(part.episodes for part in run.others)])
+    """Of all datasets, those that are trained on."""
+    more = [
+        part.episodes.select(train) if len(held_out) else part.episodes
+        for part, (train, held_out) in zip(run.others, run.more_splits, strict=True)
+    ]
+    return joined_frames([run.episodes.select(run.train), *more])
 
 
 def _finish_autoencoder(run: UVARun, vae: VAE, device: torch.device) -> None:
@@ -141,7 +161,7 @@ def _finish_autoencoder(run: UVARun, vae: VAE, device: torch.device) -> None:
 
 @dataclass(frozen=True)
 class LatentsStep:
-    """Every variant of every dataset through the autoencoder, a file each in ``latents/``."""
+    """Every variant of every dataset through the autoencoder, into shards in ``latents/``."""
 
     of: UVARun
     name: str = "latents"
@@ -149,54 +169,54 @@ class LatentsStep:
     makes: str = "latents"
 
     def done(self) -> bool:
-        """Whether all files are there."""
-        return all(self._files())
+        """Whether all shards are there."""
+        store = self._store()
+        return all(store.is_whole(episodes, variant) for episodes, variant in self._wanted())
 
     def begun(self) -> bool:
-        """Whether one is."""
-        return any(self._files())
+        """Whether some are."""
+        store = self._store()
+        return any(store.is_begun(episodes, variant) for episodes, variant in self._wanted())
 
     def load(self) -> None:
-        """Read them; one that is damaged is made again."""
-        run, cache = self.of, self._cache()
+        """Open them; one that is damaged is made again."""
+        run, store = self.of, self._store()
+        run.latents = store
         show = run.options.progress and PartialState().is_main_process
-        with PartialState().main_process_first():  # one process encodes, the others read its files
-            run.tokens = _encoded(run, cache, run.episodes, "latents", show=show)
-            run.more_tokens = [
-                _encoded(run, cache, part.episodes, f"latents of {part.episodes.source}", show=show)
-                for part in run.others
+        # Of several processes, one encodes while the others wait for its lock: without a limit, unlike at a barrier.
+        run.tokens = _encoded(run, store, run.episodes, "latents", show=show)
+        run.more_tokens = [
+            _encoded(run, store, part.episodes, f"latents of {part.episodes.source}", show=show) for part in run.others
+        ]
+        if run.recipe.data.has_wrist:
+            views = [run.wrist_view(part.episodes) for part in (run.main, *run.others)]
+            first, *more = [
+                [] if view is None else _encoded(run, store, view, "latents of the wrist camera", show=show, wrist=True)
+                for view in views
             ]
-            if run.recipe.data.has_wrist:
-                views = [run.wrist_view(part.episodes) for part in (run.main, *run.others)]
-                first, *more = [
-                    []
-                    if view is None
-                    else _encoded(run, cache, view, "latents of the wrist camera", show=show, wrist=True)
-                    for view in views
-                ]
-                run.wrist_tokens, run.more_wrist_tokens = first, more
+            run.wrist_tokens, run.more_wrist_tokens = first, more
 
     def run(self) -> bool:
         """Make those that are not there."""
         self.load()
         return True
 
-    def _cache(self) -> LatentCache:
-        recipe = self.of.recipe
-        return LatentCache(
-            self.of.options.out / "latents",
-            self.of.vae,
-            patch_size=recipe.model.patch_size,
-            world_size=recipe.world_size,
-            image_size=recipe.model.image_size,
-        )
+    def rehearse(self) -> int:
+        """See :func:`~uva_agents.training.uva.stand_ins.stand_in_latents`."""
+        self.of.latents = store = self._store()
+        return stand_in_latents(self.of, store)
 
-    def _files(self) -> list[bool]:
-        run, cache = self.of, self._cache()
+    def _store(self) -> LatentStore:
+        model = self.of.recipe.model
+        folder = self.of.options.out / "latents"
+        return LatentStore(folder, self.of.vae, patch_size=model.patch_size, image_size=model.image_size)
+
+    def _wanted(self) -> list[tuple[Episodes, Variant]]:
+        run = self.of
         datasets = [run.episodes, *(part.episodes for part in run.others)]
         views = [view for view in map(run.wrist_view, datasets) if view is not None]
         return [
-            cache.path(episodes, variant).exists()
+            (episodes, variant)
             for sources, variants in ((datasets, run.variants), (views, run.wrist_variants))
             for episodes in sources
             for variant in variants
@@ -204,12 +224,12 @@ class LatentsStep:
 
 
 def _encoded(
-    run: UVARun, cache: LatentCache, episodes: Episodes, title: str, *, show: bool, wrist: bool = False
-) -> list[np.ndarray]:
+    run: UVARun, store: LatentStore, episodes: Episodes, title: str, *, show: bool, wrist: bool = False
+) -> list[ShardedArray]:
     variants = run.wrist_variants if wrist else run.variants
     with progress_bar(disable=not show) as bar:
         task = bar.add_task(title, total=len(variants) * episodes.steps)
-        return cache.get_all(episodes, variants, lambda done, total: bar.update(task, completed=done, total=total))
+        return store.get_all(episodes, variants, lambda done, total: bar.update(task, completed=done, total=total))
 
 
 # -- keypoints ---------------------------------------------------------------------------------------------------------
@@ -218,7 +238,7 @@ def _encoded(
 def _detector(run: UVARun) -> Step:
     """Trained here, or it came with the weights that the run goes on from, or a file."""
     name, makes, needs = "keypoint detector", "detector", ("initial network",)
-    if run.origin is not None:
+    if comes_with(run, "detector"):
         return MemoryStep(name, makes, lambda: None, needs)
     if (path := run.options.detector_weights) is not None:
         return MemoryStep(
@@ -324,10 +344,3 @@ def _network(run: UVARun) -> list[Step]:
         for name, config, weights in stages
         if config.steps
     ]
-
-
-def _export(run: UVARun) -> None:
-    if PartialState().is_main_process:
-        text = None if run.texts is None else run.texts.module
-        bundle = Bundle(run.model, run.vae, run.normalizer, run.spec, run.recipe.name, text)
-        save_bundle(bundle, run.options.out / "weights", extra={"recipe": run.recipe.to_dict()})

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.folder import is_checkpoint_file
-from uva_agents.checkpoints.initial import load_mar, match_into
+from uva_agents.checkpoints.initial import Match, continue_from, load_mar
 from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.checkpoints.store import load_bundle
 from uva_agents.checkpoints.text import load_clip
@@ -27,22 +27,27 @@ from uva_agents.data import (
     MixtureWindows,
     Variant,
     WindowSpec,
-    apply_variant,
     held_out_split,
     standard_variants,
 )
+from uva_agents.data.augment import varied_frames
 from uva_agents.data.dataset import Extras
+from uva_agents.data.latent_store import LatentStore
+from uva_agents.data.rows import RowArray
+from uva_agents.errors import InputError
 from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.model.keypoints.guide import KeypointGuide
 from uva_agents.training.data_file import write_data
 from uva_agents.training.instructions import Texts, read_instructions
-from uva_agents.training.memory import Holds, check_out, latents_held
+from uva_agents.training.memory import Holds, check_out
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
 from uva_agents.training.saved_recipes import identity
 from uva_agents.training.sources import Part, open_sources
 from uva_agents.training.uva.fits import check_fits
+from uva_agents.training.uva.held_out import further_splits, make_validator
 from uva_agents.training.uva.recipes import UVARecipe
+from uva_agents.training.uva.tokens import standardized_tokens
 from uva_agents.training.uva.validation import Validator
 from uva_agents.utils.images import to_images
 
@@ -62,21 +67,25 @@ class UVARun:
         recipe: the autoencoder's scale is filled in when it is known.
         origin: weights that the run goes on from, or ``None``.
         main: the dataset with actions that is held out from; what ``others`` are.
-        train, held_out: numbers of its episodes.
+        train, held_out: numbers of its episodes; ``more_splits`` of those of each other dataset.
         vae: the autoencoder.
+        latents: where latents are kept.
         tokens, more_tokens: latents of the main dataset and of each other one, a (N, S, C) per variant.
         wrist_tokens, more_wrist_tokens: the same of the second camera, where the network has one.
         texts: vectors of all episodes' instructions, where they are an input.
         model: the network.
+        match: what of the weights that the run goes on from the network took.
         keypoints, more_keypoints: keypoints (N, 2 K) of the same frames; ``None`` for networks without.
     """
 
     vae: VAE
-    tokens: list[np.ndarray]
-    more_tokens: list[list[np.ndarray]]
+    latents: LatentStore
+    tokens: Sequence[RowArray]
+    more_tokens: Sequence[Sequence[RowArray]]
     model: UVANet
-    wrist_tokens: list[np.ndarray] | None = None
-    more_wrist_tokens: list[list[np.ndarray]]
+    match: Match | None = None
+    wrist_tokens: Sequence[RowArray] | None = None
+    more_wrist_tokens: Sequence[Sequence[RowArray]]
     keypoints: list[np.ndarray] | None = None
     more_keypoints: list[list[np.ndarray]] | None = None
 
@@ -89,8 +98,8 @@ class UVARun:
             recipe.data.arrays,
             fields=options.fields,
             every=options.every,
-            holds=lambda sources, size: self._holds(sources),
-            side=recipe.model.image_size,
+            holds=self._holds(),
+            out=options.out,
         )
         first = next(i for i, part in enumerate(parts) if part.has_actions)
         self.main, self.others = parts[first], [part for i, part in enumerate(parts) if i != first]
@@ -100,6 +109,7 @@ class UVARun:
             self.texts = read_instructions([self.main, *self.others], recipe.data.instructions, encoder)
         check_fits(recipe, self.episodes, 0 if self.texts is None else self.texts.dim)
         self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
+        self.more_splits = further_splits(self.others, recipe.data.held_out)
         write_recipe(recipe, options.out)
         write_data(options.out, recipe.data, [self.main, *self.others], self.held_out, every=options.every)
         self.origin: Bundle | None = None
@@ -111,6 +121,10 @@ class UVARun:
         """Of the main dataset."""
         return self.main.episodes
 
+    def take_frames(self, parts: list[Part]) -> None:
+        """The datasets, the main one first, with frames that are decoded."""
+        self.main, *self.others = parts
+
     @property
     def guide(self) -> KeypointGuide:
         """The network's keypoints, which only steps of networks that have them ask for."""
@@ -121,6 +135,11 @@ class UVARun:
     def variants(self) -> tuple[Variant, ...]:
         """Of every dataset."""
         a = self.recipe.augmentation
+        if a.mirror and self.recipe.world_size is None:
+            raise InputError(
+                f"recipe {self.recipe.name!r} mirrors pictures, and the numbers that go with them have no plane: set "
+                "augmentation.mirror to false"
+            )
         return standard_variants(a.variants, max_shift=a.max_shift, mirror=a.mirror)
 
     @cached_property
@@ -142,7 +161,7 @@ class UVARun:
         more = [part.episodes for part in self.others if part.has_actions and data.normalize == "together"]
         return make_normalizer(data, self.episodes, self.window, more=more)
 
-    def _normalizer_of(self, part: Part) -> LinearNormalizer:
+    def normalizer_of(self, part: Part) -> LinearNormalizer:
         """Of a further dataset."""
         if self.recipe.data.normalize == "together" or not part.has_actions:
             return self.normalizer
@@ -166,6 +185,8 @@ class UVARun:
             values["episodes"] = [source.episodes for source in data]
         if not isinstance(data, Path) and len(data) > 1:
             values["data"] = [(str(source.path), source.weight) for source in data]
+        if any(len(held_out) for _, held_out in self.more_splits):  # earlier versions trained on all of them
+            values["held_out_of_others"] = [held_out.tolist() for _, held_out in self.more_splits]
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def set_autoencoder(self, vae: VAE, device: torch.device) -> None:
@@ -180,27 +201,34 @@ class UVARun:
         self.model = UVANet(recipe.model)
         self.model.set_gradient_checkpointing(recipe.network.gradient_checkpointing)
         if self.origin is not None:
-            match = match_into(self.model, self.origin.model.state_dict())
-            if match.unmatched or match.unused:
-                _LOG.warning("%s: %s", init, match)
+            self.match = continue_from(self.model, self.origin.model)
+            if match_lines := self.match.lines():
+                _LOG.warning("%s: %s\n  %s", init, self.match, "\n  ".join(match_lines))
         elif init is not None:
             load_mar(self.model, Path(str(init)))
         if recipe.model.standardize:
-            keep = self.origin is not None
-            self.tokens = _standardize(self.model.token_statistics(), self.tokens, keep=keep)
-            self.more_tokens = [_standardize(self.model.token_statistics(), t, keep=True) for t in self.more_tokens]
-            if self.wrist_tokens is not None:
-                of_wrist = self.model.token_statistics(wrist=True)
-                self.wrist_tokens = _standardize(of_wrist, self.wrist_tokens, keep=keep)
-                self.more_wrist_tokens = [_standardize(of_wrist, t, keep=True) for t in self.more_wrist_tokens]
+            self._standardize()
+
+    def _standardize(self) -> None:
+        taken = () if self.match is None else self.match.matched
+        keep = "token_mean" in taken
+        of_main = self.model.token_statistics()
+        self.tokens = standardized_tokens(of_main, self.latents, self.tokens, keep=keep)
+        self.more_tokens = [standardized_tokens(of_main, self.latents, t, keep=True) for t in self.more_tokens]
+        if self.wrist_tokens is not None:
+            of_wrist = self.model.token_statistics(wrist=True)
+            keep = "wrist_token_mean" in taken
+            self.wrist_tokens = standardized_tokens(of_wrist, self.latents, self.wrist_tokens, keep=keep)
+            self.more_wrist_tokens = [
+                standardized_tokens(of_wrist, self.latents, t, keep=True) for t in self.more_wrist_tokens
+            ]
 
     def read_keypoints(self) -> None:
         """Find the keypoints in every frame of every variant, with the network's finished detector."""
         detector = self.guide.detector.eval().requires_grad_(False)
 
         def read(episodes: Episodes) -> list[np.ndarray]:
-            size = self.recipe.world_size
-            return [_read_keypoints(detector, apply_variant(episodes, v, world_size=size)) for v in self.variants]
+            return [_read_keypoints(detector, episodes, variant) for variant in self.variants]
 
         self.keypoints = read(self.episodes)
         self.more_keypoints = [read(part.episodes) for part in self.others]
@@ -222,20 +250,13 @@ class UVARun:
         """Of all datasets, by weight."""
         if not self.others:
             return self.train_windows
-        more = [self._more_windows(i, part) for i, part in enumerate(self.others)]
+        more = [self.more_windows(i, p, self.more_splits[i][0], self.variants) for i, p in enumerate(self.others)]
         return MixtureWindows([self.train_windows, *more], [self.main.weight, *(part.weight for part in self.others)])
 
     @cached_property
     def validator(self) -> Validator:
-        """On the held-out windows."""
-        return Validator(
-            self.held_out_windows,
-            self.vae,
-            self.normalizer,
-            self.episodes.arrays["pixels"],
-            world=self.recipe.world,
-            frame_state_keys=self.recipe.data.frame_state_keys,
-        )
+        """On the held-out windows of every dataset."""
+        return make_validator(self)
 
     def token_statistics(self) -> tuple[Tensor, Tensor]:
         """(S, C) mean and standard deviation that latents were standardised with."""
@@ -260,25 +281,29 @@ class UVARun:
             extras=self._extras(0, None if self.wrist_tokens is None else self.wrist_tokens[:n]),
         )
 
-    def _more_windows(self, index: int, part: Part) -> LatentWindows:
+    def more_windows(
+        self, index: int, part: Part, episodes: np.ndarray, variants: tuple[Variant, ...]
+    ) -> LatentWindows:
         """Windows of a further dataset; of video alone, without any numbers."""
-        c, data = self.recipe.model, self.recipe.data
+        c, data, n = self.recipe.model, self.recipe.data, len(variants)
+        wrist = self.more_wrist_tokens[index][:n] if self.wrist_tokens is not None else None
         return LatentWindows(
             part.episodes,
-            self.more_tokens[index],
-            self.variants,
-            self._normalizer_of(part),
+            self.more_tokens[index][:n],
+            variants,
+            self.normalizer_of(part),
             self.window,
             proprio_key=data.proprio_key if part.has_actions else None,
             frame_state_keys=data.frame_state_keys if part.has_actions else (),
             world_size=self.recipe.world_size,
-            keypoints=None if self.more_keypoints is None else self.more_keypoints[index],
+            chosen=episodes,
+            keypoints=None if self.more_keypoints is None else self.more_keypoints[index][:n],
             history_actions=c.history_actions,
             action_dim=c.action_dim,
-            extras=self._extras(1 + index, self.more_wrist_tokens[index] if self.wrist_tokens is not None else None),
+            extras=self._extras(1 + index, wrist),
         )
 
-    def _extras(self, dataset: int, wrist: Sequence[np.ndarray] | None) -> Extras:
+    def _extras(self, dataset: int, wrist: Sequence[RowArray] | None) -> Extras:
         """Of one of the datasets, the main one first."""
         c, data = self.recipe.model, self.recipe.data
         return Extras(
@@ -292,44 +317,17 @@ class UVARun:
 
     # -- before anything is loaded -----------------------------------------------------------------------------------
 
-    def _holds(self, sources: int) -> Holds:
+    def _holds(self) -> Holds:
         """How the run keeps its data. Latents are those of the recipe's frames: an autoencoder's factor less, a few channels."""
-        c, options, augmentation = self.recipe.model, self.options, self.recipe.augmentation
-        trained_here = options.init is None or is_checkpoint_file(options.init)
-        reduced = 0.0
-        if c.num_keypoints and options.detector_weights is None and trained_here:
-            # As :class:`~uva_agents.training.keypoints.detector_stage.DetectorStage` keeps them.
-            moved = bool(augmentation.mirror or augmentation.max_shift)
-            whole = c.keypoint_detector == "conv"
-            kind = ConvDetector if whole else PooledDetector
-            reduced = (kind.training_variants if moved else 1) / (1 if whole else 16)
-        return latents_held(
-            tokens=c.tokens_per_frame * c.token_dim,
-            variants=augmentation.variants,
-            sources=sources,
-            has_autoencoder=options.init is None and options.vae_weights is None,
-            reduced=reduced,
-        )
-
-
-def _standardize(
-    statistics: tuple[Tensor, Tensor], tokens: list[np.ndarray], *, keep: bool = False
-) -> list[np.ndarray]:
-    """Tokens as the network sees them; their statistics, over every variant, go into its buffers.
-
-    Most of an image is background, the same in every frame: unless it is subtracted, it drowns the rest.
-    """
-    if not keep:
-        sample = np.concatenate([t[::16] for t in tokens]).astype(np.float32)
-        statistics[0].copy_(torch.from_numpy(sample.mean(0)))
-        statistics[1].copy_(torch.from_numpy(np.maximum(sample.std(0), 0.05)))
-    mean, std = (value.numpy() for value in statistics)
-    return [((t.astype(np.float32) - mean) / std).astype(np.float16) for t in tokens]
+        c, variants = self.recipe.model, self.recipe.augmentation.variants
+        copies = variants * (2 if c.standardize else 1)
+        return Holds(c.image_size, variants=variants + 1, tokens=2 * c.tokens_per_frame * c.token_dim * copies)
 
 
 @torch.no_grad()
-def _read_keypoints(detector: PooledDetector | ConvDetector, episodes: Episodes) -> np.ndarray:
-    frames = episodes.arrays["pixels"]
-    device = next(detector.parameters()).device
-    parts = [detector(to_images(frames[i : i + 512]).to(device)).cpu().numpy() for i in range(0, len(frames), 512)]
+def _read_keypoints(detector: PooledDetector | ConvDetector, episodes: Episodes, variant: Variant) -> np.ndarray:
+    device, parts = next(detector.parameters()).device, []
+    for begin in range(0, episodes.steps, 512):
+        frames = varied_frames(episodes, variant, begin, min(begin + 512, episodes.steps))
+        parts.append(detector(to_images(frames).to(device)).cpu().numpy())
     return np.concatenate(parts)
