@@ -72,11 +72,10 @@ def learning_rate(config: StageConfig, step: int) -> float:
     return config.lr * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices, none on vectors (biases, norms) and embeddings."""
-    decay = [
-        p for n, p in module.named_parameters() if p.requires_grad and p.ndim > 1 and not n.endswith(("_pos", "_mask"))
-    ]
+def parameter_groups(module: nn.Module, weight_decay: float, *, embeddings: bool = False) -> list[dict[str, Any]]:
+    """Weight decay on matrices, none on vectors (biases, norms) and, unless asked for, on embeddings."""
+    kept = () if embeddings else ("_pos", "_mask")
+    decay = [p for n, p in module.named_parameters() if p.requires_grad and p.ndim > 1 and not n.endswith(kept)]
     chosen = {id(p) for p in decay}
     rest = [p for p in module.parameters() if p.requires_grad and id(p) not in chosen]
     return [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
@@ -96,9 +95,13 @@ def run_stage(stage: Stage, config: StageConfig, options: LoopOptions) -> tuple[
     module = stage.module.to(accelerator.device)
     # A stage whose parts decay at different rates says so.
     grouped = getattr(stage, "parameter_groups", None)
-    groups = parameter_groups(module, config.weight_decay) if grouped is None else grouped(config.weight_decay)
+    groups = (
+        parameter_groups(module, config.weight_decay, embeddings=config.decay_embeddings)
+        if grouped is None
+        else grouped(config.weight_decay)
+    )
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
-    ema = EMA(module, power=config.ema_power, maximum=config.ema_max)
+    ema = EMA(module, power=config.ema_power, maximum=config.ema_max, delay=config.ema_delay)
     options.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = options.folder / "checkpoint.pt"
     if rank == 0:
@@ -177,7 +180,7 @@ def finished_weights(name: str, config: StageConfig, options: LoopOptions) -> di
 
 
 def _signature(name: str, config: StageConfig, options: LoopOptions) -> str:
-    return json.dumps([name, vars(config), options.seed, options.key], sort_keys=True)
+    return json.dumps([name, config.signature(), options.seed, options.key], sort_keys=True)
 
 
 def _last(checkpoint: Path) -> str:

@@ -12,6 +12,7 @@ from uva_agents.data import Field
 from uva_agents.data.transforms import Transform
 from uva_agents.errors import InputError
 
+Precision = Literal["auto", "fp16", "bf16", "no"]
 Instructions = Literal["none", "table", "clip", "given"]
 Limits = Mapping[str, tuple[float | tuple[float, ...], float | tuple[float, ...]]]
 """(low, high) of an array's last axis, one number or one per dimension."""
@@ -31,6 +32,12 @@ class StageConfig:
         clip: largest gradient norm.
         ema_power, ema_max: decay ``min(ema_max, 1 - (1 + step) ** -ema_power)``.
         validate_every: steps.
+        ema_delay: steps by which that decay begins later; until then the average is the weights themselves.
+        decay_embeddings: decay positions and mask tokens as well, which are matrices of one row.
+        epochs: passes over the training windows, instead of ``steps``.
+        validate_epochs: passes between validations, instead of ``validate_every``.
+        shared_warmup: ``warmup`` counts the batches of all processes, as accelerate's scheduler does: 1000 are 125 steps of 8.
+        precision: what the network computes in on a GPU: ``"auto"`` is bf16 where the device is fast at it. CPUs compute in float32.
     """
 
     steps: int
@@ -44,6 +51,49 @@ class StageConfig:
     ema_power: float = 0.75
     ema_max: float = 0.999
     validate_every: int = 500
+    ema_delay: int = 0
+    decay_embeddings: bool = False
+    epochs: int | None = None
+    validate_epochs: int | None = None
+    shared_warmup: bool = False
+    precision: Precision = "auto"
+
+    def resolved(self, *, windows: int, processes: int) -> StageConfig:
+        """In optimiser steps alone, for data of so many training windows.
+
+        Raises:
+            InputError: the windows do not fill a batch.
+        """
+        epoch = windows // (self.batch_size * processes)
+        if (self.epochs or self.validate_epochs) and not epoch:
+            raise InputError(
+                f"{windows} training windows do not fill one batch of {self.batch_size} x {processes}: lower batch_size"
+            )
+        return dataclasses.replace(
+            self,
+            steps=self.steps if self.epochs is None else self.epochs * epoch,
+            validate_every=self.validate_every if self.validate_epochs is None else self.validate_epochs * epoch,
+            warmup=-(-self.warmup // processes) if self.shared_warmup else self.warmup,
+            epochs=None,
+            validate_epochs=None,
+            shared_warmup=False,
+        )
+
+    def shortened(self, steps: int) -> StageConfig:
+        """For so many steps, validated at least once."""
+        every = min(self.validate_every, max(1, steps)) if self.validate_epochs is None else max(1, steps)
+        return dataclasses.replace(self, steps=steps, validate_every=every, epochs=None, validate_epochs=None)
+
+    def signature(self) -> dict[str, Any]:
+        """What checkpoints know a stage's optimisation by: settings that came later count where they change something."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not self._unchanged(f)}
+
+    def _unchanged(self, f: dataclasses.Field[Any]) -> bool:
+        return f.name in _LATER and getattr(self, f.name) == f.default
+
+
+_LATER = {"ema_delay", "decay_embeddings", "epochs", "validate_epochs", "shared_warmup", "precision"}
+"""Settings of a stage that the first versions did not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +218,7 @@ class NetworkRecipe(Recipe):
             )
         stage = self.stage
         if (steps := changes.steps) is not None:
-            every, warmup = min(stage.validate_every, max(1, steps)), min(stage.warmup, steps // 10)
-            stage = dataclasses.replace(stage, steps=steps, validate_every=every, warmup=warmup)
+            stage = dataclasses.replace(stage.shortened(steps), warmup=min(stage.warmup, steps // 10))
         if changes.batch_size:
             stage = dataclasses.replace(stage, batch_size=changes.batch_size)
         if changes.lr:

@@ -181,8 +181,7 @@ class UVARecipe(Recipe):
             stage = recipe.stage(name)
             if stage is None:
                 raise InputError(f"recipe {self.name!r} has no stage {name!r}: --{name}-steps does not apply")
-            every = min(stage.validate_every, max(1, steps))
-            recipe = recipe.with_stage(name, dataclasses.replace(stage, steps=steps, validate_every=every))
+            recipe = recipe.with_stage(name, stage.shortened(steps))
         for name in ("video", "joint"):
             stage = recipe.stage(name)
             assert stage is not None
