@@ -4,7 +4,8 @@ Frames alone are changed, never coordinates: what an action means in the picture
 by a few percent, which is what the released code accepts (its configurations name torchvision's transforms for simulated tasks, and
 kornia's for UMI). The operations are theirs, written with torch alone, so that they run wherever the frames are.
 
-What is drawn depends on (seed, step, sample) and nothing else: a run that was killed and goes on repeats it, whatever its processes.
+What is drawn depends on (seed, step, sample) and nothing else: a run that was killed and goes on repeats it, on any number of
+processes.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class ClipAugmentation:
         for name in (f.name for f in fields(self)):
             if (name.endswith("_share") or name == "crop") and not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be between 0 and 1")
-        if not (0 < self.crop and 0 <= self.hue <= 0.5 and self.blur % 2 == 1 and 0 < self.blur_sigma[0]):
+        if not (self.crop > 0 and 0 <= self.hue <= 0.5 and self.blur % 2 == 1 and self.blur_sigma[0] > 0):
             raise ValueError("crop and blur_sigma must be above 0, hue at most half a turn, and blur odd")
         if min(self.brightness, self.contrast, self.saturation, self.sharpness) < 0:
             raise ValueError("brightness, contrast, saturation and sharpness must not be negative")

@@ -37,7 +37,7 @@ class StageConfig:
         epochs: passes over the training windows, instead of ``steps``.
         validate_epochs: passes between validations, instead of ``validate_every``.
         shared_warmup: ``warmup`` counts the batches of all processes, as accelerate's scheduler does: 1000 are 125 steps of 8.
-        precision: what the network computes in on a GPU: ``"auto"`` is bf16 where the device is fast at it. CPUs compute in float32.
+        precision: what GPUs compute in, ``"auto"`` being bf16 where they are fast at it; CPUs compute in float32.
     """
 
     steps: int
