@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from tests.datasets import zarr_buffer
 from uva_agents.utils.rotations import matrix_from_vector
@@ -133,3 +134,23 @@ def _write_demonstrations(data: object, pieces: list[dict[str, np.ndarray]]) -> 
         for key, value in piece.items():
             demo[key] = value
         demo["dones"] = (np.arange(len(piece["actions"])) == len(piece["actions"]) - 1).astype(np.int64)
+
+
+def tiny_clip(folder: Path) -> Path:
+    """A CLIP text tower as transformers saves one, with its tokenizer: small inside, vectors of 512 numbers."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+
+    letters = [chr(c) for c in range(33, 127)]
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    tower = CLIPTextModelWithProjection(
+        CLIPTextConfig(**sizes, **ends, vocab_size=len(words), projection_dim=512, max_position_embeddings=77)
+    )
+    tower.save_pretrained(folder)
+    return folder

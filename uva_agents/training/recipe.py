@@ -79,6 +79,11 @@ class StageConfig:
             shared_warmup=False,
         )
 
+    @property
+    def will_run(self) -> bool:
+        """Whether there are steps to take."""
+        return bool(self.steps or self.epochs)
+
     def shortened(self, steps: int) -> StageConfig:
         """For so many steps, validated at least once."""
         every = min(self.validate_every, max(1, steps)) if self.validate_epochs is None else max(1, steps)
@@ -106,7 +111,7 @@ class DataConfig:
         limits: (low, high) of an array, one number or one per dimension; arrays not named are fitted to the data.
         proprio_key: low-dimensional input; ``None`` for a network without.
         frame_state_keys: arrays that the auxiliary state consists of, in this order.
-        held_out: episodes kept from training.
+        held_out: episodes kept from training; a share of each dataset's where it is below 1, drawn as the released code draws it.
         control_hz, execute, env_id: see :class:`~uva_agents.checkpoints.InterfaceSpec`.
         names, units: canonical name -> what each of its numbers is called, and in which unit it is; empty where nobody said.
         action_transforms, proprio_transforms: from the recorded numbers to those the network learns, one after the other.
@@ -114,6 +119,14 @@ class DataConfig:
             its own, saved with the weights), ``"clip"`` (CLIP's text tower) or ``"given"`` (an array of the data,
             ``task_embedding`` in ``fields``).
         action_offset, rows_per_step: see :class:`~uva_agents.data.WindowSpec`.
+        trim: rows at an episode's beginning and end that are no window's 'now'.
+        pose_delay: rows from an action's own to the one that says where the robot was when it was given, for conventions that
+            refer to that; ``action_offset`` by default.
+        unscaled: canonical name -> columns that the network learns as they are, counted after the transforms.
+        instructions_of: name of a dataset (of its file or folder, without what follows a dot) -> the instruction of its
+            episodes, for recordings that do not say it.
+        blacked_out: name of a dataset -> what is blacked out in its pictures, one of
+            :data:`~uva_agents.data.picture_masks.PICTURE_MASKS`.
     """
 
     fields: Mapping[str, Field]
@@ -121,7 +134,7 @@ class DataConfig:
     limits: Limits = field(default_factory=dict)
     proprio_key: str | None = None
     frame_state_keys: tuple[str, ...] = ()
-    held_out: int = 10
+    held_out: int | float = 10
     execute: int = 8
     env_id: str | None = None
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -131,6 +144,11 @@ class DataConfig:
     instructions: Instructions = "none"
     action_offset: int = 0
     rows_per_step: int = 1
+    trim: tuple[int, int] = (0, 0)
+    pose_delay: int | None = None
+    unscaled: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    instructions_of: Mapping[str, str] = field(default_factory=dict)
+    blacked_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_wrist(self) -> bool:

@@ -22,6 +22,7 @@ from uva_agents.data.window_numbers import network_limits
 from uva_agents.data.windows import WindowIndex
 from uva_agents.errors import DataError, InputError
 from uva_agents.training.recipe import DataConfig, Recipe
+from uva_agents.training.recipe_files import read_recipe_file
 from uva_agents.training.saved_recipes import read_recipe
 from uva_agents.training.sources import Data
 from uva_agents.training.steps import run_steps
@@ -86,7 +87,7 @@ def recipe_names() -> dict[str, Callable[[], Recipe]]:
 
 
 def find_recipe(name: str) -> Recipe:
-    """A recipe by its name, or from the ``recipe.json`` of a run.
+    """A recipe by its name, from a TOML file (:mod:`uva_agents.training.recipe_files`), or from the ``recipe.json`` of a run.
 
     Raises:
         InputError: unknown name, with the close matches.
@@ -94,6 +95,8 @@ def find_recipe(name: str) -> Recipe:
     """
     if name.endswith(".json"):
         return read_recipe(name)
+    if name.endswith(".toml"):
+        return read_recipe_file(name)
     makers = recipe_names()
     if name not in makers:
         close = closest(name, makers, n=2) or list(makers)
@@ -125,6 +128,8 @@ def make_normalizer(data: DataConfig, episodes: Episodes, window: WindowSpec | N
         else:
             low, high = data.limits.get(key, (value.min(0), value.max(0)))
             limits[key] = (np.broadcast_to(low, value.shape[-1]).copy(), np.broadcast_to(high, value.shape[-1]).copy())
+        for column in data.unscaled.get(key, ()):
+            limits[key][0][column], limits[key][1][column] = -1.0, 1.0
         if key == "action" and key not in data.limits:
             _check_constant(data, episodes, limits[key])
     return LinearNormalizer.from_limits(limits)

@@ -128,6 +128,18 @@ def _since(recipe: Recipe, part: str) -> dict[str, Any]:
     return found
 
 
+def _later(recipe: Recipe) -> dict[str, Any]:
+    """The same of the settings of a network's training, beside its stages."""
+    training, known = getattr(recipe, "network", None), _FIRST_NAMES[recipe.kind].values()
+    if not dataclasses.is_dataclass(training):
+        return {}
+    return {
+        entry.name: getattr(training, entry.name)
+        for entry in dataclasses.fields(training)
+        if f"network.{entry.name}" not in known and getattr(training, entry.name) != entry.default
+    }
+
+
 def read_recipe(path: str | Path) -> Recipe:
     """The recipe of a run folder, from its ``recipe.json``.
 

@@ -6,14 +6,40 @@ draws another picture of every window every time, which is what the released rec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from uva_agents.data.clip_augmentation import ClipAugmentation, ClipDraws
-from uva_agents.model import VAE, UVANet
+from uva_agents.data.dataset import Batch
+from uva_agents.model import VAE, Context, UVANet
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Frames of a batch of B windows, and what is to happen to them.
+
+    Attributes:
+        frames, wrist_frames: uint8 (B, 2 T, H, W, 3), history first.
+        draws: of the augmentation.
+    """
+
+    frames: Tensor
+    wrist_frames: Tensor | None
+    draws: ClipDraws
+
+    @classmethod
+    def of(cls, batch: Batch, draws: ClipDraws) -> Clips:
+        """Of a batch of :class:`~uva_agents.data.clip_windows.ClipWindows`."""
+        assert batch.frames is not None
+        return cls(batch.frames, batch.wrist_frames, draws)
+
+    def to(self, device: torch.device | str) -> Clips:
+        """The frames on a device; the draws steer what runs there."""
+        wrist = None if self.wrist_frames is None else self.wrist_frames.to(device, non_blocking=True)
+        return replace(self, frames=self.frames.to(device, non_blocking=True), wrist_frames=wrist)
 
 
 @dataclass(frozen=True)
@@ -29,6 +55,15 @@ class ClipEncoder:
     vae: VAE
     model: UVANet
     augmentation: ClipAugmentation
+
+    def filled(self, context: Context, clips: Clips) -> Context:
+        """The context with the tokens of the frames, of those cameras that the network sees."""
+        history, future = self.tokens(clips.frames, clips.draws)
+        context = replace(context, history=history, future=future)
+        if not self.model.config.wrist_image or clips.wrist_frames is None:
+            return context
+        history, future = self.tokens(clips.wrist_frames, clips.draws, wrist=True)
+        return replace(context, wrist_history=history, wrist_future=future)
 
     @torch.no_grad()
     def tokens(self, clips: Tensor, draws: ClipDraws, *, wrist: bool = False) -> tuple[Tensor, Tensor]:

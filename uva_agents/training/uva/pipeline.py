@@ -40,7 +40,7 @@ def uva_steps(recipe: UVARecipe, options: RunOptions) -> list[Step]:
     """
     run = UVARun(recipe, options)
     model, origin = recipe.model, run.origin
-    steps: list[Step] = [_autoencoder(run), LatentsStep(run)]
+    steps: list[Step] = [_autoencoder(run), _latents(run)]
     steps.append(MemoryStep("initial network", "initial network", run.start_network, needs=("autoencoder", "latents")))
     if model.num_keypoints:
         steps += [_detector(run), MemoryStep("keypoints of all frames", "keypoints", run.read_keypoints, ("detector",))]
@@ -137,6 +137,13 @@ def _finish_autoencoder(run: UVARun, vae: VAE, device: torch.device) -> None:
         # Rounded: the scale goes into the cache key and must not depend on how a machine sums.
         vae.config = dataclasses.replace(vae.config, scale=round(1.0 / std, 3))
     run.set_autoencoder(vae, device)
+
+
+def _latents(run: UVARun) -> Step:
+    """Made once, or anew in every training step."""
+    if run.recipe.network.clips is not None:
+        return MemoryStep("latents, in the training steps", "latents", lambda: None, needs=("autoencoder",))
+    return LatentsStep(run)
 
 
 @dataclass(frozen=True)
@@ -298,31 +305,27 @@ def _network(run: UVARun) -> list[Step]:
     """Video only first, then all tasks."""
     training = run.recipe.network
     needs = ("initial network", "latents", *(["keypoints"] if run.recipe.model.num_keypoints else []))
-    stages: list[tuple[str, StageConfig, dict[Task, float]]] = [
-        ("video", training.video, {Task.VIDEO: 1.0}),
-        ("joint", training.joint, dict(training.task_weights)),
-    ]
+    processes = PartialState().num_processes
 
-    def build(name: str, config: StageConfig, weights: dict[Task, float]) -> Callable[[], Stage]:
-        def make() -> Stage:
+    def stage(name: str, config: StageConfig, weights: dict[Task, float], finish: Callable[[], object]) -> Step:
+        model = (lambda: run.video_model) if name == "video" else (lambda: run.model)
+
+        def build() -> Stage:
             check = dataclasses.replace(run.validator, video_only=name == "video")
-            return JointStage(run.recipe, config, name, run.model, run.mixture, weights, check)
+            return JointStage(run.recipe, config, name, model(), run.mixture, weights, check, run.vae)
 
-        return make
-
-    return [
-        _stage(
-            run,
-            f"network, {name}",
-            "network",
-            name,
-            config,
-            target=lambda: run.model,
-            build=build(name, config, weights),
-            needs=needs,
+        return _stage(
+            run, f"network, {name}", "network", name, config, target=model, build=build, needs=needs, finish=finish
         )
-        for name, config, weights in stages
-        if config.steps
+
+    stages: list[tuple[str, StageConfig, dict[Task, float], Callable[[], object]]] = [
+        ("video", training.video, {Task.VIDEO: 1.0}, run.finish_video_network),
+        ("joint", training.joint, dict(training.task_weights), lambda: None),
+    ]
+    return [
+        stage(name, config.resolved(windows=run.window_count, processes=processes), weights, finish)
+        for name, config, weights, finish in stages
+        if config.will_run
     ]
 
 

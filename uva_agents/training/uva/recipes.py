@@ -6,9 +6,12 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from functools import partial
+from importlib import resources
+from typing import Any, ClassVar, Self
 
 from uva_agents.data import BLOCK_PUSH_FIELDS, PUSHT_FIELDS
+from uva_agents.data.clip_augmentation import ClipAugmentation
 from uva_agents.errors import InputError
 from uva_agents.model import Task, UVAConfig, uva_base_config, uva_nano_config
 from uva_agents.training.recipe import Changes, DataConfig, Recipe, StageConfig
@@ -96,6 +99,16 @@ class JointTraining:
         wrist_dropout: share of samples that get no second camera, where that may be missing.
         history_action_dropout: share of the actions before now that are hidden, where they are an input.
         varied_history: draw which past frames a step's history consists of, instead of evenly spaced ones.
+        distinct_histories: with ``varied_history``, every sample has its own: as many different ones of the steps up to now, which
+            need not be among them.
+        draw_together: a batch has one task and one masked share, as in the released code; each sample its own otherwise.
+        start_noise: standard deviation of noise on the pose at an episode's start, metres and radians, where proprioception
+            refers to it.
+        clips: augment frames and encode them in the training step, with latents drawn from the posterior, instead of encoding
+            augmented variants of the data once; ``None`` for the latter.
+        own_video_network: the video stage trains a network without action head, proprioception and second camera, whose tensors
+            are then taken over wherever name and shape match, as in the released code.
+        weigh_windows: a dataset's share of what is drawn is its number of windows times its weight, instead of its weight.
         latent_noise: standard deviation of noise on the latents in training (their own is 1).
         action_weight, frame_state_weight: of the action loss and the auxiliary state loss.
         gradient_checkpointing: recompute the transformer's activations in the backward pass instead of keeping them.
@@ -112,6 +125,12 @@ class JointTraining:
     wrist_dropout: float = 0.0
     history_action_dropout: float = 0.5
     varied_history: bool = False
+    distinct_histories: bool = False
+    draw_together: bool = False
+    start_noise: float = 0.0
+    clips: ClipAugmentation | None = None
+    own_video_network: bool = False
+    weigh_windows: bool = False
     latent_noise: float = 0.0
     action_weight: float = 1.0
     frame_state_weight: float = 2.0
@@ -143,6 +162,27 @@ class UVARecipe(Recipe):
     def __post_init__(self) -> None:
         if self.model.num_keypoints and self.world is None:
             raise InputError(f"recipe {self.name!r} has keypoints, which are places in a plane: give its world")
+        if self.network.clips is not None:
+            self._check_clips()
+
+    def _check_clips(self) -> None:
+        wrong = [
+            ("model.num_keypoints", self.model.num_keypoints),
+            ("model.standardize", self.model.standardize),
+            ("network.history_dropout", self.network.history_dropout),
+            ("augmentation.variants above 1", self.augmentation.variants > 1),
+        ]
+        if found := [name for name, value in wrong if value]:
+            raise InputError(f"recipe {self.name!r} encodes frames in the training step (clips): not with {found[0]}")
+
+    @property
+    def video_model(self) -> UVAConfig:
+        """The network that the video stage trains."""
+        if not self.network.own_video_network:
+            return self.model
+        alone: dict[str, Any] = dict(predict_actions=False, predict_proprio_dim=0, proprio_dim=0)
+        alone |= dict(wrist_image=False, wrist_maskable=False, predict_wrist=False)
+        return dataclasses.replace(self.model, **alone)
 
     @property
     def plane(self) -> World:
@@ -333,8 +373,27 @@ def uva_base() -> UVARecipe:
     )
 
 
+RELEASED = ("uva-pusht", "uva-pusht-m", "uva-toolhang", "uva-libero10", "uva-umi-multitask")
+"""Recipes of the released code, as files."""
+
+
+def released(name: str) -> UVARecipe:
+    """One of :data:`RELEASED`."""
+    from uva_agents.training.recipe_files import recipe_from_toml
+
+    recipe = recipe_from_toml(released_text(name), name)
+    assert isinstance(recipe, UVARecipe)
+    return recipe
+
+
+def released_text(name: str) -> str:
+    """The file of one of :data:`RELEASED`, to be copied and edited."""
+    return (resources.files(__package__) / "released" / f"{name}.toml").read_text(encoding="utf-8")
+
+
 RECIPES: dict[str, Callable[[], UVARecipe]] = {
     "pusht-nano": pusht_nano,
     "block-push-nano": block_push_nano,
     "uva-base": uva_base,
+    **{name: partial(released, name) for name in RELEASED},
 }

@@ -28,9 +28,10 @@ from uva_agents.data import (
     Variant,
     WindowSpec,
     apply_variant,
-    held_out_split,
     standard_variants,
 )
+from uva_agents.data.episodes import split_by
+from uva_agents.data.windows import WindowIndex
 from uva_agents.data.dataset import Extras
 from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
@@ -39,7 +40,8 @@ from uva_agents.training.instructions import Texts, read_instructions
 from uva_agents.training.memory import Holds, check_out, latents_held
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
 from uva_agents.training.saved_recipes import identity
-from uva_agents.training.sources import Part, open_sources
+from uva_agents.training.sources import Part, open_sources, with_what_names_say
+from uva_agents.training.uva.clip_data import clip_windows, encoded_clip_windows
 from uva_agents.training.uva.fits import check_fits
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.validation import Validator
@@ -67,6 +69,7 @@ class UVARun:
         wrist_tokens, more_wrist_tokens: the same of the second camera, where the network has one.
         texts: vectors of all episodes' instructions, where they are an input.
         model: the network.
+        video_model: what the video stage trains: the network, or one of its own until that stage is over.
         keypoints, more_keypoints: keypoints (N, 2 K) of the same frames; ``None`` for networks without.
     """
 
@@ -74,6 +77,7 @@ class UVARun:
     tokens: list[np.ndarray]
     more_tokens: list[list[np.ndarray]]
     model: UVANet
+    video_model: UVANet
     wrist_tokens: list[np.ndarray] | None = None
     more_wrist_tokens: list[list[np.ndarray]]
     keypoints: list[np.ndarray] | None = None
@@ -91,6 +95,7 @@ class UVARun:
             holds=lambda sources, size: self._holds(sources),
             side=recipe.model.image_size,
         )
+        parts = [with_what_names_say(part, recipe.data) for part in parts]
         first = next(i for i, part in enumerate(parts) if part.has_actions)
         self.main, self.others = parts[first], [part for i, part in enumerate(parts) if i != first]
         self.texts: Texts | None = None
@@ -98,7 +103,7 @@ class UVARun:
             encoder = None if options.text_encoder is None else load_clip(options.text_encoder)
             self.texts = read_instructions([self.main, *self.others], recipe.data.instructions, encoder)
         check_fits(recipe, self.episodes, 0 if self.texts is None else self.texts.dim)
-        self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
+        self.train, self.held_out = split_by(len(self.episodes), recipe.data.held_out, seed=42)
         write_recipe(recipe, options.out)
         self.origin: Bundle | None = None
         if options.init is not None and not is_checkpoint_file(options.init):
@@ -148,6 +153,19 @@ class UVARun:
         c, data = self.recipe.model, self.recipe.data
         return WindowSpec(c.n_frames, c.frame_stride, c.action_steps, data.action_offset, data.rows_per_step)
 
+    @cached_property
+    def window_count(self) -> int:
+        """Training windows of all datasets, which need not be made to be counted."""
+        trim, found = self.recipe.data.trim, [(self.main, self.train)]
+        found += [(part, self._trained(part)) for part in self.others]
+        return sum(len(WindowIndex(part.episodes, self.window, chosen, trim)) for part, chosen in found)
+
+    def _trained(self, part: Part) -> np.ndarray:
+        """Episodes of a further dataset that are trained on: all, unless a share of every dataset is held out."""
+        held_out = self.recipe.data.held_out
+        share = held_out if isinstance(held_out, float) and held_out < 1 else 0
+        return split_by(len(part.episodes), share, seed=42)[0]
+
     def key(self) -> str:
         """Of all stages; see :class:`~uva_agents.training.loop.LoopOptions`."""
         values, data = identity(self.recipe), self.options.data
@@ -167,13 +185,17 @@ class UVARun:
         recipe, init = self.recipe, self.options.init
         torch.manual_seed(recipe.seed)  # how much was drawn before depends on what was already trained
         self.model = UVANet(recipe.model)
-        self.model.set_gradient_checkpointing(recipe.network.gradient_checkpointing)
+        self.video_model = self.model
+        if recipe.network.own_video_network and recipe.network.video.will_run:
+            self.video_model = UVANet(recipe.video_model)
+        for model in (self.model, self.video_model):
+            model.set_gradient_checkpointing(recipe.network.gradient_checkpointing)
         if self.origin is not None:
             match = match_into(self.model, self.origin.model.state_dict())
             if match.unmatched or match.unused:
                 _LOG.warning("%s: %s", init, match)
         elif init is not None:
-            load_mar(self.model, Path(str(init)))
+            load_mar(self.video_model, Path(str(init)))
         if recipe.model.standardize:
             keep = self.origin is not None
             self.tokens = _standardize(self.model.token_statistics(), self.tokens, keep=keep)
@@ -182,6 +204,13 @@ class UVARun:
                 of_wrist = self.model.token_statistics(wrist=True)
                 self.wrist_tokens = _standardize(of_wrist, self.wrist_tokens, keep=keep)
                 self.more_wrist_tokens = [_standardize(of_wrist, t, keep=True) for t in self.more_wrist_tokens]
+
+    def finish_video_network(self) -> None:
+        """Take over what the video stage has trained, wherever name and shape match, if it has trained a network of its own."""
+        if self.video_model is not self.model:
+            match = match_into(self.model, self.video_model.cpu().state_dict())
+            _LOG.info("video stage: %s", match)
+            self.video_model = self.model
 
     def read_keypoints(self) -> None:
         """Find the keypoints in every frame of every variant, with the network's finished detector."""
@@ -199,11 +228,15 @@ class UVARun:
     @cached_property
     def train_windows(self) -> LatentWindows:
         """Of the main dataset's training episodes, in all variants."""
+        if self.recipe.network.clips is not None:
+            return clip_windows(self, 0, self.main, self.train)
         return self._windows(self.train, self.variants)
 
     @cached_property
     def held_out_windows(self) -> LatentWindows:
         """Of its held-out episodes, as they are."""
+        if self.recipe.network.clips is not None:
+            return encoded_clip_windows(self, self.held_out)
         return self._windows(self.held_out, self.variants[:1])
 
     @cached_property
@@ -212,7 +245,10 @@ class UVARun:
         if not self.others:
             return self.train_windows
         more = [self._more_windows(i, part) for i, part in enumerate(self.others)]
-        return MixtureWindows([self.train_windows, *more], [self.main.weight, *(part.weight for part in self.others)])
+        windows, weights = [self.train_windows, *more], [self.main.weight, *(part.weight for part in self.others)]
+        if self.recipe.network.weigh_windows:
+            weights = [weight * len(part) for weight, part in zip(weights, windows, strict=True)]
+        return MixtureWindows(windows, weights)
 
     @cached_property
     def validator(self) -> Validator:
@@ -246,29 +282,33 @@ class UVARun:
             world_size=self.recipe.world_size,
             keypoints=None if self.keypoints is None else self.keypoints[:n],
             history_actions=c.history_actions,
-            extras=self._extras(0, None if self.wrist_tokens is None else self.wrist_tokens[:n]),
+            extras=self.extras(0, None if self.wrist_tokens is None else self.wrist_tokens[:n]),
         )
 
     def _more_windows(self, index: int, part: Part) -> LatentWindows:
         """Windows of a further dataset; of video alone, without any numbers."""
         c, data = self.recipe.model, self.recipe.data
+        chosen = self._trained(part)
+        if self.recipe.network.clips is not None:
+            return clip_windows(self, 1 + index, part, chosen)
         return LatentWindows(
             part.episodes,
             self.more_tokens[index],
             self.variants,
             self.normalizer,
             self.window,
+            chosen=chosen,
             proprio_key=data.proprio_key if part.has_actions else None,
             frame_state_keys=data.frame_state_keys if part.has_actions else (),
             world_size=self.recipe.world_size,
             keypoints=None if self.more_keypoints is None else self.more_keypoints[index],
             history_actions=c.history_actions,
             action_dim=c.action_dim,
-            extras=self._extras(1 + index, self.more_wrist_tokens[index] if self.wrist_tokens is not None else None),
+            extras=self.extras(1 + index, self.more_wrist_tokens[index] if self.wrist_tokens is not None else None),
         )
 
-    def _extras(self, dataset: int, wrist: Sequence[np.ndarray] | None) -> Extras:
-        """Of one of the datasets, the main one first."""
+    def extras(self, dataset: int, wrist: Sequence[np.ndarray] | None) -> Extras:
+        """What one of the datasets, the main one first, has beside frames, actions and proprioception."""
         c, data = self.recipe.model, self.recipe.data
         return Extras(
             wrist=wrist or None,  # video alone has one camera
@@ -277,6 +317,8 @@ class UVARun:
             proprio_transforms=data.proprio_transforms,
             every_step=bool(c.proprio_dim) and c.proprio_steps != c.n_frames,
             proprio_target=c.predict_proprio_dim,
+            trim=data.trim,
+            pose_delay=data.pose_delay,
         )
 
     # -- before anything is loaded -----------------------------------------------------------------------------------
@@ -292,6 +334,8 @@ class UVARun:
             whole = c.keypoint_detector == "conv"
             kind = ConvDetector if whole else PooledDetector
             reduced = (kind.training_variants if moved else 1) / (1 if whole else 16)
+        if self.recipe.network.clips is not None:
+            return Holds(1.1)
         return latents_held(
             tokens=c.tokens_per_frame * c.token_dim,
             variants=augmentation.variants,

@@ -1,0 +1,67 @@
+"""One optimisation step of both stages of every released recipe, on data in that task's own format, with a small network."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.released_data import WRITERS, tiny_clip
+from uva_agents.checkpoints import load_bundle
+from uva_agents.model import VAE, HeadConfig, Task
+from uva_agents.model.vae import VAEConfig
+from uva_agents.training.run import RunOptions, train
+from uva_agents.training.sources import Source
+from uva_agents.training.uva.recipes import UVARecipe, released
+
+
+def small(recipe: UVARecipe) -> UVARecipe:
+    """Another width and depth, smaller pictures and batches, one step of each stage; all else as it is."""
+    head = HeadConfig(width=32, depth=1)
+    model = dataclasses.replace(
+        recipe.model,
+        vae=VAEConfig(channels=32, res_blocks=1),
+        image_size=64,
+        width=32,
+        heads=2,
+        encoder_depth=1,
+        decoder_depth=1,
+        text_tokens=4,
+        video_head=head,
+        action_head=dataclasses.replace(head, clip=1.0),
+    )
+    stages = {
+        name: dataclasses.replace(recipe.stage(name).shortened(1), batch_size=3)  # type: ignore[union-attr]
+        for name in ("video", "joint")
+    }
+    return dataclasses.replace(
+        recipe,
+        model=model,
+        network=dataclasses.replace(recipe.network, **stages),
+        data=dataclasses.replace(recipe.data, held_out=0.25),
+    )
+
+
+def options(recipe: UVARecipe, folder: Path) -> RunOptions:
+    (folder / "data").mkdir()
+    paths = WRITERS[recipe.name](folder / "data")
+    torch.manual_seed(0)
+    from uva_agents.checkpoints.tensor_files import write_tensors
+
+    write_tensors(folder / "vae.safetensors", VAE(recipe.model.vae), torch.float32)
+    clip = tiny_clip(folder / "clip") if recipe.data.instructions == "clip" else None
+    data = paths[0] if len(paths) == 1 else tuple(Source(path) for path in paths)
+    return RunOptions(
+        data, folder / "run", vae_weights=folder / "vae.safetensors", progress=False, text_encoder=clip
+    )
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_released_recipe_takes_a_step_of_both_stages_on_data_of_its_task(name: str, tmp_path: Path) -> None:
+    recipe = small(released(name))
+    given = options(recipe, tmp_path)
+    folder = train(recipe, given)
+    assert folder is not None
+    bundle = load_bundle(folder)
+    assert bundle.spec.action_offset == recipe.data.action_offset
+    assert bundle.model.config.action_dim == recipe.model.action_dim
