@@ -22,6 +22,7 @@ from uva_agents.training.uva import joint_stage
 from uva_agents.training.uva.joint_stage import JointStage
 from uva_agents.training.uva.recipes import released
 from uva_agents.training.uva.run import UVARun
+from uva_agents.utils.rotations import matrix_from_rot6d, pose_matrix, rot6d_from_matrix
 
 
 def recorded_windows(golden: Golden) -> tuple[LatentWindows, np.ndarray]:
@@ -195,3 +196,53 @@ def test_the_released_size_gives_the_recorded_losses_from_a_dataset_on_disk(
     assert not posterior, "the recorded noise of both posteriors is used, the future's first"
     for found, expected in zip((total, parts["video"], parts["action"]), r["losses"], strict=True):
         assert float(found) == pytest.approx(float(expected), rel=1e-4, abs=1e-6)
+
+
+def test_recorded_relative_poses_come_out_of_umi_recordings(shared: Path, tmp_path: Path) -> None:
+    """Every third row is a step of the recording; the rows between are noise. Now is its step 15."""
+    misc = np.load(shared / "golden" / "misc.npz")
+    rng = np.random.default_rng(0)
+    length, now = 3 * 31 + 1, 45
+    pose = rng.normal(0, 0.3, (length, 6))
+    pose[::3] = misc["pose/pose_axis_angle"]
+    width = rng.uniform(0, 0.08, (length, 1)).astype(np.float32)
+    pictures = np.broadcast_to(np.arange(length, dtype=np.uint8)[:, None, None, None], (length, 32, 32, 3))
+    arrays = {
+        "camera0_rgb": np.array(pictures),
+        "robot0_eef_pos": pose[:, :3].astype(np.float32),
+        "robot0_eef_rot_axis_angle": pose[:, 3:].astype(np.float32),
+        "robot0_gripper_width": width,
+        "robot0_demo_start_pose": np.repeat(misc["pose/start"][None], length, 0),
+        "robot0_demo_end_pose": pose,
+    }
+    path = zarr_buffer(tmp_path / "towel_folding_0.zarr", arrays, ends=np.array([length]))
+    recipe = released("uva-umi-multitask")
+    data = dataclasses.replace(recipe.data, held_out=0, instructions="none", instructions_of={})
+    model = dataclasses.replace(recipe.model, text_dim=0)
+    run = UVARun(dataclasses.replace(recipe, data=data, model=model), RunOptions(path, tmp_path / "run"))
+    windows = run.train_windows
+    assert len(windows) == length, "every row is a now"
+    batch = windows.batch(np.array([now]))
+    relative, from_start = misc["pose/relative_to_15_pose9"], misc["pose/rot6d_wrt_start"]
+    steps = [3, 7, 11, 15]
+    assert batch.proprio is not None and batch.proprio_target is not None and batch.frames is not None
+    np.testing.assert_allclose(batch.actions[0, :, :9].numpy(), relative[16:], atol=2e-6)
+    np.testing.assert_allclose(batch.actions[0, :, 9:].numpy(), width[now + 3 :: 3][:16], atol=1e-7)
+    np.testing.assert_allclose(batch.proprio[0, :, :9].numpy(), relative[steps], atol=2e-6)
+    np.testing.assert_allclose(batch.proprio[0, :, 9:10].numpy(), width[[3 * step for step in steps]], atol=1e-7)
+    np.testing.assert_allclose(batch.proprio[0, :, 10:].numpy(), from_start[steps], atol=2e-6)
+    np.testing.assert_allclose(batch.proprio_target[0].numpy(), from_start[16:], atol=2e-6)
+    assert batch.frames[0, :, 0, 0, 0].tolist() == [3 * step for step in (*steps, 19, 23, 27, 31)]
+    # Another history: the same poses, seen from now as before.
+    drawn = windows.batch(np.array([now]), history=np.array([[-42, -30, -15, -3]]))
+    assert drawn.proprio is not None and drawn.frames is not None
+    np.testing.assert_allclose(drawn.proprio[0, :, :9].numpy(), relative[[1, 5, 10, 14]], atol=2e-6)
+    assert drawn.frames[0, :4, 0, 0, 0].tolist() == [3, 15, 30, 42]
+    # Noise on the start pose changes what is seen from there, and nothing else.
+    moved = windows.batch(np.array([now]), start_noise=np.full((1, 6), 0.05))
+    assert moved.proprio is not None and moved.proprio_target is not None
+    torch.testing.assert_close(moved.proprio[..., :10], batch.proprio[..., :10])
+    assert (moved.proprio[..., 10:] - batch.proprio[..., 10:]).abs().max() > 0.01
+    first = pose_matrix(misc["pose/start"])[:3, :3]
+    expected = pose_matrix(misc["pose/start"] + 0.05)[:3, :3].T @ first @ matrix_from_rot6d(from_start)
+    np.testing.assert_allclose(moved.proprio_target[0].numpy(), rot6d_from_matrix(expected)[16:], atol=2e-6)

@@ -72,6 +72,7 @@ class Extras:
         trim: see :class:`~uva_agents.data.windows.WindowIndex`.
         pose_delay: rows from an action's own to the one that says where the robot was then; the window's ``action_offset`` by
             default.
+        start_key: array with the pose at the start of each row's episode; the episode's first row says it otherwise.
     """
 
     wrist: Sequence[np.ndarray] | None = None
@@ -82,6 +83,7 @@ class Extras:
     proprio_target: int = 0
     trim: tuple[int, int] = (0, 0)
     pose_delay: int | None = None
+    start_key: str | None = None
 
 
 class LatentWindows:
@@ -155,7 +157,12 @@ class LatentWindows:
             self.action_dim = self.actions.size
         if proprio_key:
             self.proprio = WindowNumbers(
-                moved, proprio_key, normalizer, extras.proprio_transforms, pose_key=proprio_key
+                moved,
+                proprio_key,
+                normalizer,
+                extras.proprio_transforms,
+                pose_key=proprio_key,
+                start_key=extras.start_key,
             )
         states = [WindowNumbers(moved, key, normalizer).values for key in frame_state_keys]
         self.frame_state = torch.cat(states, dim=-1) if states else None

@@ -31,6 +31,8 @@ class WindowNumbers:
         delay: rows from a row's own to the one that says where the robot was then: 0, or 1 where observations are recorded after
             the action of their row.
         firsts: (N,) first row of each row's episode, for ``delay``.
+        start_key: poses at the episode's start, in the form of ``pose_key``, where they are recorded apart from it; the first row
+            of ``pose_key`` otherwise.
     """
 
     def __init__(
@@ -43,13 +45,17 @@ class WindowNumbers:
         pose_key: str | None = None,
         delay: int = 0,
         firsts: np.ndarray | None = None,
+        start_key: str | None = None,
     ) -> None:
         self.key, self.normalizer, self.transforms = key, normalizer, tuple(transforms)
         self.poses: np.ndarray | None = None
         self.raw: np.ndarray | None = None
         self.rows_per_variant = len(arrays[0][key])
+        self.starts: np.ndarray | None = None
         if self.transforms and pose_key is not None:
             self.poses = np.concatenate([variant[pose_key] for variant in arrays]).astype(np.float64)
+            if start_key is not None:
+                self.starts = np.concatenate([variant[start_key] for variant in arrays]).astype(np.float64)
         if all(transform.per_row for transform in self.transforms):
             converted = [
                 network_rows(variant, key, self.transforms, pose_key=pose_key, delay=delay, firsts=firsts)
@@ -81,7 +87,7 @@ class WindowNumbers:
             return self.values[torch.from_numpy(rows)]
         references = ReferencePoses()
         if self.poses is not None:
-            first = self.poses[start]
+            first = self.poses[start] if self.starts is None else self.starts[now]
             if start_noise is not None:
                 first = moved_poses(first, start_noise, _form_of_start(self.transforms))
             references = ReferencePoses(now=self.poses[now][:, None], start=first[:, None])

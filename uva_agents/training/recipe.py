@@ -122,6 +122,8 @@ class DataConfig:
         trim: rows at an episode's beginning and end that are no window's 'now'.
         pose_delay: rows from an action's own to the one that says where the robot was when it was given, for conventions that
             refer to that; ``action_offset`` by default.
+        start_key: array with the pose at the episode's start, for recordings that say it in every row; it is what the first row of
+            ``proprio_key`` says otherwise.
         unscaled: canonical name -> columns that the network learns as they are, counted after the transforms.
         instructions_of: name of a dataset (of its file or folder, without what follows a dot) -> the instruction of its
             episodes, for recordings that do not say it.
@@ -146,6 +148,7 @@ class DataConfig:
     rows_per_step: int = 1
     trim: tuple[int, int] = (0, 0)
     pose_delay: int | None = None
+    start_key: str | None = None
     unscaled: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     instructions_of: Mapping[str, str] = field(default_factory=dict)
     blacked_out: Mapping[str, str] = field(default_factory=dict)
@@ -159,7 +162,7 @@ class DataConfig:
     def arrays(self) -> tuple[str, ...]:
         """Canonical arrays that are trained on."""
         names = ["pixels", *(["pixels_wrist"] if self.has_wrist else []), "action"]
-        names += [self.proprio_key] if self.proprio_key else []
+        names += [key for key in (self.proprio_key, self.start_key) if key]
         names += [*self.frame_state_keys, *(["task_embedding"] if self.instructions == "given" else [])]
         return tuple(dict.fromkeys(names))
 

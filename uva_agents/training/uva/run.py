@@ -319,6 +319,7 @@ class UVARun:
             proprio_target=c.predict_proprio_dim,
             trim=data.trim,
             pose_delay=data.pose_delay,
+            start_key=data.start_key,
         )
 
     # -- before anything is loaded -----------------------------------------------------------------------------------
