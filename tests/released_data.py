@@ -19,7 +19,9 @@ def pictures(side: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side] / side
     t = np.arange(STEPS)[:, None, None] / 7
-    waves = [127 + 100 * np.sin(rng.uniform(2, 6) * x + rng.uniform(2, 6) * y + t + rng.uniform(0, 6)) for _ in range(3)]
+    waves = [
+        127 + 100 * np.sin(rng.uniform(2, 6) * x + rng.uniform(2, 6) * y + t + rng.uniform(0, 6)) for _ in range(3)
+    ]
     return np.stack(waves, -1).round().astype(np.uint8)
 
 

@@ -20,7 +20,7 @@ from uva_agents.model import Draws, Task, joint_loss, patchify
 from uva_agents.training.run import RunOptions
 from uva_agents.training.uva import joint_stage
 from uva_agents.training.uva.joint_stage import JointStage
-from uva_agents.training.uva.recipes import released
+from uva_agents.training.uva.released_recipes import released
 from uva_agents.training.uva.run import UVARun
 from uva_agents.utils.rotations import matrix_from_rot6d, pose_matrix, rot6d_from_matrix
 
@@ -156,10 +156,12 @@ class AsRecorded:
 def test_the_released_size_gives_the_recorded_losses_from_a_dataset_on_disk(
     shared: Path, tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """mar_base and kl-f16: pictures through augmentation's place, resizing, encoder and posterior; actions through the normaliser."""
+    """mar_base and kl-f16: pictures through resizing, encoder and posterior; actions through the normaliser."""
     policy = Released(shared / "golden")
     r = {k.removeprefix(f"train_{task.value}/"): v for k, v in policy.recorded.items()}
-    more = np.load(shared / "golden" / "misc.npz")["norm/action_data"][:200]  # what the recorded normaliser was fitted to
+    more = np.load(shared / "golden" / "misc.npz")["norm/action_data"][
+        :200
+    ]  # what the recorded normaliser was fitted to
     ends = np.array([32, 232])
     path = numbered_pusht(tmp_path / "d.zarr", ends)
     recipe = released("uva-pusht")
@@ -177,7 +179,9 @@ def test_the_released_size_gives_the_recorded_losses_from_a_dataset_on_disk(
     images = F.interpolate(field, (96, 96), mode="bilinear", align_corners=False).add(0.5).clamp(0, 1)
     augmentation = AsRecorded(images)
     stage.module.encoder = dataclasses.replace(stage.module.encoder, augmentation=augmentation)
-    stage.windows.order = lambda *_, **__: SimpleNamespace(at=lambda _: (np.flatnonzero(stage.windows.index.now == 15), 0))
+    stage.windows.order = lambda *_, **__: SimpleNamespace(
+        at=lambda _: (np.flatnonzero(stage.windows.index.now == 15), 0)
+    )
     noise = [torch.from_numpy(part) for part in np.split(r["noise_flat"], np.cumsum(r["draw_sizes"])[:-1])]
     posterior = noise[:2]
     monkeypatch.setattr(torch, "randn", lambda shape, **_: posterior.pop(0).view(shape))

@@ -14,8 +14,8 @@ from uva_agents.model import Task, UVAConfig, UVANet
 from uva_agents.training.ema import EMA
 from uva_agents.training.loop import learning_rate, parameter_groups
 from uva_agents.training.recipe import StageConfig
-from uva_agents.training.uva.recipes import RELEASED, UVARecipe, released
-
+from uva_agents.training.uva.recipes import UVARecipe
+from uva_agents.training.uva.released_recipes import RELEASED, released
 
 UNUSED = {"uva-umi-multitask": (768 * 16 + 768, 2)}
 """Numbers and tensors that the released network has and never uses: a projection for a wrist camera's picture."""
@@ -56,7 +56,9 @@ def facts(recipe: UVARecipe) -> dict[str, Any]:
         "mask_ratio": (1.0, n.mask_std, n.mask_minimum, 1.0),
         "video_stage_tasks": {"video_model": 1.0},
         "video_stage_has_action_head": recipe.video_model.predict_actions,
-        "video_stage_has_proprioception": bool(recipe.video_model.proprio_dim or recipe.video_model.predict_proprio_dim),
+        "video_stage_has_proprioception": bool(
+            recipe.video_model.proprio_dim or recipe.video_model.predict_proprio_dim
+        ),
         "text_dropout": n.text_dropout,
         "past_actions_dropout": n.history_action_dropout,
         "history_dropout": n.history_dropout,
@@ -146,7 +148,7 @@ def test_a_released_recipe_says_what_the_released_code_does(name: str) -> None:
     expected.pop("best")
     found = facts(released(name))
     assert found.keys() == expected.keys()
-    wrong = {key: (found[key], value) for key, value in expected.items() if not value == found[key]}
+    wrong = {key: (found[key], value) for key, value in expected.items() if value != found[key]}
     assert not wrong, "found, expected"
 
 

@@ -90,9 +90,7 @@ class LazyFrames:
         def both(frames: np.ndarray) -> np.ndarray:
             return change(frames if before is None else before(frames))
 
-        return LazyFrames(
-            self._sources, self._frame_shape(), rows=self._rows, change=both, name=f"{self._name}+{name}"
-        )
+        return LazyFrames(self._sources, self._frame_shape(), rows=self._rows, change=both, name=f"{self._name}+{name}")
 
     @property
     def fingerprint(self) -> str:

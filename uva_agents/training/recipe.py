@@ -154,6 +154,11 @@ class DataConfig:
     blacked_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def delay(self) -> int:
+        """``pose_delay``, or what it is by default."""
+        return self.action_offset if self.pose_delay is None else self.pose_delay
+
+    @property
     def has_wrist(self) -> bool:
         """Whether there is a second camera."""
         return "pixels_wrist" in self.fields

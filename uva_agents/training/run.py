@@ -154,7 +154,7 @@ def _network_limits(
         WindowIndex(episodes, window),
         window.actions if is_action else window.steps,
         pose_key=data.proprio_key,
-        delay=window.action_offset if is_action else 0,
+        delay=data.delay if is_action else 0,
         firsts=firsts,
     )
     low, high = low.copy(), high.copy()

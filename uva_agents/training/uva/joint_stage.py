@@ -14,8 +14,9 @@ from uva_agents.data import Batch, LatentWindows, MixtureWindows
 from uva_agents.model import VAE, Context, Jitter, Task, UVANet, Visibility, draw_mask, draw_tasks, joint_loss
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.report import Reporter
+from uva_agents.training.uva.joint_training import JointTraining
 from uva_agents.training.uva.online import ClipEncoder, Clips
-from uva_agents.training.uva.recipes import JointTraining, UVARecipe
+from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.validation import Validator
 
 

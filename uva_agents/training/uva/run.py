@@ -30,9 +30,9 @@ from uva_agents.data import (
     apply_variant,
     standard_variants,
 )
+from uva_agents.data.dataset import Extras
 from uva_agents.data.episodes import split_by
 from uva_agents.data.windows import WindowIndex
-from uva_agents.data.dataset import Extras
 from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.model.keypoints.guide import KeypointGuide
