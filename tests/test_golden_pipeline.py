@@ -19,6 +19,7 @@ from uva_agents.data.dataset import Extras
 from uva_agents.model import Draws, Task, joint_loss, patchify
 from uva_agents.training.run import RunOptions
 from uva_agents.training.uva import joint_stage
+from uva_agents.training.uva.clip_data import count_windows
 from uva_agents.training.uva.joint_stage import JointStage
 from uva_agents.training.uva.released_recipes import released
 from uva_agents.training.uva.run import UVARun
@@ -125,7 +126,7 @@ def test_recorded_windows_come_out_of_a_pusht_dataset(shared: Path, tmp_path: Pa
     run.train = np.flatnonzero(recorded["sampler/mask"])
     windows = run.train_windows
     begin, _, first, last = recorded["sampler/indices_h32_pb1_pa7"].T
-    assert len(windows) == run.window_count == len(begin)
+    assert len(windows) == count_windows(run) == len(begin)
     batch = windows.batch(np.arange(len(begin)))
     # A row of 32 steps whose edges are filled by repetition, of which every fourth frame is seen.
     rows = np.clip(np.arange(32) - first[:, None], 0, (last - first)[:, None] - 1) + begin[:, None]

@@ -16,7 +16,9 @@ from uva_agents.data.umi import mirror_mask
 from uva_agents.model import VAE, Task, UVANet
 from uva_agents.training.run import RunOptions, train
 from uva_agents.training.sources import Source
+from uva_agents.training.uva.clip_data import count_windows
 from uva_agents.training.uva.joint_stage import JointStage
+from uva_agents.training.uva.pipeline import take_over_video
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.released_recipes import released
 from uva_agents.training.uva.run import UVARun
@@ -97,7 +99,7 @@ def test_umi_draws_histories_noise_and_augmentation_for_every_sample(umi: UVARun
 
 def test_umi_datasets_are_drawn_from_by_windows_with_their_instructions_and_without_mirrors(umi: UVARun) -> None:
     windows = umi.mixture
-    assert len(windows) == umi.window_count == sum(len(part) for part in windows.parts)  # type: ignore[union-attr]
+    assert len(windows) == count_windows(umi) == sum(len(part) for part in windows.parts)  # type: ignore[union-attr]
     sizes = np.array([len(part) for part in windows.parts])  # type: ignore[union-attr]
     np.testing.assert_allclose(np.array(windows.weights) / sum(windows.weights), sizes / sizes.sum())  # type: ignore[union-attr]
     assert all(len(part.index) == 158 - length for part, length in zip(windows.parts, held_out(umi), strict=True))  # type: ignore[union-attr]
@@ -174,7 +176,7 @@ def test_the_video_stage_trains_a_network_of_its_own_that_the_next_one_begins_wi
     with torch.no_grad():
         for parameter in video.parameters():
             parameter.fill_(0.125)
-    run.finish_video_network()
+    take_over_video(run)
     state = run.model.state_dict()
     shapes = UVANet(run.recipe.video_model).state_dict()
     for name, value in state.items():

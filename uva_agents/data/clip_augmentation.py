@@ -126,7 +126,7 @@ class ClipAugmentation:
         if draws.cropped[i]:
             x = _cropped(x, self.crop_side(x.shape[-2]), self.crop_side(x.shape[-1]), draws.corner[i])
         if draws.jittered[i]:
-            steps = (_brightened, _contrasted, _saturated, _turned)
+            steps = (_brightened, _contrasted, _saturated, _hue_shifted)
             for step in draws.order[i].tolist():
                 x = steps[step](x, float(draws.factors[i, step]))
         if draws.sharpened[i]:
@@ -202,7 +202,7 @@ def _saturated(x: Tensor, factor: float) -> Tensor:
     return torch.lerp(_grey(x).expand_as(x), x, factor).clamp(0, 1)
 
 
-def _turned(x: Tensor, turn: float) -> Tensor:
+def _hue_shifted(x: Tensor, turn: float) -> Tensor:
     """Hue by a part of a whole turn, through HSV."""
     value, low = x.amax(-3), x.amin(-3)
     spread = value - low

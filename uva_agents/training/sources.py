@@ -167,6 +167,7 @@ def open_sources(
         Part(_load(found, needed, step, side), source.weight, found.tasks, _shapes(found, needed))
         for (found, needed), step, source in zip(opened, steps, sources, strict=True)
     ]
+    parts = [with_what_names_say(part, recipe.data) for part in parts]
     with_actions = [part for part in parts if part.has_actions]
     if not with_actions:
         where = ", ".join(part.episodes.source for part in parts)

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from uva_agents.data.clip_windows import ClipWindows
 from uva_agents.data.dataset import Batch
+from uva_agents.data.episodes import trained_beside
 from uva_agents.data.latents import encode_frames
+from uva_agents.data.windows import WindowIndex
 from uva_agents.errors import DataError
 from uva_agents.model import VAE
 from uva_agents.training.sources import Part
@@ -84,6 +86,14 @@ def encoded_clip_windows(run: UVARun, chosen: np.ndarray) -> EncodedClipWindows:
         image_size=c.image_size,
         **_options(run, 0, run.main, chosen),
     )
+
+
+def count_windows(run: UVARun) -> int:
+    """Training windows of all datasets of a run, which need not be made to be counted."""
+    held_out, trim = run.recipe.data.held_out, run.recipe.data.trim
+    found = [(run.main.episodes, run.train)]
+    found += [(part.episodes, trained_beside(len(part.episodes), held_out)) for part in run.others]
+    return sum(len(WindowIndex(episodes, run.window, chosen, trim)) for episodes, chosen in found)
 
 
 def _options(run: UVARun, dataset: int, part: Part, chosen: np.ndarray | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.filling import refilled
-from uva_agents.checkpoints.initial import load_vae
+from uva_agents.checkpoints.initial import load_vae, match_into
 from uva_agents.checkpoints.store import save_bundle
 from uva_agents.checkpoints.tensor_files import stored_tensors, write_tensors
 from uva_agents.data import Episodes, LatentCache, encode_frames
@@ -25,6 +25,7 @@ from uva_agents.training.recipe import StageConfig
 from uva_agents.training.run import RunOptions, make_normalizer
 from uva_agents.training.sources import joined_frames
 from uva_agents.training.steps import MemoryStep, StageStep, Step
+from uva_agents.training.uva.clip_data import count_windows
 from uva_agents.training.uva.joint_stage import JointStage
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.run import UVARun
@@ -305,7 +306,7 @@ def _network(run: UVARun) -> list[Step]:
     """Video only first, then all tasks."""
     training = run.recipe.network
     needs = ("initial network", "latents", *(["keypoints"] if run.recipe.model.num_keypoints else []))
-    processes = PartialState().num_processes
+    processes, windows = PartialState().num_processes, count_windows(run)
 
     def stage(name: str, config: StageConfig, weights: dict[Task, float], finish: Callable[[], object]) -> Step:
         model = (lambda: run.video_model) if name == "video" else (lambda: run.model)
@@ -319,14 +320,21 @@ def _network(run: UVARun) -> list[Step]:
         )
 
     stages: list[tuple[str, StageConfig, dict[Task, float], Callable[[], object]]] = [
-        ("video", training.video, {Task.VIDEO: 1.0}, run.finish_video_network),
+        ("video", training.video, {Task.VIDEO: 1.0}, lambda: take_over_video(run)),
         ("joint", training.joint, dict(training.task_weights), lambda: None),
     ]
     return [
-        stage(name, config.resolved(windows=run.window_count, processes=processes), weights, finish)
+        stage(name, config.resolved(windows=windows, processes=processes), weights, finish)
         for name, config, weights, finish in stages
         if config.will_run
     ]
+
+
+def take_over_video(run: UVARun) -> None:
+    """What the video stage has trained, wherever name and shape match, if it has trained a network of its own."""
+    if run.video_model is not run.model:
+        match_into(run.model, run.video_model.cpu().state_dict())
+        run.video_model = run.model
 
 
 def _export(run: UVARun) -> None:

@@ -31,8 +31,7 @@ from uva_agents.data import (
     standard_variants,
 )
 from uva_agents.data.dataset import Extras
-from uva_agents.data.episodes import split_by
-from uva_agents.data.windows import WindowIndex
+from uva_agents.data.episodes import split_by, trained_beside
 from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.model.keypoints.guide import KeypointGuide
@@ -40,7 +39,7 @@ from uva_agents.training.instructions import Texts, read_instructions
 from uva_agents.training.memory import Holds, check_out, latents_held
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
 from uva_agents.training.saved_recipes import identity
-from uva_agents.training.sources import Part, open_sources, with_what_names_say
+from uva_agents.training.sources import Part, open_sources
 from uva_agents.training.uva.clip_data import clip_windows, encoded_clip_windows
 from uva_agents.training.uva.fits import check_fits
 from uva_agents.training.uva.recipes import UVARecipe
@@ -95,7 +94,6 @@ class UVARun:
             holds=lambda sources, size: self._holds(sources),
             side=recipe.model.image_size,
         )
-        parts = [with_what_names_say(part, recipe.data) for part in parts]
         first = next(i for i, part in enumerate(parts) if part.has_actions)
         self.main, self.others = parts[first], [part for i, part in enumerate(parts) if i != first]
         self.texts: Texts | None = None
@@ -153,19 +151,6 @@ class UVARun:
         c, data = self.recipe.model, self.recipe.data
         return WindowSpec(c.n_frames, c.frame_stride, c.action_steps, data.action_offset, data.rows_per_step)
 
-    @cached_property
-    def window_count(self) -> int:
-        """Training windows of all datasets, which need not be made to be counted."""
-        trim, found = self.recipe.data.trim, [(self.main, self.train)]
-        found += [(part, self._trained(part)) for part in self.others]
-        return sum(len(WindowIndex(part.episodes, self.window, chosen, trim)) for part, chosen in found)
-
-    def _trained(self, part: Part) -> np.ndarray:
-        """Episodes of a further dataset that are trained on: all, unless a share of every dataset is held out."""
-        held_out = self.recipe.data.held_out
-        share = held_out if isinstance(held_out, float) and held_out < 1 else 0
-        return split_by(len(part.episodes), share, seed=42)[0]
-
     def key(self) -> str:
         """Of all stages; see :class:`~uva_agents.training.loop.LoopOptions`."""
         values, data = identity(self.recipe), self.options.data
@@ -204,13 +189,6 @@ class UVARun:
                 of_wrist = self.model.token_statistics(wrist=True)
                 self.wrist_tokens = _standardize(of_wrist, self.wrist_tokens, keep=keep)
                 self.more_wrist_tokens = [_standardize(of_wrist, t, keep=True) for t in self.more_wrist_tokens]
-
-    def finish_video_network(self) -> None:
-        """Take over what the video stage has trained, wherever name and shape match, if it has trained a network of its own."""
-        if self.video_model is not self.model:
-            match = match_into(self.model, self.video_model.cpu().state_dict())
-            _LOG.info("video stage: %s", match)
-            self.video_model = self.model
 
     def read_keypoints(self) -> None:
         """Find the keypoints in every frame of every variant, with the network's finished detector."""
@@ -288,7 +266,7 @@ class UVARun:
     def _more_windows(self, index: int, part: Part) -> LatentWindows:
         """Windows of a further dataset; of video alone, without any numbers."""
         c, data = self.recipe.model, self.recipe.data
-        chosen = self._trained(part)
+        chosen = trained_beside(len(part.episodes), data.held_out)
         if self.recipe.network.clips is not None:
             return clip_windows(self, 1 + index, part, chosen)
         return LatentWindows(
