@@ -15,7 +15,7 @@ from torch import nn
 from uva_agents.checkpoints.folder import resolve
 from uva_agents.checkpoints.kinds import weights_kind
 from uva_agents.checkpoints.networks import NetBundle, load_net, save_net
-from uva_agents.data import held_out_split
+from uva_agents.data.episodes import split_by
 from uva_agents.errors import InputError
 from uva_agents.training.loop import Stage
 from uva_agents.training.memory import Holds, check_out
@@ -70,7 +70,7 @@ class NetworkRun:
         check_out(options.out)
         (part,) = open_sources(options.data, recipe, arrays, fields=options.fields, every=options.every, holds=holds)
         self.episodes = part.episodes
-        self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
+        self.train, self.held_out = split_by(len(self.episodes), recipe.data.held_out, seed=42)
         self.check("action_dim", self.episodes.arrays["action"].shape[-1], recipe.model.action_dim)
         write_recipe(recipe, options.out)
         has_frames = "pixels" in arrays

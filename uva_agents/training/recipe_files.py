@@ -22,9 +22,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from uva_agents.checkpoints.schema import did_you_mean, shown
 from uva_agents.errors import DataError
 from uva_agents.model.uva.builders import CONFIGS
+from uva_agents.training.layout_files import without_none
 from uva_agents.training.recipe import Recipe, plain
 from uva_agents.training.saved_recipes import recipe_from_dict
 from uva_agents.utils.files import read_regular_text
@@ -58,6 +61,11 @@ def recipe_from_toml(text: str, where: str = "recipe") -> Recipe:
             raise DataError(f"{where}: 'size' is of recipes of kind 'uva', this is of kind {shown(values['kind'])}")
         values["model"] = _sized(values.pop("size"), values.get("model", {}), where)
     return recipe_from_dict(values, where)
+
+
+def recipe_to_toml(recipe: Recipe) -> str:
+    """A recipe as the text of such a file, network and all; :func:`recipe_from_toml` is the inverse."""
+    return tomli_w.dumps(without_none(recipe.to_dict()))
 
 
 def _sized(size: Any, changes: Any, where: str) -> dict[str, Any]:

@@ -22,10 +22,11 @@ from uva_agents.data.window_numbers import network_limits
 from uva_agents.data.windows import WindowIndex
 from uva_agents.errors import DataError, InputError
 from uva_agents.training.recipe import DataConfig, Recipe
-from uva_agents.training.recipe_files import read_recipe_file
+from uva_agents.training.recipe_files import read_recipe_file, recipe_to_toml
 from uva_agents.training.saved_recipes import read_recipe
 from uva_agents.training.sources import Data
 from uva_agents.training.steps import run_steps
+from uva_agents.training.uva.released_recipes import RELEASED, released_text
 from uva_agents.utils.files import write_text
 
 _LOG = logging.getLogger(__name__)
@@ -102,6 +103,15 @@ def find_recipe(name: str) -> Recipe:
         close = closest(name, makers, n=2) or list(makers)
         raise InputError(f"no recipe called {name!r}; did you mean {' or '.join(close)}?")
     return makers[name]()
+
+
+def recipe_text(name: str) -> str:
+    """A recipe as a TOML file to copy and edit, with its comments where it is kept as one.
+
+    Raises:
+        InputError, DataError: see :func:`find_recipe`.
+    """
+    return released_text(name) if name in RELEASED else recipe_to_toml(find_recipe(name))
 
 
 def write_recipe(recipe: Recipe, out: Path) -> None:

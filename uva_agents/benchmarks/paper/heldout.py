@@ -67,7 +67,8 @@ def evaluate_heldout(
     import torch
 
     from uva_agents.agents import UVA
-    from uva_agents.data import LatentWindows, Variant, held_out_split, read_replay_buffer
+    from uva_agents.data import LatentWindows, Variant, read_replay_buffer
+    from uva_agents.data.episodes import split_by
     from uva_agents.training.keypoints.detector_stage import keypoint_scale, stack_keypoints
     from uva_agents.training.report import Reporter
     from uva_agents.training.uva.recipes import RECIPES
@@ -81,7 +82,7 @@ def evaluate_heldout(
     recipe = RECIPES[recipe_name]()
     episodes = read_replay_buffer(data, recipe.data.fields)
     count = recipe.data.held_out if held_out is None else held_out
-    episodes = episodes.select(held_out_split(len(episodes), count, seed=42)[1])
+    episodes = episodes.select(split_by(len(episodes), count, seed=42)[1])
     frames = episodes.arrays["pixels"]
     codes = [uva.encode(frames[i : i + 64]) for i in range(0, len(frames), 64)]
     tokens = torch.cat([c.tokens for c in codes]).half().cpu().numpy()

@@ -17,7 +17,7 @@ from uva_agents.checkpoints.initial import load_vae, match_into
 from uva_agents.checkpoints.store import save_bundle
 from uva_agents.checkpoints.tensor_files import stored_tensors, write_tensors
 from uva_agents.data import Episodes, LatentCache, encode_frames
-from uva_agents.model import VAE, Task
+from uva_agents.model import VAE, Task, UVANet
 from uva_agents.training.keypoints.detector_stage import DetectorStage
 from uva_agents.training.keypoints.motion_stages import DynamicsStage, RendererStage
 from uva_agents.training.loop import Stage
@@ -309,7 +309,8 @@ def _network(run: UVARun) -> list[Step]:
     processes, windows = PartialState().num_processes, count_windows(run)
 
     def stage(name: str, config: StageConfig, weights: dict[Task, float], finish: Callable[[], object]) -> Step:
-        model = (lambda: run.video_model) if name == "video" else (lambda: run.model)
+        def model() -> UVANet:
+            return run.video_model if name == "video" else run.model
 
         def build() -> Stage:
             check = dataclasses.replace(run.validator, video_only=name == "video")
