@@ -64,6 +64,14 @@ class InverseModel:
             ValueError: wrong shape or dtype; fewer frames than the network takes, or so many that they are one per control step;
                 something missing that the network needs.
         """
+        # From the origin, poses are not in the environment's frame, and its bounds mean nothing.
+        return self._inferred(
+            frames, proprio, wrist, task, bounded=proprio is not None or self.weights.spec.relative is None
+        )
+
+    def _inferred(
+        self, frames: Any, proprio: Any | None, wrist: Any | None = None, task: Instruction = None, *, bounded: bool
+    ) -> np.ndarray:
         spec, c = self.weights.spec, self.weights.config
         pixels = check_pixels(frames, spec.image_shape, video=True)
         batched = pixels.ndim == 5
@@ -104,7 +112,7 @@ class InverseModel:
             noise=noise.to(self.weights.device),
         )
         chunk = chunks.view(n, self.draws, c.action_steps, c.action_dim).mean(1)
-        poses = np.zeros((n, 7)) if rows is None else rows[:, -1]
+        poses = self._origins(n) if rows is None else rows[:, -1]
         given = [
             Inputs(
                 f"video {i} of {n} (counted from 0)",
@@ -115,7 +123,7 @@ class InverseModel:
         ]
         actions: np.ndarray = np.stack(
             [
-                self.weights.environment_actions(*each[:2], inputs=each[2])
+                self.weights.environment_actions(*each[:2], inputs=each[2], bounded=bounded)
                 for each in zip(chunk, poses, given, strict=True)
             ]
         )
@@ -129,7 +137,8 @@ class InverseModel:
 
         Windows begin at every 4th frame and at the last possible one; where they overlap, their actions are averaged (poses, whose
         rotations have no plain mean, are taken from the window that has them nearest its middle). A video that is shorter than a
-        window is continued by its last frame.
+        window is continued by its last frame. Actions that are relative to the tool's pose are put together window after window:
+        poses in the frame of the first one.
 
         Args:
             video: uint8 (N, H, W, 3), one frame per control step, of any length from 2.
@@ -143,7 +152,7 @@ class InverseModel:
             ValueError: wrong shape or dtype, or weights whose inverse task needs more than frames.
         """
         spec, c = self.weights.spec, self.weights.config
-        if not c.sees_frames_alone or spec.needs_pose:
+        if not c.sees_frames_alone or (spec.needs_pose and spec.relative is None):
             raise InputError(
                 "label() works on frames alone, and these weights need more (proprioception or a wrist camera): "
                 "call infer() for every window"
@@ -152,6 +161,8 @@ class InverseModel:
         if pixels.ndim != 4 or len(pixels) < 2:
             raise InputError(f"label() takes one video (N, H, W, 3) of at least 2 frames, got {pixels.shape}")
         batch_size = whole(batch_size, "batch_size")
+        if spec.relative is not None:
+            return self._chained(pixels, progress)
         length = max(len(pixels), c.action_steps + 1)
         last = length - 1 - c.action_steps
         starts = np.unique(np.append(np.arange(0, last + 1, c.frame_stride), last))
@@ -174,6 +185,29 @@ class InverseModel:
                 total[rows] = np.where(nearer, chunk * middle, total[rows])
                 weight[rows] = np.where(nearer, middle, weight[rows])
         return np.asarray((total / weight)[: len(pixels) - 1], np.float32)
+
+    def _chained(self, pixels: np.ndarray, progress: Callable[[int, int], None] | None) -> np.ndarray:
+        """Relative poses one window after the other, each from where the one before has led; the first from the origin."""
+        spec, c = self.weights.spec, self.weights.config
+        assert spec.relative is not None
+        length = max(len(pixels), c.action_steps + 1)
+        last = length - 1 - c.action_steps
+        starts = np.unique(np.append(np.arange(0, last + 1, c.action_steps), last))
+        ahead = np.arange(1, c.n_frames + 1) * c.frame_stride
+        actions = np.zeros((length - 1, len(spec.action_low)), np.float32)
+        for number, start in enumerate(starts):
+            before = spec.relative.pose_after(actions[start - 1]) if start else spec.relative.origin()
+            frames = pixels[np.minimum(start + ahead, len(pixels) - 1)]
+            actions[start : start + c.action_steps] = self._inferred(frames, np.asarray(before)[None], bounded=False)
+            if progress is not None:
+                progress(number + 1, len(starts))
+        return actions[: len(pixels) - 1]
+
+    def _origins(self, n: int) -> np.ndarray:
+        """(n, P) a tool at the origin."""
+        relative = self.weights.spec.relative
+        origin = None if relative is None else relative.origin()
+        return np.tile(np.zeros(7) if origin is None else origin, (n, 1))
 
     def _rows(self, proprio: Any | None, n: int, batched: bool) -> np.ndarray | None:
         """(B, K, P), checked."""

@@ -262,13 +262,19 @@ class Weights:
         return normalized
 
     def environment_actions(
-        self, normalized: Tensor, pose: np.ndarray | None = None, *, inputs: InputsOf | None = None
+        self,
+        normalized: Tensor,
+        pose: np.ndarray | None = None,
+        *,
+        inputs: InputsOf | None = None,
+        bounded: bool = True,
     ) -> np.ndarray:
         """Network units (N, ..., A) -> environment units, clipped to the action space, float32.
 
         Args:
             pose: (P,) proprioception at the decision, that relative actions start from.
             inputs: that a row was computed from.
+            bounded: clip; of no use where ``pose`` is not in the environment's frame.
 
         Raises:
             NotFiniteError: the network's actions are not finite, or are no poses.
@@ -276,6 +282,8 @@ class Weights:
         actions: np.ndarray = self.normalizer.unnormalize("action", normalized).float().cpu().numpy()
         actions = to_environment(self.spec.action_transforms, actions, ReferencePoses(now=pose))
         self.require_finite(actions, "action head", inputs or (lambda i: Inputs(f"row {i}")))
+        if not bounded:
+            return actions.astype(np.float32)
         return np.clip(actions, self._space.low, self._space.high).astype(np.float32)
 
     def normalize_proprio(self, rows: np.ndarray, start: np.ndarray) -> Tensor:

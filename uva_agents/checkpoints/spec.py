@@ -87,6 +87,11 @@ class InterfaceSpec:
         return any("now" in transform.needs for transform in self.action_transforms)
 
     @property
+    def relative(self) -> Transform | None:
+        """The convention that makes actions relative to where the tool is at the decision, where there is one."""
+        return next((one for one in self.action_transforms if one.origin() is not None), None)
+
+    @property
     def actions_average(self) -> bool:
         """A mean of several of the environment's actions is a sensible one; of poses it is not."""
         return all(transform.averages for transform in self.action_transforms)

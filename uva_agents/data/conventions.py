@@ -99,6 +99,16 @@ class RelativePoses(AbsolutePoses):
         placed: np.ndarray = self._now(references) @ matrix
         return placed
 
+    def origin(self) -> np.ndarray:
+        """At the origin, not turned, and the gripper's number 0."""
+        pose = ROTATION_FORMS[self.reference].pose(np.eye(4))
+        return np.append(pose, 0.0)
+
+    def pose_after(self, action: np.ndarray) -> np.ndarray:
+        """The pose that an action names, in the form of proprioception."""
+        matrix = ROTATION_FORMS[self.environment].pose_matrix(action)
+        return _with_rest(ROTATION_FORMS[self.reference].pose(matrix), action, self.environment)
+
     def _now(self, references: ReferencePoses) -> np.ndarray:
         return ROTATION_FORMS[self.reference].pose_matrix(references.need_now())
 

@@ -91,6 +91,18 @@ class Transform(ABC):
     def environment_size(self, network_size: int) -> int:
         """E for N."""
 
+    def origin(self) -> np.ndarray | None:
+        """(P,) proprioception of a tool at the origin, for conventions that are relative to where it is; ``None`` for others."""
+        return None
+
+    def pose_after(self, action: np.ndarray) -> np.ndarray:
+        """(P,) proprioception once an environment's action (E,) is carried out, for those conventions.
+
+        Raises:
+            InputError: actions do not say where the tool will be.
+        """
+        raise InputError(f"{self.kind} do not say where the tool will be")
+
     def environment_limits(self) -> dict[int, tuple[float, float]]:
         """Columns of the environment's side whose limits are known, whatever data say; none as a rule."""
         return {}
