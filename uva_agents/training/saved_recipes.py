@@ -250,7 +250,7 @@ def _dataclass(cls: Any, values: Any, where: str, kind: WeightsKind) -> Any:
     read = {name: _value(hints[name], value, f"{where}: {name}", kind) for name, value in values.items()}
     try:
         return cls(**read)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise DataError(f"{where}: {error}") from error
 
 
