@@ -122,18 +122,19 @@ def read_observation(obs: Any, spec: InterfaceSpec, proprio_dim: int) -> Frames:
         )
     wrist = None
     if spec.wrist_shape is not None:
-        if "pixels_wrist" not in obs:
+        key = spec.wrist_key
+        if key not in obs:
             raise MissingKeyError(
-                f"the observation has no 'pixels_wrist', which these weights use; its keys are {keys_of(obs)}"
+                f"the observation has no {key!r}, which these weights use; its keys are {keys_of(obs)}"
             )
-        wrist = check_pixels(obs["pixels_wrist"], spec.wrist_shape, name="pixels_wrist")
+        wrist = check_pixels(obs[key], spec.wrist_shape, name=key)
         if wrist.ndim - 3 != int(batched):
             raise InputError(
-                f"'pixels' {np.shape(obs['pixels'])} and 'pixels_wrist' {wrist.shape} must both be one observation or a batch"
+                f"'pixels' {np.shape(obs['pixels'])} and {key!r} {wrist.shape} must both be one observation or a batch"
             )
         wrist = wrist if batched else wrist[None]
         if len(wrist) != len(pixels):
-            raise InputError(f"{len(pixels)} 'pixels' and {len(wrist)} 'pixels_wrist'")
+            raise InputError(f"{len(pixels)} 'pixels' and {len(wrist)} {key!r}")
         wrist = wrist.copy()
     proprio = _read_proprio(obs, spec, proprio_dim, len(pixels), batched)
     return Frames(pixels.copy(), proprio, batched, wrist, _read_task(obs, len(pixels), batched))

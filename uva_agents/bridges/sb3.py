@@ -298,7 +298,7 @@ class _Layout:
         if spec.proprio_key is not None and (size := spec.proprio_size(config.proprio_dim)):
             needed[spec.proprio_key] = (size,)
         if spec.wrist_shape is not None:
-            needed["pixels_wrist"] = (*spec.wrist_shape, 3)
+            needed[spec.wrist_key] = (*spec.wrist_shape, 3)
         if missing := [k for k in needed if k not in space.spaces]:
             raise ValueError(f"the observation space has {sorted(space.spaces)}; these weights also need {missing}")
         shapes = {k: space[k].shape or () for k in needed}

@@ -31,7 +31,8 @@ class InterfaceSpec:
             one after the other; none where the network takes them as they are.
         resize: how frames of another size than UVA's network takes are brought to that, see
             :data:`~uva_agents.utils.images.Resize`. The baselines' networks are shown antialiased ones, whatever it says.
-        wrist_shape: (H, W) of ``pixels_wrist``, or ``None`` without a wrist camera.
+        wrist_shape: (H, W) of the second camera, as a rule on the wrist; ``None`` without one.
+        wrist_key: observation key of the second camera.
         action_transforms: the same for actions; the way back goes through them in reverse.
         control_hz: control rate.
         execute: actions of a chunk that are executed before the next decision.
@@ -47,6 +48,7 @@ class InterfaceSpec:
     proprio_transforms: tuple[Transform, ...] = ()
     resize: Resize = "antialiased"
     wrist_shape: tuple[int, int] | None = None
+    wrist_key: str = "pixels_wrist"
     action_transforms: tuple[Transform, ...] = ()
     control_hz: float = 10.0
     execute: int = 8

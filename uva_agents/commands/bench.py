@@ -7,6 +7,10 @@ import difflib
 import importlib
 
 BENCHMARKS: dict[str, tuple[str, str]] = {
+    "table2": (
+        "paper.table2",
+        "the twin of the arm, reach and cup: success under looks as in training and under unseen ones, beside baselines",
+    ),
     "table5": (
         "paper.table5",
         "block pushing with a named block and square: Diffusion Policy, the same guided by UVA, and guided by the simulator",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,11 +75,37 @@ def _add_block_push(collect: argparse.ArgumentParser) -> None:
 
 
 def _add_arx_x5(collect: argparse.ArgumentParser) -> None:
-    from uva_agents.data.collect.arx_x5 import ACTION_MODES, TASKS
+    from uva_agents.data.collect.arx_x5 import ACTION_MODES, CAMERAS, LOOKS, TASKS
 
     _add_common(collect, run_arx_x5)
-    collect.add_argument("--episodes", type=int, default=200, help="default %(default)s")
-    collect.add_argument("--task", choices=TASKS, default="cup", help="default %(default)s")
+    collect.add_argument("--episodes", type=int, default=200, help="in all (default %(default)s)")
+    collect.add_argument(
+        "--task",
+        type=_listed,
+        default=TASKS,
+        metavar="TASK[,TASK]",
+        help=f"of {', '.join(TASKS)}; several take turns (default: all)",
+    )
+    collect.add_argument(
+        "--cameras",
+        type=_listed,
+        default=("outside", "wrist"),
+        metavar="MAIN[,OTHER]",
+        help=f"of {', '.join(CAMERAS)} (default outside,wrist)",
+    )
+    collect.add_argument(
+        "--looks",
+        choices=LOOKS,
+        default="varied",
+        help="colours, light and things around: others in every episode, or as built (default %(default)s)",
+    )
+    collect.add_argument(
+        "--disturbed",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of the episodes, in which something pushes the arm about; recorded actions stay the good ones (default %(default)s)",
+    )
     collect.add_argument("--action-mode", choices=ACTION_MODES, default="absolute", help="default %(default)s")
     collect.add_argument("--control-hz", type=float, default=20.0, help="steps per second (default %(default)s)")
     collect.add_argument("--image-size", type=int, default=96, help="side of the pictures (default %(default)s)")
@@ -87,6 +113,13 @@ def _add_arx_x5(collect: argparse.ArgumentParser) -> None:
         "--realistic", action="store_true", help="with the latencies, lost frames and noise of a real arm"
     )
     collect.add_argument("--max-steps", type=int, default=700, help="of an episode (default %(default)s)")
+    collect.add_argument(
+        "--sheet", type=Path, default=None, metavar="PNG", help="contact sheet to write (default: OUT with _sheet.png)"
+    )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
 
 
 def _driver(weights: str) -> ChunkPolicy:
@@ -134,12 +167,37 @@ def run_arx_x5(args: argparse.Namespace) -> int:
     Raises:
         ValueError: OUT exists already, or a setting makes no sense.
     """
-    from uva_agents.data.collect.arx_x5 import ArxX5Plan, collect_arx_x5
+    from uva_agents.data import open_dataset
+    from uva_agents.data.collect.arx_x5 import INSTRUCTIONS, ArxX5Plan, collect_arx_x5
+    from uva_agents.data.sheet import contact_sheet
+    from uva_agents.utils.files import check_file_target
 
-    names = ("episodes", "seed", "task", "action_mode", "control_hz", "image_size", "realistic", "max_steps")
-    plan = ArxX5Plan(**{name: getattr(args, name) for name in names})
+    names = (
+        "episodes",
+        "seed",
+        "action_mode",
+        "control_hz",
+        "image_size",
+        "cameras",
+        "looks",
+        "disturbed",
+        "realistic",
+    )
+    plan = ArxX5Plan(tasks=args.task, max_steps=args.max_steps, **{name: getattr(args, name) for name in names})
+    sheet = check_file_target(args.sheet or args.out.with_name(f"{args.out.stem}_sheet.png"))
     result = _collect(args, plan.episodes, partial(collect_arx_x5, args.out, plan))
-    return _report(args, result, plan.seed, "success")
+    status = _report(args, result, plan.seed, "success")
+    dataset = open_dataset(args.out)
+    shown = [row for task in args.task for row in _spread(dataset.tasks, INSTRUCTIONS[task], 8 // len(args.task))]
+    contact_sheet(dataset, sheet, episodes=8, without={*range(len(dataset))} - {*shown})
+    print(f"contact sheet: {sheet}")
+    return status
+
+
+def _spread(tasks: Sequence[str] | None, wanted: str, most: int) -> list[int]:
+    """Numbers of some episodes with this instruction, from the first to the last."""
+    found = [number for number, task in enumerate(tasks or ()) if task == wanted]
+    return [found[i * (len(found) - 1) // max(1, most - 1)] for i in range(min(most, len(found)))]
 
 
 def _collect(args: argparse.Namespace, episodes: int, collect: Callable[..., Collected]) -> Collected:

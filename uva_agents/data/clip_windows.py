@@ -25,7 +25,7 @@ class ClipWindows(LatentWindows):
         episodes: the data; its frames may be on disk.
         normalizer, spec: see :class:`~uva_agents.data.LatentWindows`.
         token_shape: (S, C) of the tokens that a frame becomes.
-        wrist: whether the second camera, ``pixels_wrist``, is an input.
+        wrist_key: of the second camera, where one is an input.
         options: the rest of what :class:`~uva_agents.data.LatentWindows` takes.
     """
 
@@ -36,15 +36,15 @@ class ClipWindows(LatentWindows):
         spec: WindowSpec,
         *,
         token_shape: tuple[int, int],
-        wrist: bool = False,
+        wrist_key: str | None = None,
         **options: Any,
     ) -> None:
         # Rows that are never looked at: one for all of them.
         blank = as_strided(np.zeros(1, np.float16), (episodes.steps, *token_shape), (0, 0, 0))
         super().__init__(episodes, [blank], [Variant()], normalizer, spec, **options)
         self.cameras = {"frames": episodes.arrays["pixels"]}
-        if wrist:
-            self.cameras["wrist_frames"] = episodes.arrays["pixels_wrist"]
+        if wrist_key is not None:
+            self.cameras["wrist_frames"] = episodes.arrays[wrist_key]
 
     def batch(
         self,

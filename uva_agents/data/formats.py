@@ -54,7 +54,10 @@ def _as_lerobot(out: Path, dataset: Dataset, options: WriteOptions) -> None:
         control_hz=options.control_hz,
         tasks=options.tasks,
         cameras=options.cameras,
-        names=options.names,
+        names={
+            **{name: own for name, own in dataset.names.items() if len({*own}) == len(own)},
+            **(options.names or {}),
+        },
         progress=options.progress,
     )
 

@@ -10,6 +10,8 @@ from gymnasium.error import CustomSpaceError
 from gymnasium.vector.utils import create_shared_memory
 
 LETTERS = string.ascii_letters + string.digits + " -"
+LONGEST = 256
+"""Letters of an instruction."""
 
 
 class _Characters(gym.spaces.Sequence):
@@ -39,7 +41,7 @@ class Words(gym.spaces.Text, _Characters):  # type: ignore[misc]  # both generic
     ``AsyncVectorEnv`` needs ``shared_memory=False`` and says so: through shared memory it reads texts once, before the first.
     """
 
-    def __init__(self, max_length: int = 256, seed: Any = None) -> None:
+    def __init__(self, max_length: int = LONGEST, seed: Any = None) -> None:
         super().__init__(max_length, min_length=1, charset=LETTERS, seed=seed)
 
 

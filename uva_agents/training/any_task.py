@@ -143,7 +143,7 @@ def make_recipe(
 ) -> UVARecipe:
     """The recipe of a size on this data, or the one that has this name."""
     if name_or_size not in SIZES:
-        found = find_recipe(name_or_size)
+        found = find_recipe(name_or_size, SIZES)
         assert isinstance(found, UVARecipe)
         return found
     layout, dataset = layout_of(sources, about)

@@ -196,7 +196,7 @@ def configure(args: argparse.Namespace, sources: Sequence[Source] = ()) -> Recip
             raise InputError(
                 f"--{option.replace('_', '-')} goes with a network size ({', '.join(SIZES)}), not with a recipe"
             )
-    return find_recipe(args.recipe).changed(changes)
+    return find_recipe(args.recipe, SIZES).changed(changes)
 
 
 def _sized_recipe(args: argparse.Namespace, sources: Sequence[Source]) -> UVARecipe:

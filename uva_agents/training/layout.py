@@ -93,7 +93,8 @@ def find_layout(dataset: Dataset, *, control_hz: float | None = None, instructio
         raise DataError(f"{dataset.path} does not say its rate: give it with --hz N (steps per second)")
     action = meaning(dataset.names.get("action", ()), dataset.arrays["action"], changes=dataset.format == "hdf5")
     proprio_key = "agent_pos" if "agent_pos" in dataset.arrays else None
-    arrays = ["pixels", *(["pixels_wrist"] if "pixels_wrist" in dataset.arrays else []), "action"]
+    second = _second_camera(dataset)
+    arrays = ["pixels", *([second] if second else []), "action"]
     arrays += [proprio_key] if proprio_key else []
     fields = {name: _field(dataset, name) for name in arrays}
     rows = 1
@@ -117,6 +118,7 @@ def find_layout(dataset: Dataset, *, control_hz: float | None = None, instructio
         control_hz=round(hz / rows, 4),
         rows_per_step=rows,
         proprio_key=proprio_key,
+        wrist_key=second or "pixels_wrist",
         held_out=held_out_count(len(dataset)),
         names=names,
         units={name: tuple(_unit(one) for one in several) for name, several in names.items()},
@@ -125,6 +127,14 @@ def find_layout(dataset: Dataset, *, control_hz: float | None = None, instructio
         instructions=_instructions(dataset, instructions),
         action_offset=dataset.action_offset,
     )
+
+
+def _second_camera(dataset: Dataset) -> str | None:
+    """The one on the wrist; where none says so, the only other one."""
+    others = [name for name in dataset.cameras if name != "pixels"]
+    if "pixels_wrist" in others:
+        return "pixels_wrist"
+    return others[0] if len(others) == 1 else None
 
 
 def held_out_count(episodes: int) -> int:

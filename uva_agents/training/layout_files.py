@@ -19,7 +19,8 @@ _HEAD = """\
 # How {source} is laid out, for `uva train SIZE --data PATH --layout FILE`.
 #
 # fields       canonical name -> the stored key that it is taken from (several are joined), and which of its columns.
-#              pixels: main camera; pixels_wrist: a second one; action: what is learned. Leave a table out to do without.
+#              pixels: main camera; what wrist_key names: a second one; action: what is learned. Leave a table out to do
+#              without.
 # names, units of the numbers in a row, for people and for messages.
 # limits       [low, high] of an array where those of the data are not the right ones: one number, or one for each.
 # action_transforms, proprio_transforms

@@ -18,7 +18,7 @@ def describe_layout(layout: DataConfig, dataset: Dataset) -> list[str]:
     ]
     step = f"every {layout.rows_per_step}. row, " if layout.rows_per_step > 1 else ""
     lines.append(f"control: {layout.control_hz:g} steps a second ({step}{layout.execute} actions between decisions)")
-    for name, title in (("pixels", "camera"), ("pixels_wrist", "second camera")):
+    for name, title in (("pixels", "camera"), (layout.wrist_key, "second camera")):
         if name in layout.fields and name in dataset.arrays:
             shape = dataset.arrays[name].shape
             lines.append(f"{title}: {dataset.sources[name]}, {shape[1]}x{shape[2]}")

@@ -107,17 +107,20 @@ class DataConfig:
 
     Args:
         fields: canonical name -> where the dataset keeps it: ``pixels``, ``action``, and what the other entries name;
-            ``pixels_wrist`` where a second camera is an input, on the wrist as a rule.
+            what ``wrist_key`` names where a second camera is an input.
         limits: (low, high) of an array, one number or one per dimension; arrays not named are fitted to the data.
         proprio_key: low-dimensional input; ``None`` for a network without.
         frame_state_keys: arrays that the auxiliary state consists of, in this order.
         held_out: episodes kept from training; a share of each dataset's where it is below 1, drawn as the released code draws it.
         control_hz, execute, env_id: see :class:`~uva_agents.checkpoints.InterfaceSpec`.
+        wrist_key: canonical name of the second camera, on the wrist as a rule.
         names, units: canonical name -> what each of its numbers is called, and in which unit it is; empty where nobody said.
         action_transforms, proprio_transforms: from the recorded numbers to those the network learns, one after the other.
         instructions: where vectors of the recorded instructions come from: ``"none"`` (they are no input), ``"table"`` (each has
             its own, saved with the weights), ``"clip"`` (CLIP's text tower) or ``"given"`` (an array of the data,
             ``task_embedding`` in ``fields``).
+        normalize: limits of several datasets together, or of each by itself where their units differ; weights keep those of the
+            first one with actions.
         action_offset, rows_per_step: see :class:`~uva_agents.data.WindowSpec`.
         trim: rows at an episode's beginning and end that are no window's 'now'.
         pose_delay: rows from an action's own to the one that says where the robot was when it was given, for conventions that
@@ -139,11 +142,13 @@ class DataConfig:
     held_out: int | float = 10
     execute: int = 8
     env_id: str | None = None
+    wrist_key: str = "pixels_wrist"
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     action_transforms: tuple[Transform, ...] = ()
     proprio_transforms: tuple[Transform, ...] = ()
     instructions: Instructions = "none"
+    normalize: Literal["together", "each"] = "together"
     action_offset: int = 0
     rows_per_step: int = 1
     trim: tuple[int, int] = (0, 0)
@@ -161,12 +166,12 @@ class DataConfig:
     @property
     def has_wrist(self) -> bool:
         """Whether there is a second camera."""
-        return "pixels_wrist" in self.fields
+        return self.wrist_key in self.fields
 
     @property
     def arrays(self) -> tuple[str, ...]:
         """Canonical arrays that are trained on."""
-        names = ["pixels", *(["pixels_wrist"] if self.has_wrist else []), "action"]
+        names = ["pixels", *([self.wrist_key] if self.has_wrist else []), "action"]
         names += [key for key in (self.proprio_key, self.start_key) if key]
         names += [*self.frame_state_keys, *(["task_embedding"] if self.instructions == "given" else [])]
         return tuple(dict.fromkeys(names))

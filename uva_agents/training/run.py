@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,11 @@ def recipe_names() -> dict[str, Callable[[], Recipe]]:
     return {name: make for kind in all_kinds() for name, make in resolved(kind.recipes).items()}
 
 
-def find_recipe(name: str) -> Recipe:
+def find_recipe(name: str, others: Iterable[str] = ()) -> Recipe:
     """A recipe by its name, from a TOML file (:mod:`uva_agents.training.recipe_files`), or from the ``recipe.json`` of a run.
+
+    Args:
+        others: what else could have been meant, for the error.
 
     Raises:
         InputError: unknown name, with the close matches.
@@ -100,7 +103,7 @@ def find_recipe(name: str) -> Recipe:
         return read_recipe_file(name)
     makers = recipe_names()
     if name not in makers:
-        close = closest(name, makers, n=2) or list(makers)
+        close = closest(name, [*others, *makers], n=2) or [*others, *makers]
         raise InputError(f"no recipe called {name!r}; did you mean {' or '.join(close)}?")
     return makers[name]()
 
@@ -120,10 +123,13 @@ def write_recipe(recipe: Recipe, out: Path) -> None:
         write_text(out / "recipe.json", json.dumps(recipe.to_dict(), indent=1))
 
 
-def make_normalizer(data: DataConfig, episodes: Episodes, window: WindowSpec | None = None) -> LinearNormalizer:
+def make_normalizer(
+    data: DataConfig, episodes: Episodes, window: WindowSpec | None = None, *, more: Sequence[Episodes] = ()
+) -> LinearNormalizer:
     """From the recipe's limits where it has them, from the episodes elsewhere.
 
     Args:
+        more: further datasets with the same numbers, which the limits are to hold for, too.
         window: that actions are cut into, for conventions that are relative to its 'now'.
 
     Raises:
@@ -131,13 +137,13 @@ def make_normalizer(data: DataConfig, episodes: Episodes, window: WindowSpec | N
     """
     limits = {}
     for key in {"action", *([data.proprio_key] if data.proprio_key else []), *data.frame_state_keys}:
-        value = episodes.arrays[key]
-        transforms = transforms_of(data, key)
-        if transforms:
-            limits[key] = _network_limits(data, episodes, key, transforms, window or WindowSpec())
+        dim, transforms = episodes.arrays[key].shape[-1], transforms_of(data, key)
+        if not transforms and key in data.limits:
+            low, high = data.limits[key]
+            limits[key] = (np.broadcast_to(low, dim).copy(), np.broadcast_to(high, dim).copy())
         else:
-            low, high = data.limits.get(key, (value.min(0), value.max(0)))
-            limits[key] = (np.broadcast_to(low, value.shape[-1]).copy(), np.broadcast_to(high, value.shape[-1]).copy())
+            each = [_limits(data, one, key, transforms, window or WindowSpec()) for one in (episodes, *more)]
+            limits[key] = (np.min([low for low, _ in each], axis=0), np.max([high for _, high in each], axis=0))
         for column in data.unscaled.get(key, ()):
             limits[key][0][column], limits[key][1][column] = -1.0, 1.0
         if key == "action" and key not in data.limits:
@@ -152,7 +158,7 @@ def transforms_of(data: DataConfig, key: str) -> tuple[Transform, ...]:
     return data.proprio_transforms if key == data.proprio_key else ()
 
 
-def _network_limits(
+def _limits(
     data: DataConfig, episodes: Episodes, key: str, transforms: tuple[Transform, ...], window: WindowSpec
 ) -> tuple[np.ndarray, np.ndarray]:
     is_action = key == "action"
@@ -168,7 +174,7 @@ def _network_limits(
         firsts=firsts,
     )
     low, high = low.copy(), high.copy()
-    for column, (lowest, highest) in transforms[-1].network_limits().items():
+    for column, (lowest, highest) in transforms[-1].network_limits().items() if transforms else ():
         low[column], high[column] = lowest, highest
     return low, high
 
@@ -203,7 +209,7 @@ def make_interface(
     found = {name: value.shape[1:3] for name, value in episodes.arrays.items() if name.startswith("pixels")}
     found |= shapes or {}
     shape: Any = (image_size, image_size) if image_size else found["pixels"]
-    wrist: Any = found["pixels_wrist"] if data.has_wrist and "pixels_wrist" in found else None
+    wrist: Any = found.get(data.wrist_key) if data.has_wrist else None
     actions = episodes.arrays["action"]
     dim = actions.shape[-1]
     low, high = data.limits.get("action", (actions.min(0), actions.max(0)))
@@ -216,6 +222,7 @@ def make_interface(
         wrist_shape=None if wrist is None else (int(wrist[0]), int(wrist[1])),
         action_low=tuple(float(v) for v in low),
         action_high=tuple(float(v) for v in high),
+        wrist_key=data.wrist_key,
         proprio_key=data.proprio_key,
         proprio_transforms=data.proprio_transforms,
         action_transforms=data.action_transforms,

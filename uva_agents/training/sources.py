@@ -161,6 +161,7 @@ def open_sources(
     sources = sources_of(data)
     opened = [_open(source, recipe, wanted, fields or {}) for source in sources]
     steps = [_step(found, recipe, every) for found in opened]
+    _check_names(opened)
     if holds is not None:
         _check_memory(opened, steps, wanted, holds, side)
     parts = [
@@ -198,6 +199,22 @@ def _open(
     if missing := [name for name in needed if name not in dataset.arrays]:
         raise DataError(_missing(dataset, recipe, missing))
     return dataset, needed
+
+
+def _check_names(opened: Sequence[tuple[Dataset, list[str]]]) -> None:
+    """That numbers which have names have the same ones in all datasets: sizes alone do not tell one robot from another."""
+    named: dict[str, tuple[tuple[str, ...], Dataset]] = {}
+    for dataset, needed in opened:
+        for key in needed:
+            names = dataset.names.get(key)
+            if names is None:
+                continue
+            first, other = named.setdefault(key, (names, dataset))
+            if names != first:
+                raise DataError(
+                    f"the numbers of {key!r} are {', '.join(names)} in {dataset.path}, and {', '.join(first)} in {other.path}: "
+                    "bring them into one order and meaning, or train on them one by one"
+                )
 
 
 def _shapes(dataset: Dataset, needed: Sequence[str]) -> dict[str, tuple[int, int]]:

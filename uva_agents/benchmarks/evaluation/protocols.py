@@ -121,6 +121,30 @@ def _libero(name: str, description: str, first_seed: int, **options: Any) -> Eva
     )
 
 
+ARX_TASKS = ("reach", "cup")
+ARX_CHANGES = ("table", "objects", "distractors", "light", "gripper")
+"""In what the twin of the arm can look as it never did in training."""
+
+
+def arx_case(task: str, change: str | None) -> Case:
+    """A row of the arm's protocols: looks as in training, or unseen ones in one way or (``"all"``) in every one."""
+    looks = "varied" if change is None else "unseen" if change == "all" else f"unseen-{change}"
+    return Case(task if change is None else f"{task}, {change}", {"task": task, "looks": looks})
+
+
+def _arx(name: str, description: str, changes: tuple[str | None, ...]) -> EvalProtocol:
+    return EvalProtocol(
+        name=name,
+        description=description,
+        env_id="uva/ArxX5-v0",
+        max_steps=400,
+        first_seed=100_000,
+        executes=None,
+        progress_key="is_success",
+        cases=tuple(arx_case(task, change) for task in ARX_TASKS for change in changes),
+    )
+
+
 PROTOCOLS: dict[str, EvalProtocol] = {
     p.name: p
     for p in (
@@ -160,6 +184,16 @@ PROTOCOLS: dict[str, EvalProtocol] = {
             0,
             initial_states="fixed",
             wait_steps=10,
+        ),
+        _arx(
+            "arx-x5",
+            "success within 400 steps on the twin of the arm, reach and cup, under looks as in training",
+            (None,),
+        ),
+        _arx(
+            "arx-x5-unseen",
+            "as arx-x5 under looks that are never in training: a row per task and kind of change, and for all of them at once",
+            (*ARX_CHANGES, "all"),
         ),
         EvalProtocol(
             name="toolhang",

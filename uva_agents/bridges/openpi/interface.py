@@ -73,7 +73,7 @@ def _from_weights(part: Any, *, own: bool) -> Interface | None:
     images = {"pixels": (int(shape[0]), int(shape[1]))}
     wrist = getattr(spec, "wrist_shape", None)
     if wrist is not None:
-        images["pixels_wrist"] = (int(wrist[0]), int(wrist[1]))
+        images[getattr(spec, "wrist_key", "pixels_wrist")] = (int(wrist[0]), int(wrist[1]))
     vectors: dict[str, int] = {}
     key, config = getattr(spec, "proprio_key", None), getattr(getattr(bundle, "model", None), "config", None)
     network = int(getattr(config, "proprio_dim", 0) or 0)

@@ -23,7 +23,7 @@ from uva_agents.utils.files import replacing, write_text
 from uva_agents.utils.workers import run_jobs
 
 EpisodeRecorder = Callable[[int], dict[str, np.ndarray]]
-"""Index of an episode -> arrays of its rows, and ``success`` ()."""
+"""Index of an episode -> arrays of its rows, and ``success`` (). Other arrays () go to ``meta/``, one entry per episode."""
 
 
 class CollectionPlan(Protocol):
@@ -58,6 +58,7 @@ def collect_episodes(
     make_recorder: Callable[[], EpisodeRecorder],
     *,
     attributes: Mapping[str, Any],
+    instruction: Callable[[int], str] | None = None,
     workers: int = 1,
     method: str | None = None,
     only_successful: bool = False,
@@ -69,6 +70,7 @@ def collect_episodes(
     Args:
         make_recorder: called in every process.
         attributes: of the replay buffer, besides ``plan``.
+        instruction: of an episode, by its index; they become the attribute ``tasks``, where readers look for them.
         workers: processes.
         method: how they start; ``"spawn"`` for what must not be forked, such as renderers with threads of their own.
         only_successful: leave the other episodes out of ``out``.
@@ -102,6 +104,8 @@ def collect_episodes(
         reason = f"; the first error: {next(iter(failures.values()))}" if failures else ", none was successful"
         raise ValueError(f"no episode to write{reason}")
     described = {**attributes, "plan": dataclasses.asdict(plan)}
+    if instruction is not None:
+        described["tasks"] = [instruction(i) for i in kept]
     rows = _assemble(out, partial, plan, kept, success, described)
     return Collected(len(indices), sum(success.values()), resumed, len(kept), rows, failures)
 
@@ -139,12 +143,18 @@ def _assemble(
 ) -> int:
     """Episodes of ``partial`` to ``out``; returns the number of rows."""
     rows = 0
+    meta: dict[str, list[Any]] = {"seed": [plan.seed + i for i in kept], "success": [success[i] for i in kept]}
+    for index in kept:
+        with np.load(_file(partial, index)) as stored:
+            for name in stored:
+                if name != "success" and stored[name].shape == ():
+                    meta.setdefault(name, []).append(stored[name].item())
 
     def episodes() -> Iterator[dict[str, np.ndarray]]:
         nonlocal rows
         for index in kept:
             with np.load(_file(partial, index)) as stored:
-                episode = {name: stored[name] for name in stored if name != "success"}
+                episode = {name: stored[name] for name in stored if stored[name].shape}
             rows += len(episode["action"])
             yield episode
 
@@ -152,10 +162,7 @@ def _assemble(
     write_replay_buffer_by_episode(
         zarr_folder,
         episodes(),
-        meta={
-            "seed": np.array([plan.seed + i for i in kept], np.int64),
-            "success": np.array([success[i] for i in kept]),
-        },
+        meta={name: np.array(values) for name, values in meta.items()},
         attributes=dict(attributes),
     )
     if out.exists():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from uva_agents.data.holes import Hole
@@ -43,6 +43,26 @@ def tasks_of(value: Any, where: str, episodes: int, holes: list[Hole]) -> tuple[
         holes.append(Hole(f"{where} has {len(value)} entries for {episodes} episodes: correct or remove it", where))
         return None
     return tuple(value)
+
+
+def names_of(value: Any, widths: Mapping[str, int], where: str, holes: list[Hole]) -> dict[str, tuple[str, ...]]:
+    """What the numbers of arrays are called, by stored key; names that do not fit their array are a hole to look at.
+
+    Args:
+        widths: stored key -> numbers in a row.
+    """
+    if value is None:
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+    for key, names in value.items() if isinstance(value, dict) else [("", value)]:
+        texts = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
+        if texts and len(names) == widths.get(key):
+            found[key] = tuple(names)
+            continue
+        holes.append(
+            Hole(f"{where} has {_short(names)} for {key or 'all'}, a name for each number was expected", where, "warn")
+        )
+    return found
 
 
 def usual_camera(names: Iterable[str], frames: Iterable[str], left_out: Container[str]) -> str | None:

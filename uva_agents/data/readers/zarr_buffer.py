@@ -14,7 +14,7 @@ from uva_agents.data.fields import Field
 from uva_agents.data.holes import Hole, Level, episodes_of
 from uva_agents.data.lazy import LazyFrames
 from uva_agents.data.readers.dataset import Stored, too_wide
-from uva_agents.data.readers.metadata import rate_of, tasks_of, usual_camera
+from uva_agents.data.readers.metadata import names_of, rate_of, tasks_of, usual_camera
 from uva_agents.data.replay_buffer import BLOCK_PUSH_FIELDS, PUSHT_FIELDS, read_ends
 from uva_agents.data.zarr_arrays import (
     StoredArray,
@@ -32,7 +32,7 @@ _CAMERAS = ("pixels", "img", "image", "camera0_rgb", "agentview_image", "agentvi
 
 CONVERTED = "converted_from"
 """Attribute of what ``uva data convert`` wrote: the format that it was."""
-_UNDERSTOOD = ("control_hz", "tasks", CONVERTED)
+_UNDERSTOOD = ("control_hz", "tasks", "names", CONVERTED)
 _ESSENTIAL = ("action", "actions", "agent_pos", "state")
 """Never left out when they are incomplete."""
 
@@ -58,6 +58,8 @@ def read_zarr_buffer(path: Path) -> Stored:
     finally:
         files.close()
     hz, tasks = declared_by(path, attributes, found)
+    widths = {key: math.prod(value.shape[1:]) for key, value in found.numbers.items()}
+    names = names_of(attributes.get("names"), widths, f"{path}: the attribute names", found.holes)
     return Stored(
         frames=found.frames,
         numbers=found.numbers,
@@ -69,6 +71,7 @@ def read_zarr_buffer(path: Path) -> Stored:
         left_out=found.left_out,
         holes=tuple(found.holes),
         beside=beside,
+        names=names,
     )
 
 

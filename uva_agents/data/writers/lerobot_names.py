@@ -33,6 +33,19 @@ _ARX_ACTIONS = {
 }
 
 
+_UNITS = {
+    "x": "m",
+    "y": "m",
+    "z": "m",
+    "rx": "rad",
+    "ry": "rad",
+    "rz": "rad",
+    "pos": "rad",
+    "vel": "rad/s",
+    "torque": "N m",
+}
+
+
 def feature_name(name: str) -> str:
     """LeRobot's name of a canonical array."""
     if name in _NAMES:
@@ -115,3 +128,13 @@ def arx_names(settings: Mapping[str, Any] | None) -> dict[str, Sequence[str]]:
     found: dict[str, Sequence[str]] = {"agent_pos": _VECTOR, "action": action, "wanted_action": action}
     found |= {f"joint_{what}": [f"{name}.{what}" for name in _JOINTS[:6]] for what in ("pos", "vel", "torque")}
     return {name: names for name, names in found.items() if names}
+
+
+def arx_units(settings: Mapping[str, Any] | None) -> dict[str, Sequence[str]]:
+    """Units of the numbers that :func:`arx_names` names; "1" where there is none, as for the rows of a rotation matrix."""
+    return {key: [_unit(name) for name in names] for key, names in arx_names(settings).items()}
+
+
+def _unit(name: str) -> str:
+    first, _, last = name.rpartition(".")
+    return "m" if "gripper" in (first, last) else _UNITS.get(last, "1")

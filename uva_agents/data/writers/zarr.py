@@ -23,6 +23,7 @@ def write_zarr(out: Path, dataset: Dataset, options: WriteOptions) -> None:
         **{key.removeprefix("attributes/"): v for key, v in beside.items() if key.startswith("attributes/")},
         "control_hz": options.control_hz,
         "tasks": list(options.tasks or ()) or None,
+        "names": {_zarr_name(name, dataset): list(names) for name, names in dataset.names.items()} or None,
         CONVERTED: dataset.format,
     }
     write_replay_buffer_by_episode(

@@ -19,7 +19,7 @@ from uva_agents.errors import InputError
 from uva_agents.utils.clocks import Clock
 from uva_agents.utils.pacing import Pacer
 
-Observation = dict[str, np.ndarray]
+Observation = dict[str, Any]
 _ARRIVED = 1e-3
 """rad: nearer than that to its goal an arm has arrived."""
 
@@ -40,6 +40,7 @@ class ArmControl(Lifecycle):
     _pacer: Pacer
     _render_observations: bool
     _start_s: float
+    _instruction: str | None
     _snapshot: Snapshot | None
 
     @property
@@ -153,7 +154,10 @@ class ArmControl(Lifecycle):
 
     def _observation(self, pictures: bool) -> Observation:
         self._snapshot = self._system.snapshot(cameras=pictures)
-        return observation(self._snapshot, self._settings, self._codec, self._space, start_s=self._start_s)
+        obs: Observation = observation(self._snapshot, self._settings, self._codec, self._space, start_s=self._start_s)
+        if self._settings.instruction:
+            obs["task"] = self._instruction or self._session.task_description
+        return obs
 
     def _outcome(self, scheduled: Scheduled | None) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         obs, info = self.get_obs(), self._info()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -13,15 +12,15 @@ import numpy as np
 from uva_agents.envs.arx_x5.actions import ACTIONS, ActionCodec
 from uva_agents.envs.arx_x5.arm.interface import ArmState, Camera, Driver
 from uva_agents.envs.arx_x5.arm.limits import arm_limits
-from uva_agents.envs.arx_x5.control import ArmControl, Observation
-from uva_agents.envs.arx_x5.observing import OUTSIDE, WRIST, ObservationSettings, observation_space
+from uva_agents.envs.arx_x5.control import Observation
+from uva_agents.envs.arx_x5.episodes import TwinEpisodes
+from uva_agents.envs.arx_x5.observing import OUTSIDE, WRIST, ObservationSettings, camera_keys, observation_space
 from uva_agents.envs.arx_x5.options import check_options
 from uva_agents.envs.arx_x5.safety import SafetyConfig
-from uva_agents.envs.arx_x5.state import ArxX5State, allowed_motion, check_state
+from uva_agents.envs.arx_x5.state import allowed_motion
 from uva_agents.envs.arx_x5.system.assembly import checked_model
 from uva_agents.envs.arx_x5.system.sessions import TwinSession, open_session
 from uva_agents.envs.arx_x5.system.system import Latencies, Snapshot
-from uva_agents.envs.arx_x5.tasks.demonstrator import Demonstrator
 from uva_agents.envs.arx_x5.twin.camera import LARGEST
 from uva_agents.envs.checks import (
     MOST,
@@ -37,13 +36,14 @@ from uva_agents.errors import InputError
 from uva_agents.utils.pacing import Pacer
 
 
-class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
+class ArxX5Env(TwinEpisodes, gym.Env[Observation, np.ndarray]):
     """``uva/ArxX5-v0``: an ARX X5 with a camera on its wrist, or its simulated twin. What is sent to it passes a safety layer.
 
     Observation: ``pixels`` uint8 (H, W, 3) RGB of the wrist camera; ``agent_pos`` float32 (7,): the tool's position in metres (3),
     its rotation vector in rad (3), both in the arm's base frame, and the opening of the gripper in metres, of the moment when
-    ``pixels`` were seen: measurements around it are interpolated. On request ``pixels_outside``, ``joint_pos``, ``joint_vel``,
-    ``joint_torque`` float32 (6,), ``timestamp`` float64 (1,): that moment, in seconds since the reset.
+    ``pixels`` were seen: measurements around it are interpolated. On request pictures of another camera; ``joint_pos``,
+    ``joint_vel``, ``joint_torque`` float32 (6,); ``timestamp`` float64 (1,): that moment, in seconds since the reset;
+    ``task``, what to do, in words.
 
     Action, ``"absolute"``: float32 (10,): where the tool shall be one step later, position (3), first two rows of the rotation
     matrix (6), opening of the gripper in metres (1). ``"absolute_vector"``: float32 (7,): the same with a rotation vector, what
@@ -69,8 +69,15 @@ class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
         control_hz: steps per second, 1 to 100.
         realtime: let the twin live by the machine's clock, as the arm does.
         image_size: of the pictures: (height, width), or the side of a square.
-        image_mask: bool (height, width): black in ``pixels`` where true.
-        outside, joint_state, timestamp: add to the observation, see above.
+        image_mask: bool (height, width): black in the wrist camera's pictures where true.
+        cameras: ``"wrist"`` (default), ``"outside"`` or both, a sequence or text with commas: the first one's pictures are
+            ``pixels``, another one's ``pixels_wrist`` or ``pixels_outside``. Or a mapping, key to camera.
+        outside: the same as ``cameras="wrist,outside"``.
+        looks: of the twin: ``"plain"``; ``"varied"``, other colours, light and things around in every episode; ``"unseen"``, such
+            as never are in ``"varied"``, and ``"unseen-table"``, ``-objects``, ``-distractors``, ``-light``, ``-gripper``, in
+            one way only. Where things stand does not depend on it.
+        instruction: True adds ``task`` to observations; text says what it is instead of the task's own words.
+        joint_state, timestamp: add to the observation, see above.
         render_observations: False leaves pictures out, for fast simulation; :meth:`observe` draws when asked.
         camera, outside_camera: of the arm; the twin has its own.
         latencies: of measurements and actions. The twin knows its own; for the arm, measure them.
@@ -93,7 +100,7 @@ class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}  # type: ignore[misc]
     _max_episode_steps = 400
     _env_id: ClassVar[str] = "uva/ArxX5-v0"
-    _carried: ClassVar[tuple[str, ...]] = ("_pacer_record",)
+    _carried: ClassVar[tuple[str, ...]] = ("_pacer_record", "_present_task")
 
     def __init__(
         self,
@@ -108,7 +115,10 @@ class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
         realtime: bool = False,
         image_size: int | tuple[int, int] = 224,
         image_mask: np.ndarray | None = None,
+        cameras: str | Sequence[str] | Mapping[str, str] | None = None,
         outside: bool = False,
+        looks: str = "plain",
+        instruction: bool | str = False,
         joint_state: bool = False,
         timestamp: bool = False,
         render_observations: bool = True,
@@ -137,12 +147,17 @@ class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
         self._render_size, self._render_observations, self._render_outside = render_size, render_observations, outside
         self._snapshot: Snapshot | None = None
         self._model = model = checked_model(model, driver)
-        keys = (WRIST, OUTSIDE) if outside else (WRIST,)
+        views = camera_keys(((WRIST, OUTSIDE) if outside else (WRIST,)) if cameras is None else cameras)
+        if outside and OUTSIDE not in views.values():
+            raise InputError(f"outside=True and cameras={cameras!r} do not go together: name all in cameras")
+        if driver != "sim" and instruction is True:
+            raise InputError("instruction=True is what the twin's task asks for: say in words what the arm shall do")
         self._settings = ObservationSettings(
             image_size=self.image_size,
-            cameras=keys if render_observations else (),
+            cameras=views if render_observations else {},
             joint_state=joint_state,
             timestamp=timestamp,
+            instruction=bool(instruction),
             mask=image_mask,
         )
         config, limits = safety or SafetyConfig(), arm_limits(model)
@@ -155,15 +170,17 @@ class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
             joint_high=limits.joint_pos_max,
             gripper_width=limits.gripper_width,
         )
-        self.observation_space = self._space = observation_space(self._settings)  # type: ignore[assignment]
+        self.observation_space = self._space = observation_space(self._settings)
         self.action_space = self._codec.space
         self._session = open_session(
             driver,
             model=model,
             task=task,
             realtime=realtime,
-            cameras={key: given for key, given in ((WRIST, camera), (OUTSIDE, outside_camera)) if key in keys},
-            needed=self._settings.cameras,
+            looks=looks,
+            views=views,
+            given={name: given for name, given in ((WRIST, camera), (OUTSIDE, outside_camera)) if given is not None},
+            needed=tuple(self._settings.cameras),
             image_size=self.image_size,
             latencies=latencies,
             safety=config,
@@ -176,7 +193,7 @@ class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
             # An arm that was not closed stays as it is; a twin without references is freed.
             weakref.finalize(self, _abandon, self._session).atexit = False
         self._system = self._session.system
-        self.task, self.task_description = self._session.task, self._session.task_description
+        self._instruction = instruction if isinstance(instruction, str) and instruction else None
         self._allowed = allowed_motion(self.control_hz, config)
         self._pacer = Pacer(
             self._system.clock, 1 / self.control_hz, tolerance_s=0.1 / control_hz if late_s is None else late_s
@@ -192,14 +209,15 @@ class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
         Args:
             seed: below 2**32; on the twin, the same seed always gives the same episode. ``None`` draws the next one.
             options: ``home``: as ``home_on_reset``, for this episode only. ``release_stop``: True lets go of the emergency stop,
-                which the arm itself requires; on the twin every reset does.
+                which the arm itself requires; on the twin every reset does. ``task`` and ``looks``: of the twin, as in the
+                constructor, for this episode only.
 
         Raises:
             ValueError: an unknown option or a seed out of range.
             DriverError: the arm or a camera does not answer, the stop is pressed, or the way home is not free.
         """
         self._require_open("reset()")
-        options = checked_options(options, ("home", "release_stop"), self._env_id)
+        options = checked_options(options, ("home", "release_stop", "task", "looks"), self._env_id)
         if not callable(options.get("home")):
             checked_flag(options.get("home", False), "home")
         checked_flag(options.get("release_stop", False), "release_stop")
@@ -251,78 +269,7 @@ class ArxX5Env(ArmControl, gym.Env[Observation, np.ndarray]):
         if hasattr(self, "_session"):
             self._session.close()
 
-    def demonstration(self) -> Iterator[np.ndarray]:
-        """Actions (A,) of a script that knows where everything is, one for each step from now on, until it has no more to do.
-
-        Raises:
-            RuntimeError: this is not the twin: only in simulation that is known.
-        """
-        self._require_reset("demonstration()")
-        session = self._session
-        if not isinstance(session, TwinSession):
-            raise RuntimeError(
-                "demonstration() needs the twin (driver='sim'): nobody knows where things are before a real arm"
-            )
-        script = Demonstrator(session.truth, rate_hz=self.control_hz)
-        while not script.done:
-            target = script.act()
-            yield self._codec.action(target.eef_pose, target.joint_pos, target.gripper_pos, self._seen.state)
-
-    # -- moments of the twin -----------------------------------------------------------------------------------------
-
-    def get_state(self) -> ArxX5State:
-        """The present moment of the twin, for :meth:`set_state` of this or any other environment with the same settings.
-
-        Raises:
-            RuntimeError: the environment has not been reset, or its clock cannot be put back: only ``driver="sim"`` without
-                ``realtime`` can.
-        """
-        self._require_reset("get_state()")
-        session = self._simulated("get_state()")
-        state = ArxX5State(
-            session.driver.get_state(),
-            session.arm.get_state(),
-            self._system.history.states,
-            replace(self._seen, frames={}),
-            self._pacer.due_s,
-            self._start_s,
-            self._allowed,
-        )
-        return state.stamped(self._env_id, self._kind)
-
-    def set_state(self, state: ArxX5State) -> None:
-        """Go to ``state``; what follows equals what followed there, bit for bit.
-
-        The step limit of ``gymnasium.make`` is a wrapper and keeps its own count; so does ``info["timing"]``.
-
-        Raises:
-            InputError: ``state`` is no state, of another task, arm, version, rate or limits, or was
-                changed; nothing has happened then.
-            RuntimeError: as :meth:`get_state`.
-        """
-        self._require_open("set_state()")
-        check_state(state, environment=self._env_id, task=self._kind, allowed=self._allowed)
-        session = self._simulated("set_state()")
-        session.driver.connect()
-        session.driver.set_state(state.twin)
-        session.arm.set_state(state.safety)
-        self._system.history.states = state.history
-        self._snapshot = state.snapshot
-        self._pacer.due_s, self._start_s = state.due_s, state.start_s
-
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _simulated(self, what: str) -> TwinSession:
-        session = self._session
-        if not isinstance(session, TwinSession) or not session.repeats:
-            raise RuntimeError(
-                f"{what} needs the twin on its simulated clock (driver='sim'): real time does not go back"
-            )
-        return session
-
-    @property
-    def _kind(self) -> str:
-        return f"{self.task} with {self._model}"
 
     def _require_copyable(self) -> None:
         if not (isinstance(self._session, TwinSession) and self._session.repeats and self._made_of_values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 from uva_agents.envs.arx_x5.actions import LONGEST_TURN, ActionCodec
 from uva_agents.envs.arx_x5.arm.interface import N_JOINTS
 from uva_agents.envs.arx_x5.system.system import Snapshot
+from uva_agents.envs.checks import checked_choice
+from uva_agents.envs.words import Words
 from uva_agents.errors import InputError
 
-WRIST, OUTSIDE = "pixels", "pixels_outside"
-"""Keys of the cameras."""
+WRIST, OUTSIDE = CAMERAS = ("wrist", "outside")
+"""The cameras. The first one of an environment gives ``pixels``, another one ``pixels_`` and its name."""
 _JOINTS = {"joint_pos": 4.0, "joint_vel": 20.0, "joint_torque": 100.0}
 """Key -> what no measurement of an X5 exceeds: rad, rad/s, N m."""
 _FARTHEST, _OPEN = 1.5, 0.15
@@ -27,9 +30,10 @@ class ObservationSettings:
 
     Attributes:
         image_size: (height, width) of the pictures.
-        cameras: keys of those there are.
+        cameras: key of the pictures -> the camera that takes them.
         joint_state: ``joint_pos``, ``joint_vel`` and ``joint_torque``.
         timestamp: the moment that the observation is of.
+        instruction: ``task``, what to do, in words.
         mask: bool (height, width), black where true; ``None`` for the whole picture.
 
     Raises:
@@ -37,9 +41,10 @@ class ObservationSettings:
     """
 
     image_size: tuple[int, int]
-    cameras: tuple[str, ...]
+    cameras: Mapping[str, str]
     joint_state: bool = False
     timestamp: bool = False
+    instruction: bool = False
     mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -47,6 +52,28 @@ class ObservationSettings:
             raise InputError(
                 f"image_mask must be bool {self.image_size}, the size of the pictures; got {self.mask.dtype} {self.mask.shape}"
             )
+
+
+def camera_keys(cameras: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """Key of the pictures -> camera, from cameras in order (``"outside,wrist"`` is that, too), or from just such a mapping.
+
+    Raises:
+        InputError: none, an unknown one, one twice, or a key that is none of pictures.
+    """
+    if isinstance(cameras, Mapping):
+        found = dict(cameras)
+    else:
+        names = [name.strip() for name in cameras.split(",")] if isinstance(cameras, str) else list(cameras)
+        found = {f"pixels_{name}" if i else "pixels": name for i, name in enumerate(names)}
+        if len({*names}) != len(names):
+            raise InputError(f"cameras={cameras!r}: no camera is there twice")
+    for key, name in found.items():
+        checked_choice(name, "cameras", CAMERAS)
+        if not isinstance(key, str) or not key.startswith("pixels"):
+            raise InputError(f"cameras={{{key!r}: {name!r}}}: keys of pictures begin with 'pixels'")
+    if next(iter(found), None) != "pixels" or len({*found.values()}) != len(found):
+        raise InputError(f"cameras={cameras!r}: 'pixels' comes first, and no camera is there twice")
+    return found
 
 
 def observation_space(settings: ObservationSettings) -> gym.spaces.Dict:
@@ -58,6 +85,8 @@ def observation_space(settings: ObservationSettings) -> gym.spaces.Dict:
     if settings.joint_state:
         for key, most in _JOINTS.items():
             spaces[key] = gym.spaces.Box(-most, most, (N_JOINTS,), np.float32)
+    if settings.instruction:
+        spaces["task"] = Words()
     if settings.timestamp:
         spaces["timestamp"] = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64)
     return gym.spaces.Dict(spaces)
@@ -72,8 +101,10 @@ def observation(
         rows |= {key: getattr(snapshot.state, key) for key in _JOINTS}
     found = {key: _inside(row, space[key]) for key, row in rows.items()}
     found |= {key: picture(frame.image, settings.image_size) for key, frame in snapshot.frames.items()}
-    if settings.mask is not None and WRIST in found:
-        found[WRIST][settings.mask] = 0
+    if settings.mask is not None:
+        for key in found.keys() & settings.cameras.keys():
+            if settings.cameras[key] == WRIST:
+                found[key][settings.mask] = 0
     if settings.timestamp:
         found["timestamp"] = np.array([snapshot.time_s - start_s])
     return found

@@ -10,10 +10,11 @@ import numpy as np
 from uva_agents.envs.arx_x5.checks import flag, instance, methods, number, path, short
 from uva_agents.envs.arx_x5.safety import SafetyConfig
 from uva_agents.envs.arx_x5.system.system import Latencies
+from uva_agents.envs.words import LONGEST, Words
 from uva_agents.errors import InputError
 
 _FLAGS = ("realtime", "outside", "joint_state", "timestamp", "render_observations")
-_TEXTS = ("model", "task", "action_mode", "tool_frame")
+_TEXTS = ("model", "task", "action_mode", "tool_frame", "looks")
 _MAY_BE_NONE = {"model", "task"}
 MADE_WITH = ("interface", "options", "realism")
 """What :func:`~uva_agents.envs.arx_x5.drivers.factory.make_driver` takes besides the arm's model."""
@@ -32,6 +33,12 @@ def check_options(options: Mapping[str, Any]) -> None:
         value = options[name]
         if not (isinstance(value, str) or (value is None and name in _MAY_BE_NONE)):
             raise InputError(f"{name}={short(value)} must be text, not {type(value).__name__}")
+    if not isinstance(options["instruction"], str):
+        flag("instruction", options["instruction"])
+    elif options["instruction"] not in Words():
+        raise InputError(
+            f"instruction={short(options['instruction'])} must be letters, digits, blanks and hyphens, at most {LONGEST}"
+        )
     check_driver(options["driver"], options["driver_options"])
     check_setup(options["safety"], options["latencies"])
     for name in ("camera", "outside_camera"):

@@ -56,8 +56,8 @@ def allowed_motion(control_hz: float, config: SafetyConfig) -> dict[str, Any]:
     return {"control_hz": control_hz} | {f"safety.{name}": value for name, value in limits.items()}
 
 
-def check_state(state: ArxX5State, *, environment: str, task: str, allowed: dict[str, Any]) -> None:
-    """That a state is whole, and of an environment with the same task and limits.
+def check_state(state: ArxX5State, *, environment: str, tasks: tuple[str, ...], allowed: dict[str, Any]) -> None:
+    """That a state is whole, and of an environment with one of these tasks and the same limits.
 
     Raises:
         InputError: it is not.
@@ -67,7 +67,8 @@ def check_state(state: ArxX5State, *, environment: str, task: str, allowed: dict
         ArxX5State,
         environment=environment,
         made_by=_simulator(),
-        tasks=(task,),
+        tasks=tasks,
+        fix="; make it with that task, or give it to reset(options={'task': ...}) first",
         validate=_check_values,
         pack=_packed,
     )

@@ -98,11 +98,11 @@ def count_windows(run: UVARun) -> int:
 
 def _options(run: UVARun, dataset: int, part: Part, chosen: np.ndarray | None) -> dict[str, Any]:
     c, data = run.recipe.model, run.recipe.data
-    if data.has_wrist and "pixels_wrist" not in part.episodes.arrays:
+    if data.has_wrist and data.wrist_key not in part.episodes.arrays:
         raise DataError(f"{part.episodes.source} lacks the second camera, which recipe {run.recipe.name!r} trains on")
     return {
         "token_shape": (c.tokens_per_frame, c.token_dim),
-        "wrist": data.has_wrist,
+        "wrist_key": data.wrist_key if data.has_wrist else None,
         "chosen": chosen,
         "proprio_key": data.proprio_key if part.has_actions else None,
         "frame_state_keys": data.frame_state_keys if part.has_actions else (),

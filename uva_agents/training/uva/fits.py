@@ -40,5 +40,5 @@ def check_fits(recipe: UVARecipe, episodes: Episodes, text_dim: int) -> None:
     if c.wrist_image != data.has_wrist:
         raise ValueError(
             f"recipe {recipe.name!r} has {'a' if c.wrist_image else 'no'} second camera, and its data "
-            f"{'one' if data.has_wrist else 'none'} (pixels_wrist)"
+            f"{'one' if data.has_wrist else 'none'} ({data.wrist_key})"
         )

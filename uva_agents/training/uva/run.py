@@ -131,14 +131,23 @@ class UVARun:
 
     def wrist_view(self, episodes: Episodes) -> Episodes | None:
         """The second camera's frames as those of a dataset; ``None`` where a dataset has none."""
-        if not self.recipe.data.has_wrist or "pixels_wrist" not in episodes.arrays:
+        data = self.recipe.data
+        if not data.has_wrist or data.wrist_key not in episodes.arrays:
             return None
-        return Episodes({"pixels": episodes.arrays["pixels_wrist"]}, episodes.ends, f"{episodes.source} (wrist camera)")
+        return Episodes({"pixels": episodes.arrays[data.wrist_key]}, episodes.ends, f"{episodes.source} (wrist camera)")
 
     @cached_property
     def normalizer(self) -> LinearNormalizer:
         """Of actions, proprioception and state."""
-        return make_normalizer(self.recipe.data, self.episodes, self.window)
+        data = self.recipe.data
+        more = [part.episodes for part in self.others if part.has_actions and data.normalize == "together"]
+        return make_normalizer(data, self.episodes, self.window, more=more)
+
+    def _normalizer_of(self, part: Part) -> LinearNormalizer:
+        """Of a further dataset."""
+        if self.recipe.data.normalize == "together" or not part.has_actions:
+            return self.normalizer
+        return make_normalizer(self.recipe.data, part.episodes, self.window)
 
     @cached_property
     def spec(self) -> InterfaceSpec:
@@ -273,7 +282,7 @@ class UVARun:
             part.episodes,
             self.more_tokens[index],
             self.variants,
-            self.normalizer,
+            self._normalizer_of(part),
             self.window,
             chosen=chosen,
             proprio_key=data.proprio_key if part.has_actions else None,

@@ -20,7 +20,8 @@ from uva_agents.envs.arx_x5.system.assembly import assemble
 from uva_agents.envs.arx_x5.system.system import ArmSystem, Latencies
 from uva_agents.envs.arx_x5.tasks.tasks import TwinTask, make_task
 from uva_agents.envs.arx_x5.twin.camera import TwinCamera
-from uva_agents.envs.arx_x5.twin.model import CAMERAS
+from uva_agents.envs.arx_x5.twin.look_draws import LOOKS, draw_look
+from uva_agents.envs.checks import checked_choice
 from uva_agents.errors import InputError
 from uva_agents.utils.clocks import MonotonicClock, SimulatedClock
 
@@ -59,6 +60,7 @@ class RealArmSession:
 
     Args:
         system: the arm, not connected yet.
+        views: key of its pictures -> camera.
         home: whether a reset may send the arm home.
         success: tells whether the task is done; ``None``: never.
     """
@@ -67,14 +69,22 @@ class RealArmSession:
     task_description = "whatever the arm is used for"
 
     def __init__(
-        self, system: ArmSystem, *, home: Home = False, success: Callable[[ArmState], bool] | None = None
+        self,
+        system: ArmSystem,
+        *,
+        views: Mapping[str, str] | None = None,
+        home: Home = False,
+        success: Callable[[ArmState], bool] | None = None,
     ) -> None:
-        self.system = system
+        self.system, self._views = system, dict(views or {})
         self._home, self._success = home, success
         system.connect()
 
     def begin(self, seed: int, options: Mapping[str, Any]) -> None:
         """See :meth:`ArmSession.begin`. Options: ``home``, and ``release_stop=True`` to let go of a pressed stop."""
+        for name in ("task", "looks"):
+            if name in options:
+                raise InputError(f"reset option {name!r} is for the twin: nobody rearranges things around an arm")
         arm = self.system.arm
         if arm.stop.pressed:
             if options.get("release_stop") is not True:
@@ -98,8 +108,9 @@ class RealArmSession:
     def draw(self, size: tuple[int, int]) -> np.ndarray:
         """See :meth:`ArmSession.draw`: the outside camera's picture, else the wrist's, else a black one."""
         for name in (OUTSIDE, WRIST):
-            if name in self.system.cameras:
-                return picture(self.system.cameras[name].read().image, size)
+            for key, view in self._views.items():
+                if view == name and key in self.system.cameras:
+                    return picture(self.system.cameras[key].read().image, size)
         return np.zeros((*size, 3), np.uint8)
 
     def close(self) -> None:
@@ -113,33 +124,49 @@ class TwinSession:
     Args:
         driver: of the twin.
         task: one of :data:`~uva_agents.envs.arx_x5.tasks.tasks.TASKS`.
+        looks: one of :data:`~uva_agents.envs.arx_x5.twin.look_draws.LOOKS`.
         cameras: of the twin, by key; given ones take the place of its own.
         assembly: more for :func:`~uva_agents.envs.arx_x5.system.assembly.assemble`.
     """
 
-    def __init__(self, driver: TwinDriver, task: str, *, cameras: Mapping[str, Camera], **assembly: Any) -> None:
-        self.driver = driver
+    def __init__(
+        self, driver: TwinDriver, task: str, *, looks: str = "plain", cameras: Mapping[str, Camera], **assembly: Any
+    ) -> None:
+        self.driver, self.first_task, self._looks = driver, task, checked_choice(looks, "looks", LOOKS)
         self.system = assemble(driver, cameras=cameras, simulated=True, **assembly)
         self.arm: SimulatedSafeArm = self.system.arm  # type: ignore[assignment]  # as asked for
-        self._task = make_task(task, driver)
-        self.task, self.task_description = self._task.name, self._task.description
+        self._tasks: dict[str, TwinTask] = {}
+        self.select(task)
         self._observer: TwinCamera | None = None
         self.system.connect()
         self._first = driver.get_state() if isinstance(driver.clock, SimulatedClock) else None
 
     def begin(self, seed: int, options: Mapping[str, Any]) -> None:
-        """See :meth:`ArmSession.begin`: time, noise and objects anew from ``seed``. Option: ``home``, go home first."""
+        """See :meth:`ArmSession.begin`: time, noise, objects and look anew from ``seed``.
+
+        Options: ``home``, go home first; ``task`` and ``looks``, of this episode only.
+        """
+        look = draw_look(options.get("looks", self._looks), seed)
+        self.select(options.get("task", self.first_task))
 
         def put() -> None:
             # Time begins anew, so that an episode does not depend on those before it, not even in the last digit.
             if self._first is not None:
                 self.driver.set_state(self._first)
             self.driver.twin.plant.reseed(seed)
+            self.driver.twin.plant.look = look
             self._task.reset(np.random.default_rng(seed))
 
         self.arm.placed(put)
         if options.get("home"):
             self.arm.home()
+
+    def select(self, task: str) -> None:
+        """From now on the episode is one of this task."""
+        if task not in self._tasks:
+            self._tasks[task] = make_task(task, self.driver)
+        self._task = self._tasks[task]
+        self.task, self.task_description = self._task.name, self._task.description
 
     def success(self, state: ArmState) -> bool:
         """Whether the task is done, as things are in the simulation now."""
@@ -177,7 +204,9 @@ def open_session(
     model: str,
     task: str | None,
     realtime: bool,
-    cameras: Mapping[str, Camera | None],
+    looks: str,
+    views: Mapping[str, str],
+    given: Mapping[str, Camera],
     needed: tuple[str, ...],
     image_size: tuple[int, int],
     latencies: Latencies | None,
@@ -191,7 +220,9 @@ def open_session(
 
     Args:
         driver: ``"sim"``, ``"arx5"``, or a driver.
-        cameras: of every key that there may be pictures of, the camera, where the caller has brought one.
+        looks: of the twin.
+        views: key of the pictures that there may be -> camera.
+        given: cameras that the caller has brought.
         needed: keys of the pictures that every observation holds.
         options: more for :func:`~uva_agents.envs.arx_x5.drivers.factory.make_driver`.
 
@@ -199,29 +230,31 @@ def open_session(
         InputError: options that do not go together.
         DriverError: no arm answers.
     """
-    given = {key: camera for key, camera in cameras.items() if camera is not None}
+    brought = {key: given[name] for key, name in views.items() if name in given}
     made = driver if not isinstance(driver, str) else _made(driver, model, realtime, latencies, options)
     rest: dict[str, Any] = {"model": model, "safety": safety, "log_file": log_file}
     if isinstance(made, TwinDriver):
-        own = {key: made.camera(CAMERAS[key], height=image_size[0], width=image_size[1]) for key in cameras}
+        own = {key: made.camera(name, height=image_size[0], width=image_size[1]) for key, name in views.items()}
         if latencies is None:
             latencies = Latencies(action_s=made.twin.plant.realism.action_latency_s)
         latencies = replace(latencies, state_s=0.0)  # the driver has taken it off
-        return TwinSession(made, task or "cup", cameras=own | given, latencies=latencies, **rest)
+        return TwinSession(made, task or "cup", looks=looks, cameras=own | brought, latencies=latencies, **rest)
     if task is not None:
         raise InputError(f"task={task!r} is one of the twin's; with an arm, give success= to say when it is done")
+    if looks != "plain":
+        raise InputError(f"looks={looks!r} is for the twin: an arm looks as it looks")
     if isinstance(driver, str):
         if latencies is None:
             log.warning("latencies were not given and are not compensated: measure them as docs/arx_x5.md says")
         else:
             latencies = replace(latencies, state_s=0.0)
-    missing = [key for key in needed if key not in given]
+    missing = [key for key in needed if key not in brought]
     if missing:
         raise InputError(
             f"there is no camera for {' and '.join(missing)}: give camera= and outside_camera=, or pass render_observations=False"
         )
-    system = assemble(made, cameras=given, latencies=latencies, **rest)
-    return RealArmSession(system, home=home, success=success)
+    system = assemble(made, cameras=brought, latencies=latencies, **rest)
+    return RealArmSession(system, views=views, home=home, success=success)
 
 
 def _made(name: str, model: str, realtime: bool, latencies: Latencies | None, options: Mapping[str, Any]) -> SdkDriver:

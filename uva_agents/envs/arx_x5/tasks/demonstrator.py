@@ -18,7 +18,8 @@ _GRASP_Z = 0.038
 _BACK, _LIFTED = 0.09, 0.14
 _SQUEEZED = 0.04
 """m: less than a cup is wide; the SDK stops squeezing at half the gripper's torque."""
-_SPEED, _SLOW, _TURN = 0.22, 0.08, 1.2
+_SPEED, _CALM, _SLOW, _TURN = 0.16, 0.1, 0.08, 0.9
+"""On average; in the middle of the way half as fast again, which the safety layer's usual limits still allow."""
 _CLOSING = 0.05
 """m/s. At the SDK's gains the gripper is 40 ms behind its command: closing on something at more than about 0.13 m/s, it has
 gone so far ahead when it is stopped that its torque stays above the limit, and the arm switches itself off."""
@@ -32,11 +33,13 @@ class Target:
         eef_pose: (6,), as in ``ArmState``.
         joint_pos: (6,) rad, the same by inverse kinematics.
         gripper_pos: m.
+        slack: how much of a disturbance there is room for here, from 0, where everything depends on it, to 1.
     """
 
     eef_pose: np.ndarray
     joint_pos: np.ndarray
     gripper_pos: float
+    slack: float = 0.0
 
 
 class Demonstrator:
@@ -62,7 +65,7 @@ class Demonstrator:
         """Begin anew, after the task did."""
         state = self._driver.state()
         self._pose, self._joints = state.eef_pose.copy(), state.joint_pos.copy()
-        self._gripper = state.gripper_pos
+        self._gripper, self._slack = state.gripper_pos, 0.0
         self._steps = self._reach() if isinstance(self._task, Reach) else self._cup()
         self.done = False
         """It has nothing more to do, and stays."""
@@ -71,39 +74,38 @@ class Demonstrator:
         """The next target. When all is done, the last one again."""
         if next(self._steps, "end") == "end":
             self.done = True
-        return Target(self._pose.copy(), self._joints.copy(), self._gripper)
+        return Target(self._pose.copy(), self._joints.copy(), self._gripper, self._slack)
 
     def _reach(self) -> Iterator[None]:
         target = self._driver.twin.plant.target()
-        yield from self._go(self._facing(target, pitch=0.9), speed=_SPEED)
+        yield from self._go(self._facing(target, pitch=0.9), speed=_CALM, slack=(1.0, 0.2))
         yield from self._wait(0.6)
 
     def _cup(self) -> Iterator[None]:
         plant, width = self._driver.twin.plant, self._kinematics.limits.gripper_width
         cup = plant.position("cup")
         grasp = self._facing(np.array([cup[0], cup[1], _GRASP_Z]), pitch=_PITCH)
-        yield from self._grip(width)
-        yield from self._go(_back(grasp, _BACK), speed=_SPEED)
+        yield from self._go(_back(grasp, _BACK), speed=_SPEED, gripper=width, slack=(1.0, 0.5))
+        yield from self._wait(0.1)
+        yield from self._go(grasp, speed=_SLOW, slack=(0.5, 0.05))
         yield from self._wait(0.2)
-        yield from self._go(grasp, speed=_SLOW)
-        yield from self._wait(0.3)
         yield from self._grip(_SQUEEZED)
-        yield from self._wait(0.4)
-        yield from self._go(_raised(grasp, _LIFTED), speed=_SLOW)
+        yield from self._wait(0.25)
+        yield from self._go(_raised(grasp, _LIFTED), speed=_SLOW, slack=(0.0, 0.4))
         saucer = plant.position("saucer")
         over = self._facing(np.array([saucer[0], saucer[1], _LIFTED]), pitch=_PITCH)
-        yield from self._go(over, speed=_SPEED)
-        yield from self._wait(0.4)
-        # The cup is not quite where the tool is.
-        over[:2] += saucer[:2] - plant.position("cup")[:2]
-        yield from self._go(over, speed=_SLOW)
+        yield from self._go(over, speed=_SPEED, slack=(0.4, 0.4))
         yield from self._wait(0.2)
+        # The cup is not quite where the tool is, which may still be on its way.
+        over[:2] = saucer[:2] - (plant.position("cup") - plant.tool())[:2]
+        yield from self._go(over, speed=_SLOW, slack=(0.3, 0.2))
+        yield from self._wait(0.1)
         down = over.copy()
         down[2] = _GRASP_Z + SAUCER_HEIGHT + 0.001
-        yield from self._go(down, speed=_SLOW)
-        yield from self._wait(0.4)
+        yield from self._go(down, speed=_SLOW, slack=(0.2, 0.0))
+        yield from self._wait(0.2)
         yield from self._grip(width)
-        yield from self._wait(0.3)
+        yield from self._wait(0.1)
         yield from self._go(_back(down, _BACK), speed=_SLOW)
         yield from self._wait(0.4)
 
@@ -111,14 +113,20 @@ class Demonstrator:
         """(6,) the tool at a point, seen from the base straight ahead, pointing down by ``pitch``."""
         return np.array([*point, 0.0, pitch, math.atan2(point[1], point[0])])
 
-    def _go(self, pose: np.ndarray, *, speed: float) -> Iterator[None]:
-        start = self._pose.copy()
+    def _go(
+        self, pose: np.ndarray, *, speed: float, gripper: float | None = None, slack: tuple[float, float] = (0.0, 0.0)
+    ) -> Iterator[None]:
+        start, opened = self._pose.copy(), self._gripper
         change = pose - start
         change[3:] = [math.remainder(angle, 2 * math.pi) for angle in change[3:]]
         seconds = max(float(np.linalg.norm(change[:3])) / speed, float(np.abs(change[3:]).max()) / _TURN)
         steps = max(1, math.ceil(seconds / self._dt))
         for step in range(1, steps + 1):
             share = step / steps
+            self._slack = slack[0] + (slack[1] - slack[0]) * share
+            if gripper is not None:
+                most = _CLOSING * step * self._dt
+                self._gripper = opened + float(np.clip(gripper - opened, -most, most))
             # Slowly off, slowly in.
             there = start + change * (share * share * (3 - 2 * share))
             joints = self._kinematics.inverse(there, self._joints)
@@ -127,7 +135,7 @@ class Demonstrator:
             yield
 
     def _grip(self, opening: float) -> Iterator[None]:
-        start = self._gripper
+        start, self._slack = self._gripper, 0.0
         steps = max(1, math.ceil(abs(opening - start) / _CLOSING / self._dt))
         for step in range(1, steps + 1):
             self._gripper = start + (opening - start) * step / steps

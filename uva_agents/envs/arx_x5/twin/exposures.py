@@ -67,8 +67,8 @@ class Exposures:
         Raises:
             ValueError: there is no such camera.
         """
-        if camera not in CAMERAS.values():
-            raise ValueError(f"camera must be one of {', '.join(map(repr, CAMERAS.values()))}, not {camera!r}")
+        if camera not in CAMERAS:
+            raise ValueError(f"camera must be one of {', '.join(map(repr, CAMERAS))}, not {camera!r}")
         if camera not in self._queues:
             self._queues[camera] = _ExposureQueue(next_s=time_s)
             self._start(self._queues[camera], time_s)

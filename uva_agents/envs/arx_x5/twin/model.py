@@ -13,13 +13,13 @@ import numpy as np
 
 from uva_agents.envs.arx_x5.arm.geometry import BASE, LINKS, Inertia
 from uva_agents.envs.arx_x5.arm.limits import ArmLimits
+from uva_agents.envs.arx_x5.twin.looks import distractors_xml, look_assets_xml
 from uva_agents.envs.arx_x5.twin.sdk import GRAVITY
 
 PHYSICS_DT = 0.002
 TABLE = (-0.42, 0.78, -0.6, 0.6)
 """x from and to, y from and to, metres."""
-CAMERAS = {"pixels": "wrist", "pixels_outside": "outside"}
-"""Name in an observation to name in the model."""
+CAMERAS = ("wrist", "outside")
 OBJECTS = ("cup", "saucer", "block")
 CUP_RADIUS, CUP_HEIGHT = 0.029, 0.065
 SAUCER_RADIUS, SAUCER_HEIGHT = 0.062, 0.012
@@ -27,6 +27,8 @@ BLOCK_SIDE = 0.04
 TARGET_AWAY = (0.0, 0.0, -5.0)
 """Where the target's marker is when no target is shown."""
 
+_OUTSIDE = (0.95, -0.62, 0.62)
+"""Where the outside camera is, metres: it sees the arm, the table before it and what is on it."""
 _FINGER_MASS = 0.015
 _MOTOR_INERTIA = (0.02, 0.02, 0.02, 0.008, 0.008, 0.008)
 """kg m^2 behind the gears, estimated; the SDK's models have none."""
@@ -87,14 +89,14 @@ def scene_xml(limits: ArmLimits) -> str:
     <material name="cup" rgba="0.16 0.42 0.72 1" specular="0.5"/>
     <material name="coffee" rgba="0.2 0.11 0.06 1"/>
     <material name="block" rgba="0.8 0.16 0.16 1"/>
-    <material name="target" rgba="0.1 0.85 0.25 0.6"/>
+    <material name="target" rgba="0.1 0.85 0.25 0.6"/>{look_assets_xml()}
   </asset>
   <worldbody>
     <light pos="0.6 -0.8 1.6" dir="-0.25 0.45 -0.9" diffuse="0.55 0.55 0.55" castshadow="true"/>
     <light pos="-0.4 1.0 1.4" dir="0.4 -0.6 -0.8" diffuse="0.25 0.25 0.25" castshadow="false"/>
     <geom name="floor" type="plane" pos="0 0 -0.75" size="4 4 0.1" material="floor" {_WORLD}/>
     {_table()}
-    <camera name="outside" pos="0.95 -0.62 0.62" {_looking((0.95, -0.62, 0.62), (0.22, 0.02, 0.1))} fovy="45"/>
+    <camera name="outside" pos="{_text(_OUTSIDE)}" {_looking(_OUTSIDE, (0.25, 0.02, 0.16))} fovy="36"/>
     {_arm(limits, fingers=True)}
     {_cup()}
     {_saucer()}
@@ -105,6 +107,7 @@ def scene_xml(limits: ArmLimits) -> str:
     <body name="target" mocap="true" pos="{_text(TARGET_AWAY)}">
       <geom type="sphere" size="0.016" material="target" {_SEEN_ONLY}/>
     </body>
+    {distractors_xml()}
   </worldbody>
   <equality><joint joint1="left_finger" joint2="right_finger" solref="0.004 1" solimp="0.98 0.999 0.0005"/></equality>
   <tendon><fixed name="opening"><joint joint="left_finger" coef="1"/><joint joint="right_finger" coef="1"/></fixed></tendon>
