@@ -11,7 +11,6 @@ from uva_agents.data import (
     RELEASED_TRIM,
     Episodes,
     EpochOrder,
-    LatentCache,
     LatentWindows,
     LinearNormalizer,
     Variant,
@@ -24,7 +23,6 @@ from uva_agents.data import (
     standard_variants,
     write_replay_buffer,
 )
-from uva_agents.model import VAE, nano_vae_config
 
 
 def arrays(steps: int = 30, seed: int = 0) -> dict[str, np.ndarray]:
@@ -188,27 +186,6 @@ def test_the_mirror_maps_the_pusht_world_onto_itself(shared: Path) -> None:
     # Rasterisation rounds edges differently on the two sides; nothing else may change.
     assert (difference.max(-1) > 40).mean() < 0.01
     env.close()
-
-
-def test_the_latent_cache_is_reused_and_keyed_by_weights_and_data(tmp_path: Path) -> None:
-    data = episodes()
-    vae = VAE(nano_vae_config()).eval()
-    cache = LatentCache(tmp_path, vae, patch_size=2, world_size=512)
-    calls: list[int] = []
-    first = cache.get(data, Variant(), lambda done, total: calls.append(done))
-    assert first.shape == (30, 1, 64) and calls
-    calls.clear()
-    np.testing.assert_array_equal(cache.get(data, Variant(), lambda done, total: calls.append(done)), first)
-    assert not calls
-    other = VAE(nano_vae_config()).eval()
-    assert LatentCache(tmp_path, other, patch_size=2, world_size=512).path(data, Variant()) != cache.path(
-        data, Variant()
-    )
-    assert cache.path(data, Variant(mirror=True)) != cache.path(data, Variant())
-    assert cache.path(episodes((15, 30)), Variant()) != cache.path(data, Variant())
-    path = cache.path(data, Variant())
-    path.write_bytes(path.read_bytes()[:200])
-    np.testing.assert_array_equal(cache.get(data, Variant()), first)
 
 
 def test_batches_are_normalised_windows_of_the_right_variant() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests import datasets
 from tests.tiny import tiny_dataset
 from uva_agents.cli import main
-from uva_agents.data import Episodes, open_dataset, write_replay_buffer_by_episode
+from uva_agents.data import Episodes, FrameStore, open_dataset, write_replay_buffer_by_episode
 from uva_agents.errors import DataError, InputError, MachineError
 from uva_agents.training.memory import Holds
 from uva_agents.training.recipe import DataConfig, Recipe
@@ -139,7 +139,7 @@ def test_training_refuses_what_is_not_finite_unless_it_is_left_out(tmp_path):
         open_sources([Source(path, episodes="!0,2")], RECIPE, ["pixels", "action"])
     (part,) = open_sources([Source(path, episodes="!1-2")], RECIPE, ["pixels", "action"])
     assert isinstance(part.episodes, Episodes) and part.episodes.ends.tolist() == [40, 80]
-    assert isinstance(part.episodes.arrays["pixels"], np.ndarray)
+    assert part.episodes.numbers == (0, 3)
 
 
 def test_pictures_that_fail_while_they_are_loaded_name_their_episode(tmp_path):
@@ -157,8 +157,9 @@ def test_pictures_that_fail_while_they_are_loaded_name_their_episode(tmp_path):
     content = bytearray(chunk.read_bytes())
     content[20:60] = bytes(40)
     chunk.write_bytes(content)
-    with pytest.raises(DataError, match=r"pixels of episode 1 cannot be read.*--episodes '!1'"):
-        open_sources(path, RECIPE, ["pixels", "action"])
+    (part,) = open_sources(path, RECIPE, ["pixels", "action"])
+    with pytest.raises(DataError, match=r"a\.zarr: pixels of episode 1 cannot be read.*--episodes '!1'"):
+        FrameStore(tmp_path / "frames", side=16).get(part.episodes)
 
 
 def test_several_datasets_have_their_episodes_in_order():
@@ -168,12 +169,21 @@ def test_several_datasets_have_their_episodes_in_order():
         with_episodes(sources, ["!3"])
 
 
-def test_what_does_not_fit_into_memory_is_refused_before_a_picture_is_read(tmp_path, monkeypatch):
-    path = tiny_dataset(tmp_path / "a.zarr")
+def test_what_does_not_fit_into_memory_or_on_the_disk_is_refused_before_a_picture_is_read(tmp_path, monkeypatch):
+    path, out = tiny_dataset(tmp_path / "a.zarr"), tmp_path / "run"
     monkeypatch.setattr("uva_agents.data.lazy.LazyFrames._read", lambda *_: pytest.fail("a picture was read"))
-    monkeypatch.setattr("uva_agents.training.memory.available_memory", lambda: 401 << 20)
-    with pytest.raises(
-        MachineError, match=r"needs about 4\d\d MB of memory \(144 steps: .*are free: take fewer episodes"
-    ) as error:
-        open_sources(path, RECIPE, ["pixels", "action"], holds=lambda sources, size: Holds(2.1, tokens=100_000))
+    holds = Holds(side=96, variants=3, tokens=100_000)
+    with monkeypatch.context() as little:
+        little.setattr("uva_agents.training.memory.available_memory", lambda: 400 << 20)
+        with pytest.raises(MachineError, match="needs about 419 MB of memory for the numbers of 144 steps") as error:
+            open_sources(path, RECIPE, ["pixels", "action"], holds=holds, out=out)
     assert str(path) in str(error.value) and "--every 2" in str(error.value)
+    free = type("Free", (), {"f_bavail": 4096, "f_frsize": 4096})
+    with monkeypatch.context() as little:
+        little.setattr("uva_agents.training.memory.os.statvfs", lambda _: free)
+        with pytest.raises(
+            MachineError, match=r"for the frames and latents of 144 steps, and 16\.8 MB are free"
+        ) as error:
+            open_sources(path, RECIPE, ["pixels", "action"], holds=holds, out=out)
+    assert f"needs 18.4 MB of disk in {out}" in str(error.value)
+    assert not out.exists()

@@ -18,10 +18,10 @@ from uva_agents.training.run import RunOptions, train
 from uva_agents.training.sources import Source
 from uva_agents.training.uva.clip_data import count_windows
 from uva_agents.training.uva.joint_stage import JointStage
-from uva_agents.training.uva.pipeline import take_over_video
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.released_recipes import released
 from uva_agents.training.uva.run import UVARun
+from uva_agents.training.uva.video_network import take_over_video
 from uva_agents.utils.rotations import matrix_from_vector
 
 
@@ -106,7 +106,7 @@ def test_umi_datasets_are_drawn_from_by_windows_with_their_instructions_and_with
     assert umi.texts is not None and umi.texts.dim == 512
     assert len({vectors[0].tobytes() for vectors in umi.texts.vectors}) == 3
     mirrors = mirror_mask(48, 48)
-    cup, towel = umi.main.episodes.arrays["pixels"], umi.others[0].episodes.arrays["pixels"]
+    cup, towel = (np.asarray(part.episodes.arrays["pixels"]) for part in (umi.main, umi.others[0]))
     assert (cup[:, mirrors] == 0).all() and (cup[:, ~mirrors] == pictures(48, 0)[:, ~mirrors]).all()
     np.testing.assert_array_equal(towel, pictures(48, 1))
 

@@ -238,7 +238,7 @@ def test_the_agent_may_count_more_than_other_points_in_the_training_of_the_reade
     episodes = read_replay_buffer(data)
     reader = UVANet(recipe.model).guide.detector
     stage = DetectorStage(recipe, reader, episodes, episodes, make_normalizer(recipe.data, episodes))
-    images = torch.zeros(2, 3, *stage.frames.shape[1:3])
+    images = torch.zeros(2, 3, *stage.moved.reduced(np.arange(1)).shape[1:3])
     read = stage.module.detector.read_reduced(images).detach()  # type: ignore[union-attr,operator]
 
     def loss(first: int, last: int) -> float:

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from uva_agents.data.episodes import Episodes, held_out_split, released_validation_split
     from uva_agents.data.fields import Field
     from uva_agents.data.formats import FORMATS, Format
+    from uva_agents.data.frame_store import FrameStore
     from uva_agents.data.frame_windows import FrameBatch, FrameWindows
     from uva_agents.data.holes import Hole
     from uva_agents.data.inspect import Finding, Inspection, inspect_dataset, inspect_path
-    from uva_agents.data.latents import LatentCache, encode_frames
+    from uva_agents.data.latent_store import LatentStore
+    from uva_agents.data.latents import encode_frames
     from uva_agents.data.lazy import LazyFrames
     from uva_agents.data.libero import absolute_actions, relative_actions, site_rotation
     from uva_agents.data.mixture import MixtureOrder, MixtureWindows
@@ -47,6 +49,7 @@ _LAZY = {
     "held_out_split": "uva_agents.data.episodes",
     "released_validation_split": "uva_agents.data.episodes",
     "Field": "uva_agents.data.fields",
+    "FrameStore": "uva_agents.data.frame_store",
     "FrameBatch": "uva_agents.data.frame_windows",
     "FrameWindows": "uva_agents.data.frame_windows",
     "Hole": "uva_agents.data.holes",
@@ -55,7 +58,7 @@ _LAZY = {
     "Inspection": "uva_agents.data.inspect",
     "contact_sheet": "uva_agents.data.sheet",
     "inspect_dataset": "uva_agents.data.inspect",
-    "LatentCache": "uva_agents.data.latents",
+    "LatentStore": "uva_agents.data.latent_store",
     "encode_frames": "uva_agents.data.latents",
     "LazyFrames": "uva_agents.data.lazy",
     "absolute_actions": "uva_agents.data.libero",
@@ -100,10 +103,11 @@ __all__ = [
     "Finding",
     "Format",
     "FrameBatch",
+    "FrameStore",
     "FrameWindows",
     "Hole",
     "Inspection",
-    "LatentCache",
+    "LatentStore",
     "LatentWindows",
     "LazyFrames",
     "LinearNormalizer",

@@ -73,13 +73,29 @@ def apply_variant(episodes: Episodes, variant: Variant, *, world_size: float | N
     if world_size is None and variant.mirror:
         raise InputError(f"{episodes.source}: a mirrored picture needs mirrored coordinates, and these have no plane")
     pixels = np.empty(episodes.arrays["pixels"].shape, np.uint8)
-    for start, end, (dx, dy) in zip(episodes.starts, episodes.ends, variant.shifts(len(episodes)), strict=True):
-        frames = episodes.arrays["pixels"][start:end]
-        if variant.mirror:
-            frames = frames[:, ::-1, ::-1].transpose(0, 2, 1, 3)
-        pixels[start:end] = shift_frames(frames, int(dx), int(dy))
+    for begin in range(0, len(pixels), 512):
+        end = min(begin + 512, len(pixels))
+        pixels[begin:end] = varied_frames(episodes, variant, begin, end)
     numbers = move_coordinates(episodes, variant, world_size=world_size)
     return Episodes({**numbers, "pixels": pixels}, episodes.ends, episodes.source)
+
+
+def varied_frames(episodes: Episodes, variant: Variant, begin: int, end: int, *, key: str = "pixels") -> np.ndarray:
+    """Frames uint8 (n, H, W, 3) of the rows from ``begin`` to ``end`` of a variant: nothing else of it is made."""
+    frames = np.asarray(episodes.arrays[key][begin:end])
+    if variant.identity:
+        return frames
+    out, shifts = np.empty_like(frames), variant.shifts(len(episodes))
+    episode = int(np.searchsorted(episodes.ends, begin, side="right"))
+    first = begin
+    while first < end:
+        last = min(int(episodes.ends[episode]), end)
+        part = frames[first - begin : last - begin]
+        if variant.mirror:
+            part = part[:, ::-1, ::-1].transpose(0, 2, 1, 3)
+        out[first - begin : last - begin] = shift_frames(part, *shifts[episode].tolist())
+        first, episode = last, episode + 1
+    return out
 
 
 def move_coordinates(episodes: Episodes, variant: Variant, *, world_size: float | None) -> dict[str, np.ndarray]:

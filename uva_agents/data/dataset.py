@@ -13,6 +13,7 @@ from torch import Tensor
 from uva_agents.data.augment import Variant, move_coordinates
 from uva_agents.data.episodes import Episodes
 from uva_agents.data.normalizer import LinearNormalizer
+from uva_agents.data.rows import JoinedRows, RowArray
 from uva_agents.data.transforms import Transform
 from uva_agents.data.window_numbers import WindowNumbers
 from uva_agents.data.windows import WindowIndex, WindowSpec
@@ -75,7 +76,7 @@ class Extras:
         start_key: array with the pose at the start of each row's episode; the episode's first row says it otherwise.
     """
 
-    wrist: Sequence[np.ndarray] | None = None
+    wrist: Sequence[RowArray] | None = None
     text: np.ndarray | None = None
     action_transforms: tuple[Transform, ...] = ()
     proprio_transforms: tuple[Transform, ...] = ()
@@ -91,7 +92,7 @@ class LatentWindows:
 
     Args:
         episodes: the data (its pixels are not used).
-        tokens: float16 (N, S, C) per variant, as the network sees them.
+        tokens: float16 (N, S, C) per variant, as the network sees them, in memory or in shards.
         variants: what was done to each.
         normalizer: has ``action``, and the proprioception and frame state keys.
         spec: the window.
@@ -111,7 +112,7 @@ class LatentWindows:
     def __init__(
         self,
         episodes: Episodes,
-        tokens: Sequence[np.ndarray],
+        tokens: Sequence[RowArray],
         variants: Sequence[Variant],
         normalizer: LinearNormalizer,
         spec: WindowSpec,
@@ -133,8 +134,8 @@ class LatentWindows:
         self.history_actions = history_actions
         self.variants = len(variants)
         self.rows_per_variant = episodes.steps
-        self.tokens = _joined(tokens)
-        self.wrist = None if extras.wrist is None else _joined(extras.wrist)
+        self.tokens = JoinedRows(tokens)
+        self.wrist = None if extras.wrist is None else JoinedRows(extras.wrist)
         self.keypoints = None if keypoints is None else torch.from_numpy(np.concatenate(keypoints))
         self.text = None if extras.text is None else torch.from_numpy(np.asarray(extras.text, np.float32))
         self.has_actions = "action" in episodes.arrays
@@ -201,7 +202,10 @@ class LatentWindows:
 
         past, ahead = at(history), at(self.spec.future)
         frames = torch.from_numpy(past), torch.from_numpy(ahead)
-        none = self.tokens[:0].float()
+        history_tokens, future_tokens = _frame_tokens(self.tokens, past, ahead, wanted=tokens)
+        wrist_history = wrist_future = None
+        if self.wrist is not None:
+            wrist_history, wrist_future = _frame_tokens(self.wrist, past, ahead, wanted=tokens)
         frame_state = None
         if self.frame_state is not None:
             frame_state = torch.stack([self.frame_state[rows] for rows in frames], dim=1)
@@ -212,8 +216,8 @@ class LatentWindows:
             if kept := self.extras.proprio_target:
                 target = self.proprio.take(at(self.spec.steps_ahead), now, start, start_noise)[..., -kept:]
         return Batch(
-            history=self.tokens[frames[0]].float() if tokens else none,
-            future=self.tokens[frames[1]].float() if tokens else none,
+            history=history_tokens,
+            future=future_tokens,
             actions=self._actions(at(self.spec.actions), now, start),
             proprio=proprio,
             frame_state=frame_state,
@@ -221,8 +225,8 @@ class LatentWindows:
             future_keypoints=None if self.keypoints is None else self.keypoints[frames[1]],
             history_actions=self._history_actions(at(self.spec.history_actions), now, start),
             has_actions=None if self.has_actions else torch.zeros(len(windows), dtype=torch.bool),
-            wrist_history=None if self.wrist is None else self.wrist[frames[0]].float() if tokens else none,
-            wrist_future=None if self.wrist is None else self.wrist[frames[1]].float() if tokens else none,
+            wrist_history=wrist_history,
+            wrist_future=wrist_future,
             text=None if self.text is None else self.text[torch.from_numpy(self.index.episode[windows])],
             proprio_target=target,
         )
@@ -245,8 +249,15 @@ class LatentWindows:
         return self.actions.take(rows, now, start)
 
 
-def _joined(tokens: Sequence[np.ndarray]) -> Tensor:
-    return torch.from_numpy(tokens[0] if len(tokens) == 1 else np.concatenate(tokens))
+def _frame_tokens(rows: JoinedRows, past: np.ndarray, ahead: np.ndarray, *, wanted: bool) -> tuple[Tensor, Tensor]:
+    """float32 tokens of these frames (B, T) each; without rows (0, ...) where they are not wanted."""
+    if not wanted:
+        none = rows[:0].float()
+        return none, none
+    # Taken together: for shards on disk, every look has its price.
+    found = rows[np.concatenate([past.reshape(-1), ahead.reshape(-1)])].float()
+    history, future = found[: past.size], found[past.size :]
+    return history.view(*past.shape, *found.shape[1:]), future.view(*ahead.shape, *found.shape[1:])
 
 
 @lru_cache(maxsize=2)

@@ -87,7 +87,9 @@ class Episodes:
         starts = self.starts
         index = np.concatenate([np.arange(starts[e], self.ends[e]) for e in episodes])
         ends = np.cumsum([self.ends[e] - starts[e] for e in episodes])
-        return Episodes({k: _rows(v, index) for k, v in self.arrays.items()}, ends, self.source)
+        own = episodes if self.numbers is None else [self.numbers[e] for e in episodes]
+        arrays = {k: _rows(v, index) for k, v in self.arrays.items()}
+        return Episodes(arrays, ends, self.source, tuple(int(number) for number in own))
 
     def downsampled(self, every: int) -> Episodes:
         """A copy with each episode's first step and every ``every``-th after it."""
@@ -96,7 +98,7 @@ class Episodes:
         kept = [np.arange(s, e, every) for s, e in zip(self.starts, self.ends, strict=True)]
         index = np.concatenate(kept)
         ends = np.cumsum([len(rows) for rows in kept])
-        return Episodes({k: _rows(v, index) for k, v in self.arrays.items()}, ends, self.source)
+        return Episodes({k: _rows(v, index) for k, v in self.arrays.items()}, ends, self.source, self.numbers)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -111,6 +113,10 @@ class Episodes:
             digest.update(f"{key}{value.dtype}{value.shape}".encode())
             digest.update(value.data)
         return digest.hexdigest()[:16]
+
+    def frames_fingerprint(self, key: str) -> str:
+        """Of a camera's frames and where episodes end: what latents of them are known by, whatever numbers go with them."""
+        return Episodes({key: self.arrays[key]}, self.ends).fingerprint
 
 
 def _rows(value: np.ndarray, index: np.ndarray) -> np.ndarray:

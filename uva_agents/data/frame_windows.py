@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from uva_agents.data.episodes import Episodes
+from uva_agents.data.lazy import as_lazy
 from uva_agents.data.normalizer import LinearNormalizer
 from uva_agents.data.windows import WindowIndex, WindowSpec
 
@@ -36,7 +37,8 @@ class FrameWindows:
 
     Args:
         episodes: the data.
-        pixels: its frames at the network's size, uint8 (N, S, S, 3); ``None`` where only the rest of a window is looked at.
+        pixels: its frames at the network's size, uint8 (N, S, S, 3), in memory or on disk; ``None`` where only the rest of a window
+            is looked at.
         normalizer: has ``action`` and the proprioception key.
         spec: whose ``history`` and ``actions`` are taken.
         chosen: episode numbers to use.
@@ -112,8 +114,10 @@ class FrameWindows:
 def cut(pixels: np.ndarray, rows: np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:
     """Squares of images: (N, H, W, 3), rows (M,), corners (M, 2) as x and y -> (M, side, side, 3).
 
-    A loop of block copies: an index of every pixel would take ten times as long.
+    A loop of block copies: an index of every pixel would take ten times as long. Frames that are on disk are read together first.
     """
+    if as_lazy(pixels) is not None:
+        pixels, rows = pixels[rows], np.arange(len(rows))
     out = np.empty((len(rows), side, side, pixels.shape[3]), pixels.dtype)
     for i, (row, (x, y)) in enumerate(zip(rows.tolist(), corners.tolist(), strict=True)):
         out[i] = pixels[row, y : y + side, x : x + side]

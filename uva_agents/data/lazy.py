@@ -92,6 +92,21 @@ class LazyFrames:
 
         return LazyFrames(self._sources, self._frame_shape(), rows=self._rows, change=both, name=f"{self._name}+{name}")
 
+    @classmethod
+    def joined(cls, parts: Sequence[LazyFrames]) -> LazyFrames:
+        """Frames of one size, one after another.
+
+        Raises:
+            ValueError: they differ in size, or are changed in ways of their own.
+        """
+        first = parts[0]
+        if any(part.shape[1:] != first.shape[1:] or part._change is not first._change for part in parts):
+            raise ValueError(f"frames of one size are joined, got {sorted({part.shape[1:] for part in parts})}")
+        begins = np.cumsum([0, *(int(part._begins[-1]) for part in parts)])
+        rows = np.concatenate([part._rows + begin for part, begin in zip(parts, begins[:-1], strict=True)])
+        sources = [source for part in parts for source in part._sources]
+        return cls(sources, first._frame_shape(), rows=rows, change=first._change, name=first._name)
+
     @property
     def fingerprint(self) -> str:
         """Of the files' names, sizes and times and the rows: contents are not read."""

@@ -1,8 +1,10 @@
-"""What a training run holds in memory at its peak, computed from sizes alone, so that it is refused before anything is loaded."""
+"""What a training run takes of memory and disk, computed from sizes alone, so that it is refused before anything is decoded."""
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,24 +13,27 @@ from uva_agents.errors import MachineError
 from uva_agents.utils.files import check_folder_target
 from uva_agents.utils.memory import available_memory, in_words
 
+_LOG = logging.getLogger(__name__)
 _REST = 400 << 20
 """Bytes for a small network, its optimiser and batches: what does not grow with the data."""
+_ORDER = 64
+"""Bytes of a row for the order in which windows are drawn."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a dataset is loaded.
+    """How much of a dataset is trained on.
 
     Attributes:
         source: its path.
         steps: rows.
-        frame: bytes of a frame of all cameras that are loaded, 0 without.
+        cameras: that are looked at.
         numbers: bytes of a row of the other arrays.
     """
 
     source: str
     steps: int
-    frame: int
+    cameras: int
     numbers: int
 
 
@@ -37,29 +42,14 @@ class Holds:
     """How a recipe keeps its data.
 
     Attributes:
-        copies: of all frames at the peak.
-        tokens: bytes of a frame's latents, in all variants and copies.
-        resized: bytes of a frame at the network's size, where it is another.
-        variants: copies of the numbers.
+        side: of the square frames on disk, pixels.
+        variants: copies of the numbers in memory.
+        tokens: bytes of a frame's latents on disk, in all variants and forms.
     """
 
-    copies: float
-    tokens: int = 0
-    resized: int = 0
+    side: int
     variants: int = 1
-
-
-def latents_held(*, tokens: int, variants: int, sources: int, has_autoencoder: bool, reduced: float = 0.0) -> Holds:
-    """A recipe of several stages: frames and a copy of those that a stage trains on, then latents of all variants.
-
-    Args:
-        tokens: numbers in a frame's latents.
-        has_autoencoder: whether it is trained, which joins the frames of several datasets.
-        reduced: copies of the frames that a keypoint detector is trained on.
-    """
-    # Latents as they come, normalised, and joined for the windows, two bytes each; one variant in float32 meanwhile.
-    copies = 2.1 + max(1.0 if has_autoencoder and sources > 1 else 0.0, reduced)
-    return Holds(copies, tokens=tokens * (variants * 3 * 2 + 3 * 4), variants=variants + 1)
+    tokens: int = 0
 
 
 def check_out(out: Path) -> None:
@@ -74,25 +64,47 @@ def check_out(out: Path) -> None:
     check_folder_target(there)
 
 
-def check_memory(shapes: Sequence[Shape], holds: Holds) -> None:
-    """Refuse a run that would not fit.
+def disk_needed(shapes: Sequence[Shape], holds: Holds) -> int:
+    """Bytes that frames and latents take."""
+    frame = 3 * holds.side * holds.side + holds.tokens
+    return sum(shape.steps * shape.cameras * frame for shape in shapes)
+
+
+def memory_needed(shapes: Sequence[Shape], holds: Holds) -> int:
+    """Bytes that a small network's run takes: frames and latents are on disk, numbers are in memory."""
+    return sum(shape.steps * (shape.numbers * holds.variants + _ORDER) for shape in shapes) + _REST
+
+
+def check_needs(shapes: Sequence[Shape], holds: Holds, out: Path | None) -> None:
+    """Refuse a run that would not fit, and say what it takes.
+
+    Args:
+        out: run folder. The disk is not looked at where a run has begun to fill it: its steps do that.
 
     Raises:
         MachineError: with what it needs, what there is, and how to need less.
     """
-    free = available_memory()
-    frames = sum(shape.steps * shape.frame for shape in shapes)
-    latents = sum(shape.steps * (holds.tokens + holds.resized) for shape in shapes)
-    numbers = sum(shape.steps * shape.numbers * holds.variants for shape in shapes)
-    need = int(frames * holds.copies + latents + numbers) + _REST
-    if free is None or need <= free:
-        return
-    steps = sum(shape.steps for shape in shapes)
-    fits = max(0, math.floor((free - _REST) / max(1, need - _REST) * steps))
     where = shapes[0].source if len(shapes) == 1 else f"{len(shapes)} datasets"
-    raise MachineError(
-        f"training on {where} needs about {in_words(need)} of memory ({steps:,} steps: {in_words(frames)} of frames, held "
-        f"{holds.copies:g} times at the peak, and {in_words(latents + numbers)} made from them), and {in_words(free)} are free: "
-        f"take fewer episodes, up to {fits:,} steps in all (--episodes 0-99), keep every second step (--every 2), or use a larger "
-        "machine"
-    )
+    steps = sum(shape.steps for shape in shapes)
+    need, free = memory_needed(shapes, holds), available_memory()
+    if free is not None and need > free:
+        fits = max(0, math.floor((free - _REST) / max(1, need - _REST) * steps))
+        raise MachineError(
+            f"training on {where} needs about {in_words(need)} of memory for the numbers of {steps:,} steps, and {in_words(free)} "
+            f"are free: take fewer episodes, up to {fits:,} steps in all (--episodes 0-99), keep every second step (--every 2), or "
+            "use a larger machine"
+        )
+    disk = disk_needed(shapes, holds)
+    if out is None or (out / "frames").exists():
+        return
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if hasattr(os, "statvfs"):
+        facts = os.statvfs(there)
+        space = facts.f_bavail * facts.f_frsize
+        if disk > space:
+            raise MachineError(
+                f"training on {where} needs {in_words(disk)} of disk in {out} for the frames and latents of {steps:,} steps, and "
+                f"{in_words(space)} are free: free some, put the run on a larger disk (--out), or take fewer episodes or variants "
+                "(--episodes, --variants)"
+            )
+    _LOG.info("%s: %d steps take %s on disk in %s", where, steps, in_words(disk), out)

@@ -15,16 +15,17 @@ from torch import nn
 from uva_agents.checkpoints.folder import resolve
 from uva_agents.checkpoints.kinds import weights_kind
 from uva_agents.checkpoints.networks import NetBundle, load_net, save_net
+from uva_agents.data import Episodes, FrameStore
 from uva_agents.data.episodes import split_by
 from uva_agents.errors import InputError
+from uva_agents.training.frames_step import FramesStep
 from uva_agents.training.loop import Stage
 from uva_agents.training.memory import Holds, check_out
 from uva_agents.training.recipe import NetworkRecipe, StageConfig
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
 from uva_agents.training.saved_recipes import identity
-from uva_agents.training.sources import open_sources, sources_of
+from uva_agents.training.sources import Part, open_sources, sources_of
 from uva_agents.training.steps import MemoryStep, StageStep, Step
-from uva_agents.utils.images import resize_frames
 
 
 class NetworkRun:
@@ -32,7 +33,8 @@ class NetworkRun:
 
     >>> run = NetworkRun(recipe, options, image_size=96)                          # doctest: +SKIP
     >>> run.start(net)                                                            # doctest: +SKIP
-    >>> steps = [run.stage_step("policy", recipe.stage, net, lambda: MyStage(...)), run.weights_step(net)]  # doctest: +SKIP
+    >>> stage = run.stage_step("policy", recipe.stage, net, lambda: MyStage(...))  # doctest: +SKIP
+    >>> steps = [*run.frames_step(), stage, run.weights_step(net)]                # doctest: +SKIP
 
     Args:
         recipe: what is trained.
@@ -41,8 +43,6 @@ class NetworkRun:
         arrays: canonical names of what is loaded; by default ``pixels``, ``action`` and proprioception.
 
     Attributes:
-        episodes: in memory, frames in the size that they were recorded in.
-        pixels: uint8 (N, S, S, 3), at ``image_size``; ``None`` where no frame is looked at.
         train, held_out: numbers of episodes.
         normalizer: of actions and proprioception.
         spec: saved with the weights.
@@ -63,22 +63,45 @@ class NetworkRun:
         proprio = [recipe.data.proprio_key] if recipe.data.proprio_key else []
         arrays = ["action", "pixels", *proprio] if arrays is None else list(arrays)
 
-        def holds(sources: int, size: tuple[int, int]) -> Holds:
-            whole = size in ((0, 0), (image_size, image_size))
-            return Holds(1.0, resized=0 if whole else 3 * image_size * image_size, variants=2)
-
         check_out(options.out)
-        (part,) = open_sources(options.data, recipe, arrays, fields=options.fields, every=options.every, holds=holds)
-        self.episodes = part.episodes
+        (self._part,) = open_sources(
+            options.data,
+            recipe,
+            arrays,
+            fields=options.fields,
+            every=options.every,
+            holds=Holds(image_size, variants=2),
+            out=options.out,
+        )
         self.train, self.held_out = split_by(len(self.episodes), recipe.data.held_out, seed=42)
         self.check("action_dim", self.episodes.arrays["action"].shape[-1], recipe.model.action_dim)
         write_recipe(recipe, options.out)
         has_frames = "pixels" in arrays
-        self.pixels: np.ndarray | None = (
-            resize_frames(self.episodes.arrays["pixels"], image_size) if has_frames else None
-        )
+        self.image_size = image_size
         self.normalizer = make_normalizer(recipe.data, self.episodes)
         self.spec = make_interface(recipe.data, self.episodes, image_size=None if has_frames else image_size)
+
+    @property
+    def episodes(self) -> Episodes:
+        """Numbers in memory, frames on disk."""
+        return self._part.episodes
+
+    @property
+    def pixels(self) -> np.ndarray | None:
+        """uint8 (N, S, S, 3), on disk; from :meth:`frames_step` on at the network's size."""
+        return self.episodes.arrays.get("pixels")
+
+    def frames_step(self) -> list[Step]:
+        """The step that decodes the frames, where some are looked at."""
+        if self.pixels is None:
+            return []
+
+        def take(parts: list[Part]) -> None:
+            (self._part,) = parts
+
+        store = FrameStore(self.options.out / "frames", side=self.image_size)
+        moving = (self.recipe.data.proprio_key or "action",)
+        return [FramesStep([self._part], take, store, moving, self.options.progress)]
 
     def check(self, name: str, found: int, wanted: int) -> None:
         """That the data has as many numbers as the network takes.

@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from uva_agents.data import Dataset, Episodes, open_dataset
+from uva_agents.data.lazy import LazyFrames, as_lazy
 from uva_agents.data.picture_masks import blacked_out
 from uva_agents.errors import DataError, InputError
-from uva_agents.training.memory import Holds, Shape, check_memory
+from uva_agents.training.memory import Holds, Shape, check_needs
 from uva_agents.training.recipe import DataConfig, Recipe
-from uva_agents.utils.images import resize_frames
 
 _LOG = logging.getLogger(__name__)
 
@@ -110,20 +110,51 @@ def sources_of(data: Data) -> tuple[Source, ...]:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A dataset ready to be cut into windows: frames in memory, keys as the recipe names them.
+class Reopening:
+    """Opens a dataset once more, in another process, which gets this by pickle.
 
     Attributes:
-        episodes: frames of the size that they are trained on.
+        source: the dataset.
+        recipe, wanted, fields: as of :func:`open_sources`.
+        step: every how manieth row is kept.
+    """
+
+    source: Source
+    recipe: Recipe
+    wanted: tuple[str, ...]
+    fields: Mapping[str, str]
+    step: int
+
+    def frames(self, name: str) -> LazyFrames:
+        """Of a camera, as they are recorded."""
+        dataset, needed = _open(self.source, self.recipe, self.wanted, self.fields, verify=False)
+        found = as_lazy(_part(self.source, dataset, needed, self.step, self).episodes.arrays[name])
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True)
+class Part:
+    """A dataset ready to be cut into windows: frames on disk, keys as the recipe names them.
+
+    Attributes:
+        episodes: numbers in memory, and frames: as they are recorded, until a step has decoded them.
         weight: see :class:`Source`.
         tasks: an instruction per episode, where the dataset has them.
-        shapes: camera -> height and width of its frames as they are stored.
+        shapes: camera -> height and width of its frames as they are recorded.
+        reopens: opens it in another process.
     """
 
     episodes: Episodes
     weight: float
     tasks: tuple[str, ...] | None = None
     shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    reopens: Reopening | None = None
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the arrays that are frames."""
+        return tuple(name for name in self.episodes.arrays if name.startswith("pixels"))
 
     @property
     def has_actions(self) -> bool:
@@ -138,10 +169,10 @@ def open_sources(
     *,
     fields: Mapping[str, str] | None = None,
     every: int | None = None,
-    holds: Callable[[int, tuple[int, int]], Holds] | None = None,
-    side: int | None = None,
+    holds: Holds | None = None,
+    out: Path | None = None,
 ) -> list[Part]:
-    """Datasets with what ``wanted`` names; video without actions has frames only. All get the frame size of the first with actions.
+    """Datasets with what ``wanted`` names; video without actions has frames only. No frame is looked at.
 
     Args:
         recipe: whose rate they must have: datasets that say another one are refused, or cut down by ``every``. Video without
@@ -150,25 +181,24 @@ def open_sources(
         fields: canonical name -> stored key, where it is not where the format usually has it.
         every: keep each episode's first step and every so many after it, in datasets with actions. Right for actions that are
             positions; changes would have to be added up.
-        holds: (number of datasets, frame's height and width) -> how the recipe keeps its data; without it memory is not looked at.
-        side: frames with more pixels than its square are brought to that as they are read, as agents bring them.
+        holds: how the recipe keeps its data; without it neither memory nor disk is looked at.
+        out: run folder, for that.
 
     Raises:
-        MachineError: the data would not fit into memory.
+        MachineError: the numbers would not fit into memory, or the frames on the disk.
         FileNotFoundError: nothing at a path.
-        ValueError: no known format; no actions anywhere; missing keys, or another rate or size of frames, with what to do.
+        ValueError: no known format; no actions anywhere; missing keys, or another rate, with what to do.
     """
     sources = sources_of(data)
     opened = [_open(source, recipe, wanted, fields or {}) for source in sources]
     steps = [_step(found, recipe, every) for found in opened]
     _check_names(opened)
     if holds is not None:
-        _check_memory(opened, steps, wanted, holds, side)
+        check_needs([_shape(*found, step) for found, step in zip(opened, steps, strict=True)], holds, out)
     parts = [
-        Part(_load(found, needed, step, side), source.weight, found.tasks, _shapes(found, needed))
-        for (found, needed), step, source in zip(opened, steps, sources, strict=True)
+        _part(source, *found, step, Reopening(source, recipe, tuple(wanted), dict(fields or {}), step))
+        for found, step, source in zip(opened, steps, sources, strict=True)
     ]
-    parts = [with_what_names_say(part, recipe.data) for part in parts]
     with_actions = [part for part in parts if part.has_actions]
     if not with_actions:
         where = ", ".join(part.episodes.source for part in parts)
@@ -181,19 +211,16 @@ def open_sources(
             if len(widths) > 1:
                 sizes = "; ".join(f"{shape[0]} numbers in {path}" for shape, path in widths.items())
                 raise ValueError(f"{name!r} differs between the datasets: {sizes}")
-    if "pixels" not in wanted:
-        return parts
-    shape = with_actions[0].episodes.arrays["pixels"].shape[1:3]
-    return [dataclasses.replace(part, episodes=_sized(part.episodes, (shape[0], shape[1]))) for part in parts]
+    return parts
 
 
 def _open(
-    source: Source, recipe: Recipe, wanted: Sequence[str], fields: Mapping[str, str]
+    source: Source, recipe: Recipe, wanted: Sequence[str], fields: Mapping[str, str], *, verify: bool = True
 ) -> tuple[Dataset, list[str]]:
     """A dataset and the names of what of it is loaded; frames are still on disk."""
     own = None if fields else {name: recipe.data.fields[name] for name in wanted if name in recipe.data.fields}
     dataset = open_dataset(
-        source.path, fields=fields or None, episodes=source.episodes, verify=True, needed=wanted, preferred=own
+        source.path, fields=fields or None, episodes=source.episodes, verify=verify, needed=wanted, preferred=own
     )
     needed = ["pixels"] if "action" not in dataset.arrays else list(wanted)
     if missing := [name for name in needed if name not in dataset.arrays]:
@@ -217,76 +244,35 @@ def _check_names(opened: Sequence[tuple[Dataset, list[str]]]) -> None:
                 )
 
 
+def _part(source: Source, dataset: Dataset, needed: Sequence[str], step: int, reopens: Reopening) -> Part:
+    """The same in every process that opens it."""
+    shapes = _shapes(dataset, needed)
+    part = Part(_episodes(dataset, needed, step), source.weight, dataset.tasks, shapes, reopens)
+    return with_what_names_say(part, reopens.recipe.data)
+
+
 def _shapes(dataset: Dataset, needed: Sequence[str]) -> dict[str, tuple[int, int]]:
     shapes = {name: dataset.arrays[name].shape for name in needed if name.startswith("pixels")}
     return {name: (int(shape[1]), int(shape[2])) for name, shape in shapes.items()}
 
 
-def _reduced(shape: tuple[int, ...], side: int | None) -> tuple[int, int]:
-    """Height and width that frames of this size are kept at."""
-    height, width = int(shape[0]), int(shape[1])
-    return (height, width) if side is None or height * width <= side * side else (side, side)
-
-
-def _load(dataset: Dataset, needed: Sequence[str], step: int, side: int | None = None) -> Episodes:
-    """What is needed of it, in memory, every ``step``-th row."""
+def _episodes(dataset: Dataset, needed: Sequence[str], step: int) -> Episodes:
+    """What is needed of it, every ``step``-th row: numbers in memory, frames on disk."""
     # Copies of the numbers: some readers give views of files, which torch does not take.
     kept = {
         k: v if k.startswith("pixels") else v.reshape(len(v), -1).copy() for k in needed for v in [dataset.arrays[k]]
     }
-    episodes = Episodes(kept, dataset.ends, source=str(dataset.path), numbers=dataset.numbers)
-    if step > 1:
-        episodes = episodes.downsampled(step)
-    loaded = {
-        k: _frames(dataset, episodes, k, side) if k.startswith("pixels") else v for k, v in episodes.arrays.items()
-    }
-    return Episodes(loaded, episodes.ends, source=str(dataset.path))
+    numbers = tuple(range(len(dataset))) if dataset.numbers is None else dataset.numbers
+    episodes = Episodes(kept, dataset.ends, source=str(dataset.path), numbers=numbers)
+    return episodes.downsampled(step) if step > 1 else episodes
 
 
-def _frames(dataset: Dataset, episodes: Episodes, name: str, side: int | None = None) -> np.ndarray:
-    """Frames in memory; where they cannot be read, the episode is named."""
-    frames = episodes.arrays[name]
-    height, width = _reduced(frames.shape[1:3], side)
-    out = np.empty((len(frames), height, width, 3), np.uint8)
-    for number, (start, end) in enumerate(zip(episodes.starts, episodes.ends, strict=True)):
-        try:
-            for begin in range(int(start), int(end), 512):
-                rows = slice(begin, min(begin + 512, int(end)))
-                read = frames[rows]
-                out[rows] = read if read.shape[1:3] == (height, width) else resize_frames(read, height)
-        except ValueError as error:
-            episode = number if dataset.numbers is None else dataset.numbers[number]
-            raise DataError(
-                f"{dataset.path}: {name} of episode {episode} cannot be read: {error}; repair it, or leave that episode out: "
-                f"--episodes '!{episode}' (uva data inspect --every-frame finds all that are damaged)"
-            ) from error
-    return out
-
-
-def _check_memory(
-    opened: Sequence[tuple[Dataset, list[str]]],
-    steps: Sequence[int],
-    wanted: Sequence[str],
-    holds: Callable[[int, tuple[int, int]], Holds],
-    side: int | None,
-) -> None:
-    """Refuse what would not fit, from sizes alone."""
-    acted = [dataset for dataset, needed in opened if "action" in needed]
-    size = (0, 0)
-    if "pixels" in wanted and acted:
-        size = _reduced(acted[0].arrays["pixels"].shape[1:3], side)
-    shapes = []
-    for (dataset, needed), step in zip(opened, steps, strict=True):
-        # As they are read; those of other datasets are then brought to the first one's size, one dataset at a time.
-        frame = sum(
-            3 * max(math.prod(_reduced(dataset.arrays[k].shape[1:3], side)), math.prod(size))
-            for k in needed
-            if k.startswith("pixels")
-        )
-        numbers = sum(4 * math.prod(dataset.arrays[k].shape[1:]) for k in needed if not k.startswith("pixels"))
-        lengths = np.diff(dataset.ends, prepend=0)
-        shapes.append(Shape(str(dataset.path), int((-(-lengths // step)).sum()), frame, numbers))
-    check_memory(shapes, holds(len(opened), size))
+def _shape(dataset: Dataset, needed: Sequence[str], step: int) -> Shape:
+    """How much of it there is, from sizes alone."""
+    numbers = sum(4 * math.prod(dataset.arrays[k].shape[1:]) for k in needed if not k.startswith("pixels"))
+    lengths = np.diff(dataset.ends, prepend=0)
+    cameras = sum(name.startswith("pixels") for name in needed)
+    return Shape(str(dataset.path), int((-(-lengths // step)).sum()), cameras, numbers)
 
 
 def _missing(dataset: Dataset, recipe: Recipe, names: Sequence[str]) -> str:
@@ -327,23 +313,8 @@ def _step(opened: tuple[Dataset, list[str]], recipe: Recipe, every: int | None) 
     return step
 
 
-def _sized(episodes: Episodes, shape: tuple[int, int]) -> Episodes:
-    """All cameras at one size."""
-    other = {k: v for k, v in episodes.arrays.items() if k.startswith("pixels") and v.shape[1:3] != shape}
-    if not other:
-        return episodes
-    if shape[0] != shape[1]:
-        name, pixels = next(iter(other.items()))
-        raise ValueError(
-            f"{episodes.source} has {'frames' if name == 'pixels' else name} of {pixels.shape[1]}x{pixels.shape[2]}, and the "
-            f"first dataset of {shape[0]}x{shape[1]}: bring them to one size"
-        )
-    resized = {name: resize_frames(pixels, shape[0]) for name, pixels in other.items()}
-    return Episodes({**episodes.arrays, **resized}, episodes.ends, source=episodes.source)
-
-
 def joined_frames(parts: Sequence[Episodes]) -> Episodes:
-    """The frames of all of them and of all cameras, one after another, for what looks at single frames."""
+    """The frames of all of them and of all cameras, one after another, for what looks at single frames. None is looked at here."""
     views = [
         Episodes({"pixels": frames}, part.ends, source=part.source)
         for part in parts
@@ -353,4 +324,10 @@ def joined_frames(parts: Sequence[Episodes]) -> Episodes:
     if len(views) == 1:
         return parts[0]
     ends = np.concatenate([view.ends + sum(v.steps for v in views[:i]) for i, view in enumerate(views)])
-    return Episodes({"pixels": np.concatenate([view.arrays["pixels"] for view in views])}, ends, source="all datasets")
+    frames = [as_lazy(view.arrays["pixels"]) for view in views]
+    lazy = [found for found in frames if found is not None]
+    if len(lazy) == len(views):
+        pixels = LazyFrames.joined(lazy).as_array()
+    else:
+        pixels = np.concatenate([np.asarray(view.arrays["pixels"]) for view in views])
+    return Episodes({"pixels": pixels}, ends, source="all datasets")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing as mp
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -45,6 +46,7 @@ def run_jobs(
     *,
     workers: int = 1,
     method: str | None = None,
+    import_main: bool = True,
 ) -> Iterator[Finished[Job, Result]]:
     """Outcomes as jobs end, in no particular order.
 
@@ -54,10 +56,20 @@ def run_jobs(
         jobs: done in this order, several at a time.
         workers: processes.
         method: how they start, ``"spawn"`` where torch is at work in this one; the platform's default when absent.
+        import_main: whether spawned processes import the program's main file, for what ``setup`` has from there. Without it, a
+            script that has no ``if __name__ == "__main__":`` does not run again in each of them.
     """
     queue = deque(jobs)
     context = mp.get_context(method)
-    active = [_start(context, setup, queue.popleft()) for _ in range(min(workers, len(queue)))]
+    shown: Callable[[], contextlib.AbstractContextManager[None]] = (
+        contextlib.nullcontext if import_main else _hidden_main
+    )
+
+    def start(job: Job) -> _Worker[Job]:
+        with shown():
+            return _start(context, setup, job)
+
+    active = [start(queue.popleft()) for _ in range(min(workers, len(queue)))]
     try:
         while active:
             for connection in wait([w.connection for w in active]):
@@ -78,7 +90,7 @@ def run_jobs(
                 _stop(worker)
                 active.remove(worker)
                 if queue:
-                    active.append(_start(context, setup, queue.popleft()))
+                    active.append(start(queue.popleft()))
     finally:
         for worker in active:
             worker.process.terminate()
@@ -124,6 +136,17 @@ def _parent_is_gone() -> bool:
     if found == parent.pid:
         _direct.add(os.getpid())
     return found != parent.pid and os.getpid() in _direct
+
+
+@contextlib.contextmanager
+def _hidden_main() -> Iterator[None]:
+    main = sys.modules["__main__"]
+    kept = {name: main.__dict__.get(name) for name in ("__file__", "__spec__")}
+    main.__dict__.update(dict.fromkeys(kept))
+    try:
+        yield
+    finally:
+        main.__dict__.update(kept)
 
 
 def _start(context: Any, setup: Callable[[], Callable[[Job], Result]], job: Job) -> _Worker[Job]:

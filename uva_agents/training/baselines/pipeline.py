@@ -62,7 +62,7 @@ def diffusion_policy_steps(recipe: DiffusionPolicyRecipe, options: RunOptions) -
         def policy() -> DiffusionStage:
             return DiffusionStage(recipe, net, windows(run.train), windows(run.held_out), run.normalizer)
 
-        return [run.stage_step("policy", recipe.stage, net, policy), run.weights_step(net)]
+        return [*run.frames_step(), run.stage_step("policy", recipe.stage, net, policy), run.weights_step(net)]
 
     @functools.cache  # the frames go through the encoder once for both stages
     def on_keypoints() -> KeypointDiffusionStage:
@@ -71,7 +71,7 @@ def diffusion_policy_steps(recipe: DiffusionPolicyRecipe, options: RunOptions) -
 
     steps = [run.stage_step("policy", recipe.stage, net, on_keypoints), run.weights_step(net)]
     if (config := recipe.mixture_prior) is None:
-        return steps
+        return [*run.frames_step(), *steps]
     prior = run.stage_step(
         MixturePriorStage.name,
         config,
@@ -80,7 +80,7 @@ def diffusion_policy_steps(recipe: DiffusionPolicyRecipe, options: RunOptions) -
         name="mixture prior",
         makes="mixture prior",
     )
-    return [prior, *steps]
+    return [*run.frames_step(), prior, *steps]
 
 
 def two_frame_steps(recipe: TwoFrameRecipe, options: RunOptions) -> list[Step]:
@@ -107,7 +107,8 @@ def two_frame_steps(recipe: TwoFrameRecipe, options: RunOptions) -> list[Step]:
     def build() -> TwoFrameStage:
         return TwoFrameStage(recipe, net, windows(run.train), windows(run.held_out), run.normalizer)
 
-    return [run.stage_step(TwoFrameStage.name, recipe.stage, net, build, name="network"), run.weights_step(net)]
+    stage = run.stage_step(TwoFrameStage.name, recipe.stage, net, build, name="network")
+    return [*run.frames_step(), stage, run.weights_step(net)]
 
 
 def _recorded_positions(recipe: DiffusionPolicyRecipe, run: NetworkRun) -> Tensor | None:

@@ -13,11 +13,13 @@ from torch import nn
 
 from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.filling import refilled
-from uva_agents.checkpoints.initial import load_vae, match_into
+from uva_agents.checkpoints.initial import load_vae
 from uva_agents.checkpoints.store import save_bundle
 from uva_agents.checkpoints.tensor_files import stored_tensors, write_tensors
-from uva_agents.data import Episodes, LatentCache, encode_frames
+from uva_agents.data import Episodes, FrameStore, LatentStore, Variant, encode_frames
+from uva_agents.data.shards import ShardedArray
 from uva_agents.model import VAE, Task, UVANet
+from uva_agents.training.frames_step import FramesStep
 from uva_agents.training.keypoints.detector_stage import DetectorStage
 from uva_agents.training.keypoints.motion_stages import DynamicsStage, RendererStage
 from uva_agents.training.loop import Stage
@@ -30,6 +32,7 @@ from uva_agents.training.uva.joint_stage import JointStage
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.run import UVARun
 from uva_agents.training.uva.vae_stage import VAEStage
+from uva_agents.training.uva.video_network import take_over_video
 from uva_agents.utils.progress import progress_bar
 
 
@@ -41,7 +44,7 @@ def uva_steps(recipe: UVARecipe, options: RunOptions) -> list[Step]:
     """
     run = UVARun(recipe, options)
     model, origin = recipe.model, run.origin
-    steps: list[Step] = [_autoencoder(run), _latents(run)]
+    steps: list[Step] = [_frames(run), _autoencoder(run), _latents(run)]
     steps.append(MemoryStep("initial network", "initial network", run.start_network, needs=("autoencoder", "latents")))
     if model.num_keypoints:
         steps += [_detector(run), MemoryStep("keypoints of all frames", "keypoints", run.read_keypoints, ("detector",))]
@@ -86,7 +89,18 @@ def _stage(
     )
 
 
-# -- autoencoder and latents -------------------------------------------------------------------------------------------
+# -- frames, autoencoder and latents -------------------------------------------------------------------------------------------
+
+
+def _frames(run: UVARun) -> Step:
+    enlarge = run.recipe.network.clips is None  # augmentation in the training step is of frames as they were recorded
+    return FramesStep(
+        [run.main, *run.others],
+        run.take_frames,
+        FrameStore(run.options.out / "frames", side=run.recipe.model.image_size, enlarge=enlarge),
+        moving=(run.recipe.data.proprio_key or "action",),
+        show=run.options.progress,
+    )
 
 
 def _autoencoder(run: UVARun) -> Step:
@@ -122,7 +136,7 @@ def _autoencoder(run: UVARun) -> Step:
 
 
 def _all_frames(run: UVARun) -> Episodes:
-    """Of all datasets. Not kept: with several it is a copy of all frames."""
+    """Of all datasets."""
     return joined_frames([run.episodes.select(run.train), *(part.episodes for part in run.others)])
 
 
@@ -149,7 +163,7 @@ def _latents(run: UVARun) -> Step:
 
 @dataclass(frozen=True)
 class LatentsStep:
-    """Every variant of every dataset through the autoencoder, a file each in ``latents/``."""
+    """Every variant of every dataset through the autoencoder, into shards in ``latents/``."""
 
     of: UVARun
     name: str = "latents"
@@ -157,54 +171,49 @@ class LatentsStep:
     makes: str = "latents"
 
     def done(self) -> bool:
-        """Whether all files are there."""
-        return all(self._files())
+        """Whether all shards are there."""
+        store = self._store()
+        return all(store.is_whole(episodes, variant) for episodes, variant in self._wanted())
 
     def begun(self) -> bool:
-        """Whether one is."""
-        return any(self._files())
+        """Whether some are."""
+        store = self._store()
+        return any(store.is_begun(episodes, variant) for episodes, variant in self._wanted())
 
     def load(self) -> None:
-        """Read them; one that is damaged is made again."""
-        run, cache = self.of, self._cache()
+        """Open them; one that is damaged is made again."""
+        run, store = self.of, self._store()
+        run.latents = store
         show = run.options.progress and PartialState().is_main_process
-        with PartialState().main_process_first():  # one process encodes, the others read its files
-            run.tokens = _encoded(run, cache, run.episodes, "latents", show=show)
-            run.more_tokens = [
-                _encoded(run, cache, part.episodes, f"latents of {part.episodes.source}", show=show)
-                for part in run.others
+        # Of several processes, one encodes while the others wait for its lock: without a limit, unlike at a barrier.
+        run.tokens = _encoded(run, store, run.episodes, "latents", show=show)
+        run.more_tokens = [
+            _encoded(run, store, part.episodes, f"latents of {part.episodes.source}", show=show) for part in run.others
+        ]
+        if run.recipe.data.has_wrist:
+            views = [run.wrist_view(part.episodes) for part in (run.main, *run.others)]
+            first, *more = [
+                [] if view is None else _encoded(run, store, view, "latents of the wrist camera", show=show, wrist=True)
+                for view in views
             ]
-            if run.recipe.data.has_wrist:
-                views = [run.wrist_view(part.episodes) for part in (run.main, *run.others)]
-                first, *more = [
-                    []
-                    if view is None
-                    else _encoded(run, cache, view, "latents of the wrist camera", show=show, wrist=True)
-                    for view in views
-                ]
-                run.wrist_tokens, run.more_wrist_tokens = first, more
+            run.wrist_tokens, run.more_wrist_tokens = first, more
 
     def run(self) -> bool:
         """Make those that are not there."""
         self.load()
         return True
 
-    def _cache(self) -> LatentCache:
-        recipe = self.of.recipe
-        return LatentCache(
-            self.of.options.out / "latents",
-            self.of.vae,
-            patch_size=recipe.model.patch_size,
-            world_size=recipe.world_size,
-            image_size=recipe.model.image_size,
-        )
+    def _store(self) -> LatentStore:
+        model = self.of.recipe.model
+        folder = self.of.options.out / "latents"
+        return LatentStore(folder, self.of.vae, patch_size=model.patch_size, image_size=model.image_size)
 
-    def _files(self) -> list[bool]:
-        run, cache = self.of, self._cache()
+    def _wanted(self) -> list[tuple[Episodes, Variant]]:
+        run = self.of
         datasets = [run.episodes, *(part.episodes for part in run.others)]
         views = [view for view in map(run.wrist_view, datasets) if view is not None]
         return [
-            cache.path(episodes, variant).exists()
+            (episodes, variant)
             for sources, variants in ((datasets, run.variants), (views, run.wrist_variants))
             for episodes in sources
             for variant in variants
@@ -212,12 +221,12 @@ class LatentsStep:
 
 
 def _encoded(
-    run: UVARun, cache: LatentCache, episodes: Episodes, title: str, *, show: bool, wrist: bool = False
-) -> list[np.ndarray]:
+    run: UVARun, store: LatentStore, episodes: Episodes, title: str, *, show: bool, wrist: bool = False
+) -> list[ShardedArray]:
     variants = run.wrist_variants if wrist else run.variants
     with progress_bar(disable=not show) as bar:
         task = bar.add_task(title, total=len(variants) * episodes.steps)
-        return cache.get_all(episodes, variants, lambda done, total: bar.update(task, completed=done, total=total))
+        return store.get_all(episodes, variants, lambda done, total: bar.update(task, completed=done, total=total))
 
 
 # -- keypoints ---------------------------------------------------------------------------------------------------------
@@ -329,13 +338,6 @@ def _network(run: UVARun) -> list[Step]:
         for name, config, weights, finish in stages
         if config.will_run
     ]
-
-
-def take_over_video(run: UVARun) -> None:
-    """What the video stage has trained, wherever name and shape match, if it has trained a network of its own."""
-    if run.video_model is not run.model:
-        match_into(run.model, run.video_model.cpu().state_dict())
-        run.video_model = run.model
 
 
 def _export(run: UVARun) -> None:

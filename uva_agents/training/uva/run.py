@@ -27,24 +27,26 @@ from uva_agents.data import (
     MixtureWindows,
     Variant,
     WindowSpec,
-    apply_variant,
     standard_variants,
 )
 from uva_agents.data.dataset import Extras
 from uva_agents.data.episodes import split_by, trained_beside
+from uva_agents.data.latent_store import LatentStore
+from uva_agents.data.rows import RowArray
+from uva_agents.errors import InputError
 from uva_agents.model import VAE, UVANet
-from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.model.keypoints.guide import KeypointGuide
 from uva_agents.training.instructions import Texts, read_instructions
-from uva_agents.training.memory import Holds, check_out, latents_held
+from uva_agents.training.memory import Holds, check_out
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
 from uva_agents.training.saved_recipes import identity
 from uva_agents.training.sources import Part, open_sources
 from uva_agents.training.uva.clip_data import clip_windows, encoded_clip_windows
 from uva_agents.training.uva.fits import check_fits
+from uva_agents.training.uva.over_all_frames import found_keypoints, standardized_tokens
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.validation import Validator
-from uva_agents.utils.images import to_images
+from uva_agents.training.uva.video_network import video_network
 
 _LOG = logging.getLogger(__name__)
 _WRIST_SEED = 7919
@@ -64,6 +66,7 @@ class UVARun:
         main: the dataset with actions that is held out from; what ``others`` are.
         train, held_out: numbers of its episodes.
         vae: the autoencoder.
+        latents: where latents are kept.
         tokens, more_tokens: latents of the main dataset and of each other one, a (N, S, C) per variant.
         wrist_tokens, more_wrist_tokens: the same of the second camera, where the network has one.
         texts: vectors of all episodes' instructions, where they are an input.
@@ -73,12 +76,13 @@ class UVARun:
     """
 
     vae: VAE
-    tokens: list[np.ndarray]
-    more_tokens: list[list[np.ndarray]]
+    latents: LatentStore
+    tokens: Sequence[RowArray]
+    more_tokens: Sequence[Sequence[RowArray]]
     model: UVANet
     video_model: UVANet
-    wrist_tokens: list[np.ndarray] | None = None
-    more_wrist_tokens: list[list[np.ndarray]]
+    wrist_tokens: Sequence[RowArray] | None = None
+    more_wrist_tokens: Sequence[Sequence[RowArray]]
     keypoints: list[np.ndarray] | None = None
     more_keypoints: list[list[np.ndarray]] | None = None
 
@@ -91,8 +95,8 @@ class UVARun:
             recipe.data.arrays,
             fields=options.fields,
             every=options.every,
-            holds=lambda sources, size: self._holds(sources),
-            side=recipe.model.image_size,
+            holds=self._holds(),
+            out=options.out,
         )
         first = next(i for i, part in enumerate(parts) if part.has_actions)
         self.main, self.others = parts[first], [part for i, part in enumerate(parts) if i != first]
@@ -112,6 +116,10 @@ class UVARun:
         """Of the main dataset."""
         return self.main.episodes
 
+    def take_frames(self, parts: list[Part]) -> None:
+        """The datasets, the main one first, with frames that are decoded."""
+        self.main, *self.others = parts
+
     @property
     def guide(self) -> KeypointGuide:
         """The network's keypoints, which only steps of networks that have them ask for."""
@@ -122,6 +130,11 @@ class UVARun:
     def variants(self) -> tuple[Variant, ...]:
         """Of every dataset."""
         a = self.recipe.augmentation
+        if a.mirror and self.recipe.world_size is None:
+            raise InputError(
+                f"recipe {self.recipe.name!r} mirrors pictures, and the numbers that go with them have no plane: set "
+                "augmentation.mirror to false"
+            )
         return standard_variants(a.variants, max_shift=a.max_shift, mirror=a.mirror)
 
     @cached_property
@@ -179,9 +192,7 @@ class UVARun:
         recipe, init = self.recipe, self.options.init
         torch.manual_seed(recipe.seed)  # how much was drawn before depends on what was already trained
         self.model = UVANet(recipe.model)
-        self.video_model = self.model
-        if recipe.network.own_video_network and recipe.network.video.will_run:
-            self.video_model = UVANet(recipe.video_model)
+        self.video_model = video_network(recipe, self.model)
         for model in (self.model, self.video_model):
             model.set_gradient_checkpointing(recipe.network.gradient_checkpointing)
         if self.origin is not None:
@@ -191,21 +202,26 @@ class UVARun:
         elif init is not None:
             load_mar(self.video_model, Path(str(init)))
         if recipe.model.standardize:
-            keep = self.origin is not None
-            self.tokens = _standardize(self.model.token_statistics(), self.tokens, keep=keep)
-            self.more_tokens = [_standardize(self.model.token_statistics(), t, keep=True) for t in self.more_tokens]
-            if self.wrist_tokens is not None:
-                of_wrist = self.model.token_statistics(wrist=True)
-                self.wrist_tokens = _standardize(of_wrist, self.wrist_tokens, keep=keep)
-                self.more_wrist_tokens = [_standardize(of_wrist, t, keep=True) for t in self.more_wrist_tokens]
+            self._standardize()
+
+    def _standardize(self) -> None:
+        keep = self.origin is not None
+        of_main = self.model.token_statistics()
+        self.tokens = standardized_tokens(of_main, self.latents, self.tokens, keep=keep)
+        self.more_tokens = [standardized_tokens(of_main, self.latents, t, keep=True) for t in self.more_tokens]
+        if self.wrist_tokens is not None:
+            of_wrist = self.model.token_statistics(wrist=True)
+            self.wrist_tokens = standardized_tokens(of_wrist, self.latents, self.wrist_tokens, keep=keep)
+            self.more_wrist_tokens = [
+                standardized_tokens(of_wrist, self.latents, t, keep=True) for t in self.more_wrist_tokens
+            ]
 
     def read_keypoints(self) -> None:
         """Find the keypoints in every frame of every variant, with the network's finished detector."""
         detector = self.guide.detector.eval().requires_grad_(False)
 
         def read(episodes: Episodes) -> list[np.ndarray]:
-            size = self.recipe.world_size
-            return [_read_keypoints(detector, apply_variant(episodes, v, world_size=size)) for v in self.variants]
+            return [found_keypoints(detector, episodes, variant) for variant in self.variants]
 
         self.keypoints = read(self.episodes)
         self.more_keypoints = [read(part.episodes) for part in self.others]
@@ -294,7 +310,7 @@ class UVARun:
             extras=self.extras(1 + index, self.more_wrist_tokens[index] if self.wrist_tokens is not None else None),
         )
 
-    def extras(self, dataset: int, wrist: Sequence[np.ndarray] | None) -> Extras:
+    def extras(self, dataset: int, wrist: Sequence[RowArray] | None) -> Extras:
         """What one of the datasets, the main one first, has beside frames, actions and proprioception."""
         c, data = self.recipe.model, self.recipe.data
         return Extras(
@@ -311,46 +327,8 @@ class UVARun:
 
     # -- before anything is loaded -----------------------------------------------------------------------------------
 
-    def _holds(self, sources: int) -> Holds:
+    def _holds(self) -> Holds:
         """How the run keeps its data. Latents are those of the recipe's frames: an autoencoder's factor less, a few channels."""
-        c, options, augmentation = self.recipe.model, self.options, self.recipe.augmentation
-        trained_here = options.init is None or is_checkpoint_file(options.init)
-        reduced = 0.0
-        if c.num_keypoints and options.detector_weights is None and trained_here:
-            # As :class:`~uva_agents.training.keypoints.detector_stage.DetectorStage` keeps them.
-            moved = bool(augmentation.mirror or augmentation.max_shift)
-            whole = c.keypoint_detector == "conv"
-            kind = ConvDetector if whole else PooledDetector
-            reduced = (kind.training_variants if moved else 1) / (1 if whole else 16)
-        if self.recipe.network.clips is not None:
-            return Holds(1.1)
-        return latents_held(
-            tokens=c.tokens_per_frame * c.token_dim,
-            variants=augmentation.variants,
-            sources=sources,
-            has_autoencoder=options.init is None and options.vae_weights is None,
-            reduced=reduced,
-        )
-
-
-def _standardize(
-    statistics: tuple[Tensor, Tensor], tokens: list[np.ndarray], *, keep: bool = False
-) -> list[np.ndarray]:
-    """Tokens as the network sees them; their statistics, over every variant, go into its buffers.
-
-    Most of an image is background, the same in every frame: unless it is subtracted, it drowns the rest.
-    """
-    if not keep:
-        sample = np.concatenate([t[::16] for t in tokens]).astype(np.float32)
-        statistics[0].copy_(torch.from_numpy(sample.mean(0)))
-        statistics[1].copy_(torch.from_numpy(np.maximum(sample.std(0), 0.05)))
-    mean, std = (value.numpy() for value in statistics)
-    return [((t.astype(np.float32) - mean) / std).astype(np.float16) for t in tokens]
-
-
-@torch.no_grad()
-def _read_keypoints(detector: PooledDetector | ConvDetector, episodes: Episodes) -> np.ndarray:
-    frames = episodes.arrays["pixels"]
-    device = next(detector.parameters()).device
-    parts = [detector(to_images(frames[i : i + 512]).to(device)).cpu().numpy() for i in range(0, len(frames), 512)]
-    return np.concatenate(parts)
+        c, variants = self.recipe.model, self.recipe.augmentation.variants
+        copies = 0 if self.recipe.network.clips is not None else variants * (2 if c.standardize else 1)
+        return Holds(c.image_size, variants=variants + 1, tokens=2 * c.tokens_per_frame * c.token_dim * copies)
