@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import uva_agents.envs  # noqa: F401  (registers)
+import uva_agents.envs
 
 EXTRAS = {
     "BlockPush": ("pybullet", "block-push"),
@@ -23,7 +23,8 @@ EXTRAS = {
 """What an id holds -> the module that it cannot do without, and the extra that installs it."""
 HEAVY = ("ToolHang", "Libero")
 """Seconds per reset: their tests are long ones; what they say is tested in small with each environment."""
-IDS = sorted(name for name in gym.registry if name.startswith("uva/"))
+IDS = sorted(name for name in gym.registry if name.startswith("uva/") and name != uva_agents.envs.RECORDED)
+"""All that can be made without an argument; recorded episodes need a dataset, and have a file of tests to themselves."""
 
 
 def cases(ids: list[str] = IDS) -> list[Any]:

@@ -17,8 +17,8 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 from tests.test_arx_twin_env import IdleDriver
 from uva_agents.envs import check_env
 from uva_agents.envs.arx_x5.env import ArxX5Env
-from uva_agents.envs.arx_x5.twin.look_draws import KINDS, LOOKS, draw_look
-from uva_agents.envs.arx_x5.twin.looks import PLAIN
+from uva_agents.envs.arx_x5.twin.appearance import PLAIN
+from uva_agents.envs.arx_x5.twin.appearance_draws import KINDS, LOOKS, draw_appearance
 from uva_agents.errors import InputError
 
 OPTIONS = {"image_size": 32, "cameras": "outside,wrist", "instruction": True, "control_hz": 10}
@@ -72,7 +72,7 @@ def test_one_kind_is_unseen_and_the_rest_is_as_in_the_varied_look_of_the_same_se
         "gripper": {"finger", "shell", "motor"},
     }[kind]
     for seed in range(5):
-        varied, unseen, all_unseen = (draw_look(name, seed) for name in ("varied", f"unseen-{kind}", "unseen"))
+        varied, unseen, all_unseen = (draw_appearance(name, seed) for name in ("varied", f"unseen-{kind}", "unseen"))
         differ = {name for name, colour in colours(varied).items() if colours(unseen)[name] != colour}
         assert differ == changed
         assert (varied.table != unseen.table) == (kind == "table")
@@ -83,7 +83,7 @@ def test_one_kind_is_unseen_and_the_rest_is_as_in_the_varied_look_of_the_same_se
 
 
 def test_what_is_unseen_is_never_drawn_for_training():
-    varied, unseen = ([draw_look(name, seed) for seed in range(300)] for name in ("varied", "unseen"))
+    varied, unseen = ([draw_appearance(name, seed) for seed in range(300)] for name in ("varied", "unseen"))
     assert not {look.table for look in varied} & {look.table for look in unseen}
     shapes = [{thing.shape for look in looks for thing in look.distractors} for looks in (varied, unseen)]
     assert shapes[0] and shapes[1] and not shapes[0] & shapes[1]
@@ -104,7 +104,7 @@ def test_plain_after_another_look_is_plain_as_built(env):
     fresh = ArxX5Env(**OPTIONS)
     fresh.reset(seed=3)
     env.reset(seed=3, options={"looks": "unseen"})
-    assert plant.look != PLAIN
+    assert plant.appearance != PLAIN
     obs, _ = env.reset(seed=3, options={"looks": "plain"})
     for key, value in fresh.get_obs().items():
         np.testing.assert_array_equal(obs[key], value)

@@ -12,7 +12,7 @@ from tests.tiny import tiny_dataset
 from uva_agents.checkpoints import load_bundle
 from uva_agents.checkpoints.initial import load_mar, load_vae
 from uva_agents.model import VAE, Context, HeadConfig, Task, UVANet, Visibility, joint_loss, uva_base
-from uva_agents.training.loop import parameter_groups
+from uva_agents.training.optimisation import parameter_groups
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.run import RunOptions, train
 from uva_agents.training.uva.recipes import Augmentation, UVARecipe

@@ -50,7 +50,7 @@ IN_CLASSES = {
 }  # fmt: skip
 # ... and as any name in the folders where they meant something private.
 IN_FOLDERS = {
-    "envs/arx_x5": {"course", "room", "burst", "tight", "firm", "look", "looks", "body", "account", "refused"},
+    "envs/arx_x5": {"course", "room", "burst", "tight", "firm", "look", "body", "account", "refused"},
     "realtime": {"body", "account", "course", "burst"},
     "benchmarks": {"slots", "driver", "films", "film", "moment"},
     "model/keypoints": {"points", "reach", "course", "writer", "reader"},

@@ -13,10 +13,11 @@ if importlib.util.find_spec("mujoco") is None:
 
 from uva_agents.benchmarks import PROTOCOLS, protocol_for
 from uva_agents.benchmarks.paper import table2
-from uva_agents.benchmarks.paper.arx_agents import RandomAgent, environment_options
+from uva_agents.benchmarks.paper.arx_agents import RandomAgent
 from uva_agents.benchmarks.paper.table2 import Table2Row
 from uva_agents.envs.arx_x5.tasks.tasks import TASKS
-from uva_agents.envs.arx_x5.twin.look_draws import KINDS, LOOKS
+from uva_agents.envs.arx_x5.twin.appearance_draws import KINDS, LOOKS
+from uva_agents.realtime import environment_options
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +92,10 @@ def test_weights_see_every_look_of_the_same_episode_with_its_instruction(tmp_pat
 def test_options_of_the_environment_are_those_of_the_weights():
     spec = SimpleNamespace(image_shape=(96, 96), control_hz=20.0, wrist_shape=None, action_low=(0.0,) * 7)
     found = environment_options(SimpleNamespace(spec=spec))
-    assert found["cameras"] == "wrist" and found["action_mode"] == "absolute_vector" and found["control_hz"] == 20
+    assert "cameras" not in found and found["action_mode"] == "absolute_vector" and found["control_hz"] == 20
+    assert environment_options(object()) == {}
+    spec.wrist_shape = (96, 96)
+    assert environment_options(SimpleNamespace(spec=spec))["cameras"] == "outside,wrist"
     spec.env_kwargs = {"cameras": "outside", "action_mode": "joints"}
     found = environment_options(SimpleNamespace(spec=spec))
     assert found["cameras"] == "outside" and found["action_mode"] == "joints" and found["image_size"] == (96, 96)

@@ -23,7 +23,7 @@ from uva_agents.data import read_replay_buffer
 from uva_agents.model import Context, Task, UVANet
 from uva_agents.training.ema import EMA
 from uva_agents.training.keypoints.detector_stage import DetectorStage
-from uva_agents.training.loop import learning_rate
+from uva_agents.training.optimisation import learning_rate
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.run import RunOptions, make_normalizer, train
 from uva_agents.training.uva.recipes import Augmentation, AutoencoderTraining, UVARecipe, World, pusht_nano

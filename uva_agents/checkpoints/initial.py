@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from uva_agents.checkpoints.official.keys import rename, rename_vae
 from uva_agents.checkpoints.stored import StoredTensor
 from uva_agents.checkpoints.tensor_files import stored_tensors
 from uva_agents.errors import WeightsError
-from uva_agents.model import VAE
+from uva_agents.model import VAE, UVANet
 
 _LOG = logging.getLogger(__name__)
+
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,16 @@ class Match:
         unmatched: tensors of the network that keep their random start.
         reshaped: tensors of that name with another shape, among the unmatched.
         unused: tensors of the file that the network has no place for.
+        shapes: of what was not taken over: name -> (the network's, the file's), ``None`` where one of the two has none.
+        partly: of unmatched tensors, which part was taken over, in words.
     """
 
     matched: tuple[str, ...]
     unmatched: tuple[str, ...]
     reshaped: tuple[str, ...]
     unused: tuple[str, ...]
+    shapes: Mapping[str, tuple[Shape | None, Shape | None]] = field(default_factory=dict)
+    partly: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         parts = [f"{len(self.matched)} tensors taken over"]
@@ -47,6 +54,23 @@ class Match:
         if self.reshaped:
             parts.append(f"{len(self.reshaped)} of another shape ({', '.join(self.reshaped[:6])})")
         return "; ".join(parts)
+
+    def lines(self) -> list[str]:
+        """All that was not taken over, by name and shape, a line each."""
+        fresh = [name for name in self.unmatched if name not in self.reshaped]
+        return [
+            *(
+                f"of another shape: {name}, {_sizes(self.shapes[name][0])} here and {_sizes(self.shapes[name][1])} there"
+                + (f"; {self.partly[name]}" if name in self.partly else "")
+                for name in self.reshaped
+            ),
+            *(f"starts fresh: {name}, {_sizes(self.shapes[name][0])}" for name in fresh),
+            *(f"not used: {name}, {_sizes(self.shapes[name][1])}" for name in self.unused),
+        ]
+
+
+def _sizes(shape: Shape | None) -> str:
+    return "x".join(map(str, shape)) if shape else "one number"
 
 
 def match_into(module: nn.Module, tensors: Mapping[str, Tensor] | Mapping[str, StoredTensor], where: str = "") -> Match:
@@ -61,12 +85,44 @@ def match_into(module: nn.Module, tensors: Mapping[str, Tensor] | Mapping[str, S
         if tensor.dtype.is_floating_point != own[name].dtype.is_floating_point:
             raise WeightsError(f"{where}: {name!r} has numbers of type {tensor.dtype}")
         own[name].copy_(finite(tensor.load(), name, where) if isinstance(tensor, StoredTensor) else tensor)
+    left = sorted((own.keys() | tensors.keys()) - matching.keys())
     return Match(
         tuple(sorted(matching)),
         tuple(sorted(own.keys() - matching.keys())),
         tuple(sorted(k for k in tensors.keys() & own.keys() if k not in matching)),
         tuple(sorted(tensors.keys() - own.keys())),
+        {k: (_shape_of(own.get(k)), _shape_of(tensors.get(k))) for k in left},
     )
+
+
+def _shape_of(tensor: Tensor | StoredTensor | None) -> Shape | None:
+    return None if tensor is None else tuple(tensor.shape)
+
+
+def continue_from(network: UVANet, origin: UVANet) -> Match:
+    """Go on from weights that may take other inputs: all that matches, and of the layer that mixes the inputs the part for each.
+
+    An input that ``origin`` does not have counts nothing at first: the network begins as the one that it goes on from.
+    """
+    match = match_into(network, origin.state_dict())
+    if "mix.weight" not in match.reshaped or network.config.width != origin.config.width:
+        return match
+    width = network.config.width
+    there = {group.name: i for i, group in enumerate(origin.inputs)}
+    own, source = network.mix.weight.data, origin.mix.weight.data
+    for i, group in enumerate(network.inputs):
+        block = own[:, i * width : (i + 1) * width]
+        if group.name in there:
+            j = there[group.name]
+            block.copy_(source[:, j * width : (j + 1) * width])
+        else:
+            block.zero_()
+    taken = [group.name for group in network.inputs if group.name in there]
+    new = [group.name for group in network.inputs if group.name not in there]
+    words = f"its part for {', '.join(taken)} is taken over" + (
+        f", {', '.join(new)} count nothing at first" if new else ""
+    )
+    return dataclasses.replace(match, partly={"mix.weight": words})
 
 
 def load_mar(module: nn.Module, path: Path) -> Match:

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -18,16 +19,19 @@ _LARGEST_CSV = 256 << 20
 _COLUMN = re.compile(r"action[_.]?(\d{1,6})")
 
 
-def read_actions(path: Path, size: int, steps: int) -> np.ndarray:
+def read_actions(path: Path, size: int, steps: int, names: Sequence[str] = ()) -> np.ndarray:
     """(S, steps, A) from a file.
+
+    Args:
+        names: of the numbers, which columns of a table may have.
 
     Raises:
         FileNotFoundError: there is no such file.
         DataError: it is damaged, or does not hold enough actions of that size.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"--actions takes policy, random or a file, and there is no file {path}")
-    values = _table(path, size) if path.suffix.lower() == ".csv" else _array(path)
+        raise FileNotFoundError(f"--actions takes policy, random, recorded or a file, and there is no file {path}")
+    values = _table(path, size, names) if path.suffix.lower() == ".csv" else _array(path)
     if values.dtype.kind not in "iuf":
         raise DataError(f"{path} holds {_kind(values.dtype)}, and actions are real numbers")
     values = values[None] if values.ndim == 2 else values
@@ -66,8 +70,8 @@ def _array(path: Path) -> np.ndarray:
         raise DataError(f"{path} cannot be read as an array: {reason}") from error
 
 
-def _table(path: Path, size: int) -> np.ndarray:
-    """(T, A) of the columns action_0, action_1 ..., in the order of their numbers, whatever stands between them."""
+def _table(path: Path, size: int, known: Sequence[str] = ()) -> np.ndarray:
+    """(T, A) of the columns action_0, action_1 ... in the order of their numbers, or of those with known names."""
     text = read_regular_text(path, limit=_LARGEST_CSV).removeprefix("\ufeff")
     try:
         rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
@@ -82,6 +86,8 @@ def _table(path: Path, size: int) -> np.ndarray:
             raise DataError(f"{path} has {called} between its columns: commas are read, and points in numbers")
     if all(_is_number(name) for name in names):
         raise DataError(f"{path} has no header: its first line must name the columns, those of actions {wanted}")
+    if known and all(names.count(name) == 1 for name in known):
+        names = [f"action_{known.index(name)}" if name in known else name for name in names]
     numbered = {i: int(found[1]) for i, name in enumerate(names) if (found := _COLUMN.fullmatch(name))}
     if not numbered:
         raise DataError(f"{path} has columns {', '.join(names)[:200]}: call those of actions {wanted}")

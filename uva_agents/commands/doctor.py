@@ -8,11 +8,15 @@ import glob
 import importlib.metadata
 import importlib.util
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 
 from uva_agents.commands.surroundings import CheckResult, surroundings
+from uva_agents.envs import RECORDED
 
 _EXTRAS = {
     "tensorboard": ("tensorboard", "training curves: pip install 'uva-agents[train]'"),
@@ -166,7 +170,25 @@ def _ffmpeg() -> str:
 
 
 def _step(env_id: str) -> str:
-    env = gym.make(env_id)
+    if env_id == RECORDED:
+        return _replay()
+    return _stepped(gym.make(env_id))
+
+
+def _replay() -> str:
+    """What was recorded a moment ago."""
+    import numpy as np
+
+    from uva_agents.data import write_replay_buffer
+
+    arrays = {"img": np.zeros((3, 8, 8, 3), np.uint8), "action": np.eye(3, 2, dtype=np.float32)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "recorded.zarr"
+        write_replay_buffer(path, arrays, np.array([3]))
+        return _stepped(gym.make(RECORDED, data=path))
+
+
+def _stepped(env: gym.Env[Any, Any]) -> str:
     try:
         observation, _ = env.reset(seed=0)
         hold = getattr(env.unwrapped, "hold_action", env.action_space.sample)  # arms need not be thrown about for this

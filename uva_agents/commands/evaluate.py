@@ -12,15 +12,20 @@ import sys
 import traceback
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from uva_agents.benchmarks import PROTOCOLS, EvalProtocol, EvalReport, evaluate, get_protocol, protocol_for
 from uva_agents.benchmarks.evaluation.rows import FAILED_IN_PREDICT
+from uva_agents.envs import RECORDED
 from uva_agents.errors import InputError, UVAError
 from uva_agents.utils.files import check_file_target, check_folder_target
 from uva_agents.utils.results import UnwrittenError
 
+if TYPE_CHECKING:
+    from uva_agents.commands.recorded import Replay
+
+_EPISODES = 50
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -36,14 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "env",
         nargs="?",
         metavar="ENV",
-        help="gymnasium id, for example uva/PushT-v0; default: the one that the protocol is for",
+        help="gymnasium id, for example uva/PushT-v0; default: the one that the protocol is for; for weights that name no "
+        "environment, the recorded episodes that their training held out (uva/Recorded-v0)",
     )
     parser.add_argument(
         "--episodes",
         type=int,
-        default=50,
+        default=None,
         metavar="N",
-        help="default %(default)s; with a protocol of several rows, in each",
+        help=f"default {_EPISODES}; with a protocol of several rows, in each; of recorded episodes, each once",
     )
     parser.add_argument("--seed", type=int, default=None, help="of episode 0; default: the protocol's first seed")
     parser.add_argument(
@@ -113,11 +119,15 @@ def run(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace, rules: EvalProtocol, options: dict[str, Any]) -> EvalReport:
     """Evaluate as the arguments say; what an agent of the user's own raises is named as its."""
     agent = load_agent(args.agent, device=args.device, **options)
+    if (replay := _replay(args, agent)) is not None:
+        print(f"{args.agent} on recorded episodes: {replay.sentence}", flush=True)
+        args.env, args.env_arg, rules = RECORDED, list(replay.kwargs.items()), get_protocol(args.protocol or "recorded")
+        args.episodes = len(replay.episodes) if args.episodes is None else args.episodes
     evaluation = partial(
         evaluate,
         agent,
         args.env,
-        args.episodes,
+        _EPISODES if args.episodes is None else args.episodes,
         seed=rules.first_seed if args.seed is None else args.seed,
         protocol=rules,
         n_envs=args.n_envs,
@@ -140,6 +150,19 @@ def _evaluate(args: argparse.Namespace, rules: EvalProtocol, options: dict[str, 
         if FAILED_IN_PREDICT not in getattr(error, "__notes__", ()) or not _is_factory(args.agent):
             raise
         raise InputError(f"{args.agent} failed in predict(): {_reason(error)}; --debug shows where") from error
+
+
+def _replay(args: argparse.Namespace, agent: Any) -> Replay | None:
+    """Recorded episodes, where they are asked for, or where weights name no environment and nobody else does."""
+    spec = getattr(agent, "spec", None)
+    if spec is None or _is_factory(args.agent) or args.agent.startswith(("ws://", "wss://")):
+        return None
+    unnamed = args.env is None and args.protocol is None and spec.env_id is None
+    if not unnamed and args.env != RECORDED and not (args.env is None and args.protocol == "recorded"):
+        return None
+    from uva_agents.commands.recorded import replay_for
+
+    return replay_for(args.agent, spec, dict(args.env_arg))
 
 
 def env_argument(text: str) -> tuple[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from uva_agents.commands.action_files import read_actions
+from uva_agents.commands.evaluate import env_argument
 from uva_agents.errors import InputError, MachineError
 from uva_agents.utils.files import check_folder_target
 from uva_agents.utils.memory import available_memory, in_words
@@ -22,15 +23,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", default="pusht-nano", help="shipped name, weights folder or .ckpt (default %(default)s)"
     )
-    parser.add_argument("--env", default=None, help="environment id (default: the one the weights were trained for)")
+    parser.add_argument(
+        "--env",
+        default=None,
+        help="environment id (default: the one the weights were trained for; where they name none, the recorded episodes that "
+        "their training held out, uva/Recorded-v0)",
+    )
+    parser.add_argument(
+        "--env-arg",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        type=env_argument,
+        help="given to gymnasium.make, for example data=PATH; VALUE as in Python, or a word; may be repeated",
+    )
     parser.add_argument(
         "--seed", type=int, default=100_000, help="of the episode and the actions (default %(default)s)"
     )
     parser.add_argument(
         "--actions",
-        default="policy",
-        help="policy: chunks that the weights propose; random: walks through the action space; or an .npy, .npz (array "
-        "'actions') or .csv file with (T, A) or (S, T, A) in environment units (default %(default)s)",
+        default=None,
+        help="policy: chunks that the weights propose; random: walks through the action space; recorded: what was done in a "
+        "recorded episode; or an .npy, .npz (array 'actions') or .csv file with (T, A) or (S, T, A) in environment units (default "
+        "policy; recorded for recorded episodes, which know what came of that alone)",
     )
     parser.add_argument(
         "--candidates", type=int, default=4, help="how many, for policy and random (default %(default)s)"
@@ -52,8 +67,6 @@ def run(args: argparse.Namespace) -> int:
         MachineError: nothing can be written in ``--out``; known before the work.
         ValueError: an environment without ``get_state``, actions of the wrong size, or a number of steps that is no multiple of 16.
     """
-    import gymnasium as gym
-
     import uva_agents as uva
     from uva_agents.agents.observations import stack_observations
 
@@ -63,52 +76,107 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--seed {args.seed}: at least 0")
     check_folder_target(args.out)
     model = uva.UVA.from_pretrained(args.weights, device=args.device)
-    env_id = args.env or model.spec.env_id
-    if env_id is None:
-        raise ValueError("these weights name no environment: choose one with --env")
-    env = gym.make(env_id)
-    if not hasattr(env.unwrapped, "set_state"):
-        raise ValueError(
-            f"{env_id} has no get_state and set_state, so the truth cannot be shown beside the imagination"
-        )
+    env, env_id = make_environment(args, model)
+    replays = is_replay(env)
+    if args.actions is None:
+        args.actions = "recorded" if replays else "policy"
     if args.steps < 1 or args.steps % model.config.action_steps:
         raise ValueError(f"--steps {args.steps} must be a multiple of {model.config.action_steps}")
-    obs, seen = play(env, model.policy(), args.seed, args.after)
+    if args.actions == "recorded":
+        if not replays:
+            raise InputError(f"--actions recorded is for recorded episodes, and {env_id} has none")
+        obs, seen = replay(env, args.seed, args.after, args.steps)
+    else:
+        obs, seen = play(env, model.policy(), args.seed, args.after)
     history = stack_observations(seen)
-    plans = candidates(args, model, obs, history)
+    plans = candidates(args, model, env, obs, history)
     rollout = model.world_model().rollout(obs, plans, history=history)
+    has_truth = not replays or args.actions == "recorded"
     saved = env.unwrapped.get_state()  # type: ignore[attr-defined]
     futures, video = [], []
     with progress_bar() as bar:
         for s, plan in enumerate(bar.track(plans, description="simulating")):
-            env.unwrapped.set_state(saved)
-            real = np.stack([env.unwrapped.step(action)[0]["pixels"] for action in plan])
+            env.unwrapped.set_state(saved)  # type: ignore[attr-defined]
+            real = np.stack([env.unwrapped.step(action)[0]["pixels"] for action in plan]) if has_truth else None
+            at = rollout.frame_steps
             futures.append(
                 ImaginedFuture(
                     f"candidate {s}",
                     obs["pixels"],
-                    real[rollout.frame_steps - 1],
+                    None if real is None else real[at - 1],
                     rollout.frames[s],
-                    rollout.frame_steps,
+                    at,
                 )
             )
-            for step, frame in enumerate(real, start=1):
-                shown = rollout.frames[s, np.searchsorted(rollout.frame_steps, step)]
-                video.append(side_by_side(frame, shown, f"real: candidate {s}, step {step}", "imagined"))
+            for step in range(1, len(plan) + 1):
+                shown = rollout.frames[s, np.searchsorted(at, step)]
+                title = f"candidate {s}, step {step}"
+                if real is None:
+                    video.append(side_by_side(None, shown, "", f"imagined: {title}"))
+                else:
+                    video.append(side_by_side(real[step - 1], shown, f"real: {title}", "imagined"))
+    where = f"episode {env.unwrapped.episode}" if replays else f"seed {args.seed}"  # type: ignore[attr-defined]
     env.close()
-    print(
-        f"{args.weights} in {env_id}, seed {args.seed}, after {len(seen)} steps; {len(plans)} candidates ({args.actions})"
-    )
-    print("  control steps ahead   imagined   copy of now   (PSNR in dB against the real frames)")
-    for i, step in enumerate(rollout.frame_steps):
-        truth = np.stack([m.real[i] for m in futures])
-        copied = np.broadcast_to(obs["pixels"], truth.shape)
-        print(f"  {step:19d}   {psnr(rollout.frames[:, i], truth):8.2f}   {psnr(copied, truth):11.2f}")
+    print(f"{args.weights} in {env_id}, {where}, after {len(seen)} steps; {len(plans)} candidates ({args.actions})")
+    if has_truth:
+        print("  control steps ahead   imagined   copy of now   (PSNR in dB against the real frames)")
+        for i, step in enumerate(rollout.frame_steps):
+            truth = np.stack([m.real[i] for m in futures if m.real is not None])
+            copied = np.broadcast_to(obs["pixels"], truth.shape)
+            print(f"  {step:19d}   {psnr(rollout.frames[:, i], truth):8.2f}   {psnr(copied, truth):11.2f}")
+    else:
+        print(
+            "  nobody knows what would come of these actions: a recording shows what came of its own (--actions recorded)"
+        )
     with Results() as results:
         results.save(args.out / "imagined.png", lambda path: write_sheet(path, futures))
         results.save(args.out / "imagined.mp4", lambda path: write_video(path, video, fps=10))
     print(f"picture: {args.out / 'imagined.png'}\nvideo:   {args.out / 'imagined.mp4'}")
     return 0
+
+
+def make_environment(args: argparse.Namespace, model: Any) -> tuple[Any, str]:
+    """The environment, and its id.
+
+    Raises:
+        ValueError: it has no ``get_state``.
+        InputError: the weights name none, and nothing says which recorded episodes to take.
+    """
+    import gymnasium as gym
+
+    from uva_agents.envs import RECORDED
+
+    env_id, kwargs = args.env or model.spec.env_id or RECORDED, dict(args.env_arg)
+    if env_id == RECORDED:
+        from uva_agents.commands.recorded import replay_for
+
+        found = replay_for(args.weights, model.spec, kwargs)
+        kwargs = found.kwargs
+        print(f"{args.weights} on recorded episodes: {found.sentence}", flush=True)
+    env = gym.make(env_id, **kwargs)
+    if not hasattr(env.unwrapped, "set_state"):
+        raise ValueError(
+            f"{env_id} has no get_state and set_state, so the truth cannot be shown beside the imagination"
+        )
+    return env, env_id
+
+
+def is_replay(env: Any) -> bool:
+    """Whether what is seen next is what was recorded, whatever the action."""
+    return hasattr(env.unwrapped, "recorded_actions")
+
+
+def replay(env: Any, seed: int, after: int, steps: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The observation after some steps of a recorded episode, and those before it.
+
+    They are fewer, if not as many as ``steps`` would be left.
+    """
+    obs, _ = env.reset(seed=seed)
+    seen: list[dict[str, Any]] = []
+    while len(seen) < after and env.unwrapped.steps_left > steps:
+        seen.append(obs)
+        obs = env.step(env.unwrapped.recorded_actions(1)[0])[0]
+    return obs, seen
 
 
 def play(env: Any, policy: Any, seed: int, steps: int) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
@@ -125,11 +193,18 @@ def play(env: Any, policy: Any, seed: int, steps: int) -> tuple[dict[str, np.nda
     return obs, seen
 
 
-def candidates(args: argparse.Namespace, model: Any, obs: Any, history: Any) -> np.ndarray:
+def candidates(args: argparse.Namespace, model: Any, env: Any, obs: Any, history: Any) -> np.ndarray:
     """(S, T, A) in environment units."""
     c, space = model.config, model.spec.action_space
+    if args.actions == "recorded":
+        recorded = env.unwrapped.recorded_actions(args.steps)[None]
+        within: np.ndarray = np.clip(recorded, space.low, space.high)
+        return within
     if args.actions not in ("policy", "random"):
-        plans = read_actions(Path(args.actions), space.shape[0], args.steps)
+        from uva_agents.checkpoints.trained import action_names
+
+        names = action_names(args.weights, space.shape[0])
+        plans = read_actions(Path(args.actions), space.shape[0], args.steps, names)
         _check_memory(len(plans), args.steps, model.spec.image_shape, f"{len(plans)} candidates in {args.actions}")
         return plans
     if args.candidates < 1:

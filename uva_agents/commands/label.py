@@ -20,6 +20,8 @@ from uva_agents.utils.results import Results
 _MOST = 0.95
 """Of a frame: where less is read, that is said."""
 _MOST_STEPS = 1_000_000
+_COLUMNS = ("time_s", "frame")
+_NOT_TWICE = {name: f"action.{name}" for name in _COLUMNS}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _label(args: argparse.Namespace, out: Path) -> int:
     from uva_agents.agents import UVA, InverseModel
+    from uva_agents.checkpoints.trained import action_names
 
     model = UVA.from_pretrained(args.weights, device=args.device)
     spec, hz = model.spec, model.spec.control_hz
@@ -73,7 +76,7 @@ def _label(args: argparse.Namespace, out: Path) -> int:
         task = bar.add_task("labelling", total=None)
         actions = inverse.label(video, progress=lambda done, total: bar.update(task, completed=done, total=total))
     times = np.arange(len(actions)) / hz
-    names = [f"action_{i}" for i in range(actions.shape[1])]
+    names = [_NOT_TWICE.get(name, name) for name in action_names(args.weights, actions.shape[1])]
     square = spec.action_low == (0.0, 0.0) and spec.action_high[0] == spec.action_high[1] and not spec.action_transforms
     if square and actions.shape[1] == 2:  # image coordinates: the path belongs on the picture
         picture = path_over(video[-1], actions / spec.action_high[0])
@@ -86,6 +89,8 @@ def _label(args: argparse.Namespace, out: Path) -> int:
         results.save(out / "actions.csv", lambda path: _save_csv(path, names, times, index[:-1], actions))
         results.save(out / "trajectory.png", lambda path: iio.imwrite(path, picture))
     print(f"{len(actions)} actions at {hz:g} Hz from {len(frames)} frames {_spacing(seconds)}")
+    if spec.relative is not None:
+        print("  poses as seen from the tool at the first frame: a video does not say where that was")
     for name in ("actions.npz", "actions.csv", "trajectory.png"):
         print(f"  {out / name}")
     return 0
@@ -230,7 +235,7 @@ def _save_npz(path: Path, actions: np.ndarray, times: np.ndarray, frames: np.nda
 def _save_csv(path: Path, names: list[str], times: np.ndarray, frames: np.ndarray, actions: np.ndarray) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["time_s", "frame", *names])
+        writer.writerow([*_COLUMNS, *names])
         writer.writerows(_rows(times, frames, actions))
 
 

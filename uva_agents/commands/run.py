@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="compute everything, send nothing to the arm")
     parser.add_argument("--camera", metavar="SOURCE", help="wrist camera: number or file of a device, or a video file")
+    parser.add_argument("--outside-camera", metavar="SOURCE", help="the same for one that sees arm and table")
     parser.add_argument(
         "--camera-latency", type=float, default=0.0, metavar="S", help="from lens to computer, measured (default 0)"
     )
@@ -170,7 +171,7 @@ def _session(
     )
 
     env.reset(seed=args.seed)
-    task = args.task or (recording.task if recording is not None else None)
+    task = args.task or (recording.task if recording is not None else env.unwrapped.instruction)
     robot = ArxRobotInterface(env, task=task)
     source = None if args.process and recording is None else chunk_source(args, agent, recording, robot)
     worker = inference_worker(args, source)

@@ -19,6 +19,7 @@ def make_environment(args: argparse.Namespace, rate: float, agent: Any, recordin
 
     import uva_agents.envs  # noqa: F401
     from uva_agents.envs.arx_x5.safety import SafetyConfig
+    from uva_agents.realtime import environment_options
 
     options = dict(args.env_arg)
     spec = gym.spec(args.env)
@@ -36,22 +37,25 @@ def make_environment(args: argparse.Namespace, rate: float, agent: Any, recordin
     width = recording.actions.shape[1] if recording is not None else _width(agent, args)
     if "action_mode" not in options:
         options["action_mode"] = recorded.get("action_mode") or ("absolute_vector" if width == 7 else "absolute")
-    image = getattr(getattr(agent, "spec", None), "image_shape", None)
-    if image is not None:
-        options.setdefault("image_size", tuple(image))
+    fitting = environment_options(agent)
+    options |= {name: fitting[name] for name in ("image_size", "cameras") if name in fitting and name not in options}
     options.setdefault("control_hz", rate)
     if options.get("driver", "sim") == "sim":
         options.setdefault("realtime", True)
-    if args.camera is not None:
-        from uva_agents.envs.arx_x5.system.cameras import open_camera
-        from uva_agents.utils.clocks import MonotonicClock
-
-        size = options.get("image_size", 224)
-        size = (size, size) if isinstance(size, int) else tuple(size)
-        options["camera"] = open_camera(
-            args.camera, clock=MonotonicClock(), size=size, latency_s=args.camera_latency, loop=True
-        )
+    for name, source in (("camera", args.camera), ("outside_camera", args.outside_camera)):
+        if source is not None:
+            options[name] = _opened(source, options.get("image_size", 224), args.camera_latency)
+    if args.outside_camera is not None:
+        options.setdefault("cameras", "wrist,outside")
     return gym.make(args.env, disable_env_checker=True, **options)
+
+
+def _opened(source: str, size: int | tuple[int, int], latency_s: float) -> Any:
+    from uva_agents.envs.arx_x5.system.cameras import open_camera
+    from uva_agents.utils.clocks import MonotonicClock
+
+    shape = (size, size) if isinstance(size, int) else (size[0], size[1])
+    return open_camera(source, clock=MonotonicClock(), size=shape, latency_s=latency_s, loop=True)
 
 
 def _width(agent: Any, args: argparse.Namespace) -> int | None:

@@ -53,6 +53,10 @@ class AbsolutePoses(Transform):
         """E: position, rotation in the environment's form, gripper."""
         return 4 + ROTATION_FORMS[self.environment].width
 
+    def neutral(self) -> np.ndarray:
+        """A tool at the origin, not turned, and the gripper's number 0."""
+        return _at_origin(self.environment)
+
     def environment_limits(self) -> dict[int, tuple[float, float]]:
         """Of the rotation: what its form can reach."""
         return _rotation_limits(self.environment)
@@ -101,8 +105,7 @@ class RelativePoses(AbsolutePoses):
 
     def origin(self) -> np.ndarray:
         """At the origin, not turned, and the gripper's number 0."""
-        pose = ROTATION_FORMS[self.reference].pose(np.eye(4))
-        return np.append(pose, 0.0)
+        return _at_origin(self.reference)
 
     def pose_after(self, action: np.ndarray) -> np.ndarray:
         """The pose that an action names, in the form of proprioception."""
@@ -143,6 +146,10 @@ class RelativeProprio(Transform):
         """(..., K, 16) -> (..., K, E): the inverse."""
         form = self.environment
         return RelativePoses(environment=form, reference=form).to_environment(values[..., :10], references)
+
+    def neutral(self) -> np.ndarray:
+        """A tool at the origin, not turned, and the gripper's number 0."""
+        return _at_origin(self.environment)
 
     def environment_limits(self) -> dict[int, tuple[float, float]]:
         """Of the rotation."""
@@ -281,6 +288,11 @@ class GripperRange(Transform):
     def _last(values: np.ndarray, source: tuple[float, float], target: tuple[float, float]) -> np.ndarray:
         opened = (values[..., -1:] - source[0]) / (source[1] - source[0])
         return np.concatenate([values[..., :-1], target[0] + opened * (target[1] - target[0])], axis=-1)
+
+
+def _at_origin(form: RotationName) -> np.ndarray:
+    """(4 + rotation,) a tool at the origin, not turned, and the gripper's number 0."""
+    return np.append(ROTATION_FORMS[form].pose(np.eye(4)), 0.0)
 
 
 def _rotation_limits(form: RotationName, first: int = 3) -> dict[int, tuple[float, float]]:

@@ -150,12 +150,6 @@ def split_by(n_episodes: int, held_out: int | float, seed: int = 42) -> tuple[np
     return released_validation_split(n_episodes, held_out, seed)
 
 
-def trained_beside(n_episodes: int, held_out: int | float) -> np.ndarray:
-    """Episodes of a further dataset that are trained on: all, unless a share of every dataset is held out."""
-    share = held_out if isinstance(held_out, float) and held_out < 1 else 0
-    return split_by(n_episodes, share)[0]
-
-
 def released_validation_split(n_episodes: int, ratio: float = 0.02, seed: int = 42) -> tuple[np.ndarray, np.ndarray]:
     """Training and validation episode numbers of the released code, both sorted; at least one on either side."""
     count = min(max(1, round(n_episodes * ratio)), n_episodes - 1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +75,38 @@ class Field:
             good = bool(self.columns) and all(-width <= column < width for column in self.columns or ())
         if not good:
             raise InputError(f"columns {self.columns} are not all there: {' + '.join(self.keys)} has {width} a row")
+
+
+def as_field(value: Any, name: str = "the field") -> Field:
+    """A field, also from plain values: a stored key, several of them, or what :func:`field_to_dict` gives.
+
+    Raises:
+        InputError: it is none of these; the message has ``name``.
+    """
+    if isinstance(value, Field):
+        return value
+    if isinstance(value, str):
+        return Field(value)
+    if isinstance(value, list | tuple) and value and all(isinstance(key, str) for key in value):
+        return Field(tuple(value))
+    if isinstance(value, Mapping) and "key" in value and set(value) <= {"key", "columns", "flatten"}:
+        key, columns = value["key"], value.get("columns")
+        if isinstance(columns, Mapping) and set(columns) <= {"start", "stop"}:
+            columns = slice(columns.get("start"), columns.get("stop"))
+        elif isinstance(columns, list | tuple):
+            columns = tuple(int(column) for column in columns)
+        if columns is None or isinstance(columns, slice | tuple):
+            return Field(key if isinstance(key, str) else tuple(key), columns, bool(value.get("flatten")))
+    raise InputError(f"{name} is taken from a stored key, or several, not {value!r:.80}")
+
+
+def field_to_dict(field: Field) -> dict[str, Any]:
+    """Plain values, ready for JSON."""
+    columns: Any = list(field.columns) if isinstance(field.columns, tuple) else field.columns
+    if isinstance(columns, slice):
+        columns = {"start": columns.start, "stop": columns.stop}
+    key = field.key if isinstance(field.key, str) else list(field.key)
+    return {"key": key, "columns": columns, "flatten": field.flatten}
 
 
 def require_key(key: str, known: Iterable[str], *, name: str, source: str, under: str = "") -> None:

@@ -12,6 +12,8 @@ from torch import Tensor
 from uva_agents.data.episodes import Episodes
 from uva_agents.data.lazy import as_lazy
 from uva_agents.data.normalizer import LinearNormalizer
+from uva_agents.data.transforms import Transform
+from uva_agents.data.window_numbers import WindowNumbers
 from uva_agents.data.windows import WindowIndex, WindowSpec
 
 
@@ -45,6 +47,8 @@ class FrameWindows:
         proprio_key: low-dimensional key given beside the frames.
         trim: see :class:`~uva_agents.data.windows.WindowIndex`.
         frame_offsets: steps of the frames relative to now, instead of the history's.
+        action_transforms, proprio_transforms: conventions, see :mod:`uva_agents.data.transforms`.
+        delay: see :class:`~uva_agents.data.window_numbers.WindowNumbers`.
     """
 
     def __init__(
@@ -58,16 +62,28 @@ class FrameWindows:
         proprio_key: str | None = None,
         trim: tuple[int, int] = (0, 0),
         frame_offsets: Sequence[int] | None = None,
+        action_transforms: Sequence[Transform] = (),
+        proprio_transforms: Sequence[Transform] = (),
+        delay: int = 0,
     ) -> None:
         self.index = WindowIndex(episodes, spec, chosen, trim)
         self.spec = spec
         self.frame_offsets = spec.history if frame_offsets is None else np.asarray(frame_offsets)
         self.pixels = pixels
-        actions = normalizer.normalize("action", torch.from_numpy(episodes.arrays["action"]))
-        self.actions = actions.clamp(-1, 1)
-        self.proprio = None
+        self._actions = WindowNumbers(
+            [episodes.arrays],
+            "action",
+            normalizer,
+            action_transforms,
+            pose_key=proprio_key,
+            delay=delay,
+            firsts=np.repeat(episodes.starts, np.diff(episodes.ends, prepend=0)),
+        )
+        self._proprio = None
         if proprio_key is not None:
-            self.proprio = normalizer.normalize(proprio_key, torch.from_numpy(episodes.arrays[proprio_key]))
+            self._proprio = WindowNumbers(
+                [episodes.arrays], proprio_key, normalizer, proprio_transforms, pose_key=proprio_key
+            )
 
     def __len__(self) -> int:
         return len(self.index)
@@ -106,9 +122,24 @@ class FrameWindows:
         return FrameBatch(
             torch.from_numpy(frames),
             corner,
-            self.actions[torch.from_numpy(self.index.steps(windows, self.spec.actions))],
-            None if self.proprio is None else self.proprio[torch.from_numpy(rows)],
+            self.actions(windows),
+            self.proprio(windows),
         )
+
+    def actions(self, windows: np.ndarray) -> Tensor:
+        """Of the windows with these numbers (B,): (B, T, A), normalised and clipped."""
+        rows = self.index.steps(windows, self.spec.actions)
+        return self._actions.take(rows, *self._moments(windows)).clamp(-1, 1)
+
+    def proprio(self, windows: np.ndarray) -> Tensor | None:
+        """At the frames of these windows (B,): (B, K, P), normalised; ``None`` without proprioception."""
+        if self._proprio is None:
+            return None
+        return self._proprio.take(self.index.steps(windows, self.frame_offsets), *self._moments(windows))
+
+    def _moments(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of 'now' and of each episode's first step, (B,)."""
+        return self.index.now[windows], self.index.first[windows]
 
 
 def cut(pixels: np.ndarray, rows: np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from uva_agents.data.picture_layouts import asked_for_pictures
 from uva_agents.data.readers.dataset import Dataset, MissingExtraError, Stored, to_dataset
 from uva_agents.data.readers.hdf5 import SUFFIXES
 from uva_agents.data.readers.video_folder import beside_films, video_files
-from uva_agents.data.selection import parse_episodes
+from uva_agents.data.selection import chosen_episodes
 from uva_agents.errors import DataError, InputError, MachineError, UVAError
 
 _PARTS = ("data", "meta", "videos")
@@ -91,7 +92,7 @@ def open_dataset(
     found = named or recognise(path)
     if verify:
         check_sums(path)
-    chosen = None if episodes is None else _chooser(episodes)
+    chosen = None if episodes is None else partial(chosen_episodes, episodes)
     asked = {name: value for name, value in (fields or {}).items() if name.startswith("pixels")}
     keys = [key for value in asked.values() for key in ([value] if isinstance(value, str) else value.keys)]
     with asked_for_pictures(keys):
@@ -127,19 +128,6 @@ def _read(found: Format, path: Path) -> Stored:
             raise
         what = f"{type(error).__name__}: {error}"
         raise MachineError(f"the format {found.name!r} of another package failed at {path}: {what}") from error
-
-
-def _chooser(episodes: str | Sequence[int] | np.ndarray) -> Callable[[int], np.ndarray]:
-    def choose(count: int) -> np.ndarray:
-        if isinstance(episodes, str):
-            return parse_episodes(episodes, count)
-        numbers = np.asarray(episodes)
-        whole = numbers.dtype.kind in "iu" and numbers.ndim == 1
-        if not whole or not len(numbers) or (numbers < 0).any() or (numbers >= count).any():
-            raise InputError(f"episodes must be numbers from 0 to {count - 1}, got {numbers!r:.80}")
-        return numbers.astype(np.int64)
-
-    return choose
 
 
 def _as_path(path: str | Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -41,6 +41,25 @@ def parse_episodes(text: str, count: int) -> np.ndarray:
     if not len(found):
         raise InputError(f"episodes {text!r} leaves none of the {count} episodes")
     return found
+
+
+def chosen_episodes(episodes: str | Sequence[int] | np.ndarray, count: int) -> np.ndarray:
+    """Numbers of episodes that are given as such, or in words.
+
+    Args:
+        episodes: numbers (n,), in any order, or what :func:`parse_episodes` takes.
+        count: how many episodes the dataset has.
+
+    Raises:
+        InputError: one does not exist, or they are no numbers.
+    """
+    if isinstance(episodes, str):
+        return parse_episodes(episodes, count)
+    numbers = np.asarray(episodes)
+    whole = numbers.dtype.kind in "iu" and numbers.ndim == 1
+    if not whole or not len(numbers) or (numbers < 0).any() or (numbers >= count).any():
+        raise InputError(f"episodes must be numbers from 0 to {count - 1}, got {numbers!r:.80}")
+    return numbers.astype(np.int64)
 
 
 def format_episodes(numbers: Iterable[int], *, others: bool = False) -> str:

@@ -103,6 +103,10 @@ class Transform(ABC):
         """
         raise InputError(f"{self.kind} do not say where the tool will be")
 
+    def neutral(self) -> np.ndarray | None:
+        """(E,) a row of the environment's side that means something, for conventions to which zeros mean nothing."""
+        return None
+
     def environment_limits(self) -> dict[int, tuple[float, float]]:
         """Columns of the environment's side whose limits are known, whatever data say; none as a rule."""
         return {}

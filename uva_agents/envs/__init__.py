@@ -13,6 +13,7 @@ BLOCK_PUSH = "uva/BlockPush-v0"
 LIBERO_10 = "uva/Libero10-v0"
 TOOL_HANG = "uva/ToolHang-v0"
 ARX_X5 = "uva/ArxX5-v0"
+RECORDED = "uva/Recorded-v0"
 
 # Entry points are strings: registering costs nothing, and simulators load only when an environment is made.
 if PUSHT not in gym.registry:
@@ -33,6 +34,8 @@ if TOOL_HANG not in gym.registry:
     gym.register(TOOL_HANG, entry_point="uva_agents.envs.tool_hang:ToolHangEnv", max_episode_steps=700)
 if ARX_X5 not in gym.registry:
     gym.register(ARX_X5, entry_point="uva_agents.envs.arx_x5.env:ArxX5Env", max_episode_steps=400)
+if RECORDED not in gym.registry:  # as long as what was recorded
+    gym.register(RECORDED, entry_point="uva_agents.data.recorded_env:RecordedEnv")
 
 __all__ = [
     "ARX_X5",
@@ -42,6 +45,7 @@ __all__ = [
     "PUSHT_DISTURBED",
     "PUSHT_GOAL",
     "PUSHT_MULTI",
+    "RECORDED",
     "TOOL_HANG",
     "Restorable",
     "Skippable",

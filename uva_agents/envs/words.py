@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Iterable
 from typing import Any
 
 import gymnasium as gym
@@ -32,7 +33,7 @@ class _Characters(gym.spaces.Sequence):
 
 
 class Words(gym.spaces.Text, _Characters):  # type: ignore[misc]  # both generic, in str and in tuples
-    """Strings of 1 to ``max_length`` of :data:`LETTERS`; an observation in it is a plain ``str``.
+    """Strings of 1 to ``max_length`` of some letters, :data:`LETTERS` as a rule; an observation in it is a plain ``str``.
 
     It behaves as gymnasium's ``Text`` everywhere. It is a ``Sequence``, too, since that is how other libraries know what has no
     fixed length: stable-baselines3's ``check_env`` takes every space that it does not know for an array and calls a string a
@@ -41,8 +42,19 @@ class Words(gym.spaces.Text, _Characters):  # type: ignore[misc]  # both generic
     ``AsyncVectorEnv`` needs ``shared_memory=False`` and says so: through shared memory it reads texts once, before the first.
     """
 
-    def __init__(self, max_length: int = LONGEST, seed: Any = None) -> None:
-        super().__init__(max_length, min_length=1, charset=LETTERS, seed=seed)
+    def __init__(
+        self, max_length: int = LONGEST, seed: Any = None, *, letters: str = LETTERS, min_length: int = 1
+    ) -> None:
+        super().__init__(max_length, min_length=min_length, charset=letters, seed=seed)
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Words:
+        """That holds these texts, whatever is in them, and all that other environments' instructions consist of."""
+        texts = tuple(texts)
+        more = {letter for text in texts for letter in text} - set(LETTERS)
+        return cls(
+            max(LONGEST, *map(len, texts)), letters=LETTERS + "".join(sorted(more)), min_length=0 if "" in texts else 1
+        )
 
 
 @create_shared_memory.register(Words)

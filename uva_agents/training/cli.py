@@ -12,12 +12,16 @@ import torch
 from uva_agents.checkpoints.kinds import OWN_KINDS, resolved
 from uva_agents.errors import InputError
 from uva_agents.training.any_task import LayoutOptions, data_of, layout_of, name_of, widths_of
+from uva_agents.training.baselines.sizes import BASELINES
+from uva_agents.training.cli_monitoring import MakeEvaluator, add_monitoring_arguments, selection_of, trackers_of
+from uva_agents.training.layout import without_proprio
 from uva_agents.training.layout_files import layout_from_toml
 from uva_agents.training.layout_report import describe_layout
 from uva_agents.training.recipe import Changes, Recipe
+from uva_agents.training.rehearsal import rehearse
 from uva_agents.training.run import RunOptions, find_recipe, train
 from uva_agents.training.sources import Source, with_episodes
-from uva_agents.training.uva.recipes import STAGES, UVARecipe
+from uva_agents.training.uva.recipes import STAGES
 from uva_agents.training.uva.sizes import SIZES, OptionalInputs, recipe_for
 from uva_agents.utils.files import check_folder_target
 
@@ -31,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipe",
         metavar="SIZE | RECIPE",
-        help=f"a network size, for data of any layout ({', '.join(SIZES)}); a recipe ({', '.join(names)}, or one that another "
-        "package adds); a recipe in a TOML file (uva info --recipe NAME prints one); or the recipe.json of a run",
+        help=f"a network size, for data of any layout ({', '.join(SIZES)}), or a baseline for it "
+        f"({', '.join(BASELINES)}); a recipe ({', '.join(names)}, or one that another package adds); a recipe in a TOML file "
+        "(uva info --recipe NAME prints one); or the recipe.json of a run",
     )
     parser.add_argument(
         "--data",
@@ -94,6 +99,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", type=float, default=None, help="peak learning rate; of the video and joint stages")
     parser.add_argument("--variants", type=int, default=None, help="cached augmented variants of the data")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
+    add_monitoring_arguments(parser)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check all that comes before the first step, with one batch of every stage, and say how much memory, disk and time "
+        "the run takes; write nothing",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
@@ -119,6 +131,7 @@ def _add_layout_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--env", default=None, metavar="ID", help="environment that the weights are for")
     group.add_argument("--held-out", type=int, default=None, metavar="N", help="episodes kept from training")
     group.add_argument("--name", default=None, help="of the weights (default: the data's name and the size)")
+    group.add_argument("--no-proprio", action="store_true", help="proprioception is no input")
     group.add_argument("--history-actions", action="store_true", help="the actions that led here are an input")
     group.add_argument("--predict-wrist", action="store_true", help="the second camera's future is predicted, too")
     group.add_argument(
@@ -129,8 +142,12 @@ def _add_layout_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train, and say where the weights are."""
+def run(args: argparse.Namespace, *, make_evaluator: MakeEvaluator | None = None) -> int:
+    """Train, and say where the weights are.
+
+    Args:
+        make_evaluator: of ``--eval-env``: training knows no environments.
+    """
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "WORLD_SIZE" not in os.environ:
         # However many were asked for: without MPI it starts one and does not say so.
         print(
@@ -138,23 +155,34 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.threads:
         torch.set_num_threads(args.threads)
+    trackers = trackers_of(args)
     sources = with_episodes([Source.parse(text) for text in args.data], args.episodes)
     recipe = configure(args, sources)
+    out = args.out or Path("runs") / recipe.name
+    selection = selection_of(args, out, make_evaluator)
     options = RunOptions(
         data_of(sources),
-        args.out or Path("runs") / recipe.name,
+        out,
         vae_weights=args.vae,
         detector_weights=args.points,
         init=args.init,
         progress=not args.quiet,
-        fields=None if args.recipe in SIZES else _fields(args.field),
+        fields=None if args.recipe in (*SIZES, *BASELINES) else _fields(args.field),
         every=args.every,
+        trackers=trackers,
+        project=args.project,
+        selection=selection,
         text_encoder=args.text_encoder,
     )
+    if args.dry_run:
+        print("\n".join(rehearse(recipe, options).lines()))
+        return 0
     check_folder_target(options.out)
     folder = train(recipe, options)
     if folder is not None:
         print(f"weights: {folder}")
+        if selection is not None and (best := out / "weights-best").exists():
+            print(f"the best by {selection.criterion}: {best}")
     return 0
 
 
@@ -177,12 +205,12 @@ def configure(args: argparse.Namespace, sources: Sequence[Source] = ()) -> Recip
     Raises:
         InputError: unknown recipe, with the close matches; an option that the recipe has no use for.
     """
-    is_size = args.recipe in SIZES
+    is_size = args.recipe in (*SIZES, *BASELINES)
     steps = {name: getattr(args, f"{name}_steps") for name in STAGES}
-    if is_size and args.steps is not None:
+    if args.recipe in SIZES and args.steps is not None:
         steps["joint"] = args.steps
     changes = Changes(
-        steps=None if is_size else args.steps,
+        steps=None if args.recipe in SIZES else args.steps,
         stage_steps={name: count for name, count in steps.items() if count is not None},
         batch_size=args.batch_size,
         lr=args.lr,
@@ -190,7 +218,7 @@ def configure(args: argparse.Namespace, sources: Sequence[Source] = ()) -> Recip
         seed=args.seed,
     )
     if is_size:
-        return _sized_recipe(args, sources).changed(changes)
+        return _recipe_for_data(args, sources).changed(changes)
     for option in _OF_SIZES:
         if getattr(args, option):
             raise InputError(
@@ -199,7 +227,7 @@ def configure(args: argparse.Namespace, sources: Sequence[Source] = ()) -> Recip
     return find_recipe(args.recipe, SIZES).changed(changes)
 
 
-def _sized_recipe(args: argparse.Namespace, sources: Sequence[Source]) -> UVARecipe:
+def _recipe_for_data(args: argparse.Namespace, sources: Sequence[Source]) -> Recipe:
     about = LayoutOptions(
         layout=None if args.layout is None else layout_from_toml(args.layout),
         fields=_fields(args.field),
@@ -215,9 +243,13 @@ def _sized_recipe(args: argparse.Namespace, sources: Sequence[Source]) -> UVARec
         predict_proprio=args.predict_proprio,
         varied_history=args.varied_history,
     )
+    if args.no_proprio:
+        layout = without_proprio(layout)
     if not args.quiet:
         print("\n".join(describe_layout(layout, dataset)))
     name = args.name or name_of(sources, args.recipe)
+    if args.recipe in BASELINES:
+        return BASELINES[args.recipe](layout, widths_of(dataset), name=name)
     return recipe_for(args.recipe, layout, widths_of(dataset), name=name, inputs=inputs)
 
 
@@ -228,6 +260,7 @@ _OF_SIZES = (
     "env",
     "held_out",
     "name",
+    "no_proprio",
     "history_actions",
     "predict_wrist",
     "predict_proprio",

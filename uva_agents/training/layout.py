@@ -2,66 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import dataclasses
 from typing import Literal
 
-import numpy as np
-
 from uva_agents.data import Dataset, Field
-from uva_agents.data.conventions import AbsolutePoses, RelativePoses, RelativeProprio, RotationName
+from uva_agents.data.conventions import AbsolutePoses, RelativePoses, RelativeProprio
+from uva_agents.data.meaning import Meaning, meaning
 from uva_agents.data.transforms import Transform
 from uva_agents.errors import DataError, InputError
 from uva_agents.training.instructions import GIVEN
 from uva_agents.training.recipe import DataConfig
 
-Kind = Literal["pose", "joints", "changes", "numbers"]
-"""What actions are: poses of the tool, joint positions, changes in [-1, 1] as a controller takes them, or anything else."""
-
-_POSES: Mapping[RotationName, tuple[str, ...]] = {
-    "vector": ("x", "y", "z", "rx", "ry", "rz", "gripper"),
-    "rot6d": ("x", "y", "z", "r11", "r12", "r13", "r21", "r22", "r23", "gripper"),
-    "quaternion": ("x", "y", "z", "qx", "qy", "qz", "qw", "gripper"),
-}
 _UNITS = {**dict.fromkeys("xyz", "m"), **dict.fromkeys(("rx", "ry", "rz"), "rad")}
-_JOINT = re.compile(r"joint|shoulder|elbow|wrist|waist|\.pos$|finger|motor", re.IGNORECASE)
 _FASTEST = 30.0
 """Hz: data recorded faster than this are learned at a lower rate, where actions are positions."""
 _USUAL = 20.0
 """Hz: near which that rate is, as in UMI."""
 _HELD_OUT, _MOST_HELD_OUT = 0.05, 50
 """Share of the episodes that are kept from training, and how many at most."""
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """What an array's numbers are.
-
-    Attributes:
-        kind: see :data:`Kind`.
-        rotation: form of a pose's rotation.
-    """
-
-    kind: Kind
-    rotation: RotationName | None = None
-
-
-def meaning(names: Sequence[str], values: np.ndarray, *, changes: bool = False) -> Meaning:
-    """Of an array (N, D), from the names of its numbers and, where there are none, from the numbers.
-
-    Args:
-        changes: the format's controllers take changes.
-    """
-    short = tuple(name.rpartition(".")[2] for name in names)
-    for form, pose in _POSES.items():
-        if short == pose:
-            return Meaning("pose", form)
-    if names and all(_JOINT.search(name) or short[i] == "gripper" for i, name in enumerate(names)):
-        return Meaning("joints")
-    if changes and values.shape[-1] == 7 and float(np.abs(values).max()) <= 1.0 + 1e-6:
-        return Meaning("changes")
-    return Meaning("numbers")
 
 
 def find_layout(dataset: Dataset, *, control_hz: float | None = None, instructions: bool | None = None) -> DataConfig:
@@ -140,6 +98,18 @@ def _second_camera(dataset: Dataset) -> str | None:
 def held_out_count(episodes: int) -> int:
     """Episodes kept from training: a twentieth, one at least where there are two, and 50 at most."""
     return min(_MOST_HELD_OUT, max(1, round(_HELD_OUT * episodes)), episodes - 1)
+
+
+def without_proprio(layout: DataConfig) -> DataConfig:
+    """The layout without proprioception as an input.
+
+    Raises:
+        InputError: actions are relative to it.
+    """
+    if any("now" in transform.needs for transform in layout.action_transforms):
+        raise InputError("actions are relative to where the tool is, which proprioception says: it cannot be left out")
+    fields = {name: field for name, field in layout.fields.items() if name != layout.proprio_key}
+    return dataclasses.replace(layout, fields=fields, proprio_key=None, proprio_transforms=())
 
 
 def _field(dataset: Dataset, name: str) -> Field:

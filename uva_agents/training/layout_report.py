@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from uva_agents.data import Dataset
+from uva_agents.data.meaning import meaning
 from uva_agents.data.transforms import Transform
-from uva_agents.training.layout import meaning
 from uva_agents.training.recipe import DataConfig
 
 

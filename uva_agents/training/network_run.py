@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 from torch import nn
 
 from uva_agents.checkpoints.folder import resolve
+from uva_agents.checkpoints.initial import match_into
 from uva_agents.checkpoints.kinds import weights_kind
 from uva_agents.checkpoints.networks import NetBundle, load_net, save_net
-from uva_agents.data import Episodes, FrameStore
+from uva_agents.data import Episodes, FrameStore, WindowSpec
 from uva_agents.data.episodes import split_by
 from uva_agents.errors import InputError
+from uva_agents.training.card_facts import CardFacts, dataset_facts
+from uva_agents.training.data_file import write_data
 from uva_agents.training.frames_step import FramesStep
 from uva_agents.training.loop import Stage
 from uva_agents.training.memory import Holds, check_out
 from uva_agents.training.recipe import NetworkRecipe, StageConfig
-from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
+from uva_agents.training.run import RunOptions, make_interface, make_normalizer, network_width, write_recipe
 from uva_agents.training.saved_recipes import identity
 from uva_agents.training.sources import Part, open_sources, sources_of
-from uva_agents.training.steps import MemoryStep, StageStep, Step
+from uva_agents.training.steps import StageStep, Step, WeightsStep
+
+_LOG = logging.getLogger(__name__)
 
 
 class NetworkRun:
@@ -40,6 +45,7 @@ class NetworkRun:
         recipe: what is trained.
         options: from what, and where to.
         image_size: side of the frames that the network sees, and that the weights' interface has where training looks at none.
+        window: that actions are cut into, for conventions that are relative to its 'now'.
         arrays: canonical names of what is loaded; by default ``pixels``, ``action`` and proprioception.
 
     Attributes:
@@ -53,7 +59,13 @@ class NetworkRun:
     """
 
     def __init__(
-        self, recipe: NetworkRecipe, options: RunOptions, *, image_size: int, arrays: Sequence[str] | None = None
+        self,
+        recipe: NetworkRecipe,
+        options: RunOptions,
+        *,
+        image_size: int,
+        arrays: Sequence[str] | None = None,
+        window: WindowSpec | None = None,
     ) -> None:
         if options.vae_weights is not None:
             raise InputError(f"recipe {recipe.name!r} has no autoencoder: leave out --vae")
@@ -74,11 +86,13 @@ class NetworkRun:
             out=options.out,
         )
         self.train, self.held_out = split_by(len(self.episodes), recipe.data.held_out, seed=42)
-        self.check("action_dim", self.episodes.arrays["action"].shape[-1], recipe.model.action_dim)
+        width = network_width(recipe.data, "action", self.episodes.arrays["action"].shape[-1])
+        self.check("action_dim", width, recipe.model.action_dim)
         write_recipe(recipe, options.out)
+        write_data(options.out, recipe.data, [self._part], self.held_out, every=options.every)
         has_frames = "pixels" in arrays
         self.image_size = image_size
-        self.normalizer = make_normalizer(recipe.data, self.episodes)
+        self.normalizer = make_normalizer(recipe.data, self.episodes, window)
         self.spec = make_interface(recipe.data, self.episodes, image_size=None if has_frames else image_size)
 
     @property
@@ -113,18 +127,20 @@ class NetworkRun:
             raise InputError(f"the data has {found} numbers where recipe {self.recipe.name!r} has {name}={wanted}")
 
     def start(self, net: nn.Module) -> None:
-        """Continue from the finished weights of the same network that ``options.init`` names, if it does.
+        """Continue from the finished weights that ``options.init`` names, if it does: all that matches in name and shape is taken.
 
         Raises:
-            InputError: they are of another size.
+            InputError: nothing of them matches.
         """
         init = self.options.init
         if init is None:
             return
         origin = load_net(init, weights_kind(self.recipe.kind), device="cpu").model
-        if {k: v.shape for k, v in origin.state_dict().items()} != {k: v.shape for k, v in net.state_dict().items()}:
-            raise InputError(f"{resolve(init)} holds a network of another size than the recipe's")
-        net.load_state_dict(origin.state_dict())
+        match = match_into(net, origin.state_dict())
+        if not match.matched:
+            raise InputError(f"{resolve(init)} holds a network of which nothing has the recipe's names and sizes")
+        if lines := match.lines():
+            _LOG.warning("%s: %s\n  %s", init, match, "\n  ".join(lines))
 
     def stage_step(
         self,
@@ -160,12 +176,18 @@ class NetworkRun:
     def weights_step(self, net: nn.Module) -> Step:
         """The step that writes the weights folder."""
 
-        def write() -> None:
-            if PartialState().is_main_process:
-                bundle: NetBundle[Any] = NetBundle(net, self.normalizer, self.spec, self.recipe.name)
-                save_net(bundle, self.options.out / "weights", extra={"recipe": self.recipe.to_dict()})
+        def write(folder: Path, extra: Mapping[str, Any]) -> None:
+            bundle: NetBundle[Any] = NetBundle(net, self.normalizer, self.spec, self.recipe.name)
+            save_net(bundle, folder, extra={"recipe": self.recipe.to_dict(), **extra})
 
-        return MemoryStep("weights", "weights", write, needs=("network",))
+        def facts() -> CardFacts:
+            init = None if self.options.init is None else Path(self.options.init).name
+            datasets = (dataset_facts(self._part, self.held_out),)
+            return CardFacts(
+                self.recipe, self.spec, datasets, {"network": sum(p.numel() for p in net.parameters())}, init
+            )
+
+        return WeightsStep(self.options.out, write, facts=facts)
 
     def key(self) -> str:
         """Of all stages; see :class:`~uva_agents.training.loop.LoopOptions`."""

@@ -1,16 +1,18 @@
-"""What a run tells: a progress bar with time left, ``metrics.jsonl``, TensorBoard scalars and pictures."""
+"""What a run tells: a progress bar with time left, ``metrics.jsonl``, TensorBoard scalars and pictures, other trackers."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from uva_agents.utils.files import write_text
+from uva_agents.training.trackers import StageTracking
+from uva_agents.utils.files import replacing, write_text
 from uva_agents.utils.progress import progress_bar
 
 
@@ -18,19 +20,44 @@ class Reporter:
     """Collects a stage's numbers. Scalars are averaged over ``every`` steps before they are written.
 
     On resume, lines of ``metrics.jsonl`` past the checkpoint are dropped: they will be written again.
+
+    Args:
+        folder: of the stage.
+        name, total: of the stage, its steps.
+        start: steps that are done.
+        show: the progress bar.
+        write: files; only one process does.
+        tracking: further trackers.
+        again: kinds of lines that will be written again for the step ``start``, too.
     """
 
     def __init__(
-        self, folder: Path, name: str, total: int, start: int, *, show: bool, write: bool, every: int = 25
+        self,
+        folder: Path,
+        name: str,
+        total: int,
+        start: int,
+        *,
+        show: bool,
+        write: bool,
+        every: int = 25,
+        tracking: StageTracking | None = None,
+        again: Collection[str] = (),
     ) -> None:
         self.folder, self.name, self.every, self.write = folder, name, every, write
+        self._tracking = tracking if write else None
+        if self._tracking is not None:
+            self._tracking.begin(total)
         self._sums: dict[str, float] = {}
         self._count = 0
         self._last = time.monotonic()
         self._line = ""
         self._writer = _tensorboard(folder, start) if write else None
+        if self._writer is not None and tracking is not None and start == 0:
+            recipe = json.dumps(tracking.run.config, indent=1)
+            self._writer.add_text("recipe", "\n".join(f"    {line}" for line in recipe.splitlines()))  # as code
         if write:
-            _drop_after(folder / "metrics.jsonl", start)
+            _drop_after(folder / "metrics.jsonl", start, again)
         self._progress = progress_bar(note="{task.fields[note]}", width=20, disable=not show)
         self._task = self._progress.add_task(name, total=total, completed=start, note="")
 
@@ -59,9 +86,9 @@ class Reporter:
             self._sums, self._count, self._last = {}, 0, now
         self._progress.update(self._task, completed=step, note=self._line)
 
-    def validation(self, step: int, metrics: dict[str, float]) -> None:
-        """Held-out metrics."""
-        self._record("val", step, metrics)
+    def validation(self, step: int, metrics: dict[str, float], *, kind: str = "val") -> None:
+        """Held-out metrics, or those of another ``kind``."""
+        self._record(kind, step, metrics)
         self._progress.console.print(f"{self.name} {step}: " + "  ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
         self._last = time.monotonic()
 
@@ -71,7 +98,11 @@ class Reporter:
             return
         import imageio.v3 as iio
 
-        iio.imwrite(self.folder / f"{name}.png", image)
+        path = self.folder / f"{name}.png"
+        with replacing(path) as partial:
+            iio.imwrite(partial, image)
+        if self._tracking is not None:
+            self._tracking.picture(name, image, path, step)
         if self._writer is not None:
             self._writer.add_image(name, image, step, dataformats="HWC")
 
@@ -83,6 +114,8 @@ class Reporter:
         if self._writer is not None:
             for key, value in values.items():
                 self._writer.add_scalar(f"{kind}/{key}", value, step)
+        if self._tracking is not None:
+            self._tracking.log(kind, step, values)
 
 
 def _tensorboard(folder: Path, start: int) -> Any:
@@ -93,13 +126,14 @@ def _tensorboard(folder: Path, start: int) -> Any:
     return SummaryWriter(str(folder), purge_step=start)
 
 
-def _drop_after(path: Path, step: int) -> None:
+def _drop_after(path: Path, step: int, again: Collection[str]) -> None:
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            found = json.loads(line)
+            if found["step"] < step or (found["step"] == step and found["kind"] not in again):
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError):
             continue  # a line cut short by a kill

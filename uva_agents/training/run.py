@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,17 @@ from uva_agents.errors import DataError, InputError
 from uva_agents.training.recipe import DataConfig, Recipe
 from uva_agents.training.recipe_files import read_recipe_file, recipe_to_toml
 from uva_agents.training.saved_recipes import read_recipe
+from uva_agents.training.selection import Selection
 from uva_agents.training.sources import Data
-from uva_agents.training.steps import run_steps
+from uva_agents.training.steps import Step, monitored, run_steps
+from uva_agents.training.trackers import TrackerName, Tracking, check_trackers
 from uva_agents.training.uva.released_recipes import RELEASED, released_text
 from uva_agents.utils.files import write_text
 
 _LOG = logging.getLogger(__name__)
+
+_LONGEST_WAIT = timedelta(hours=12)
+"""Of processes for the first one, which encodes, validates and makes rollouts."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,10 @@ class RunOptions:
         progress: show progress bars, and which steps are skipped.
         stop_after: stop each stage after so many steps in this process, for tests.
         fields, every: see :func:`~uva_agents.training.sources.open_sources`.
+        trackers: names of :data:`~uva_agents.training.trackers.TRACKERS`, or trackers of accelerate's that are made already; beside
+            ``metrics.jsonl``, and TensorBoard where it is installed.
+        project: what the trackers file the run under.
+        selection: rollouts during training, early stopping; the best weights are kept in ``weights-best/``.
         text_encoder: folder or hub name of CLIP, for recipes whose instructions it reads.
     """
 
@@ -61,6 +71,9 @@ class RunOptions:
     stop_after: int | None = None
     fields: Mapping[str, str] | None = None
     every: int | None = None
+    trackers: Sequence[TrackerName] = ()
+    project: str = "uva-agents"
+    selection: Selection | None = None
     text_encoder: str | Path | None = None
 
 
@@ -72,14 +85,29 @@ def train(recipe: Recipe, options: RunOptions) -> Path | None:
     Raises:
         ValueError: the data does not fit the network, the folder holds another run, or ``options`` ask for what this recipe does
             not have.
+        MachineError: the memory or the disk is not enough, or a tracker is not installed or cannot be started.
+    """
+    check_trackers(options.trackers)
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_LONGEST_WAIT)
+    steps = steps_of(recipe, options)
+    with Tracking(options.trackers, options.out, options.project, recipe.to_dict()) as tracking:
+        if not run_steps(monitored(steps, tracking, options.selection), show=options.progress):
+            return None
+    return options.out / "weights" if state.is_main_process else None
+
+
+def steps_of(recipe: Recipe, options: RunOptions) -> list[Step]:
+    """The steps of a run, over data that is opened here.
+
+    Raises:
+        InputError: such weights are not trained here.
+        ValueError: see :func:`train`.
     """
     kind = weights_kind(recipe.kind)
     if kind.steps is None:
         raise InputError(f"weights of kind {kind.name!r} are not trained here")
-    state = PartialState(cpu=not torch.cuda.is_available())
-    if not run_steps(resolved(kind.steps)(recipe, options), show=options.progress):
-        return None
-    return options.out / "weights" if state.is_main_process else None
+    steps: list[Step] = resolved(kind.steps)(recipe, options)
+    return steps
 
 
 def recipe_names() -> dict[str, Callable[[], Recipe]]:
@@ -156,6 +184,13 @@ def transforms_of(data: DataConfig, key: str) -> tuple[Transform, ...]:
     if key == "action":
         return data.action_transforms
     return data.proprio_transforms if key == data.proprio_key else ()
+
+
+def network_width(data: DataConfig, key: str, width: int) -> int:
+    """Numbers in a row of an array, as the network has them."""
+    for transform in transforms_of(data, key):
+        width = transform.network_size(width)
+    return width
 
 
 def _limits(

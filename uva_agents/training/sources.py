@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uva_agents.data import Dataset, Episodes, open_dataset
+from uva_agents.data import Dataset, Episodes, Field, open_dataset
 from uva_agents.data.lazy import LazyFrames, as_lazy
 from uva_agents.data.picture_masks import blacked_out
 from uva_agents.errors import DataError, InputError
@@ -143,6 +143,7 @@ class Part:
         tasks: an instruction per episode, where the dataset has them.
         shapes: camera -> height and width of its frames as they are recorded.
         reopens: opens it in another process.
+        fields: canonical name -> where it was taken from.
     """
 
     episodes: Episodes
@@ -150,6 +151,7 @@ class Part:
     tasks: tuple[str, ...] | None = None
     shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     reopens: Reopening | None = None
+    fields: Mapping[str, Field] = field(default_factory=dict)
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -247,13 +249,18 @@ def _check_names(opened: Sequence[tuple[Dataset, list[str]]]) -> None:
 def _part(source: Source, dataset: Dataset, needed: Sequence[str], step: int, reopens: Reopening) -> Part:
     """The same in every process that opens it."""
     shapes = _shapes(dataset, needed)
-    part = Part(_episodes(dataset, needed, step), source.weight, dataset.tasks, shapes, reopens)
+    found = _episodes(dataset, needed, step)
+    part = Part(found, source.weight, dataset.tasks, shapes, reopens, _origins(dataset, needed))
     return with_what_names_say(part, reopens.recipe.data)
 
 
 def _shapes(dataset: Dataset, needed: Sequence[str]) -> dict[str, tuple[int, int]]:
     shapes = {name: dataset.arrays[name].shape for name in needed if name.startswith("pixels")}
     return {name: (int(shape[1]), int(shape[2])) for name, shape in shapes.items()}
+
+
+def _origins(dataset: Dataset, needed: Sequence[str]) -> dict[str, Field]:
+    return {name: dataset.fields.get(name) or Field(dataset.sources[name]) for name in needed}
 
 
 def _episodes(dataset: Dataset, needed: Sequence[str], step: int) -> Episodes:

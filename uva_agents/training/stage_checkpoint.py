@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,25 @@ import torch
 from torch import nn
 
 from uva_agents.training.ema import EMA
+from uva_agents.training.precision import LossScaling
 from uva_agents.utils.files import replacing
 
 
 def save_checkpoint(
-    path: Path, signature: str, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA
+    path: Path,
+    signature: str,
+    step: int,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: EMA,
+    selection: Mapping[str, Any] | None = None,
+    scaling: Mapping[str, Any] | None = None,
 ) -> None:
     """Write it, completely or not at all.
+
+    Args:
+        selection: state of the stage's :class:`~uva_agents.training.selection.Selector`.
+        scaling: of the loss, in fp16.
 
     Raises:
         MachineError: it cannot be written.
@@ -29,6 +41,8 @@ def save_checkpoint(
                 "model": module.state_dict(),
                 "ema": ema.shadow,
                 "optimizer": optimizer.state_dict(),
+                **({"selection": dict(selection)} if selection else {}),
+                **({"scaling": dict(scaling)} if scaling else {}),
             },
             partial,
         )
@@ -53,9 +67,14 @@ def read_checkpoint(path: Path, signature: str, *, mmap: bool = False) -> dict[s
 
 
 def restore_checkpoint(
-    path: Path, signature: str, module: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA
-) -> int:
-    """Continue from it; returns the step, 0 where nothing is.
+    path: Path,
+    signature: str,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: EMA,
+    scaling: LossScaling | None = None,
+) -> tuple[int, dict[str, Any]]:
+    """Continue from it; returns the step, 0 where nothing is, and what had been selected.
 
     Args:
         module: of the stage: one part with weights, whose name does not matter, and which may have renamed its tensors since
@@ -66,13 +85,15 @@ def restore_checkpoint(
     """
     saved = read_checkpoint(path, signature)
     if saved is None:
-        return 0
+        return 0, {}
     names = [_todays_name(module, name) for name in saved["model"]]
     module.load_state_dict(dict(zip(names, saved["model"].values(), strict=True)))
     optimizer.load_state_dict(_in_todays_order(saved["optimizer"], names, module, optimizer))
     for name, value in saved["ema"].items():
         ema.shadow[_todays_name(module, name)].copy_(value)
-    return int(saved["step"])
+    if scaling is not None:
+        scaling.restore(saved.get("scaling", {}))
+    return int(saved["step"]), dict(saved.get("selection", {}))
 
 
 def _todays_name(module: nn.Module, name: str) -> str:

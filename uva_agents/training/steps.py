@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import PartialState
 from torch import nn
 
+from uva_agents.errors import InputError
+from uva_agents.training.card_facts import CardFacts
 from uva_agents.training.loop import LoopOptions, Stage, finished_weights, run_stage
+from uva_agents.training.model_card import write_card
 from uva_agents.training.recipe import StageConfig
+from uva_agents.training.selection import Export, Selection
+from uva_agents.training.trackers import StageTracking, Tracking
 
 
 class Step(Protocol):
@@ -60,12 +66,14 @@ class MemoryStep:
 
     Args:
         compute: it.
+        stand_in: what takes its place in a dry run, if it takes long.
     """
 
     name: str
     makes: str
     compute: Callable[[], object]
     needs: tuple[str, ...] = ()
+    stand_in: Callable[[], object] | None = None
 
     def done(self) -> bool:
         """Never: there is nothing on disk."""
@@ -83,6 +91,11 @@ class MemoryStep:
         self.compute()
         return True
 
+    def rehearse(self) -> int:
+        """Compute it, or what stands for it; nothing is written."""
+        (self.stand_in or self.compute)()
+        return 0
+
 
 @dataclass(frozen=True)
 class StageStep:
@@ -96,7 +109,7 @@ class StageStep:
         target: the part that is trained: the one submodule of the stage's module that has parameters.
         build: the stage with its data. Not called when it is finished.
         finish: what is to be done with the trained part before it is used.
-        seed, progress, stop_after: see :class:`~uva_agents.training.loop.LoopOptions`.
+        seed, progress, stop_after, tracking, selection, export: see :class:`~uva_agents.training.loop.LoopOptions`.
     """
 
     name: str
@@ -112,6 +125,9 @@ class StageStep:
     seed: int = 0
     progress: bool = True
     stop_after: int | None = None
+    tracking: StageTracking | None = None
+    selection: Selection | None = None
+    export: Export | None = None
 
     @property
     def options(self) -> LoopOptions:
@@ -122,6 +138,9 @@ class StageStep:
             seed=self.seed,
             progress=self.progress,
             stop_after=self.stop_after,
+            tracking=self.tracking,
+            selection=self.selection,
+            export=self.export,
         )
 
     def done(self) -> bool:
@@ -139,20 +158,93 @@ class StageStep:
         # A stage's module has one part with weights, under a name of its own.
         target = self.target().to(_device())
         target.load_state_dict({name.partition(".")[2]: value for name, value in weights.items()})
-        self._finish()
+        self.finish_trained()
 
     def run(self) -> bool:
         """Train it towards its last step."""
+        if self.tracking is not None:
+            self.tracking.run.start()
         stage = self.build()
         averaged, finished = run_stage(stage, self.config, self.options)
         stage.module.load_state_dict(averaged)
         if finished:
-            self._finish()
+            self.finish_trained()
         return finished
 
-    def _finish(self) -> None:
+    def finish_trained(self) -> None:
+        """What is to be done with the trained part."""
         if self.finish is not None:
             self.finish()
+
+
+@dataclass(frozen=True)
+class WeightsStep:
+    """The weights folder, of a run's network as it is when the step is taken; also of any moment before, for whoever asks.
+
+    Args:
+        out: run folder.
+        write: writes the weights; called in the first process.
+        facts: what the model card says; without, none is written.
+        stages: of the run, name -> optimisation, in their order.
+    """
+
+    out: Path
+    write: Export
+    needs: tuple[str, ...] = ("network",)
+    facts: Callable[[], CardFacts] | None = None
+    stages: Mapping[str, StageConfig] = field(default_factory=dict)
+    name: str = "weights"
+    makes: str = "weights"
+
+    def done(self) -> bool:
+        """Never: it takes a moment, and what is there may be of another network."""
+        return False
+
+    def begun(self) -> bool:
+        """Never."""
+        return False
+
+    def load(self) -> None:
+        """Nothing."""
+
+    def run(self) -> bool:
+        """Write it."""
+        if PartialState().is_main_process:
+            self.export(self.out / "weights", {})
+        return True
+
+    def export(self, folder: Path, extra: Mapping[str, Any]) -> None:
+        """Write the network as it is, and a card, to any folder; ``extra``: further entries of ``config.json``."""
+        self.write(folder, extra)
+        if self.facts is not None:
+            write_card(folder, self.facts(), self.out, self.stages, extra)
+
+
+def monitored(steps: Sequence[Step], tracking: Tracking, selection: Selection | None) -> list[Step]:
+    """The steps with trackers for every stage, and with a selection of weights in the last one, which trains the network.
+
+    Raises:
+        InputError: weights are to be selected, and these steps write none (a :class:`WeightsStep` does) or train nothing.
+    """
+    places = [i for i, step in enumerate(steps) if isinstance(step, StageStep)]
+    stages = {step.stage: step.config for step in steps if isinstance(step, StageStep)}
+    weights = next((step for step in steps if isinstance(step, WeightsStep)), None)
+    weights = None if weights is None else dataclasses.replace(weights, stages=stages)
+    if selection is not None and (weights is None or not places):
+        raise InputError(
+            "rollouts and early stopping need steps that train (StageStep) and write weights (WeightsStep)"
+        )
+    out: list[Step] = []
+    for i, step in enumerate(steps):
+        if isinstance(step, StageStep):
+            step = dataclasses.replace(step, tracking=tracking.stage(step.stage))
+            if selection is not None and weights is not None and i == places[-1]:
+                chosen = selection.in_stage(step.config.steps)
+                step = dataclasses.replace(step, selection=chosen, export=weights.export)
+        elif isinstance(step, WeightsStep) and weights is not None:
+            step = weights
+        out.append(step)
+    return out
 
 
 def run_steps(steps: Sequence[Step], *, show: bool) -> bool:

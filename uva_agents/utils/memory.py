@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 from uva_agents.errors import MachineError
@@ -28,6 +29,16 @@ def check_fits(size: int, what: str) -> None:
             f"{what} says it has {in_words(size)}, and {in_words(free)} of memory are free: it is damaged, or needs "
             "a larger machine"
         )
+
+
+def peak_memory() -> int:
+    """Bytes that this process has held at most so far; 0 where it cannot be told."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def in_words(size: float) -> str:

@@ -13,15 +13,20 @@ from uva_agents.utils.videos import check_video, ffmpeg_writing
 
 BORDER = 4
 SCALE = 2
+_HIGH = 512
+"""Pixels: pictures are enlarged up to this height."""
 
 
 @dataclass(frozen=True)
 class ImaginedFuture:
-    """Real and imagined frames, uint8 (T, H, W, 3), after the frame of now (H, W, 3), and how many control steps ahead (T,)."""
+    """Real and imagined frames, uint8 (T, H, W, 3), after the frame of now (H, W, 3), and how many control steps ahead (T,).
+
+    Where nobody knows what would really have come, ``real`` is ``None``.
+    """
 
     label: str
     now: np.ndarray
-    real: np.ndarray
+    real: np.ndarray | None
     imagined: np.ndarray
     steps: np.ndarray
 
@@ -42,13 +47,20 @@ def write_text(canvas: np.ndarray, lines: Sequence[tuple[int, int, str]]) -> np.
     return np.asarray(image)
 
 
-def side_by_side(real: np.ndarray, imagined: np.ndarray, left: str, right: str) -> np.ndarray:
-    """A frame of a video: two pictures four times enlarged, with a line of text over each."""
-    size = 4 * real.shape[0]
-    canvas = np.full((size + 40, 2 * size + 12, 3), 255, np.uint8)
-    canvas[40:, :size] = enlarge(real, 4)
-    canvas[40:, size + 12 :] = enlarge(imagined, 4)
-    return write_text(canvas, [(8, 10, left), (size + 20, 10, right)])
+def side_by_side(real: np.ndarray | None, imagined: np.ndarray, left: str, right: str) -> np.ndarray:
+    """A frame of a video: two pictures enlarged, with a line of text over each; only the second one where there is no first."""
+    shown = [(real, left)] if real is not None else []
+    shown.append((imagined, right))
+    height, width = imagined.shape[:2]
+    times = max(1, min(4, _HIGH // height))
+    height, width = times * height, times * width
+    canvas = np.full((height + 40, len(shown) * (width + 12) - 12, 3), 255, np.uint8)
+    text = []
+    for i, (picture, words) in enumerate(shown):
+        x = i * (width + 12)
+        canvas[40:, x : x + width] = enlarge(picture, times)
+        text.append((x + 8, 10, words))
+    return write_text(canvas, text)
 
 
 def write_video(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
@@ -73,18 +85,27 @@ def write_sheet(path: Path, futures: Sequence[ImaginedFuture]) -> None:
     """Contact sheet: per future a row of real frames over a row of imagined ones."""
     import imageio.v3 as iio
 
-    side = futures[0].now.shape[0] * SCALE
+    height, width = futures[0].now.shape[:2]
+    scale = max(1, min(SCALE, _HIGH // height))
+    height, width = scale * height, scale * width
     left, top = 150, 34
-    columns = 1 + len(futures[0].real)
-    block = 2 * side + 4 * BORDER
-    canvas = np.full((top + len(futures) * block, left + columns * (side + BORDER), 3), 255, np.uint8)
+    columns = 1 + len(futures[0].imagined)
+    lines = [1 if future.real is None else 2 for future in futures]
+    blocks = [n * (height + BORDER) + 2 * BORDER for n in lines]
+    canvas = np.full((top + sum(blocks), left + columns * (width + BORDER), 3), 255, np.uint8)
     text = [(left + 8, 8, "now")]
-    text += [(left + (c + 1) * (side + BORDER) + 8, 8, f"+{s} steps") for c, s in enumerate(futures[0].steps)]
-    for row, future in enumerate(futures):
-        y = top + row * block
-        for line, frames in enumerate((future.real, future.imagined)):
+    text += [(left + (c + 1) * (width + BORDER) + 8, 8, f"+{s} steps") for c, s in enumerate(futures[0].steps)]
+    y = top
+    for future, block in zip(futures, blocks, strict=True):
+        rows = [("imagined", future.imagined)]
+        if future.real is not None:
+            rows.insert(0, ("real", future.real))
+        for line, (title, frames) in enumerate(rows):
+            yy = y + line * (height + BORDER)
             for column, frame in enumerate([future.now, *frames]):
-                x, yy = left + column * (side + BORDER), y + line * (side + BORDER)
-                canvas[yy : yy + side, x : x + side] = enlarge(frame, SCALE)
-        text += [(8, y + 12, future.label), (8, y + side // 2, "real"), (8, y + side + BORDER + side // 2, "imagined")]
+                x = left + column * (width + BORDER)
+                canvas[yy : yy + height, x : x + width] = enlarge(frame, scale)
+            text.append((8, yy + height // 2, title))
+        text.append((8, y + 12, future.label))
+        y += block
     iio.imwrite(path, write_text(canvas, text))

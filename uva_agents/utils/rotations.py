@@ -119,8 +119,17 @@ def matrix_from_pose9(pose9: np.ndarray) -> np.ndarray:
 
 
 def relative_to(base: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Homogeneous ``matrix`` (..., 4, 4) seen from ``base`` (4, 4): base^-1 @ matrix."""
-    inverse: np.ndarray = np.linalg.inv(base) @ matrix
+    """Homogeneous ``matrix`` (..., 4, 4) seen from ``base`` (4, 4): base^-1 @ matrix.
+
+    Raises:
+        InputError: ``base`` is no pose.
+    """
+    try:
+        inverse: np.ndarray = np.linalg.inv(base) @ matrix
+    except np.linalg.LinAlgError as error:
+        raise InputError(
+            "a pose has no rotation: the numbers of its rotation are all zero, or its rows parallel"
+        ) from error
     return inverse
 
 

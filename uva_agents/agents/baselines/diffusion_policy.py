@@ -19,7 +19,9 @@ from uva_agents.agents.guards import Inputs, all_finite, check_networks, not_fin
 from uva_agents.agents.memory import Memory, inputs_of, remember, row_name
 from uva_agents.agents.observations import Frames, read_observation
 from uva_agents.checkpoints.networks import NetBundle, load_diffusion_policy
+from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.data.latents import weights_fingerprint
+from uva_agents.data.transforms import ReferencePoses, to_environment, to_network
 from uva_agents.errors import InputError
 from uva_agents.model import ActionSampler, DiffusionPolicyNet, sample_chunks
 from uva_agents.utils.forks import keep_forks_safe
@@ -151,6 +153,14 @@ class DiffusionPolicy(ChunkAgent):
             generators=[noise_generator(key) for key in keys],
         )
         actions = self.bundle.normalizer.unnormalize("action", normalized).float().cpu().numpy()
+        if (transforms := self.spec.action_transforms) and all_finite(actions):
+            now = [m.proprio[-1] if m.proprio else None for m in memories]
+            actions = np.stack(
+                [
+                    to_environment(transforms, chunk, ReferencePoses(now=now[row // n]))
+                    for row, chunk in enumerate(actions)
+                ]
+            ).astype(np.float32)
         if not all_finite(actions):
 
             def inputs(row: int) -> Inputs:
@@ -178,7 +188,7 @@ class DiffusionPolicy(ChunkAgent):
         pixels = torch.from_numpy(frames).to(self.device).unflatten(0, (len(memories), c.obs_steps))
         proprio = None
         if c.proprio_dim and spec.proprio_key is not None:
-            rows = np.stack([[m.proprio[j] for j in row] for m, row in zip(memories, index, strict=True)])
+            rows = np.stack([_proprio(m, row, spec) for m, row in zip(memories, index, strict=True)])
             local = self.bundle.normalizer.normalize(spec.proprio_key, torch.from_numpy(rows))
             if not all_finite(local):
                 raise InputError(
@@ -187,3 +197,10 @@ class DiffusionPolicy(ChunkAgent):
                 )
             proprio = local.to(self.device)
         return self.bundle.model.observe(pixels, proprio)
+
+
+def _proprio(memory: Memory, index: np.ndarray, spec: InterfaceSpec) -> np.ndarray:
+    """float32 (To, P) as the network has it."""
+    rows = np.stack([memory.proprio[j] for j in index])
+    converted = to_network(spec.proprio_transforms, rows, ReferencePoses(now=rows[-1], start=memory.start))
+    return np.asarray(converted, np.float32)

@@ -15,6 +15,7 @@ from uva_agents.agents.guards import Inputs, all_finite, check_networks, not_fin
 from uva_agents.agents.observations import check_pixels
 from uva_agents.checkpoints.networks import NetBundle, load_two_frame
 from uva_agents.data.latents import weights_fingerprint
+from uva_agents.data.transforms import ReferencePoses, to_environment
 from uva_agents.errors import InputError
 from uva_agents.model import TwoFrameNet
 from uva_agents.utils.forks import keep_forks_safe
@@ -81,6 +82,7 @@ class TwoFrameInverse:
 
         Returns:
             ((F - 1) * stride, A), with a leading B for a batch, environment units, from the action taken at the first frame on.
+            Poses that are relative to the tool are put together, in the frame of the first one.
 
         Raises:
             ValueError: wrong shape or dtype, or a single frame.
@@ -118,10 +120,28 @@ class TwoFrameInverse:
                 inputs=inputs,
                 modules={"model": self.bundle.model},
             )
-        actions = np.clip(raw, space.low, space.high).astype(np.float32)
-        actions = actions.reshape(videos, (length - 1) * self.stride, -1)
+        chunks_of_pairs = raw.reshape(videos, length - 1, self.stride, -1)
+        actions = np.stack([self._in_environment(pairs) for pairs in chunks_of_pairs])
+        if self.bundle.spec.relative is None:  # else poses are in the frame of the first one, without bounds
+            actions = np.clip(actions, space.low, space.high)
+        actions = actions.astype(np.float32)
         chunks: np.ndarray = actions if batched else actions[0]
         return chunks
+
+    def _in_environment(self, pairs: np.ndarray) -> np.ndarray:
+        """Of one video: (F - 1, stride, A) as the network has them -> ((F - 1) * stride, E).
+
+        Relative poses go on from where the pair of frames before has led, the first from the origin.
+        """
+        spec = self.bundle.spec
+        relative = spec.relative
+        if relative is None:
+            return to_environment(spec.action_transforms, pairs.reshape(-1, pairs.shape[-1]), ReferencePoses())
+        pose, found = relative.origin(), []
+        for actions in pairs:
+            found.append(to_environment(spec.action_transforms, actions, ReferencePoses(now=pose)))
+            pose = relative.pose_after(found[-1][-1])
+        return np.concatenate(found)
 
     def label(self, video: Any) -> np.ndarray:
         """Actions of a whole video at the control rate, from every ``stride``-th of its frames and the last one.
@@ -139,6 +159,9 @@ class TwoFrameInverse:
         if pixels.ndim != 4 or len(pixels) < 2:
             raise InputError(f"label() takes one video (N, H, W, 3) of at least 2 frames, got {pixels.shape}")
         last, stride = len(pixels) - 1, self.stride
+        if self.bundle.spec.relative is not None:  # each pair goes on from the one before
+            index = np.minimum(np.arange(0, last + stride, stride), last)
+            return self.infer(pixels[index])[:last]
         if last <= stride:  # continued by its last frame
             return self.infer(pixels[[0, last]])[:last]
         whole = last // stride * stride

@@ -215,6 +215,15 @@ PROTOCOLS: dict[str, EvalProtocol] = {
             progress_key="is_success",
         ),
         EvalProtocol(
+            name="recorded",
+            description="1 minus the mean error of actions, as a share of their range, at every step of recorded episodes",
+            env_id="uva/Recorded-v0",
+            max_steps=None,
+            first_seed=0,
+            executes=None,
+            progress_key="agreement",
+        ),
+        EvalProtocol(
             name="success",
             description="share of episodes in which info['is_success'] became true, in any environment",
             env_id=None,

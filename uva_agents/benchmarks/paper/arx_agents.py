@@ -1,4 +1,4 @@
-"""Agents of the arm's benchmarks that need no weights, and the environment that goes with weights."""
+"""Agents of the arm's benchmarks that need no weights."""
 
 from __future__ import annotations
 
@@ -91,15 +91,3 @@ def blind_agent(name: str, env: gym.Env[Any, Any]) -> ScriptedAgent | RandomAgen
         return ScriptedAgent(env)
     assert isinstance(env.action_space, gym.spaces.Box)
     return RandomAgent(env.action_space)
-
-
-def environment_options(agent: Any) -> dict[str, Any]:
-    """Options of ``uva/ArxX5-v0`` that show an agent what it was trained on, and take what it gives; as far as it says them."""
-    spec = getattr(agent, "spec", None)
-    options: dict[str, Any] = {"instruction": True}
-    if spec is not None:
-        options["image_size"] = tuple(spec.image_shape)
-        options["control_hz"] = float(spec.control_hz)
-        options["cameras"] = "wrist" if getattr(spec, "wrist_shape", None) is None else "outside,wrist"
-        options["action_mode"] = "absolute_vector" if len(spec.action_low) == 7 else "absolute"
-    return options | dict(getattr(spec, "env_kwargs", None) or {})

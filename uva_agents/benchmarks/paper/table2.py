@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,10 @@ from uva_agents.benchmarks.evaluation.protocols import (
 )
 from uva_agents.benchmarks.evaluation.report import EvalReport, plain
 from uva_agents.benchmarks.evaluation.runner import evaluate
-from uva_agents.benchmarks.paper.arx_agents import BLIND, blind_agent, environment_options
+from uva_agents.benchmarks.paper.arx_agents import BLIND, blind_agent
 from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_device, add_seed, add_workers
 from uva_agents.errors import InputError
+from uva_agents.realtime.arx import environment_options
 
 ROWS = ("in distribution", *ARX_CHANGES, "all")
 AGENTS = ("arx-x5-nano", *BLIND)
@@ -92,6 +94,8 @@ def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
         raise InputError(f"--episodes {args.episodes}, --limit-s {args.limit_s:g}: both must be above 0")
     if len({*args.agents}) < len(args.agents):
         raise InputError(f"--agents {' '.join(args.agents)}: one is there twice")
+    # How often the arm was held back is in no table.
+    logging.getLogger("uva_agents.envs.arx_x5").setLevel(logging.ERROR)
     settings = {name: getattr(args, name) for name in ("episodes", "seed", "limit_s", "env_args")}
     journal = Journal(
         args.out / "rows.jsonl",
@@ -122,7 +126,7 @@ def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
 
 def _evaluated(args: argparse.Namespace, name: str, agent: Any, cases: Sequence[Case]) -> EvalReport:
     """All missing rows of one agent; killed, it continues from its journal in the folder."""
-    options = dict(environment_options(agent) if agent is not None else {"render_observations": False})
+    options = {"render_observations": False} if agent is None else {"instruction": True, **environment_options(agent)}
     options |= args.env_args
     rate = float(options.setdefault("control_hz", 10.0))
     rules = _protocol(cases, max_steps=round(args.limit_s * rate))
@@ -161,9 +165,9 @@ def _table_rows(
     latency = None if report.latency is None else report.latency.replan_p50_s
     for task, row in keys:
         case = _case(task, row).name
-        mine = [e.success for e in report.episodes if e.case == case]
+        own = [e.success for e in report.episodes if e.case == case]
         failed = sum(f.case == case for f in report.failures)
-        yield Table2Row(name, identity, task, row, len(mine), sum(mine), failed, latency)
+        yield Table2Row(name, identity, task, row, len(own), sum(own), failed, latency)
 
 
 def rates(row: Table2Row) -> dict[str, Any]:

@@ -81,10 +81,10 @@ def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
 
 
 def registered() -> list[str]:
-    """Every environment that this package has registered."""
-    import uva_agents.envs  # noqa: F401
+    """Every environment that this package has registered, but for that of recorded episodes, which needs some."""
+    from uva_agents.envs import RECORDED
 
-    return sorted(name for name, spec in gym.registry.items() if spec.namespace == "uva")
+    return sorted(name for name, spec in gym.registry.items() if spec.namespace == "uva" and name != RECORDED)
 
 
 def speeds(env_id: str, *, seconds: float, resets: int) -> Iterator[Speed]:

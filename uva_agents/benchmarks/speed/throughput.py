@@ -108,7 +108,7 @@ class Bench:
         from uva_agents.data import Episodes, LatentWindows, standard_variants
         from uva_agents.model import VAE, UVANet
         from uva_agents.training.ema import EMA
-        from uva_agents.training.loop import parameter_groups
+        from uva_agents.training.optimisation import parameter_groups
         from uva_agents.training.run import make_normalizer
         from uva_agents.training.uva.joint_stage import JointStage
         from uva_agents.training.uva.recipes import pusht_nano

@@ -23,26 +23,34 @@ class Interface:
         vectors: name -> size, float32.
         others: name -> space of everything else.
         own: whether the agent says this itself; else its parts do, and something may be left out.
+        instructions: those that it knows, for an agent that takes an instruction; none of them where it takes any. ``None`` for
+            an agent that takes none.
+        neutral: name -> (size,) of vectors of which zeros mean nothing, as poses whose rotation has no such numbers.
     """
 
     images: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     vectors: Mapping[str, int] = field(default_factory=dict)
     others: Mapping[str, gym.Space[Any]] = field(default_factory=dict)
     own: bool = True
+    instructions: tuple[str, ...] | None = None
+    neutral: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
         """Of all parts."""
-        return [*self.images, *self.vectors, *self.others]
+        return [*self.images, *self.vectors, *self.others, *([] if self.instructions is None else ["task"])]
 
     def empty(self) -> dict[str, Any]:
         """An observation without anything to see in it; the same at every call."""
         obs: dict[str, Any] = {k: np.full((*size, 3), _GREY, np.uint8) for k, size in self.images.items()}
         obs |= {k: np.zeros(n, np.float32) for k, n in self.vectors.items()}
+        obs |= {k: np.array(row, np.float32) for k, row in self.neutral.items()}
         for name, space in self.others.items():
             again = copy.deepcopy(space)  # the agent's own stream of random numbers stays where it is
             again.seed(0)
             obs[name] = again.sample()
+        if self.instructions:
+            obs["task"] = self.instructions[0]
         return obs
 
 
@@ -75,11 +83,20 @@ def _from_weights(part: Any, *, own: bool) -> Interface | None:
     if wrist is not None:
         images[getattr(spec, "wrist_key", "pixels_wrist")] = (int(wrist[0]), int(wrist[1]))
     vectors: dict[str, int] = {}
+    neutral: dict[str, np.ndarray] = {}
     key, config = getattr(spec, "proprio_key", None), getattr(getattr(bundle, "model", None), "config", None)
     network = int(getattr(config, "proprio_dim", 0) or 0)
     if key is not None and (size := spec.proprio_size(network)):
         vectors[key] = size
-    return Interface(images, vectors, own=own)
+        row = spec.proprio_transforms[0].neutral() if spec.proprio_transforms else None
+        if row is None and spec.relative is not None:
+            row = spec.relative.origin()
+        if row is not None and len(row) == size:
+            neutral[key] = row
+    instructions = None
+    if getattr(config, "text_dim", 0):
+        instructions = tuple(getattr(getattr(bundle, "text", None), "instructions", ()))
+    return Interface(images, vectors, own=own, instructions=instructions, neutral=neutral)
 
 
 def _from_space(part: Any, *, own: bool) -> Interface | None:

@@ -27,6 +27,9 @@ _LOOKBACK = 15
 _WHOLE_CHUNK = 2**31
 """Actions carried out of a chunk, where nobody knows how long one is."""
 
+_MOST_INSTRUCTIONS = 256
+"""Of a table, that clients are told."""
+
 _IMAGES = "uint8 with channels first or last; under LeRobot's names (observation.image...) also float in [0, 1]"
 
 
@@ -108,6 +111,7 @@ class Service:
         bounded = isinstance(low, np.ndarray) and isinstance(high, np.ndarray)
         sizes = self._fitting.sizes
         parts = [*self.keys.names] if self.interface is None else self.interface.names
+        told = None if self.interface is None else self.interface.instructions
         return {
             "policy": self._name,
             "action_horizon": getattr(self.agent, "chunk", None) or getattr(self.agent, "execute", None) or 1,
@@ -119,7 +123,9 @@ class Service:
                 "identity": self._identity,
                 "action_low": low if bounded else None,
                 "action_high": high if bounded else None,
+                "vectors": {} if self.interface is None else dict(self.interface.vectors),
                 "image_shape": list(sizes["pixels"]) if "pixels" in sizes else None,
+                "instructions": None if told is None else list(told[:_MOST_INSTRUCTIONS]),
                 "wrist_shape": next((list(size) for name, size in sizes.items() if name != "pixels"), None),
                 "wrist_key": next((name for name in sizes if name != "pixels"), None),
                 "images": _IMAGES,

@@ -32,6 +32,12 @@ class TwinEpisodes(ArmControl):
         """The same in words."""
         return self._instruction or self._session.task_description
 
+    @property
+    def instruction(self) -> str | None:
+        """What to do, in words, where that is known: as the constructor was told, else of the twin's task."""
+        own = self._session.task_description if isinstance(self._session, TwinSession) else None
+        return self._instruction or own
+
     def demonstration(self) -> Iterator[np.ndarray]:
         """Actions (A,) of a script that knows where everything is, one for each step from now on, until it has no more to do.
 

@@ -12,7 +12,7 @@ from uva_agents.data import EpochOrder, FrameWindows, LinearNormalizer
 from uva_agents.model import ActionSampler, DiffusionPolicyNet, sample_chunks
 from uva_agents.training.baselines.position_augmentation import PositionAugmentation
 from uva_agents.training.baselines.recipes import DiffusionPolicyRecipe
-from uva_agents.training.loop import parameter_groups
+from uva_agents.training.optimisation import parameter_groups
 from uva_agents.training.report import Reporter
 
 
@@ -216,8 +216,8 @@ class KeypointDiffusionStage(DiffusionStage):
         rows = torch.from_numpy(source.index.steps(windows, source.frame_offsets))
         return {
             "keypoints": self.keypoints[rows],
-            "proprio": None if source.proprio is None else source.proprio[rows],
-            "actions": source.actions[torch.from_numpy(source.index.steps(windows, source.spec.actions))],
+            "proprio": source.proprio(windows),
+            "actions": source.actions(windows),
         }
 
     def _held_out(self, net: DiffusionPolicyNet, windows: np.ndarray) -> tuple[Tensor, Tensor]:

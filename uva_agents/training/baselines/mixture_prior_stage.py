@@ -13,7 +13,7 @@ from uva_agents.model import DiffusionPolicyNet
 from uva_agents.model.baselines.mixture_prior import winner_takes_all_loss
 from uva_agents.training.baselines.diffusion_stage import KeypointDiffusionStage, observe_positions
 from uva_agents.training.baselines.position_augmentation import PositionAugmentation
-from uva_agents.training.loop import parameter_groups
+from uva_agents.training.optimisation import parameter_groups
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.report import Reporter
 

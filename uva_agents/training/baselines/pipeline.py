@@ -18,7 +18,7 @@ from uva_agents.training.baselines.recipes import DiffusionPolicyRecipe, TwoFram
 from uva_agents.training.baselines.trained_detector import rescale_positions, take_encoder
 from uva_agents.training.baselines.two_frame_stage import TwoFrameStage
 from uva_agents.training.network_run import NetworkRun
-from uva_agents.training.run import RunOptions
+from uva_agents.training.run import RunOptions, network_width
 from uva_agents.training.steps import Step
 
 
@@ -32,9 +32,19 @@ def diffusion_policy_steps(recipe: DiffusionPolicyRecipe, options: RunOptions) -
     positions_key = recipe.positions_key if detector is not None else None
     proprio = [data.proprio_key] if data.proprio_key else []
     arrays = ["action", positions_key or "pixels", *proprio]
-    run = NetworkRun(recipe, options, image_size=recipe.model.encoder.image_size, arrays=arrays)
+    c = recipe.model
+    run = NetworkRun(
+        recipe,
+        options,
+        image_size=c.encoder.image_size,
+        arrays=arrays,
+        window=_chunk(recipe),
+    )
     found = run.episodes.arrays[data.proprio_key].shape[-1] if data.proprio_key else 0
-    run.check("proprio_dim", found, recipe.model.proprio_dim)
+    if data.proprio_key:
+        found = network_width(data, data.proprio_key, found)
+    if recipe.model.proprio_dim or not data.action_transforms:  # else it only says where relative actions start
+        run.check("proprio_dim", found, recipe.model.proprio_dim)
     if detector is not None:
         # An encoder that reads keypoints has seen whole images.
         whole = dataclasses.replace(recipe.model.encoder, crop=recipe.model.encoder.image_size)
@@ -51,10 +61,19 @@ def diffusion_policy_steps(recipe: DiffusionPolicyRecipe, options: RunOptions) -
 
     def windows(episodes: np.ndarray) -> FrameWindows:
         c = recipe.model
-        spec = WindowSpec(c.obs_steps, 1, c.horizon, c.first_action)
+        spec = _chunk(recipe)
         trim = (0, c.horizon + c.first_action - 1) if recipe.whole_chunks else (0, 0)
         return FrameWindows(
-            run.episodes, run.pixels, run.normalizer, spec, chosen=episodes, proprio_key=data.proprio_key, trim=trim
+            run.episodes,
+            run.pixels,
+            run.normalizer,
+            spec,
+            chosen=episodes,
+            proprio_key=data.proprio_key,
+            trim=trim,
+            action_transforms=data.action_transforms,
+            proprio_transforms=data.proprio_transforms,
+            delay=data.action_offset,
         )
 
     if detector is None:
@@ -91,17 +110,32 @@ def two_frame_steps(recipe: TwoFrameRecipe, options: RunOptions) -> list[Step]:
     """
     if options.detector_weights is not None:
         raise InputError(f"recipe {recipe.name!r} trains its own encoder: leave out --points")
-    run = NetworkRun(recipe, options, image_size=recipe.model.encoder.image_size)
+    run = NetworkRun(
+        recipe,
+        options,
+        image_size=recipe.model.encoder.image_size,
+        window=_pair(recipe),
+    )
     torch.manual_seed(recipe.seed)
     net = TwoFrameNet(recipe.model)
     run.start(net)
 
     def windows(episodes: np.ndarray) -> FrameWindows:
         # The last frames of an episode have no second frame.
-        s = recipe.model.stride
-        pair = WindowSpec(n_frames=1, stride=s, action_steps=s)
+        s = recipe.model.stride * recipe.data.rows_per_step
+        pair = _pair(recipe)
         return FrameWindows(
-            run.episodes, run.pixels, run.normalizer, pair, chosen=episodes, trim=(0, s), frame_offsets=(0, s)
+            run.episodes,
+            run.pixels,
+            run.normalizer,
+            pair,
+            chosen=episodes,
+            proprio_key=recipe.data.proprio_key,
+            trim=(0, s),
+            frame_offsets=(0, s),
+            delay=recipe.data.action_offset,
+            action_transforms=recipe.data.action_transforms,
+            proprio_transforms=recipe.data.proprio_transforms,
         )
 
     def build() -> TwoFrameStage:
@@ -109,6 +143,19 @@ def two_frame_steps(recipe: TwoFrameRecipe, options: RunOptions) -> list[Step]:
 
     stage = run.stage_step(TwoFrameStage.name, recipe.stage, net, build, name="network")
     return [*run.frames_step(), stage, run.weights_step(net)]
+
+
+def _chunk(recipe: DiffusionPolicyRecipe) -> WindowSpec:
+    """What a policy sees and predicts at a step."""
+    c, data = recipe.model, recipe.data
+    first = c.first_action + data.action_offset
+    return WindowSpec(c.obs_steps, 1, c.horizon, first, rows_per_step=data.rows_per_step)
+
+
+def _pair(recipe: TwoFrameRecipe) -> WindowSpec:
+    """Two frames and the actions between them."""
+    stride, data = recipe.model.stride, recipe.data
+    return WindowSpec(1, stride, stride, data.action_offset, data.rows_per_step)
 
 
 def _recorded_positions(recipe: DiffusionPolicyRecipe, run: NetworkRun) -> Tensor | None:

@@ -78,8 +78,10 @@ _DP_C = StageConfig(
     ema_max=0.9999,
     validate_every=5000,
 )
-_NANO = dataclasses.replace(_DP_C, steps=12_000, lr=5e-4, warmup=300, clip=5.0, ema_max=0.9995, validate_every=1000)
-_PAIRS = StageConfig(steps=2000, batch_size=128, lr=1e-3, warmup=200, weight_decay=0.01, validate_every=1000)
+NANO = dataclasses.replace(_DP_C, steps=12_000, lr=5e-4, warmup=300, clip=5.0, ema_max=0.9995, validate_every=1000)
+"""Of Diffusion Policy on two CPU cores."""
+PAIRS = StageConfig(steps=2000, batch_size=128, lr=1e-3, warmup=200, weight_decay=0.01, validate_every=1000)
+"""Of the two-frame network on two CPU cores."""
 
 
 def _pusht(proprio_key: str | None = "agent_pos") -> DataConfig:
@@ -122,7 +124,7 @@ def dp_t() -> DiffusionPolicyRecipe:
 def dp_c_nano() -> DiffusionPolicyRecipe:
     """DP-C on PushT for two CPU cores."""
     return DiffusionPolicyRecipe(
-        name="dp-c-nano", model=dp_c_nano_config(), data=_pusht(), stage=_NANO, draws=2, crop_together=True
+        name="dp-c-nano", model=dp_c_nano_config(), data=_pusht(), stage=NANO, draws=2, crop_together=True
     )
 
 
@@ -132,9 +134,9 @@ def dp_c_block_push() -> DiffusionPolicyRecipe:
         name="dp-c-block-push",
         model=dp_c_positions_config(),
         data=_block_push(held_out=500, execute=6),
-        stage=dataclasses.replace(_NANO, steps=3000, batch_size=256, lr=1e-3, validate_every=500),
+        stage=dataclasses.replace(NANO, steps=3000, batch_size=256, lr=1e-3, validate_every=500),
         mixture_prior=dataclasses.replace(
-            _NANO, steps=10_000, batch_size=1024, lr=1e-3, final_lr=0.005, weight_decay=1e-4
+            NANO, steps=10_000, batch_size=1024, lr=1e-3, final_lr=0.005, weight_decay=1e-4
         ),
         positions_key="keypoints",
         position_limits=BLOCK_PUSH_PICTURE,
@@ -145,7 +147,7 @@ def dp_c_block_push() -> DiffusionPolicyRecipe:
 
 
 def _pairs(name: str, data: DataConfig, **sizes: Any) -> TwoFrameRecipe:
-    return TwoFrameRecipe(name=name, model=two_frame_nano_config(**sizes), data=data, stage=_PAIRS)
+    return TwoFrameRecipe(name=name, model=two_frame_nano_config(**sizes), data=data, stage=PAIRS)
 
 
 def two_frame_pusht() -> TwoFrameRecipe:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from uva_agents.data.clip_windows import ClipWindows
 from uva_agents.data.dataset import Batch
-from uva_agents.data.episodes import trained_beside
 from uva_agents.data.latents import encode_frames
 from uva_agents.data.windows import WindowIndex
 from uva_agents.errors import DataError
@@ -71,29 +70,28 @@ def clip_windows(run: UVARun, dataset: int, part: Part, chosen: np.ndarray | Non
     Raises:
         DataError: the dataset lacks the second camera.
     """
-    return ClipWindows(part.episodes, run.normalizer, run.window, **_options(run, dataset, part, chosen))
+    return ClipWindows(part.episodes, run.normalizer_of(part), run.window, **_options(run, dataset, part, chosen))
 
 
-def encoded_clip_windows(run: UVARun, chosen: np.ndarray) -> EncodedClipWindows:
-    """Held-out windows of a run's main dataset."""
+def encoded_clip_windows(run: UVARun, dataset: int, part: Part, chosen: np.ndarray) -> EncodedClipWindows:
+    """Held-out windows of one of a run's datasets."""
     c = run.recipe.model
     return EncodedClipWindows(
-        run.main.episodes,
-        run.normalizer,
+        part.episodes,
+        run.normalizer_of(part),
         run.window,
         vae=run.vae,
         patch_size=c.patch_size,
         image_size=c.image_size,
-        **_options(run, 0, run.main, chosen),
+        **_options(run, dataset, part, chosen),
     )
 
 
 def count_windows(run: UVARun) -> int:
     """Training windows of all datasets of a run, which need not be made to be counted."""
-    held_out, trim = run.recipe.data.held_out, run.recipe.data.trim
-    found = [(run.main.episodes, run.train)]
-    found += [(part.episodes, trained_beside(len(part.episodes), held_out)) for part in run.others]
-    return sum(len(WindowIndex(episodes, run.window, chosen, trim)) for episodes, chosen in found)
+    parts, chosen = [run.main, *run.others], [run.train, *(train for train, _ in run.more_splits)]
+    trim = run.recipe.data.trim
+    return sum(len(WindowIndex(p.episodes, run.window, c, trim)) for p, c in zip(parts, chosen, strict=True))
 
 
 def _options(run: UVARun, dataset: int, part: Part, chosen: np.ndarray | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,10 +12,8 @@ import torch
 from accelerate import PartialState
 from torch import nn
 
-from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.filling import refilled
 from uva_agents.checkpoints.initial import load_vae
-from uva_agents.checkpoints.store import save_bundle
 from uva_agents.checkpoints.tensor_files import stored_tensors, write_tensors
 from uva_agents.data import Episodes, FrameStore, LatentStore, Variant, encode_frames
 from uva_agents.data.shards import ShardedArray
@@ -26,11 +25,14 @@ from uva_agents.training.loop import Stage
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.run import RunOptions, make_normalizer
 from uva_agents.training.sources import joined_frames
-from uva_agents.training.steps import MemoryStep, StageStep, Step
+from uva_agents.training.steps import MemoryStep, StageStep, Step, WeightsStep
 from uva_agents.training.uva.clip_data import count_windows
+from uva_agents.training.uva.continued import comes_with
+from uva_agents.training.uva.export import card_facts, export
 from uva_agents.training.uva.joint_stage import JointStage
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.run import UVARun
+from uva_agents.training.uva.stand_ins import stand_in_keypoints, stand_in_latents
 from uva_agents.training.uva.vae_stage import VAEStage
 from uva_agents.training.uva.video_network import take_over_video
 from uva_agents.utils.progress import progress_bar
@@ -43,17 +45,19 @@ def uva_steps(recipe: UVARecipe, options: RunOptions) -> list[Step]:
         ValueError: the data does not fit the network; the recipe needs an autoencoder that is not given.
     """
     run = UVARun(recipe, options)
-    model, origin = recipe.model, run.origin
+    model = recipe.model
     steps: list[Step] = [_frames(run), _autoencoder(run), _latents(run)]
     steps.append(MemoryStep("initial network", "initial network", run.start_network, needs=("autoencoder", "latents")))
     if model.num_keypoints:
-        steps += [_detector(run), MemoryStep("keypoints of all frames", "keypoints", run.read_keypoints, ("detector",))]
+        found = MemoryStep("keypoints of all frames", "keypoints", run.read_keypoints, ("detector",))
+        steps += [_detector(run), dataclasses.replace(found, stand_in=lambda: stand_in_keypoints(run))]
     if model.rendered_prior:
-        if origin is None or not origin.model.config.rendered_prior:
-            steps += [_dynamics(run), _renderer(run)]
+        steps += [] if comes_with(run, "dynamics") else [_dynamics(run)]
+        steps += [] if comes_with(run, "renderer") else [_renderer(run)]
         steps.append(MemoryStep("fixed keypoint networks", "fixed keypoint networks", lambda: _keep(run)))
     steps += _network(run)
-    steps.append(MemoryStep("weights", "weights", lambda: _export(run), needs=("initial network",)))
+    write = functools.partial(export, run)
+    steps.append(WeightsStep(options.out, write, ("initial network",), facts=lambda: card_facts(run)))
     return steps
 
 
@@ -136,8 +140,12 @@ def _autoencoder(run: UVARun) -> Step:
 
 
 def _all_frames(run: UVARun) -> Episodes:
-    """Of all datasets."""
-    return joined_frames([run.episodes.select(run.train), *(part.episodes for part in run.others)])
+    """Of all datasets, those that are trained on."""
+    more = [
+        part.episodes.select(train) if len(held_out) else part.episodes
+        for part, (train, held_out) in zip(run.others, run.more_splits, strict=True)
+    ]
+    return joined_frames([run.episodes.select(run.train), *more])
 
 
 def _finish_autoencoder(run: UVARun, vae: VAE, device: torch.device) -> None:
@@ -203,6 +211,11 @@ class LatentsStep:
         self.load()
         return True
 
+    def rehearse(self) -> int:
+        """See :func:`~uva_agents.training.uva.stand_ins.stand_in_latents`."""
+        self.of.latents = store = self._store()
+        return stand_in_latents(self.of, store)
+
     def _store(self) -> LatentStore:
         model = self.of.recipe.model
         folder = self.of.options.out / "latents"
@@ -235,7 +248,7 @@ def _encoded(
 def _detector(run: UVARun) -> Step:
     """Trained here, or it came with the weights that the run goes on from, or a file."""
     name, makes, needs = "keypoint detector", "detector", ("initial network",)
-    if run.origin is not None:
+    if comes_with(run, "detector"):
         return MemoryStep(name, makes, lambda: None, needs)
     if (path := run.options.detector_weights) is not None:
         return MemoryStep(
@@ -311,13 +324,13 @@ def _keep(run: UVARun) -> None:
 # -- the network itself ------------------------------------------------------------------------------------------------
 
 
-def _network(run: UVARun) -> list[Step]:
+def _network(run: UVARun) -> list[StageStep]:
     """Video only first, then all tasks."""
     training = run.recipe.network
     needs = ("initial network", "latents", *(["keypoints"] if run.recipe.model.num_keypoints else []))
     processes, windows = PartialState().num_processes, count_windows(run)
 
-    def stage(name: str, config: StageConfig, weights: dict[Task, float], finish: Callable[[], object]) -> Step:
+    def stage(name: str, config: StageConfig, weights: dict[Task, float], finish: Callable[[], object]) -> StageStep:
         def model() -> UVANet:
             return run.video_model if name == "video" else run.model
 
@@ -329,19 +342,9 @@ def _network(run: UVARun) -> list[Step]:
             run, f"network, {name}", "network", name, config, target=model, build=build, needs=needs, finish=finish
         )
 
-    stages: list[tuple[str, StageConfig, dict[Task, float], Callable[[], object]]] = [
-        ("video", training.video, {Task.VIDEO: 1.0}, lambda: take_over_video(run)),
-        ("joint", training.joint, dict(training.task_weights), lambda: None),
-    ]
-    return [
-        stage(name, config.resolved(windows=windows, processes=processes), weights, finish)
-        for name, config, weights, finish in stages
-        if config.will_run
-    ]
+    def in_steps(config: StageConfig) -> StageConfig:
+        return config.resolved(windows=windows, processes=processes)
 
-
-def _export(run: UVARun) -> None:
-    if PartialState().is_main_process:
-        text = None if run.texts is None else run.texts.module
-        bundle = Bundle(run.model, run.vae, run.normalizer, run.spec, run.recipe.name, text)
-        save_bundle(bundle, run.options.out / "weights", extra={"recipe": run.recipe.to_dict()})
+    found = [stage("video", in_steps(training.video), {Task.VIDEO: 1.0}, lambda: take_over_video(run))]
+    found += [stage("joint", in_steps(training.joint), dict(training.task_weights), lambda: None)]
+    return [one for one in found if one.config.steps]

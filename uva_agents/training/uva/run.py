@@ -16,7 +16,7 @@ from torch import Tensor
 
 from uva_agents.checkpoints.bundle import Bundle
 from uva_agents.checkpoints.folder import is_checkpoint_file
-from uva_agents.checkpoints.initial import load_mar, match_into
+from uva_agents.checkpoints.initial import Match, continue_from, load_mar
 from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.checkpoints.store import load_bundle
 from uva_agents.checkpoints.text import load_clip
@@ -30,12 +30,13 @@ from uva_agents.data import (
     standard_variants,
 )
 from uva_agents.data.dataset import Extras
-from uva_agents.data.episodes import split_by, trained_beside
+from uva_agents.data.episodes import split_by
 from uva_agents.data.latent_store import LatentStore
 from uva_agents.data.rows import RowArray
 from uva_agents.errors import InputError
 from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.guide import KeypointGuide
+from uva_agents.training.data_file import write_data
 from uva_agents.training.instructions import Texts, read_instructions
 from uva_agents.training.memory import Holds, check_out
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
@@ -43,8 +44,10 @@ from uva_agents.training.saved_recipes import identity
 from uva_agents.training.sources import Part, open_sources
 from uva_agents.training.uva.clip_data import clip_windows, encoded_clip_windows
 from uva_agents.training.uva.fits import check_fits
-from uva_agents.training.uva.over_all_frames import found_keypoints, standardized_tokens
+from uva_agents.training.uva.held_out import further_splits, make_validator
+from uva_agents.training.uva.keypoints_of_all import keypoints_of_all
 from uva_agents.training.uva.recipes import UVARecipe
+from uva_agents.training.uva.tokens import standardized_tokens
 from uva_agents.training.uva.validation import Validator
 from uva_agents.training.uva.video_network import video_network
 
@@ -64,13 +67,14 @@ class UVARun:
         recipe: the autoencoder's scale is filled in when it is known.
         origin: weights that the run goes on from, or ``None``.
         main: the dataset with actions that is held out from; what ``others`` are.
-        train, held_out: numbers of its episodes.
+        train, held_out: numbers of its episodes; ``more_splits`` of those of each other dataset.
         vae: the autoencoder.
         latents: where latents are kept.
         tokens, more_tokens: latents of the main dataset and of each other one, a (N, S, C) per variant.
         wrist_tokens, more_wrist_tokens: the same of the second camera, where the network has one.
         texts: vectors of all episodes' instructions, where they are an input.
         model: the network.
+        match: what of the weights that the run goes on from the network took.
         video_model: what the video stage trains: the network, or one of its own until that stage is over.
         keypoints, more_keypoints: keypoints (N, 2 K) of the same frames; ``None`` for networks without.
     """
@@ -80,6 +84,7 @@ class UVARun:
     tokens: Sequence[RowArray]
     more_tokens: Sequence[Sequence[RowArray]]
     model: UVANet
+    match: Match | None = None
     video_model: UVANet
     wrist_tokens: Sequence[RowArray] | None = None
     more_wrist_tokens: Sequence[Sequence[RowArray]]
@@ -106,7 +111,9 @@ class UVARun:
             self.texts = read_instructions([self.main, *self.others], recipe.data.instructions, encoder)
         check_fits(recipe, self.episodes, 0 if self.texts is None else self.texts.dim)
         self.train, self.held_out = split_by(len(self.episodes), recipe.data.held_out, seed=42)
+        self.more_splits = further_splits(self.others, recipe.data.held_out)
         write_recipe(recipe, options.out)
+        write_data(options.out, recipe.data, [self.main, *self.others], self.held_out, every=options.every)
         self.origin: Bundle | None = None
         if options.init is not None and not is_checkpoint_file(options.init):
             self.origin = load_bundle(options.init, device="cpu")
@@ -156,7 +163,7 @@ class UVARun:
         more = [part.episodes for part in self.others if part.has_actions and data.normalize == "together"]
         return make_normalizer(data, self.episodes, self.window, more=more)
 
-    def _normalizer_of(self, part: Part) -> LinearNormalizer:
+    def normalizer_of(self, part: Part) -> LinearNormalizer:
         """Of a further dataset."""
         if self.recipe.data.normalize == "together" or not part.has_actions:
             return self.normalizer
@@ -180,6 +187,8 @@ class UVARun:
             values["episodes"] = [source.episodes for source in data]
         if not isinstance(data, Path) and len(data) > 1:
             values["data"] = [(str(source.path), source.weight) for source in data]
+        if any(len(held_out) for _, held_out in self.more_splits):  # earlier versions trained on all of them
+            values["held_out_of_others"] = [held_out.tolist() for _, held_out in self.more_splits]
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def set_autoencoder(self, vae: VAE, device: torch.device) -> None:
@@ -196,21 +205,23 @@ class UVARun:
         for model in (self.model, self.video_model):
             model.set_gradient_checkpointing(recipe.network.gradient_checkpointing)
         if self.origin is not None:
-            match = match_into(self.model, self.origin.model.state_dict())
-            if match.unmatched or match.unused:
-                _LOG.warning("%s: %s", init, match)
+            self.match = continue_from(self.model, self.origin.model)
+            if match_lines := self.match.lines():
+                _LOG.warning("%s: %s\n  %s", init, self.match, "\n  ".join(match_lines))
         elif init is not None:
             load_mar(self.video_model, Path(str(init)))
         if recipe.model.standardize:
             self._standardize()
 
     def _standardize(self) -> None:
-        keep = self.origin is not None
+        taken = () if self.match is None else self.match.matched
+        keep = "token_mean" in taken
         of_main = self.model.token_statistics()
         self.tokens = standardized_tokens(of_main, self.latents, self.tokens, keep=keep)
         self.more_tokens = [standardized_tokens(of_main, self.latents, t, keep=True) for t in self.more_tokens]
         if self.wrist_tokens is not None:
             of_wrist = self.model.token_statistics(wrist=True)
+            keep = "wrist_token_mean" in taken
             self.wrist_tokens = standardized_tokens(of_wrist, self.latents, self.wrist_tokens, keep=keep)
             self.more_wrist_tokens = [
                 standardized_tokens(of_wrist, self.latents, t, keep=True) for t in self.more_wrist_tokens
@@ -221,7 +232,7 @@ class UVARun:
         detector = self.guide.detector.eval().requires_grad_(False)
 
         def read(episodes: Episodes) -> list[np.ndarray]:
-            return [found_keypoints(detector, episodes, variant) for variant in self.variants]
+            return [keypoints_of_all(detector, episodes, variant) for variant in self.variants]
 
         self.keypoints = read(self.episodes)
         self.more_keypoints = [read(part.episodes) for part in self.others]
@@ -239,7 +250,7 @@ class UVARun:
     def held_out_windows(self) -> LatentWindows:
         """Of its held-out episodes, as they are."""
         if self.recipe.network.clips is not None:
-            return encoded_clip_windows(self, self.held_out)
+            return encoded_clip_windows(self, 0, self.main, self.held_out)
         return self._windows(self.held_out, self.variants[:1])
 
     @cached_property
@@ -247,7 +258,7 @@ class UVARun:
         """Of all datasets, by weight."""
         if not self.others:
             return self.train_windows
-        more = [self._more_windows(i, part) for i, part in enumerate(self.others)]
+        more = [self.more_windows(i, p, self.more_splits[i][0], self.variants) for i, p in enumerate(self.others)]
         windows, weights = [self.train_windows, *more], [self.main.weight, *(part.weight for part in self.others)]
         if self.recipe.network.weigh_windows:
             weights = [weight * len(part) for weight, part in zip(weights, windows, strict=True)]
@@ -255,15 +266,8 @@ class UVARun:
 
     @cached_property
     def validator(self) -> Validator:
-        """On the held-out windows."""
-        return Validator(
-            self.held_out_windows,
-            self.vae,
-            self.normalizer,
-            self.episodes.arrays["pixels"],
-            world=self.recipe.world,
-            frame_state_keys=self.recipe.data.frame_state_keys,
-        )
+        """On the held-out windows of every dataset."""
+        return make_validator(self)
 
     def token_statistics(self) -> tuple[Tensor, Tensor]:
         """(S, C) mean and standard deviation that latents were standardised with."""
@@ -288,26 +292,28 @@ class UVARun:
             extras=self.extras(0, None if self.wrist_tokens is None else self.wrist_tokens[:n]),
         )
 
-    def _more_windows(self, index: int, part: Part) -> LatentWindows:
+    def more_windows(
+        self, index: int, part: Part, episodes: np.ndarray, variants: tuple[Variant, ...]
+    ) -> LatentWindows:
         """Windows of a further dataset; of video alone, without any numbers."""
-        c, data = self.recipe.model, self.recipe.data
-        chosen = trained_beside(len(part.episodes), data.held_out)
         if self.recipe.network.clips is not None:
-            return clip_windows(self, 1 + index, part, chosen)
+            return clip_windows(self, 1 + index, part, episodes)
+        c, data, n = self.recipe.model, self.recipe.data, len(variants)
+        wrist = self.more_wrist_tokens[index][:n] if self.wrist_tokens is not None else None
         return LatentWindows(
             part.episodes,
-            self.more_tokens[index],
-            self.variants,
-            self._normalizer_of(part),
+            self.more_tokens[index][:n],
+            variants,
+            self.normalizer_of(part),
             self.window,
-            chosen=chosen,
             proprio_key=data.proprio_key if part.has_actions else None,
             frame_state_keys=data.frame_state_keys if part.has_actions else (),
             world_size=self.recipe.world_size,
-            keypoints=None if self.more_keypoints is None else self.more_keypoints[index],
+            chosen=episodes,
+            keypoints=None if self.more_keypoints is None else self.more_keypoints[index][:n],
             history_actions=c.history_actions,
             action_dim=c.action_dim,
-            extras=self.extras(1 + index, self.more_wrist_tokens[index] if self.wrist_tokens is not None else None),
+            extras=self.extras(1 + index, wrist),
         )
 
     def extras(self, dataset: int, wrist: Sequence[RowArray] | None) -> Extras:

@@ -15,7 +15,7 @@ from uva_agents.model import Task, UVAConfig
 from uva_agents.model.uva.builders import CONFIGS
 from uva_agents.training.instructions import GIVEN
 from uva_agents.training.recipe import DataConfig, StageConfig
-from uva_agents.training.run import transforms_of
+from uva_agents.training.run import network_width
 from uva_agents.training.uva.joint_training import JointTraining
 from uva_agents.training.uva.recipes import Augmentation, AutoencoderTraining, UVARecipe
 
@@ -70,13 +70,6 @@ def recipe_for(
     recipe = build(name or f"uva-{size}", model, data)
     network = dataclasses.replace(recipe.network, varied_history=inputs.varied_history)
     return dataclasses.replace(recipe, network=network)
-
-
-def network_width(data: DataConfig, key: str, width: int) -> int:
-    """Numbers in a row of an array, as the network has them."""
-    for transform in transforms_of(data, key):
-        width = transform.network_size(width)
-    return width
 
 
 def _sizes(size: str, data: DataConfig, widths: Mapping[str, int], inputs: OptionalInputs) -> dict[str, Any]:

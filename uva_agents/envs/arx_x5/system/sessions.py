@@ -19,8 +19,8 @@ from uva_agents.envs.arx_x5.safety.simulated import SimulatedSafeArm
 from uva_agents.envs.arx_x5.system.assembly import assemble
 from uva_agents.envs.arx_x5.system.system import ArmSystem, Latencies
 from uva_agents.envs.arx_x5.tasks.tasks import TwinTask, make_task
+from uva_agents.envs.arx_x5.twin.appearance_draws import LOOKS, draw_appearance
 from uva_agents.envs.arx_x5.twin.camera import TwinCamera
-from uva_agents.envs.arx_x5.twin.look_draws import LOOKS, draw_look
 from uva_agents.envs.checks import checked_choice
 from uva_agents.errors import InputError
 from uva_agents.utils.clocks import MonotonicClock, SimulatedClock
@@ -124,7 +124,7 @@ class TwinSession:
     Args:
         driver: of the twin.
         task: one of :data:`~uva_agents.envs.arx_x5.tasks.tasks.TASKS`.
-        looks: one of :data:`~uva_agents.envs.arx_x5.twin.look_draws.LOOKS`.
+        looks: one of :data:`~uva_agents.envs.arx_x5.twin.appearance_draws.LOOKS`.
         cameras: of the twin, by key; given ones take the place of its own.
         assembly: more for :func:`~uva_agents.envs.arx_x5.system.assembly.assemble`.
     """
@@ -146,7 +146,7 @@ class TwinSession:
 
         Options: ``home``, go home first; ``task`` and ``looks``, of this episode only.
         """
-        look = draw_look(options.get("looks", self._looks), seed)
+        appearance = draw_appearance(options.get("looks", self._looks), seed)
         self.select(options.get("task", self.first_task))
 
         def put() -> None:
@@ -154,7 +154,7 @@ class TwinSession:
             if self._first is not None:
                 self.driver.set_state(self._first)
             self.driver.twin.plant.reseed(seed)
-            self.driver.twin.plant.look = look
+            self.driver.twin.plant.appearance = appearance
             self._task.reset(np.random.default_rng(seed))
 
         self.arm.placed(put)

@@ -26,7 +26,7 @@ class Disturbance:
     def __init__(self, rng: np.random.Generator, *, rate_hz: float, strength: float = 1.0) -> None:
         self._rng, self._dt, self._strength = rng, 1.0 / rate_hz, strength
         self._jitter = rng.standard_normal(6)
-        self._room = 0.0
+        self._margin = 0.0
         self._pause()
 
     def push(self, pose: np.ndarray, slack: float) -> np.ndarray:
@@ -38,10 +38,10 @@ class Disturbance:
         keep = math.exp(-self._dt / _REMEMBERS_S)
         self._jitter = keep * self._jitter + math.sqrt(1 - keep**2) * self._rng.standard_normal(6)
         # Room shrinks at once and grows slowly: what becomes delicate is left alone from that step on.
-        self._room = min(slack, self._room + 2.0 * self._dt)
+        self._margin = min(slack, self._margin + 2.0 * self._dt)
         offset = self._jitter * np.repeat([_JITTER, _TURN], 3)
         offset[:3] += self._pushed()
-        pushed: np.ndarray = pose + offset * (self._strength * self._room)
+        pushed: np.ndarray = pose + offset * (self._strength * self._margin)
         return pushed
 
     def _pushed(self) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from uva_agents.envs.arx_x5.arm.geometry import BASE, LINKS, Inertia
 from uva_agents.envs.arx_x5.arm.limits import ArmLimits
-from uva_agents.envs.arx_x5.twin.looks import distractors_xml, look_assets_xml
+from uva_agents.envs.arx_x5.twin.appearance import appearance_assets_xml, distractors_xml
 from uva_agents.envs.arx_x5.twin.sdk import GRAVITY
 
 PHYSICS_DT = 0.002
@@ -89,7 +89,7 @@ def scene_xml(limits: ArmLimits) -> str:
     <material name="cup" rgba="0.16 0.42 0.72 1" specular="0.5"/>
     <material name="coffee" rgba="0.2 0.11 0.06 1"/>
     <material name="block" rgba="0.8 0.16 0.16 1"/>
-    <material name="target" rgba="0.1 0.85 0.25 0.6"/>{look_assets_xml()}
+    <material name="target" rgba="0.1 0.85 0.25 0.6"/>{appearance_assets_xml()}
   </asset>
   <worldbody>
     <light pos="0.6 -0.8 1.6" dir="-0.25 0.45 -0.9" diffuse="0.55 0.55 0.55" castshadow="true"/>

@@ -12,9 +12,9 @@ import numpy as np
 
 from uva_agents.envs import gl
 from uva_agents.envs.arx_x5.arm.limits import ArmLimits
+from uva_agents.envs.arx_x5.twin.appearance import AppearanceWriter, TwinAppearance
 from uva_agents.envs.arx_x5.twin.exposures import Exposure, Exposures, SavedExposures
 from uva_agents.envs.arx_x5.twin.interpolation import N_NUMBERS
-from uva_agents.envs.arx_x5.twin.looks import Appearance, Look
 from uva_agents.envs.arx_x5.twin.model import OBJECTS, PHYSICS_DT, TARGET_AWAY, arm_xml, gear, scene_xml
 from uva_agents.envs.arx_x5.twin.realism import IDEAL, TwinRealism
 
@@ -50,7 +50,7 @@ class PlantState:
     in_flight: tuple[tuple[float, bytes], ...]
     rng: dict[str, Any]
     exposures: SavedExposures
-    look: Look
+    appearance: TwinAppearance
 
 
 class Plant:
@@ -70,7 +70,7 @@ class Plant:
         self.dt = limits.control_dt
         self.model: Any = self.mj.MjModel.from_xml_string(scene_xml(limits))
         self.data: Any = self.mj.MjData(self.model)
-        self._appearance = Appearance(self.mj, self.model)
+        self._appearance = AppearanceWriter(self.mj, self.model)
         # Views into the simulation: asking MuJoCo for them again and again would take as long as simulating.
         data, model = self.data, self.model
         self._q, self._v, self._force, self._control = data.qpos, data.qvel, data.actuator_force, data.ctrl
@@ -196,13 +196,13 @@ class Plant:
         self.data.mocap_pos[0] = TARGET_AWAY if position is None else position
 
     @property
-    def look(self) -> Look:
+    def appearance(self) -> TwinAppearance:
         """How everything looks; can be set, and is seen in pictures that are drawn from then on."""
-        return self._appearance.look
+        return self._appearance.appearance
 
-    @look.setter
-    def look(self, look: Look) -> None:
-        self._appearance.apply(look)
+    @appearance.setter
+    def appearance(self, appearance: TwinAppearance) -> None:
+        self._appearance.apply(appearance)
 
     def settle(self) -> None:
         """After placing: nothing moves, sensors and cameras see what is now, nothing of before is under way."""
@@ -266,7 +266,7 @@ class Plant:
             in_flight=tuple((time, sample.tobytes()) for time, sample in self._in_flight),
             rng=dict(self._rng.bit_generator.state),
             exposures=self._exposures.save(),
-            look=self.look,
+            appearance=self.appearance,
         )
 
     def restore(self, state: PlantState) -> None:
@@ -280,7 +280,7 @@ class Plant:
             raise ValueError(
                 f"this state holds {physics.size} numbers and this twin's {self._size}: it is of another version"
             )
-        self.look = state.look
+        self.appearance = state.appearance
         self.mj.mj_setState(self.model, self.data, physics, self.mj.mjtState.mjSTATE_INTEGRATION)
         self.data.mocap_pos[0] = state.target
         self.mj.mj_forward(self.model, self.data)

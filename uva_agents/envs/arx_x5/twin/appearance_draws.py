@@ -13,14 +13,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from uva_agents.envs.arx_x5.twin.looks import (
+from uva_agents.envs.arx_x5.twin.appearance import (
     MOST_DISTRACTORS,
     PLAIN,
     CameraOffset,
     Colour,
     Distractor,
     Lamp,
-    Look,
+    TwinAppearance,
     Vector,
 )
 from uva_agents.envs.checks import checked_choice
@@ -32,14 +32,14 @@ LOOKS = ("plain", "varied", "unseen", *(f"unseen-{kind}" for kind in KINDS))
 as they never are in ``"varied"``; ``"unseen-KIND"``: only that one."""
 
 Range = tuple[float, float]
-_Draw = Callable[[np.random.Generator, bool], Look]
+_Draw = Callable[[np.random.Generator, bool], TwinAppearance]
 
 _STREAM = 0x100C
 _KEPT_FREE = ((0.02, 0.50), (0.20, 0.50), (-0.10, 0.50))
 """x, y of what a task has put aside, metres."""
 
 
-def draw_look(name: str, seed: int) -> Look:
+def draw_appearance(name: str, seed: int) -> TwinAppearance:
     """The look called ``name``, one of :data:`LOOKS`, of the episode with this seed.
 
     Raises:
@@ -64,7 +64,7 @@ def draw_look(name: str, seed: int) -> Look:
     return whole
 
 
-def _table(rng: np.random.Generator, unseen: bool) -> Look:
+def _table(rng: np.random.Generator, unseen: bool) -> TwinAppearance:
     floor = _hsv(rng, (0.0, 1.0), (0.0, 0.12), (0.25, 0.6))
     if unseen:
         hue = _one_of(rng, ((0.70, 0.97), (0.44, 0.52)))
@@ -75,10 +75,10 @@ def _table(rng: np.random.Generator, unseen: bool) -> Look:
         table, colour = str(rng.choice(["table_flat", "table_checks"])), _hsv(rng, (0.05, 0.11), (0.2, 0.6), (0.4, 0.8))
     else:
         table, colour = str(rng.choice(["table_flat", "table_checks"])), _hsv(rng, (0.0, 1.0), (0.0, 0.1), (0.25, 0.85))
-    return Look(table=table, colours=((table, colour), ("floor", floor)))
+    return TwinAppearance(table=table, colours=((table, colour), ("floor", floor)))
 
 
-def _objects(rng: np.random.Generator, unseen: bool) -> Look:
+def _objects(rng: np.random.Generator, unseen: bool) -> TwinAppearance:
     if unseen:
         cup = _hsv(rng, _one_of(rng, ((0.0, 0.14), (0.76, 0.9))), (0.6, 0.95), (0.5, 0.9))
         china = _hsv(rng, (0.0, 1.0), (0.3, 0.6), (0.6, 0.95))
@@ -89,10 +89,10 @@ def _objects(rng: np.random.Generator, unseen: bool) -> Look:
         china = _hsv(rng, (0.0, 1.0), (0.0, 0.08), (0.8, 1.0))
         target = _hsv(rng, (0.31, 0.41), (0.7, 0.95), (0.65, 0.95))
         block = _hsv(rng, (0.97, 1.03), (0.6, 0.9), (0.5, 0.9))
-    return Look(colours=(("cup", cup), ("china", china), ("target", target), ("block", block)))
+    return TwinAppearance(colours=(("cup", cup), ("china", china), ("target", target), ("block", block)))
 
 
-def _distractors(rng: np.random.Generator, unseen: bool) -> Look:
+def _distractors(rng: np.random.Generator, unseen: bool) -> TwinAppearance:
     count = int(rng.integers(3, MOST_DISTRACTORS + 1) if unseen else rng.integers(0, 4))
     shapes = ("sphere", "capsule", "ellipsoid") if unseen else ("box", "cylinder")
     taken = [np.array(place) for place in _KEPT_FREE]
@@ -107,10 +107,10 @@ def _distractors(rng: np.random.Generator, unseen: bool) -> Look:
         colour = _hsv(rng, (0.0, 1.0), (0.5, 0.95) if unseen else (0.1, 0.7), (0.3, 0.9))
         at = (float(place[0]), float(place[1]), height)
         things.append(Distractor(shape, size, at, float(rng.uniform(-math.pi, math.pi)), colour))
-    return Look(distractors=tuple(things))
+    return TwinAppearance(distractors=tuple(things))
 
 
-def _light(rng: np.random.Generator, unseen: bool) -> Look:
+def _light(rng: np.random.Generator, unseen: bool) -> TwinAppearance:
     if unseen:
         # From the other side, in colour, and either dim or glaring.
         bright = _uniform(rng, _one_of(rng, ((0.2, 0.3), (0.85, 1.0))))
@@ -127,10 +127,10 @@ def _light(rng: np.random.Generator, unseen: bool) -> Look:
         Lamp(main, _towards(main, (0.3, 0.0, 0.0)), _scaled(tint, bright)),
         Lamp((-0.4, 1.0, 1.4), (0.37, -0.56, -0.74), _scaled(tint, second)),
     )
-    return Look(lamps=lamps, headlight=(_scaled(tint, ambient), _scaled(tint, ambient)))
+    return TwinAppearance(lamps=lamps, headlight=(_scaled(tint, ambient), _scaled(tint, ambient)))
 
 
-def _gripper(rng: np.random.Generator, unseen: bool) -> Look:
+def _gripper(rng: np.random.Generator, unseen: bool) -> TwinAppearance:
     if unseen:
         finger = _hsv(rng, (0.28, 0.92), (0.5, 0.9), (0.35, 0.9))
         shell = _hsv(rng, (0.0, 1.0), (0.35, 0.7), (0.4, 0.8))
@@ -139,14 +139,14 @@ def _gripper(rng: np.random.Generator, unseen: bool) -> Look:
         finger = _hsv(rng, (0.02, 0.13), (0.65, 0.95), (0.7, 1.0))
         shell = _hsv(rng, (0.0, 1.0), (0.0, 0.05), (0.7, 0.92))
         motor = _hsv(rng, (0.0, 1.0), (0.0, 0.1), (0.13, 0.3))
-    return Look(colours=(("finger", finger), ("shell", shell), ("motor", motor)))
+    return TwinAppearance(colours=(("finger", finger), ("shell", shell), ("motor", motor)))
 
 
-def _cameras(rng: np.random.Generator, unseen: bool) -> Look:
+def _cameras(rng: np.random.Generator, unseen: bool) -> TwinAppearance:
     def offset(camera: str, metres: float, degrees: float) -> CameraOffset:
         return CameraOffset(camera, _vector(rng, metres), _vector(rng, math.radians(degrees)))
 
-    return Look(cameras=(offset("wrist", 0.002, 1.0), offset("outside", 0.015, 1.5)))
+    return TwinAppearance(cameras=(offset("wrist", 0.002, 1.0), offset("outside", 0.015, 1.5)))
 
 
 _DRAWS: dict[str, _Draw] = {

@@ -1,4 +1,4 @@
-"""What is computed once over all frames or latents of a dataset, in parts."""
+"""Latents as the network sees them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uva_agents.data import Episodes, Variant
-from uva_agents.data.augment import varied_frames
-from uva_agents.data.latent_store import LatentStore
+from uva_agents.data import LatentStore
 from uva_agents.data.rows import RowArray, standardized, token_statistics
 from uva_agents.data.shards import ShardedArray
-from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
-from uva_agents.utils.images import to_images
 
 
 def standardized_tokens(
@@ -37,13 +33,3 @@ def _as_seen(store: LatentStore, rows: RowArray, mean: np.ndarray, std: np.ndarr
         return store.standardized(rows, mean, std)
     # In a dry run one row stands for all of them.
     return np.broadcast_to(standardized(np.asarray(rows[:1]), mean, std), rows.shape)
-
-
-@torch.no_grad()
-def found_keypoints(detector: PooledDetector | ConvDetector, episodes: Episodes, variant: Variant) -> np.ndarray:
-    """Keypoints (N, 2 K) in every frame of a variant."""
-    device, parts = next(detector.parameters()).device, []
-    for begin in range(0, episodes.steps, 512):
-        frames = varied_frames(episodes, variant, begin, min(begin + 512, episodes.steps))
-        parts.append(detector(to_images(frames).to(device)).cpu().numpy())
-    return np.concatenate(parts)

@@ -1,6 +1,6 @@
 """How the twin looks: colours, light, things that stand about, cameras a little out of place. Nothing of it can be felt.
 
-A :class:`Look` is a value. It is written into the MuJoCo model that physics and pictures share, where only pictures read it.
+A :class:`TwinAppearance` is a value. It is written into the MuJoCo model that physics and pictures share; only pictures read it.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ class CameraOffset:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class TwinAppearance:
     """What differs from how the twin was built; the default differs in nothing.
 
     Attributes:
-        name: by which it was drawn, one of :data:`~uva_agents.envs.arx_x5.twin.look_draws.LOOKS`.
+        name: by which it was drawn, one of :data:`~uva_agents.envs.arx_x5.twin.appearance_draws.LOOKS`.
         table: material of the table's top, one of :data:`TABLES`.
         colours: (material, colour) of what has another one.
         lamps: the two lights; none for those that were built.
@@ -86,10 +86,10 @@ class Look:
     cameras: tuple[CameraOffset, ...] = ()
 
 
-PLAIN = Look()
+PLAIN = TwinAppearance()
 
 
-def look_assets_xml() -> str:
+def appearance_assets_xml() -> str:
     """Materials that tables may have besides the plain one; grey, for colours to be multiplied with."""
     grey = 'rgb1="0.98 0.98 0.98" width="64" height="64"'
     return f"""
@@ -111,7 +111,7 @@ def distractors_xml() -> str:
     )
 
 
-class Appearance:
+class AppearanceWriter:
     """Writes looks into a model.
 
     Args:
@@ -121,42 +121,42 @@ class Appearance:
 
     def __init__(self, mj: Any, model: Any) -> None:
         self._mj, self._model = mj, model
-        self.look = PLAIN
+        self.appearance = PLAIN
         """The present one."""
         light = model.vis.headlight
         self._built = {name: getattr(model, name).copy() for name in _ARRAYS}
         self._headlight = light.ambient.copy(), light.diffuse.copy()
 
-    def apply(self, look: Look) -> None:
+    def apply(self, appearance: TwinAppearance) -> None:
         """From the next picture on, everything looks like that."""
-        if look == self.look:
+        if appearance == self.appearance:
             return
-        model, self.look = self._model, look
+        model, self.appearance = self._model, appearance
         for name, value in self._built.items():
             getattr(model, name)[:] = value
-        model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = look.headlight or self._headlight
-        model.geom_matid[model.geom("table").id] = model.material(look.table).id
-        for material, colour in look.colours:
+        model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = appearance.headlight or self._headlight
+        model.geom_matid[model.geom("table").id] = model.material(appearance.table).id
+        for material, colour in appearance.colours:
             model.mat_rgba[model.material(material).id, :3] = colour
-        for i, lamp in enumerate(look.lamps):
+        for i, lamp in enumerate(appearance.lamps):
             model.light_pos[i], model.light_dir[i], model.light_diffuse[i] = lamp.position, lamp.direction, lamp.diffuse
-        for i, thing in enumerate(look.distractors):
+        for i, thing in enumerate(appearance.distractors):
             self._place(i, thing)
-        for offset in look.cameras:
+        for offset in appearance.cameras:
             camera = model.camera(offset.camera).id
             model.cam_pos[camera] += offset.shift
-            turned = np.empty(4)
-            self._mj.mju_mulQuat(turned, model.cam_quat[camera], _quaternion(offset.turn))
-            model.cam_quat[camera] = turned
+            rotated = np.empty(4)
+            self._mj.mju_mulQuat(rotated, model.cam_quat[camera], _quaternion(offset.turn))
+            model.cam_quat[camera] = rotated
 
     def _place(self, index: int, thing: Distractor) -> None:
         model = self._model
-        body, geom = model.body(f"distractor{index}").id, model.geom(f"distractor{index}").id
+        base, geom = model.body(f"distractor{index}").id, model.geom(f"distractor{index}").id
         model.geom_type[geom] = getattr(self._mj.mjtGeom, f"mjGEOM_{thing.shape.upper()}")
         model.geom_size[geom] = thing.size
         model.geom_rgba[geom] = [*thing.colour, 1.0]
-        model.body_pos[body] = thing.position
-        model.body_quat[body] = _quaternion((0.0, 0.0, thing.yaw))
+        model.body_pos[base] = thing.position
+        model.body_quat[base] = _quaternion((0.0, 0.0, thing.yaw))
 
 
 _ARRAYS = (
