@@ -214,6 +214,14 @@ def test_tensorboard_holds_the_recipe(data: Path, tmp_path: Path) -> None:
     assert "val/action_error" in events.Tags()["scalars"]
 
 
+def test_names_are_those_that_every_tracker_takes(tmp_path: Path) -> None:
+    tracker = ListTracker()
+    with Tracking([tracker], tmp_path, "p", {}) as tracking:
+        tracking.start()
+        tracking.stage("joint").log("val", 1, {"put the cup, then (wait)/error": 0.5, "a.zarr/error": 0.25})
+    assert tracker.lines[0][1] == {"joint/val/put the cup_ then _wait_/error": 0.5, "joint/val/a.zarr/error": 0.25}
+
+
 def test_nested_values_become_dotted_names() -> None:
     values = {"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None, "f": True, "g": {}}
     assert flat(values) == {"a.b": 1, "a.c.d": "[1, 2]", "e": "null", "f": True, "g": "{}"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,12 +69,12 @@ class StageTracking:
 
     def log(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Numbers, as ``STAGE/KIND/NAME``."""
-        named = {f"{self.stage}/{kind}/{name}": value for name, value in values.items()}
+        named = {_accepted(f"{self.stage}/{kind}/{name}"): value for name, value in values.items()}
         self.run.log(named, self.run.steps_before(self.stage) + step)
 
     def picture(self, name: str, image: np.ndarray, path: Path, step: int) -> None:
         """A picture, uint8 (H, W, 3), that is also a file at ``path``."""
-        self.run.picture(f"{self.stage}/{name}", image, path, self.run.steps_before(self.stage) + step)
+        self.run.picture(_accepted(f"{self.stage}/{name}"), image, path, self.run.steps_before(self.stage) + step)
 
 
 @dataclass
@@ -196,6 +197,11 @@ class Tracking:
                 error,
             )
             self._started.remove(tracker)
+
+
+def _accepted(name: str) -> str:
+    """A name as every tracker takes it: datasets and tasks are called anything, and MLflow takes no commas."""
+    return re.sub(r"[^A-Za-z0-9_\-. :/]", "_", name)
 
 
 def _ids_given(name: str, started: GeneralTracker, ids: dict[str, str]) -> dict[str, str]:

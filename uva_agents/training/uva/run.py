@@ -203,7 +203,9 @@ class UVARun:
         if self.origin is not None:
             self.match = continue_from(self.model, self.origin.model)
             if match_lines := self.match.lines():
-                _LOG.warning("%s: %s\n  %s", init, self.match, "\n  ".join(match_lines))
+                _LOG.warning(
+                    "%s: %d tensors taken over, but for\n  %s", init, len(self.match.matched), "\n  ".join(match_lines)
+                )
         elif init is not None:
             load_mar(self.model, Path(str(init)))
         if recipe.model.standardize:
