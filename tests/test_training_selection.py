@@ -306,10 +306,10 @@ class HungryStage(SlopeStage):
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
 def test_out_of_memory_names_the_batch_size_that_fits(tmp_path: Path, error: type[Exception]) -> None:
-    config = replace(CONFIG, batch_size=64)
-    stage = HungryStage(20, error)
+    config = replace(CONFIG, batch_size=16)
+    stage = HungryStage(5, error)
     stage.config = config
-    with pytest.raises(MachineError, match=r"not enough for batches of 64 .*; 16 fit: --batch-size 16$"):
+    with pytest.raises(MachineError, match=r"not enough for batches of 16 .*; 4 fit: --batch-size 4$"):
         run_stage(stage, config, LoopOptions(tmp_path / "slope", progress=False))
     assert stage.config == config
     stage = HungryStage(0, error)
