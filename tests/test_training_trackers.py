@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from accelerate.tracking import GeneralTracker
-from accelerate.utils import LoggerType
 
 from tests.test_network_training import tiny_policy_recipe
 from tests.tiny import tiny_dataset
@@ -143,9 +142,6 @@ def fake_packages(monkeypatch: pytest.MonkeyPatch, calls: list[tuple[str, dict[s
     mlflow.end_run = lambda: calls.append(("mlflow.finish", {}))
     mlflow.utils = SimpleNamespace(validation=SimpleNamespace(MAX_PARAM_VAL_LENGTH=500, MAX_PARAMS_TAGS_PER_BATCH=100))
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
-    monkeypatch.setattr(
-        "accelerate.tracking._available_trackers", [LoggerType.WANDB, LoggerType.MLFLOW, LoggerType.TRACKIO]
-    )
 
 
 def test_a_resumed_run_goes_on_in_the_same_run_of_each_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import numpy as np
-import torch
-from accelerate import Accelerator, PartialState
-from accelerate.tracking import GeneralTracker
+from accelerate import PartialState
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from uva_agents.errors import InputError, MachineError
-from uva_agents.training.precision import precision
 from uva_agents.utils.files import read_regular_text, write_text
 
 _LOG = logging.getLogger(__name__)
@@ -181,9 +179,13 @@ class Tracking:
             options.update(run_name=self.out.name)
         elif name == "trackio":
             options.update(resume="allow")
-        accelerator = Accelerator(log_with=[tracker], mixed_precision=precision(), cpu=not torch.cuda.is_available())
-        accelerator.init_trackers(self.project, config=flat(self.config), init_kwargs={name: options})
-        started: GeneralTracker = accelerator.trackers[0]
+        # Not through an Accelerator: the first one of a process settles the precision, which is the stages' affair.
+        started: GeneralTracker = (
+            LOGGER_TYPE_TO_CLASS[tracker](self.project, **options) if isinstance(tracker, str) else tracker
+        )
+        if hasattr(started, "start"):  # with an older accelerate they start when they are made
+            started.start()
+        started.store_init_configuration(flat(self.config))
         return started
 
     def _try(self, tracker: GeneralTracker, call: Callable[[], Any]) -> None:
