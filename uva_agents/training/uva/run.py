@@ -214,7 +214,8 @@ class UVARun:
         if self.origin is not None:
             self.match = continue_from(self.model, self.origin.model)
             if match_lines := self.match.lines():
-                _LOG.warning("%s: %s\n  %s", init, self.match, "\n  ".join(match_lines))
+                taken = len(self.match.matched)
+                _LOG.warning("%s: %d tensors taken over, but for\n  %s", init, taken, "\n  ".join(match_lines))
             begin_video_with(self)
         elif init is not None:
             load_mar(self.video_model, Path(str(init)))
