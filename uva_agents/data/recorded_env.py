@@ -242,11 +242,12 @@ class RecordedEnv(Lifecycle, gym.Env[dict[str, Any], np.ndarray]):
         obs: dict[str, Any] = {}
         for name, values in self._arrays.items():
             obs[name] = np.array(values[row])
+        assert isinstance(self.observation_space, gym.spaces.Dict)
         if "task" in self.observation_space.spaces:
             obs["task"] = self.task_description
         return obs
 
-    def render(self) -> np.ndarray:  # type: ignore[override]
+    def render(self) -> np.ndarray:
         """The main camera's picture, uint8 (H, W, 3)."""
         self._require_reset("render()")
         return np.array(self._arrays["pixels"][int(self._rows(np.array([self._step]))[0])])
