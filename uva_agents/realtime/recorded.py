@@ -64,7 +64,7 @@ class RecordedRobotInterface:
             raise InputError(f"{type(self._env).__name__} replays nothing: this is for uva/Recorded-v0")
         self._task, self._clock = task, clock or MonotonicClock()
         self._period = 1.0 / float(self._env.metadata["render_fps"])
-        self.layout = _LAYOUTS.get(self._env.rotation, ActionLayout())
+        self.layout = _LAYOUTS.get(getattr(env.unwrapped, "rotation", None), ActionLayout())
         self.replayed: list[ReplayedEpisode] = []
         self._began_s: float | None = None
         self._plan: Trajectory | None = None
