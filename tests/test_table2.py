@@ -92,10 +92,12 @@ def test_weights_see_every_look_of_the_same_episode_with_its_instruction(tmp_pat
 def test_options_of_the_environment_are_those_of_the_weights():
     spec = SimpleNamespace(image_shape=(96, 96), control_hz=20.0, wrist_shape=None, action_low=(0.0,) * 7)
     found = environment_options(SimpleNamespace(spec=spec))
-    assert "cameras" not in found and found["action_mode"] == "absolute_vector" and found["control_hz"] == 20
+    assert found["cameras"] == "wrist" and found["action_mode"] == "absolute_vector" and found["control_hz"] == 20
     assert environment_options(object()) == {}
     spec.wrist_shape = (96, 96)
     assert environment_options(SimpleNamespace(spec=spec))["cameras"] == "outside,wrist"
+    spec.wrist_key = "pixels_outside"
+    assert environment_options(SimpleNamespace(spec=spec))["cameras"] == "wrist,outside"
     spec.env_kwargs = {"cameras": "outside", "action_mode": "joints"}
     found = environment_options(SimpleNamespace(spec=spec))
     assert found["cameras"] == "outside" and found["action_mode"] == "joints" and found["image_size"] == (96, 96)

@@ -33,9 +33,17 @@ def environment_options(agent: Any) -> dict[str, Any]:
         "control_hz": float(spec.control_hz),
         "action_mode": "absolute_vector" if len(spec.action_low) == 7 else "absolute",
     }
-    if getattr(spec, "wrist_shape", None) is not None:
-        options["cameras"] = "outside,wrist"
+    options["cameras"] = ",".join(cameras_of(spec))
     return options | dict(getattr(spec, "env_kwargs", None) or {})
+
+
+def cameras_of(spec: Any) -> tuple[str, ...]:
+    """The arm's cameras that weights of this interface look through, the main one first; of weights with one, the wrist's."""
+    if getattr(spec, "wrist_shape", None) is None:
+        return ("wrist",)
+    return (
+        ("outside", "wrist") if getattr(spec, "wrist_key", "pixels_wrist") == "pixels_wrist" else ("wrist", "outside")
+    )
 
 
 class ArxRobotInterface:
