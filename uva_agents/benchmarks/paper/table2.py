@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="""options of the environment for weights that do not say them, such as '{"cameras": "wrist"}'""",
     )
-    add_workers(parser, 2, " with an environment in each")
+    add_workers(parser, 2, " with an environment in each, 1 for none")
     add_device(parser)
 
 
@@ -133,14 +133,11 @@ def _evaluated(args: argparse.Namespace, name: str, agent: Any, cases: Sequence[
     path = args.out / f"{_file_name(name)}.json"
     shared: dict[str, Any] = {"seed": args.seed, "protocol": rules, "json_path": path, "label": name}
     if agent is not None:
-        return evaluate(
-            agent,
-            rules.env_id,
-            args.episodes,
-            workers=args.workers,
-            env_kwargs={**options, "render_mode": None},
-            **shared,
-        )
+        shared |= {
+            "workers": args.workers if args.workers > 1 else None,
+            "env_kwargs": {**options, "render_mode": None},
+        }
+        return evaluate(agent, rules.env_id, args.episodes, **shared)
     # It has to know the environment itself: no other process.
     env = gym.make(
         str(rules.env_id), render_mode=None, disable_env_checker=True, max_episode_steps=rules.max_steps, **options
