@@ -1,6 +1,7 @@
 """``uva data inspect`` names every hole, in words and in JSON; ``uva train`` takes what it says to leave out, and what fits."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -169,7 +170,9 @@ def test_several_datasets_have_their_episodes_in_order():
         with_episodes(sources, ["!3"])
 
 
-def test_what_does_not_fit_into_memory_or_on_the_disk_is_refused_before_a_picture_is_read(tmp_path, monkeypatch):
+def test_what_does_not_fit_into_memory_or_on_the_disk_is_refused_before_a_picture_is_read(
+    tmp_path, monkeypatch, capsys
+):
     path, out = tiny_dataset(tmp_path / "a.zarr"), tmp_path / "run"
     monkeypatch.setattr("uva_agents.data.lazy.LazyFrames._read", lambda *_: pytest.fail("a picture was read"))
     holds = Holds(side=96, variants=3, tokens=100_000)
@@ -178,12 +181,15 @@ def test_what_does_not_fit_into_memory_or_on_the_disk_is_refused_before_a_pictur
         with pytest.raises(MachineError, match="needs about 419 MB of memory for the numbers of 144 steps") as error:
             open_sources(path, RECIPE, ["pixels", "action"], holds=holds, out=out)
     assert str(path) in str(error.value) and "--every 2" in str(error.value)
-    free = type("Free", (), {"f_bavail": 4096, "f_frsize": 4096})
     with monkeypatch.context() as little:
-        little.setattr("uva_agents.training.memory.os.statvfs", lambda _: free)
+        little.setattr("uva_agents.training.memory.shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 24))
         with pytest.raises(
             MachineError, match=r"for the frames and latents of 144 steps, and 16\.8 MB are free"
         ) as error:
             open_sources(path, RECIPE, ["pixels", "action"], holds=holds, out=out)
     assert f"needs 18.4 MB of disk in {out}" in str(error.value)
+    open_sources(path, RECIPE, ["pixels", "action"], holds=holds, out=out, show=True)
+    assert (
+        capsys.readouterr().out == f"{path}: 144 steps; 18.4 MB of frames and latents on disk, about 419 MB of memory\n"
+    )
     assert not out.exists()

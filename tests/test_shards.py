@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from uva_agents.data import (
 )
 from uva_agents.data.frame_windows import cut
 from uva_agents.data.rows import JoinedRows, standardized, token_statistics
-from uva_agents.data.shard_maps import OpenMaps
+from uva_agents.data.shard_files import OpenShards
 from uva_agents.data.shards import ShardPlan, Shards
 from uva_agents.errors import DataError, MachineError
 from uva_agents.model import VAE, nano_vae_config
@@ -88,7 +89,7 @@ def test_rows_of_shards_are_those_of_the_array(tmp_path):
     array = written(tmp_path, values, largest=64 * 96).array()
     assert array.shards.plan.count == 5 and array.shape == values.shape and array.dtype == values.dtype
     rows = np.random.default_rng(1).integers(0, 300, (7, 4))
-    for key in (rows, rows[0], np.int64(299), slice(None, None, 16), slice(250, 999), rows[:0]):
+    for key in (rows, rows[0], np.int64(299), slice(None, None, 16), slice(250, 999), slice(10, 200), rows[:0]):
         np.testing.assert_array_equal(array[key], values[key])
     np.testing.assert_array_equal(np.asarray(array), values)
     np.testing.assert_array_equal(np.load(array.shards.path(1)), values[64:128])  # an ordinary file of numpy's
@@ -96,14 +97,25 @@ def test_rows_of_shards_are_those_of_the_array(tmp_path):
         array[np.array([300])]
 
 
+def test_large_rows_are_read_to_where_they_belong(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (200, 40, 40, 3), dtype=np.uint8)
+    array = written(tmp_path, values, largest=64 * 4800).array()
+    rows = np.random.default_rng(1).integers(0, 200, (5, 6))
+    for key in (rows, rows[0], slice(60, 140), slice(None, None, 7), np.array([5, 5, 6, 7, 199, 0])):
+        np.testing.assert_array_equal(array[key], values[key])
+    array.shards.path(1).write_bytes(array.shards.path(1).read_bytes()[:9000])
+    with pytest.raises(DataError, match=r"000001\.npy cannot be read: it was cut short"):
+        array[100:110]
+
+
 def test_few_open_files_and_little_memory_are_enough(tmp_path, monkeypatch):
     values = np.arange(300 * 48, dtype=np.float32).reshape(300, 48)
     array = written(tmp_path, values, largest=64 * 192).array()
-    monkeypatch.setattr("uva_agents.data.shards.MAPS", maps := OpenMaps(resident=1000, most_open=2))
+    monkeypatch.setattr("uva_agents.data.shards.FILES", files := OpenShards(resident=1000, most_open=2))
     for seed in range(20):
         rows = np.random.default_rng(seed).integers(0, 300, 30)
         np.testing.assert_array_equal(array[rows], values[rows])
-    assert len(maps._open) == 2
+    assert len(files._open) == 2
 
 
 def test_rows_joined_from_arrays_and_shards_are_one_tensor(tmp_path):
@@ -175,7 +187,7 @@ def test_a_full_disk_names_folder_and_need_and_keeps_what_is_whole(tmp_path, mon
         ):
             shards.write(1, full())
     assert shards.missing() == [1, 2, 3, 4] and not list((tmp_path / "s").glob(".*partial*"))
-    monkeypatch.setattr("uva_agents.data.shards.os.statvfs", lambda _: type("F", (), {"f_bavail": 10, "f_frsize": 512}))
+    monkeypatch.setattr("uva_agents.data.shards.shutil.disk_usage", lambda _: SimpleNamespace(free=5120))
     with (
         pytest.raises(MachineError, match=r"needs 15\.1 KB, and 5\.1 KB are free there: free some, .*--out"),
         shards.writing(),
@@ -196,6 +208,14 @@ def test_frames_of_the_store_are_those_of_the_array_at_the_network_s_size(tmp_pa
     np.testing.assert_array_equal(stored.arrays["pixels"], expected)
     part = stored.select(np.array([4, 1]))
     np.testing.assert_array_equal(part.arrays["pixels"], np.concatenate([expected[200:250], expected[50:100]]))
+
+
+def test_frames_smaller_than_the_network_s_stay_as_recorded_on_request(tmp_path):
+    small, large = made_episodes(MadeFrames(70, side=8)), made_episodes(MadeFrames(70, side=20))
+    for enlarge, expected in ((True, 12), (False, 8)):
+        store = FrameStore(tmp_path, side=12, enlarge=enlarge, workers=0)
+        assert store.get(small).arrays["pixels"].shape[1:3] == (expected, expected)
+        assert store.get(large).arrays["pixels"].shape[1:3] == (12, 12)
 
 
 def test_worker_processes_write_the_bytes_that_one_process_writes(tmp_path, monkeypatch):
@@ -350,6 +370,7 @@ def test_latents_are_keyed_by_weights_data_and_variant_and_damage_costs_a_shard(
     path.write_bytes(whole[:200])
     again = store.get(episodes, Variant(), lambda done, total: seen.append(done))
     assert seen == [150] and path.read_bytes() == whole and again.shards.digest == first.shards.digest
+    np.testing.assert_array_equal(again[::3], first[::3])
 
 
 def test_an_encoding_that_was_killed_goes_on_to_the_same_bytes(tmp_path, vae):

@@ -16,6 +16,7 @@ from uva_agents.data.rows import standardized
 from uva_agents.data.shards import LARGEST_SHARD, ShardedArray, ShardPlan, Shards
 from uva_agents.model.vae import VAE
 
+_SMALLEST = 64 << 20
 _TOGETHER = 512
 """Frames that are read together; a multiple of those that are encoded together, so that batches are those of a whole array."""
 
@@ -112,7 +113,7 @@ class LatentStore:
         if (there := Shards.there(folder)) is not None and there.plan.rows == episodes.steps:
             return there
         (shape,) = {self._encode(varied_frames(episodes, variant, 0, 1, key=key), 0, 1).shape[1:]}
-        return Shards(folder, ShardPlan.of(episodes.steps, shape, "float16", largest=self.largest_shard))
+        return Shards(folder, token_plan(episodes.steps, shape, largest=self.largest_shard))
 
     def _encoded(
         self,
@@ -153,6 +154,11 @@ class LatentStore:
                     chunks = (tokens[first : min(first + _TOGETHER, end)] for first in range(begin, end, _TOGETHER))
                     shards.write(number, (standardized(rows, mean, std) for rows in chunks))
         return shards.array()
+
+
+def token_plan(rows: int, shape: tuple[int, ...], *, largest: int = LARGEST_SHARD) -> ShardPlan:
+    """How tokens (N, S, C) are cut up: one process writes them, and a batch looks into every shard, so there are few."""
+    return ShardPlan.of(rows, shape, "float16", smallest=_SMALLEST, largest=largest)
 
 
 def _offset(progress: Progress, base: int, total: int) -> Progress:

@@ -1,4 +1,4 @@
-"""Arrays larger than memory: rows in files of bounded size, each whole or absent, looked at through memory maps."""
+"""Arrays larger than memory: rows in files of bounded size, each whole or absent, read a few rows at a time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from uva_agents.data.shard_maps import MAPS, NPY, data_offset
+from uva_agents.data.shard_files import FILES, NPY, data_offset
 from uva_agents.errors import DataError, MachineError
 from uva_agents.utils.files import check_folder_target, replacing, write_text
 from uva_agents.utils.memory import in_words
@@ -28,6 +29,8 @@ _ALIGNED = 64
 """Rows per shard are a multiple: batches of an encoder are the same whether a whole array or a shard is encoded."""
 _END = b"UVASHARD"
 _WAIT_S = 0.5
+_LARGE_ROW = 4096
+"""Bytes of rows that are read; smaller ones are looked at through maps."""
 _MOST_SCRATCH = 64 << 20
 _SCRATCH = threading.local()
 
@@ -49,10 +52,18 @@ class ShardPlan:
     rows_per_shard: int
 
     @classmethod
-    def of(cls, rows: int, shape: tuple[int, ...], dtype: str, *, largest: int = LARGEST_SHARD) -> ShardPlan:
-        """Shards between :data:`SMALLEST_SHARD` and ``largest`` bytes."""
+    def of(
+        cls,
+        rows: int,
+        shape: tuple[int, ...],
+        dtype: str,
+        *,
+        smallest: int = SMALLEST_SHARD,
+        largest: int = LARGEST_SHARD,
+    ) -> ShardPlan:
+        """Shards between ``smallest`` and ``largest`` bytes."""
         row = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        size = min(max(rows * row // 64, SMALLEST_SHARD), largest)
+        size = min(max(rows * row // 64, smallest), largest)
         return cls(rows, tuple(shape), dtype, max(1, size // row // _ALIGNED) * _ALIGNED)
 
     @property
@@ -128,11 +139,8 @@ class Shards:
         Raises:
             MachineError: it has not.
         """
-        if not hasattr(os, "statvfs"):
-            return
         need, there = self.missing_bytes(), next(p for p in (self.folder, *self.folder.parents) if p.exists())
-        facts = os.statvfs(there)
-        free = facts.f_bavail * facts.f_frsize
+        free = shutil.disk_usage(there).free
         if need > free:
             raise MachineError(f"{self.folder} needs {in_words(need)}, and {in_words(free)} are free there: {_REMEDY}")
 
@@ -166,6 +174,7 @@ class Shards:
             raise MachineError(
                 f"the disk is full: {self.folder} needs {need} more; what is whole stays. {_REMEDY}"
             ) from error
+        FILES.forget(str(self.path(number)))
 
     def note(self, number: int) -> dict[str, Any]:
         """What was written with a shard that is whole.
@@ -268,7 +277,9 @@ class ShardedArray:
     def _gather(self, rows: np.ndarray) -> np.ndarray:
         if not len(rows):
             return np.empty((0, *self.shape[1:]), self.dtype)
-        MAPS.touched(len(rows), self._row_bytes)
+        if self._row_bytes >= _LARGE_ROW or len(rows) == int(rows[-1]) - int(rows[0]) + 1:
+            return self._read(rows)
+        FILES.touched(len(rows), self._row_bytes)
         first, last = int(rows.min()) // self._per_shard, int(rows.max()) // self._per_shard
         if first == last:
             return self._shard(first).take(rows - first * self._per_shard, axis=0)
@@ -284,6 +295,16 @@ class ShardedArray:
         back[order] = np.arange(len(rows))
         return found.take(back, axis=0)
 
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        """Every run of rows that lie together at one stroke, to where it belongs."""
+        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        which, local = np.divmod(rows, self._per_shard)
+        cuts = np.flatnonzero((np.diff(rows) != 1) | (np.diff(which) != 0)) + 1
+        for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(rows)], strict=True):
+            number = int(which[begin])
+            FILES.read(self._paths[number], self._shard_shape(number), int(local[begin]), out[begin:end])
+        return out
+
     def _scratch(self, rows: int) -> np.ndarray:
         """Memory of this thread, written over by its next call: new pages cost more than what is copied into them."""
         size = rows * self._row_bytes
@@ -295,8 +316,10 @@ class ShardedArray:
         return kept[:size].view(self.dtype).reshape(rows, *self.shape[1:])
 
     def _shard(self, number: int) -> np.ndarray:
-        rows = min(self._per_shard, len(self) - number * self._per_shard)
-        return MAPS.mapped(self._paths[number], (rows, *self.shape[1:]), self.dtype)
+        return FILES.mapped(self._paths[number], self._shard_shape(number), self.dtype)
+
+    def _shard_shape(self, number: int) -> tuple[int, ...]:
+        return (min(self._per_shard, len(self) - number * self._per_shard), *self.shape[1:])
 
 
 _REMEDY = "free some, or put the run on a larger disk (--out)"

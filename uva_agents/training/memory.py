@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from uva_agents.errors import MachineError
 from uva_agents.utils.files import check_folder_target
 from uva_agents.utils.memory import available_memory, in_words
 
-_LOG = logging.getLogger(__name__)
 _REST = 400 << 20
 """Bytes for a small network, its optimiser and batches: what does not grow with the data."""
 _ORDER = 64
@@ -75,11 +73,13 @@ def memory_needed(shapes: Sequence[Shape], holds: Holds) -> int:
     return sum(shape.steps * (shape.numbers * holds.variants + _ORDER) for shape in shapes) + _REST
 
 
-def check_needs(shapes: Sequence[Shape], holds: Holds, out: Path | None) -> None:
-    """Refuse a run that would not fit, and say what it takes.
+def check_needs(shapes: Sequence[Shape], holds: Holds, out: Path | None) -> str:
+    """Refuse a run that would not fit.
 
     Args:
         out: run folder. The disk is not looked at where a run has begun to fill it: its steps do that.
+
+    Returns: what the run takes, in words.
 
     Raises:
         MachineError: with what it needs, what there is, and how to need less.
@@ -95,16 +95,17 @@ def check_needs(shapes: Sequence[Shape], holds: Holds, out: Path | None) -> None
             "use a larger machine"
         )
     disk = disk_needed(shapes, holds)
-    if out is None or (out / "frames").exists():
-        return
+    if disk and out is not None and not (out / "frames").exists():
+        _check_disk(f"training on {where}", f"the frames and latents of {steps:,} steps", disk, out)
+    on_disk = f"{in_words(disk)} of frames and latents on disk, " if disk else ""
+    return f"{where}: {steps:,} steps; {on_disk}about {in_words(need)} of memory"
+
+
+def _check_disk(who: str, what: str, need: int, out: Path) -> None:
     there = next(place for place in (out, *out.absolute().parents) if place.exists())
-    if hasattr(os, "statvfs"):
-        facts = os.statvfs(there)
-        space = facts.f_bavail * facts.f_frsize
-        if disk > space:
-            raise MachineError(
-                f"training on {where} needs {in_words(disk)} of disk in {out} for the frames and latents of {steps:,} steps, and "
-                f"{in_words(space)} are free: free some, put the run on a larger disk (--out), or take fewer episodes or variants "
-                "(--episodes, --variants)"
-            )
-    _LOG.info("%s: %d steps take %s on disk in %s", where, steps, in_words(disk), out)
+    free = shutil.disk_usage(there).free
+    if need > free:
+        raise MachineError(
+            f"{who} needs {in_words(need)} of disk in {out} for {what}, and {in_words(free)} are free: free some, put the run on a "
+            "larger disk (--out), or take fewer episodes or variants (--episodes, --variants)"
+        )

@@ -83,6 +83,7 @@ class NetworkRun:
             every=options.every,
             holds=Holds(image_size, variants=2),
             out=options.out,
+            show=options.progress,
         )
         self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
         width = network_width(recipe.data, "action", self.episodes.arrays["action"].shape[-1])
@@ -93,6 +94,11 @@ class NetworkRun:
         self.image_size = image_size
         self.normalizer = make_normalizer(recipe.data, self.episodes, window)
         self.spec = make_interface(recipe.data, self.episodes, image_size=None if has_frames else image_size)
+
+    @property
+    def checked(self) -> np.ndarray:
+        """Episodes that validation looks at: those that are held out, or all where none are, which then says little."""
+        return self.held_out if len(self.held_out) else self.train
 
     @property
     def episodes(self) -> Episodes:

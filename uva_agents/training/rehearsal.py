@@ -120,6 +120,7 @@ def rehearse(recipe: Recipe, options: RunOptions) -> Rehearsal:
     PartialState(cpu=not torch.cuda.is_available())
     with tempfile.TemporaryDirectory(prefix="uva-dry-run-") as folder:
         scratch = dataclasses.replace(options, out=Path(folder), progress=False)
+        (scratch.out / "frames").mkdir()  # as if begun: the disk is looked at below, where the run will write
         steps = steps_of(recipe, scratch)
         check_order(steps)
         data = peak_memory()

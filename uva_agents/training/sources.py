@@ -155,6 +155,7 @@ def open_sources(
     every: int | None = None,
     holds: Holds | None = None,
     out: Path | None = None,
+    show: bool = False,
 ) -> list[Part]:
     """Datasets with what ``wanted`` names; video without actions has frames only. No frame is looked at.
 
@@ -167,6 +168,7 @@ def open_sources(
             positions; changes would have to be added up.
         holds: how the recipe keeps its data; without it neither memory nor disk is looked at.
         out: run folder, for that.
+        show: print what the run takes.
 
     Raises:
         MachineError: the numbers would not fit into memory, or the frames on the disk.
@@ -178,7 +180,9 @@ def open_sources(
     steps = [_step(found, recipe, every) for found in opened]
     _check_names(opened)
     if holds is not None:
-        check_needs([_shape(*found, step) for found, step in zip(opened, steps, strict=True)], holds, out)
+        needs = check_needs([_shape(*found, step) for found, step in zip(opened, steps, strict=True)], holds, out)
+        if show:
+            print(needs, flush=True)
     parts = [
         _part(source, *found, step, Reopening(source, recipe, tuple(wanted), dict(fields or {}), step))
         for found, step, source in zip(opened, steps, sources, strict=True)

@@ -134,10 +134,11 @@ def measure(data: Path, tokens: Path, batch_size: int, seconds: float) -> tuple[
 
 def _shards(tokens: Path) -> Shards:
     """The same latents in shards, as the store keeps them."""
-    from uva_agents.data.shards import ShardPlan, Shards
+    from uva_agents.data.latent_store import token_plan
+    from uva_agents.data.shards import Shards
 
     values = np.load(tokens, mmap_mode="r")
-    shards = Shards(tokens.with_suffix(".shards"), ShardPlan.of(len(values), values.shape[1:], "float16"))
+    shards = Shards(tokens.with_suffix(".shards"), token_plan(len(values), values.shape[1:]))
     with shards.writing() as missing:
         for number in missing:
             begin, end = shards.plan.bounds(number)

@@ -12,7 +12,7 @@ from uva_agents.training.uva.run import UVARun
 
 
 class TokenSource(Protocol):
-    """Latents of a dataset's variants; see :class:`~uva_agents.data.LatentCache`."""
+    """Latents of a dataset's variants; see :class:`~uva_agents.data.LatentStore`."""
 
     def get_all(self, episodes: Episodes, variants: Sequence[Variant], progress: Any = None) -> Any:
         """(N, S, C) for each variant."""
