@@ -84,7 +84,14 @@ def find_layout(dataset: Dataset, *, control_hz: float | None = None, instructio
         proprio_transforms=proprio_transforms,
         instructions=_instructions(dataset, instructions),
         action_offset=dataset.action_offset,
+        env_id=_environment(dataset),
     )
+
+
+def _environment(dataset: Dataset) -> str | None:
+    """That it was collected in, where it says so."""
+    name = dataset.beside.get("attributes/env")
+    return name if isinstance(name, str) and name else None
 
 
 def _second_camera(dataset: Dataset) -> str | None:

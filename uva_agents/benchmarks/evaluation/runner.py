@@ -29,6 +29,9 @@ from uva_agents.errors import InputError
 from uva_agents.utils.files import check_file_target, check_folder_target, is_stream
 from uva_agents.utils.results import UnwrittenError
 
+_ROUNDING = 1e-5
+"""What a bound may be off that went through float32."""
+
 
 class NotAnAgentError(InputError, TypeError):
     """Something without ``predict`` was to be evaluated."""
@@ -253,11 +256,19 @@ def _check_action_space(agent: Any, space: gym.Space[Any], env_id: str) -> None:
         # Without bounds of its own: released weights, whose files hold none. The environment's apply.
         low, high = (np.where(np.isinf(b), e, b) for b, e in ((own.low, space.low), (own.high, space.high)))
         same = np.allclose(low, space.low) and np.allclose(high, space.high)
+        if not same and _bounded_by_data(agent, env_id):
+            same = bool((low >= space.low - _ROUNDING).all() and (high <= space.high + _ROUNDING).all())
     if not same:
         raise InputError(
             f"the agent acts in {own}, but {env_id} takes {space}: it was made for another environment, or for another kind of "
             "action (env_kwargs, or --env-arg, where the environment offers several)"
         )
+
+
+def _bounded_by_data(agent: Any, env_id: str) -> bool:
+    """Weights that were trained on recordings of this environment, or of none that they name, act within what was recorded."""
+    spec = getattr(agent, "spec", None)
+    return spec is not None and getattr(spec, "env_id", None) in (None, env_id.rpartition(":")[2])
 
 
 def _notes(agent: Any, rules: EvalProtocol, where: Environment) -> tuple[str, ...]:

@@ -156,7 +156,7 @@ def summarise(errors: Errors, recordings: Sequence[ArmRecording]) -> dict[str, A
     table: dict[str, Any] = {
         "episodes": len(recordings),
         "actions": sum(len(r) - 1 for r in recordings),
-        "replayed": sum(not r.disturbed for r in recordings),
+        "replayed": max(len(by_truth["replayed"]) for by_truth in errors.values()),
         "rows": {},
     }
     for name, by_truth in errors.items():
