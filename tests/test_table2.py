@@ -17,7 +17,7 @@ from uva_agents.benchmarks.paper.arx_agents import RandomAgent
 from uva_agents.benchmarks.paper.table2 import Table2Row
 from uva_agents.envs.arx_x5.tasks.tasks import TASKS
 from uva_agents.envs.arx_x5.twin.appearance_draws import KINDS, LOOKS
-from uva_agents.realtime import environment_options
+from uva_agents.envs.fitting import options_for
 
 
 @pytest.fixture(autouse=True)
@@ -89,18 +89,25 @@ def test_weights_see_every_look_of_the_same_episode_with_its_instruction(tmp_pat
     assert report["env_kwargs"]["cameras"] == "outside,wrist" and report["protocol"] == "table2"
 
 
-def test_options_of_the_environment_are_those_of_the_weights():
-    spec = SimpleNamespace(image_shape=(96, 96), control_hz=20.0, wrist_shape=None, action_low=(0.0,) * 7)
-    found = environment_options(SimpleNamespace(spec=spec))
-    assert found["cameras"] == "wrist" and found["action_mode"] == "absolute_vector" and found["control_hz"] == 20
-    assert environment_options(object()) == {}
+def test_options_of_the_environment_are_those_of_the_weights_but_for_what_is_given():
+    spec = SimpleNamespace(image_shape=(96, 96), control_hz=10.0, wrist_shape=None, action_low=(0.0,) * 7)
+    agent, arm = SimpleNamespace(spec=spec), "uva_agents:uva/ArxX5-v0"
+    found = options_for(arm, agent, {"control_hz": 20.0})
+    assert found == {
+        "cameras": "wrist",
+        "action_mode": "absolute_vector",
+        "control_hz": 20.0,
+        "image_size": (96, 96),
+        "instruction": True,
+    }
     spec.wrist_shape = (96, 96)
-    assert environment_options(SimpleNamespace(spec=spec))["cameras"] == "outside,wrist"
+    assert options_for(arm, agent, {})["cameras"] == "outside,wrist"
     spec.wrist_key = "pixels_outside"
-    assert environment_options(SimpleNamespace(spec=spec))["cameras"] == "wrist,outside"
-    spec.env_kwargs = {"cameras": "outside", "action_mode": "joints"}
-    found = environment_options(SimpleNamespace(spec=spec))
-    assert found["cameras"] == "outside" and found["action_mode"] == "joints" and found["image_size"] == (96, 96)
+    assert options_for(arm, agent, {})["cameras"] == "wrist,outside"
+    assert "cameras" not in options_for(arm, agent, {"outside": True})
+    assert "instruction" not in options_for(arm, agent, {"driver": "arx5"}), "an arm does not know its task"
+    for other, name in ((object(), arm), (agent, "uva/PushT-v0"), (agent, "nobody/Knows-v0")):
+        assert options_for(name, other, {"a": 1}) == {"a": 1}
 
 
 def test_random_actions_depend_on_seed_and_step_alone():

@@ -25,6 +25,7 @@ from uva_agents.benchmarks.evaluation.machine import hardware, versions
 from uva_agents.benchmarks.evaluation.protocols import EvalProtocol, get_protocol, protocol_for
 from uva_agents.benchmarks.evaluation.report import EpisodeFailure, EpisodeRecord, EvalReport, EvaluationError, Latency
 from uva_agents.benchmarks.evaluation.where import Environment, find_environment, id_of
+from uva_agents.envs.fitting import options_for
 from uva_agents.errors import InputError
 from uva_agents.utils.files import check_file_target, check_folder_target, is_stream
 from uva_agents.utils.results import UnwrittenError
@@ -74,7 +75,8 @@ def evaluate(
         workers: processes, with an environment in each: short for ``n_envs=workers, vectorization="async"``. The agent stays in
             this process and acts for all of them; results are the same for any number. A process that dies (killed, out of
             memory, a crash in the simulator) costs the episode that it was in, which is reported, and is replaced.
-        env_kwargs: given to ``gymnasium.make``.
+        env_kwargs: given to ``gymnasium.make``, with what else the environment has for weights such as these
+            (:mod:`uva_agents.envs.fitting`).
         vectorization: ``"sync"`` runs them in this process, ``"async"`` in one process each.
         deterministic: passed to ``predict``.
         video_dir, n_videos: where to put MP4 files of the first ``n_videos`` episodes.
@@ -100,8 +102,10 @@ def evaluate(
         n_envs, vectorization = _check_workers(workers, n_envs), "async"
     _check_arguments(agent, n_episodes, seed, n_envs, n_videos, video_dir)
     where = find_environment(env_id, rules)
-    env_id, kwargs = where.name, dict(env_kwargs or {})
-    where.check(n_envs=n_envs, vectorization=vectorization, env_kwargs=kwargs, with_videos=n_videos > 0)
+    env_id = where.name
+    where.check(n_envs=n_envs, vectorization=vectorization, env_kwargs=env_kwargs or {}, with_videos=n_videos > 0)
+    env_kwargs = {} if where.made is not None else options_for(env_id, agent, env_kwargs or {})
+    kwargs = dict(env_kwargs)
     beside = None
     if json_path is not None:
         check_file_target(json_path)
@@ -118,7 +122,7 @@ def evaluate(
         "env_id": env_id,
         "protocol": dataclasses.asdict(rules),
         "seed": seed,
-        "env_kwargs": where.settings or dict(env_kwargs or {}),
+        "env_kwargs": where.settings or dict(env_kwargs),
         "deterministic": deterministic,
         "versions": versions(),
     }
@@ -182,7 +186,7 @@ def evaluate(
             n_envs=len(env_workers),
             workers=len(env_workers) if vectorization == "async" else 0,
             deterministic=deterministic,
-            env_kwargs=where.settings or dict(env_kwargs or {}),
+            env_kwargs=where.settings or dict(env_kwargs),
             resumed=resumed,
             wall_time_s=time.perf_counter() - began,
             versions=versions(),

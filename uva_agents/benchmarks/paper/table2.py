@@ -38,8 +38,8 @@ from uva_agents.benchmarks.evaluation.report import EvalReport, plain
 from uva_agents.benchmarks.evaluation.runner import evaluate
 from uva_agents.benchmarks.paper.arx_agents import BLIND, blind_agent
 from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_device, add_seed, add_workers
+from uva_agents.envs.fitting import options_for
 from uva_agents.errors import InputError
-from uva_agents.realtime.arx import environment_options
 
 ROWS = ("in distribution", *ARX_CHANGES, "all")
 AGENTS = ("arx-x5-nano", *BLIND)
@@ -126,8 +126,8 @@ def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
 
 def _evaluated(args: argparse.Namespace, name: str, agent: Any, cases: Sequence[Case]) -> EvalReport:
     """All missing rows of one agent; killed, it continues from its journal in the folder."""
-    options = {"render_observations": False} if agent is None else {"instruction": True, **environment_options(agent)}
-    options |= args.env_args
+    blind = {"render_observations": False, **args.env_args}
+    options = blind if agent is None else options_for("uva/ArxX5-v0", agent, args.env_args)
     rate = float(options.setdefault("control_hz", 10.0))
     rules = _protocol(cases, max_steps=round(args.limit_s * rate))
     path = args.out / f"{_file_name(name)}.json"

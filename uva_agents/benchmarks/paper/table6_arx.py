@@ -26,8 +26,8 @@ from uva_agents.benchmarks.paper.arx_recordings import ArmRecording, ReplayedArm
 from uva_agents.benchmarks.paper.odometry import METHODS, WristOdometry
 from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_held_out
 from uva_agents.checkpoints.spec import InterfaceSpec
+from uva_agents.envs.arx_x5.fitting import cameras_for
 from uva_agents.envs.arx_x5.twin.optics import wrist_pinhole
-from uva_agents.realtime.arx import cameras_of
 from uva_agents.utils.progress import progress_bar
 
 TITLES = {
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
         from uva_agents.agents import InverseModel, TwoFrameInverse
 
         inverse = InverseModel.from_pretrained(args.weights)
-        if cameras_of(inverse.weights.spec)[0] != "wrist":
+        if cameras_for(inverse.weights.spec)[0] != "wrist":
             yield "InverseModel looks through the outside camera, as it was trained to; the odometry through the wrist's"
         labellers["inverse"] = _network(inverse, inverse.weights.spec)
         weights["inverse"] = inverse.weights.fingerprint
@@ -112,7 +112,7 @@ def odometry(method: str, like: ArmRecording, lost: list[np.ndarray]) -> Labelle
 
 def _network(agent: Any, spec: InterfaceSpec) -> Labeller:
     """It is shown its main camera's video."""
-    camera = cameras_of(spec)[0]
+    camera = cameras_for(spec)[0]
 
     def label(recording: ArmRecording) -> np.ndarray:
         poses = poses_of(agent.label(recording.video(camera)))
