@@ -86,7 +86,10 @@ def test_weights_see_every_look_of_the_same_episode_with_its_instruction(tmp_pat
         (task, row, 1) for task in ("reach", "cup") for row in ("in distribution", "table", "all")
     ]
     report = json.loads((tmp_path / "weights_mine.json").read_text())
-    assert report["env_kwargs"]["cameras"] == "outside,wrist" and report["protocol"] == "table2"
+    assert (
+        report["env_kwargs"]["cameras"] == {"pixels": "outside", "pixels_wrist": "wrist"}
+        and report["protocol"] == "table2"
+    )
 
 
 def test_options_of_the_environment_are_those_of_the_weights_but_for_what_is_given():
@@ -94,16 +97,21 @@ def test_options_of_the_environment_are_those_of_the_weights_but_for_what_is_giv
     agent, arm = SimpleNamespace(spec=spec), "uva_agents:uva/ArxX5-v0"
     found = options_for(arm, agent, {"control_hz": 20.0})
     assert found == {
-        "cameras": "wrist",
+        "cameras": {"pixels": "wrist"},
         "action_mode": "absolute_vector",
         "control_hz": 20.0,
         "image_size": (96, 96),
         "instruction": True,
     }
     spec.wrist_shape = (96, 96)
-    assert options_for(arm, agent, {})["cameras"] == "outside,wrist"
+    assert options_for(arm, agent, {})["cameras"] == {"pixels": "outside", "pixels_wrist": "wrist"}
+    spec.cameras = ("wrist", "outside")
+    assert options_for(arm, agent, {})["cameras"] == {"pixels": "wrist", "pixels_wrist": "outside"}
+    spec.cameras = ()
     spec.wrist_key = "pixels_outside"
-    assert options_for(arm, agent, {})["cameras"] == "wrist,outside"
+    assert options_for(arm, agent, {})["cameras"] == {"pixels": "wrist", "pixels_outside": "outside"}
+    spec.wrist_shape, spec.cameras = None, ("outside",)
+    assert options_for(arm, agent, {})["cameras"] == {"pixels": "outside"}
     assert "cameras" not in options_for(arm, agent, {"outside": True})
     assert "instruction" not in options_for(arm, agent, {"driver": "arx5"}), "an arm does not know its task"
     for other, name in ((object(), arm), (agent, "uva/PushT-v0"), (agent, "nobody/Knows-v0")):

@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from uva_agents.envs.arx_x5.observing import OUTSIDE, WRIST
+from uva_agents.envs.arx_x5.observing import CAMERAS, OUTSIDE, WRIST
 
 
 def cameras_for(interface: Any) -> tuple[str, ...]:
-    """The cameras that weights look through, the main one first; of weights with a single one, the wrist's.
+    """The cameras that weights look through, the main one first: as they say, or as the second one's key says.
+
+    Weights that say nothing and have a single camera are taken to have the wrist's.
 
     Args:
         interface: with the attributes of an :class:`~uva_agents.checkpoints.InterfaceSpec`.
     """
-    if getattr(interface, "wrist_shape", None) is None:
+    second = None if getattr(interface, "wrist_shape", None) is None else _second(interface)
+    named = tuple(getattr(interface, "cameras", ()))
+    if len(named) == (1 if second is None else 2) and {*named} <= {*CAMERAS}:
+        return named
+    if second is None:
         return (WRIST,)
-    second = str(getattr(interface, "wrist_key", "pixels_wrist")).removeprefix("pixels_")
+    second = second.removeprefix("pixels_")
     return (WRIST, OUTSIDE) if second == OUTSIDE else (OUTSIDE, WRIST)
+
+
+def _second(interface: Any) -> str:
+    return str(getattr(interface, "wrist_key", "pixels_wrist"))
 
 
 def options_for(interface: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,7 +39,7 @@ def options_for(interface: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         "action_mode": "absolute_vector" if len(interface.action_low) == 7 else "absolute",
     }
     if not given.get("outside"):
-        options["cameras"] = ",".join(cameras_for(interface))
+        options["cameras"] = dict(zip(("pixels", _second(interface)), cameras_for(interface), strict=False))
     if given.get("driver", "sim") == "sim":
         options["instruction"] = True
     return options
