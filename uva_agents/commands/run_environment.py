@@ -23,7 +23,7 @@ def make_environment(args: argparse.Namespace, rate: float, agent: Any, recordin
 
     import uva_agents.envs  # noqa: F401
     from uva_agents.envs.arx_x5.safety import SafetyConfig
-    from uva_agents.realtime import environment_options
+    from uva_agents.envs.fitting import options_for
 
     if args.env == RECORDED:
         return _recorded(args, agent)
@@ -45,9 +45,8 @@ def make_environment(args: argparse.Namespace, rate: float, agent: Any, recordin
     width = recording.actions.shape[1] if recording is not None else _width(agent, args)
     if "action_mode" not in options:
         options["action_mode"] = recorded.get("action_mode") or ("absolute_vector" if width == 7 else "absolute")
-    fitting = environment_options(agent)
-    options |= {name: fitting[name] for name in ("image_size", "cameras") if name in fitting and name not in options}
-    options.setdefault("control_hz", rate)
+    # The loop tells the agent what to do.
+    options = options_for(args.env, agent, {"control_hz": rate, "instruction": False, **options})
     if options.get("driver", "sim") == "sim":
         options.setdefault("realtime", True)
     for name, source in (("camera", args.camera), ("outside_camera", args.outside_camera)):

@@ -1,6 +1,6 @@
 """Agents on a moving arm: inference beside the control loop, chunks joined in time, recording and replay."""
 
-from uva_agents.realtime.arx import ArxRobotInterface, environment_options
+from uva_agents.realtime.arx import ArxRobotInterface
 from uva_agents.realtime.chunk_source import AgentChunkSource, ChunkRequest, ChunkSource, absolute, lookback
 from uva_agents.realtime.controls import Command, Controls, keyboard
 from uva_agents.realtime.latency import LatencyMeter, next_inference_s
@@ -49,7 +49,6 @@ __all__ = [
     "Trajectory",
     "View",
     "absolute",
-    "environment_options",
     "is_replay",
     "keyboard",
     "lookback",
