@@ -36,7 +36,7 @@ from uva_agents.data.frame_windows import cut
 from uva_agents.data.rows import JoinedRows, standardized, token_statistics
 from uva_agents.data.shard_files import OpenShards
 from uva_agents.data.shards import ShardPlan, Shards
-from uva_agents.errors import DataError, MachineError
+from uva_agents.errors import DataError, InputError, MachineError
 from uva_agents.model import VAE, nano_vae_config
 from uva_agents.model.keypoints.detector import PooledDetector
 from uva_agents.training.any_task import LayoutOptions, make_recipe
@@ -305,6 +305,11 @@ def test_an_interrupted_store_goes_on_with_the_shards_that_are_there(tmp_path):
     again = cut.get(episodes, progress=lambda n, total: done.append(n))
     assert done == [128, 192, 256, 300]
     assert again.fingerprint == whole.get(episodes).fingerprint
+
+
+def test_fewer_than_no_workers_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"workers=-1: 0 \(this process decodes\) or more"):
+        FrameStore(tmp_path, side=None, workers=-1)
 
 
 def test_frames_that_changed_are_decoded_anew(tmp_path):

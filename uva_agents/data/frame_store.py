@@ -18,7 +18,7 @@ from uva_agents.data.frozen_frames import check_frozen, equal_runs
 from uva_agents.data.lazy import LazyFrames, as_lazy
 from uva_agents.data.selection import format_episodes
 from uva_agents.data.shards import LARGEST_SHARD, ShardedArray, ShardPlan, Shards
-from uva_agents.errors import DataError, MachineError
+from uva_agents.errors import DataError, InputError, MachineError
 from uva_agents.utils.images import resize_frames
 from uva_agents.utils.workers import run_jobs
 
@@ -77,6 +77,8 @@ class FrameStore:
     ) -> None:
         self.folder, self.side, self.enlarge = folder, side, enlarge
         self.workers = default_workers() if workers is None else workers
+        if self.workers < 0:
+            raise InputError(f"workers={workers}: 0 (this process decodes) or more")
         self.largest_shard = largest_shard
 
     def shards(self, episodes: Episodes, name: str = "pixels") -> Shards:

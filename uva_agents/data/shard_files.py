@@ -80,7 +80,7 @@ class OpenShards:
         if not hasattr(os, "preadv"):
             out[:] = self.mapped(path, shape, out.dtype)[begin : begin + len(out)]
             return
-        view = memoryview(out.reshape(-1).view(np.uint8))
+        view = out.reshape(-1).view(np.uint8).data
         at = found.offset + begin * (out.nbytes // len(out))
         while len(view):
             try:

@@ -98,7 +98,7 @@ def _frames(run: UVARun) -> Step:
     return FramesStep(
         [run.main, *run.others],
         run.take_frames,
-        FrameStore(run.options.out / "frames", side=run.recipe.model.image_size),
+        FrameStore(run.options.out / "frames", side=run.recipe.model.image_size, workers=run.options.workers),
         moving=(run.recipe.data.proprio_key or "action",),
         show=run.options.progress,
     )
