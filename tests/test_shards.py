@@ -325,6 +325,8 @@ def test_a_camera_that_freezes_is_named_with_its_episode(tmp_path, caplog):
         DataError, match=r"made: pixels shows one and the same frame in all of episode 2, .*--episodes '!2'"
     ):
         store.get(made_episodes(MadeFrames(300, frozen=(99, 150))), moving=moving)
+    with pytest.raises(DataError, match=r"in all of its episodes, .*Take another: --field pixels=KEY"):
+        store.get(made_episodes(MadeFrames(300, frozen=(0, 300))), moving=moving)
     store.get(made_episodes(MadeFrames(300, frozen=(110, 144))), moving=moving)
     assert "pixels of episode 2 shows the same frame from its step 10 to 43" in caplog.text
     caplog.clear()
