@@ -65,6 +65,7 @@ ALLOWED = {
     "Stage": "of a training run, as in 'two-stage training'",
     "Reach": "the reaching task of robot learning",
     "Driver": "of a device",
+    "EarlyStopping": "of training, as in every other trainer",
     "FilmBlock": "feature-wise linear modulation (FiLM)",
 }
 """Names, or the last words of class names, that are the field's after all."""

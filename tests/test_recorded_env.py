@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +19,8 @@ import uva_agents as uva
 from tests import datasets
 from tests.any_task_data import ENDS, LENGTHS, MAKERS, pictures
 from tests.env_kinds import moment
+from uva_agents.checkpoints import InterfaceSpec
+from uva_agents.commands.recorded import replay_for
 from uva_agents.data import Episodes, Field, open_dataset
 from uva_agents.data.lazy import as_lazy
 from uva_agents.data.recorded_env import REPRODUCED, RecordedEnv
@@ -249,3 +256,49 @@ def test_what_a_run_trained_on_is_read_again(tmp_path):
         data_of_run(tmp_path / "weights")
     (tmp_path / "data.json").write_text('{"of": "somebody else"}')
     assert data_of_run(tmp_path / "weights") is None
+
+
+# -- weights that name no environment ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(tmp_path, paths):
+    """Where a weights folder and its run's ``data.json`` are, and the interface."""
+    folder = tmp_path / "run" / "weights"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    data = shutil.copytree(paths["arx"], tmp_path / "recorded")
+    own = {name: Field(key) for name, key in open_dataset(data).sources.items()}
+    write_run_data(folder.parent, RunData((RunDataset(data, held_out=(2,), fields=own),), 1, 0, 20.0))
+    env = RecordedEnv(data)
+    low, high = (tuple(map(float, side)) for side in (env.action_space.low, env.action_space.high))
+    spec = InterfaceSpec((48, 48), low, high, control_hz=20.0)
+    return SimpleNamespace(folder=str(folder), data=data, spec=spec)
+
+
+def test_weights_without_an_environment_are_tried_on_what_their_training_held_out(weights):
+    found = replay_for(weights.folder, weights.spec, {})
+    assert found.episodes == (2,) and "1 held-out episode (2) of" in found.sentence
+    env = gym.make(RECORDED, **json.loads(json.dumps(found.kwargs)))
+    assert env.action_space == weights.spec.action_space
+    assert set(env.reset(seed=0)[0]) == {"pixels", "pixels_wrist", "agent_pos", "task"}
+
+
+def test_a_dataset_that_is_gone_is_an_error_until_somebody_says_where_it_is(weights, tmp_path):
+    moved = (tmp_path / "elsewhere").mkdir() or weights.data.rename(tmp_path / "elsewhere" / "recorded")
+    with pytest.raises(InputError, match=r"is gone: .*recorded.*--env-arg data=PATH"):
+        replay_for(weights.folder, weights.spec, {})
+    assert replay_for(weights.folder, weights.spec, {"data": str(moved)}).episodes == (2,)
+    assert replay_for(weights.folder, weights.spec, {"data": str(moved), "episodes": "0-1"}).episodes == (0, 1)
+    other = moved.rename(tmp_path / "other")
+    assert "3 episodes (0-2)" in replay_for(weights.folder, weights.spec, {"data": str(other)}).sentence
+    with pytest.raises(InputError, match="no dataset at"):
+        replay_for(weights.folder, weights.spec, {"data": str(moved)})
+
+
+def test_weights_that_nobody_knows_the_data_of_ask_for_some(weights, paths):
+    (Path(weights.folder).parent / "data.json").unlink()
+    with pytest.raises(InputError, match=r"no data.json .*give an environment \(ENV\).*--env-arg data=PATH"):
+        replay_for(weights.folder, weights.spec, {})
+    spec = replace(weights.spec, control_hz=20.0)
+    assert replay_for(weights.folder, spec, {"data": str(paths["umi"]), "limits": [0, 1]}).kwargs["rows_per_step"] == 3

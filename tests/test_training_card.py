@@ -14,7 +14,7 @@ from tests.test_network_training import tiny_policy_recipe
 from tests.tiny import tiny_dataset
 from uva_agents.checkpoints import InterfaceSpec
 from uva_agents.training.card_facts import CardFacts, DatasetFacts
-from uva_agents.training.card_pictures import Measured, draw_curves, read_metrics
+from uva_agents.training.card_pictures import StageMetrics, draw_curves, read_metrics
 from uva_agents.training.model_card import card_text, write_card
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.run import RunOptions, train
@@ -117,7 +117,7 @@ def test_pictures_show_what_there_is(tmp_path: Path, card: str) -> None:
     assert "![losses" in card and "![real and predicted frames](futures.png)" in card
     curves = iio.imread(tmp_path / "weights/curves.png")
     assert curves.shape[0] > 200 and len(np.unique(curves.reshape(-1, 3), axis=0)) > 5
-    bare = draw_curves({"a": Measured(())})
+    bare = draw_curves({"a": StageMetrics(())})
     assert bare.shape[2] == 3
 
 

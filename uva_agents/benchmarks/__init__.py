@@ -16,12 +16,14 @@ from uva_agents.benchmarks.evaluation.report import (
     EvaluationError,
     Latency,
 )
+from uva_agents.benchmarks.evaluation.rollouts import EnvRollouts
 from uva_agents.benchmarks.evaluation.runner import evaluate
 
 __all__ = [
     "PROTOCOLS",
     "Case",
     "CaseScore",
+    "EnvRollouts",
     "EpisodeFailure",
     "EpisodeRecord",
     "EvalProtocol",

@@ -57,14 +57,14 @@ class Match:
 
     def lines(self) -> list[str]:
         """All that was not taken over, by name and shape, a line each."""
-        fresh = [name for name in self.unmatched if name not in self.reshaped]
+        random = [name for name in self.unmatched if name not in self.reshaped]
         return [
             *(
                 f"of another shape: {name}, {_sizes(self.shapes[name][0])} here and {_sizes(self.shapes[name][1])} there"
                 + (f"; {self.partly[name]}" if name in self.partly else "")
                 for name in self.reshaped
             ),
-            *(f"starts fresh: {name}, {_sizes(self.shapes[name][0])}" for name in fresh),
+            *(f"starts fresh: {name}, {_sizes(self.shapes[name][0])}" for name in random),
             *(f"not used: {name}, {_sizes(self.shapes[name][1])}" for name in self.unused),
         ]
 

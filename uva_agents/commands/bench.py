@@ -23,6 +23,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "paper.table6",
         "actions read off video: InverseModel, two consecutive frames, a constant",
     ),
+    "table6-arx": (
+        "paper.table6_arx",
+        "actions read off the arm's wrist camera: InverseModel, two frames, visual odometry, the replay of what was recorded",
+    ),
     "fidelity": (
         "paper.fidelity",
         "imagined frames and objects in them, 4 to 64 steps ahead",

@@ -122,9 +122,15 @@ def play(model: UVA, env: Any, branch: Any, seed: int, *, n_shown: int = 3) -> D
         step += 1
     video += [video[-1]] * 10
     # The futures in which most happens say most about a model of dynamics.
-    busy = sorted(futures, key=lambda m: -float(np.abs(m.real[-1].astype(int) - m.now.astype(int)).mean()))[:n_shown]
+    busy = sorted(futures, key=lambda m: -_change(m))[:n_shown]
     chosen = [m for m in futures if any(m is b for b in busy)]
     return DemoEpisode(video, chosen, best, float(info["coverage"]), bool(info["is_success"]), step)
+
+
+def _change(future: ImaginedFuture) -> float:
+    """How much happens in it, mean over the picture."""
+    assert future.real is not None
+    return float(np.abs(future.real[-1].astype(int) - future.now.astype(int)).mean())
 
 
 def _execute(env: Any, branch: Any, actions: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -181,7 +181,7 @@ def _replay() -> str:
 
     from uva_agents.data import write_replay_buffer
 
-    arrays = {"img": np.zeros((3, 8, 8, 3), np.uint8), "action": np.eye(3, 2, dtype=np.float32)}
+    arrays: dict[str, np.ndarray] = {"img": np.zeros((3, 8, 8, 3), np.uint8), "action": np.eye(3, 2, dtype=np.float32)}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recorded.zarr"
         write_replay_buffer(path, arrays, np.array([3]))

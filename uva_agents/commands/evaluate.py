@@ -23,7 +23,7 @@ from uva_agents.utils.files import check_file_target, check_folder_target
 from uva_agents.utils.results import UnwrittenError
 
 if TYPE_CHECKING:
-    from uva_agents.commands.recorded import Replay
+    from uva_agents.commands.recorded import EpisodeReplay
 
 _EPISODES = 50
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -152,7 +152,7 @@ def _evaluate(args: argparse.Namespace, rules: EvalProtocol, options: dict[str, 
         raise InputError(f"{args.agent} failed in predict(): {_reason(error)}; --debug shows where") from error
 
 
-def _replay(args: argparse.Namespace, agent: Any) -> Replay | None:
+def _replay(args: argparse.Namespace, agent: Any) -> EpisodeReplay | None:
     """Recorded episodes, where they are asked for, or where weights name no environment and nobody else does."""
     spec = getattr(agent, "spec", None)
     if spec is None or _is_factory(args.agent) or args.agent.startswith(("ws://", "wss://")):

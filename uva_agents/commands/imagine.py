@@ -92,11 +92,11 @@ def run(args: argparse.Namespace) -> int:
     plans = candidates(args, model, env, obs, history)
     rollout = model.world_model().rollout(obs, plans, history=history)
     has_truth = not replays or args.actions == "recorded"
-    saved = env.unwrapped.get_state()  # type: ignore[attr-defined]
+    saved = env.unwrapped.get_state()
     futures, video = [], []
     with progress_bar() as bar:
         for s, plan in enumerate(bar.track(plans, description="simulating")):
-            env.unwrapped.set_state(saved)  # type: ignore[attr-defined]
+            env.unwrapped.set_state(saved)
             real = np.stack([env.unwrapped.step(action)[0]["pixels"] for action in plan]) if has_truth else None
             at = rollout.frame_steps
             futures.append(
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
                     video.append(side_by_side(None, shown, "", f"imagined: {title}"))
                 else:
                     video.append(side_by_side(real[step - 1], shown, f"real: {title}", "imagined"))
-    where = f"episode {env.unwrapped.episode}" if replays else f"seed {args.seed}"  # type: ignore[attr-defined]
+    where = f"episode {env.unwrapped.episode}" if replays else f"seed {args.seed}"
     env.close()
     print(f"{args.weights} in {env_id}, {where}, after {len(seen)} steps; {len(plans)} candidates ({args.actions})")
     if has_truth:

@@ -19,7 +19,7 @@ from uva_agents.errors import InputError
 
 
 @dataclass(frozen=True)
-class Replay:
+class EpisodeReplay:
     """How weights are tried on recorded episodes.
 
     Attributes:
@@ -33,7 +33,7 @@ class Replay:
     sentence: str
 
 
-def replay_for(weights: str, spec: Any, given: Mapping[str, Any]) -> Replay:
+def replay_for(weights: str, spec: Any, given: Mapping[str, Any]) -> EpisodeReplay:
     """The recorded episodes that weights are tried on.
 
     Args:
@@ -68,7 +68,7 @@ def replay_for(weights: str, spec: Any, given: Mapping[str, Any]) -> Replay:
     held = same and run is not None and bool(run.main.held_out) and "episodes" not in given
     what = "held-out " if held else ""
     count = f"{len(episodes)} {what}episode{'s' if len(episodes) > 1 else ''} ({format_episodes(episodes)})"
-    return Replay(kwargs, episodes, f"{RECORDED} replays {count} of {kwargs['data']}")
+    return EpisodeReplay(kwargs, episodes, f"{RECORDED} replays {count} of {kwargs['data']}")
 
 
 def _dataset(weights: str, run: RunData | None, given: Mapping[str, Any]) -> tuple[Path, bool]:

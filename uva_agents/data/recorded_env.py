@@ -11,22 +11,26 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
-from uva_agents.data.conventions import AbsolutePoses, RotationName
-from uva_agents.data.episodes import Episodes
 from uva_agents.data.fields import as_field
-from uva_agents.data.meaning import meaning
 from uva_agents.data.opening import open_dataset
-from uva_agents.data.readers.dataset import Dataset
+from uva_agents.data.recorded_rows import (
+    equivalent_actions,
+    given_bounds,
+    observed_arrays,
+    recorded_bounds,
+    require_arrays,
+    rotation_of,
+    space_of,
+)
 from uva_agents.data.selection import chosen_episodes, format_episodes
 from uva_agents.envs import states
 from uva_agents.envs.checks import checked_count, checked_options, checked_render_mode, checked_seed, finite_action
 from uva_agents.envs.lifecycle import Lifecycle
 from uva_agents.envs.words import Words
-from uva_agents.errors import DataError, InputError
+from uva_agents.errors import InputError
 
 REPRODUCED = 0.02
 """An episode counts as a success where the mean error is at most this share of the range."""
-_TASK_VECTOR = "task_embedding"
 _MADE_BY = "replay"
 
 
@@ -103,13 +107,15 @@ class RecordedEnv(Lifecycle, gym.Env[dict[str, Any], np.ndarray]):
         origins = {name: as_field(value, f"fields[{name!r}]") for name, value in (fields or {}).items()}
         chosen = [episodes] if isinstance(episodes, int) else episodes
         dataset = open_dataset(data, fields=origins or None, episodes=None if limits is None else chosen)
-        self._rotation = _rotation(dataset)
-        low, high = _bounds(dataset, self._rotation) if limits is None else _given(limits, dataset)
+        require_arrays(dataset)
+        self._rotation = rotation_of(dataset)
+        width = int(np.prod(dataset.arrays["action"].shape[1:]))
+        low, high = recorded_bounds(dataset, self._rotation) if limits is None else given_bounds(limits, width)
         if limits is None and chosen is not None:
             dataset = dataset.select(chosen_episodes(chosen, len(dataset)))
         self._dataset = dataset
         self._offset = dataset.action_offset if action_offset is None else checked_count(action_offset, "action_offset")
-        self._arrays = _observed(dataset, origins)
+        self._arrays = observed_arrays(dataset, origins)
         self._span = np.where(high > low, high - low, 1.0)
         self._lengths = -(-np.diff(dataset.ends, prepend=0) // self._rows_per_step)
         numbers = dataset.numbers if dataset.numbers is not None else range(len(dataset))
@@ -117,7 +123,7 @@ class RecordedEnv(Lifecycle, gym.Env[dict[str, Any], np.ndarray]):
         self._recording = f"{dataset.path.name} ({self._checksum():08x})"
         hz = control_hz or (dataset.control_hz or 10.0) / self._rows_per_step
         self.metadata = {**self.metadata, "render_fps": float(hz)}
-        spaces: dict[str, gym.Space[Any]] = {name: _space(name, value) for name, value in self._arrays.items()}
+        spaces: dict[str, gym.Space[Any]] = {name: space_of(name, value) for name, value in self._arrays.items()}
         if dataset.tasks is not None and any(dataset.tasks):
             spaces["task"] = Words.of(dataset.tasks)
         self.observation_space = gym.spaces.Dict(spaces)
@@ -218,11 +224,12 @@ class RecordedEnv(Lifecycle, gym.Env[dict[str, Any], np.ndarray]):
         obs: dict[str, Any] = {}
         for name, values in self._arrays.items():
             obs[name] = np.array(values[row])
-        if "task" in self.observation_space.spaces:  # type: ignore[attr-defined]
+        assert isinstance(self.observation_space, gym.spaces.Dict)
+        if "task" in self.observation_space.spaces:
             obs["task"] = self.task_description
         return obs
 
-    def render(self) -> np.ndarray:  # type: ignore[override]
+    def render(self) -> np.ndarray:
         """The main camera's picture, uint8 (H, W, 3)."""
         self._require_reset("render()")
         return np.array(self._arrays["pixels"][int(self._rows(np.array([self._step]))[0])])
@@ -286,7 +293,7 @@ class RecordedEnv(Lifecycle, gym.Env[dict[str, Any], np.ndarray]):
 
     def _advance(self, action: np.ndarray, recorded: np.ndarray) -> float:
         """The error; of steps after the end, which change nothing, too."""
-        same = _same_rotations(recorded.astype(np.float64), self._rotation)
+        same = equivalent_actions(recorded.astype(np.float64), self._rotation)
         error = min(float((np.abs(action - one) / self._span).mean()) for one in same)
         if self.steps_left:
             self._step += 1
@@ -304,80 +311,3 @@ class RecordedEnv(Lifecycle, gym.Env[dict[str, Any], np.ndarray]):
         found = zlib.crc32(np.ascontiguousarray(self._dataset.arrays["action"]).tobytes())
         found = zlib.crc32(self._dataset.ends.tobytes(), found)
         return zlib.crc32(repr((self._rows_per_step, self._offset, self.episodes)).encode(), found)
-
-
-def _observed(dataset: Dataset, origins: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Canonical name -> rows of what is in an observation; frames still on disk.
-
-    Raises:
-        DataError: no camera or actions; numbers that are not finite.
-    """
-    for name in ("pixels", "action"):
-        if name not in dataset.arrays:
-            found = ", ".join(f"{key} {value.shape[1:]}" for key, value in dataset.arrays.items())
-            raise DataError(
-                f"{dataset.path} has no {name!r}, it has {found}: say which it is, fields={{{name!r}: KEY}}"
-            )
-    named = [name for name in origins if name.startswith("pixels")]
-    cameras = [name for name in dataset.cameras if name in (named or dataset.cameras)]
-    numbers = [name for name in ("agent_pos", _TASK_VECTOR) if name in dataset.arrays]
-    numbers += [name for name in origins if not name.startswith("pixels") and name not in ("action", *numbers)]
-    used = {name: dataset.arrays[name] for name in (*cameras, *numbers, "action")}
-    Episodes(used, dataset.ends, source=str(dataset.path), numbers=dataset.numbers)  # checks them
-    rows = {name: dataset.arrays[name].reshape(len(dataset.arrays[name]), -1).astype(np.float32) for name in numbers}
-    return {**{name: dataset.arrays[name] for name in cameras}, **rows}
-
-
-def _space(name: str, values: np.ndarray) -> gym.spaces.Box:
-    if name.startswith("pixels"):
-        return gym.spaces.Box(0, 255, values.shape[1:], np.uint8)
-    low, high = values.min(0), values.max(0)
-    return gym.spaces.Box(low, np.where(high > low, high, low + 1).astype(np.float32), dtype=np.float32)
-
-
-def _rotation(dataset: Dataset) -> RotationName | None:
-    if "action" not in dataset.arrays:
-        return None
-    return meaning(dataset.names.get("action", ()), dataset.arrays["action"]).rotation
-
-
-def _bounds(dataset: Dataset, rotation: RotationName | None) -> tuple[np.ndarray, np.ndarray]:
-    """(A,) each: of everything recorded, and of rotations what their form can reach, as weights trained on it have them."""
-    if "action" not in dataset.arrays:
-        return np.zeros(1), np.ones(1)  # refused in a moment, with what there is
-    actions = dataset.arrays["action"].reshape(len(dataset.arrays["action"]), -1).astype(np.float64)
-    low, high = np.nanmin(actions, 0), np.nanmax(actions, 0)
-    if rotation is not None:
-        for column, limits in AbsolutePoses(environment=rotation).environment_limits().items():
-            low[column], high[column] = limits
-    return low, high
-
-
-def _given(limits: Any, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Raises InputError where they are no (low, high)."""
-    try:
-        low, high = (np.asarray(one, np.float64) for one in limits)
-        if "action" not in dataset.arrays:
-            return np.atleast_1d(low), np.atleast_1d(high)
-        width = int(np.prod(dataset.arrays["action"].shape[1:]))
-        low, high = np.broadcast_to(low, width).copy(), np.broadcast_to(high, width).copy()
-        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
-            raise ValueError("they must be finite, low before high")
-    except (TypeError, ValueError) as error:
-        raise InputError(f"limits={limits!r:.200} are no (low, high) of these actions: {error}") from error
-    return low, high
-
-
-def _same_rotations(action: np.ndarray, rotation: RotationName | None) -> list[np.ndarray]:
-    """An action, and the other way to write its rotation: a turn the other way round, or all four numbers of the other sign."""
-    if rotation == "quaternion":
-        other = action.copy()
-        other[3:7] *= -1
-        return [action, other]
-    if rotation == "vector":
-        angle = float(np.linalg.norm(action[3:6]))
-        if angle > 1e-6:
-            other = action.copy()
-            other[3:6] *= 1 - 2 * np.pi / angle
-            return [action, other]
-    return [action]

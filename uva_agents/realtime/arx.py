@@ -34,7 +34,8 @@ def environment_options(agent: Any) -> dict[str, Any]:
         "action_mode": "absolute_vector" if len(spec.action_low) == 7 else "absolute",
     }
     if getattr(spec, "wrist_shape", None) is not None:
-        options["cameras"] = "outside,wrist"
+        other = str(getattr(spec, "wrist_key", "pixels_wrist")).removeprefix("pixels_")
+        options["cameras"] = f"{'wrist' if other == 'outside' else 'outside'},{other}"
     return options | dict(getattr(spec, "env_kwargs", None) or {})
 
 

@@ -17,7 +17,7 @@ _NOT_MEASURED = {"kind", "step", "windows", "samples", "episodes", "failed"}
 
 
 @dataclass(frozen=True)
-class Measured:
+class StageMetrics:
     """Lines of a stage's ``metrics.jsonl``: ``kind`` (train, val, rollouts), ``step`` and numbers."""
 
     lines: tuple[Mapping[str, Any], ...]
@@ -47,7 +47,7 @@ def last_name(stages: Mapping[str, object]) -> str:
     return list(stages)[-1] if stages else ""
 
 
-def read_metrics(path: Path) -> Measured:
+def read_metrics(path: Path) -> StageMetrics:
     """What a reporter wrote; nothing where nothing is. Lines that a kill cut short are left out."""
     lines = []
     if path.exists():
@@ -58,10 +58,10 @@ def read_metrics(path: Path) -> Measured:
                 continue
             if isinstance(line, dict) and {"kind", "step"} <= line.keys():
                 lines.append(line)
-    return Measured(tuple(lines))
+    return StageMetrics(tuple(lines))
 
 
-def draw_curves(metrics: Mapping[str, Measured]) -> np.ndarray:
+def draw_curves(metrics: Mapping[str, StageMetrics]) -> np.ndarray:
     """A panel with every stage's loss, then one for the last stage's held-out metrics of each unit, then its rollouts'."""
     plots: dict[str, list[Line]] = {}
     for name, measured in metrics.items():

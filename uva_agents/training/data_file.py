@@ -26,7 +26,7 @@ def write_data(out: Path, data: DataConfig, parts: Sequence[Part], held_out: np.
     datasets = []
     for i, part in enumerate(parts):
         numbers = part.episodes.numbers
-        held = held_out if i == 0 else []
+        held = held_out if i == 0 else np.zeros(0, np.int64)
         datasets.append(
             RunDataset(
                 path=Path(part.episodes.source).resolve(),

@@ -16,7 +16,7 @@ import torch
 
 from uva_agents.checkpoints.kinds import weights_kind
 from uva_agents.training.card_facts import CardFacts
-from uva_agents.training.card_pictures import Measured, draw_curves, last_name, read_metrics
+from uva_agents.training.card_pictures import StageMetrics, draw_curves, last_name, read_metrics
 from uva_agents.training.recipe import StageConfig
 from uva_agents.utils.files import replacing, write_bytes, write_text
 from uva_agents.utils.memory import in_words
@@ -55,12 +55,12 @@ def card_text(
     facts: CardFacts,
     run: Path,
     stages: Mapping[str, StageConfig],
-    metrics: Mapping[str, Measured],
+    metrics: Mapping[str, StageMetrics],
     pictures: Sequence[str],
     extra: Mapping[str, Any],
 ) -> str:
     """The card; arguments as of :func:`write_card`."""
-    last = metrics.get(last_name(stages), Measured(()))
+    last = metrics.get(last_name(stages), StageMetrics(()))
     selected = extra.get("selected")
     parts = [
         f"# {facts.recipe.name}",
@@ -133,13 +133,13 @@ def _numbers(
     data = facts.recipe.data
     names = tuple(getattr(data, "names", {}).get(key, ()))
     units = tuple(getattr(data, "units", {}).get(key, ()))
-    said = []
+    numbers = []
     for i in range(max(len(names), 0 if limits is None else len(limits[0]))):
         name = _plain(names[i]) if i < len(names) else f"number {i}"
         unit = f" {_plain(units[i])}" if i < len(units) and units[i] else ""
         where = "" if limits is None else f" [{limits[0][i]:.4g}, {limits[1][i]:.4g}]"
-        said.append(f"{name}{where}{unit}")
-    text = f"`{_plain(key)}`" + (f": {', '.join(said)}" if said else "")
+        numbers.append(f"{name}{where}{unit}")
+    text = f"`{_plain(key)}`" + (f": {', '.join(numbers)}" if numbers else "")
     learned = ", ".join(_plain(getattr(t, "kind", type(t).__name__)) for t in transforms)
     return text + (f"; learned as {learned}" if learned else "")
 
@@ -158,29 +158,29 @@ def _data(facts: CardFacts) -> str:
         for d in facts.datasets
     ]
     text = _table(("dataset", "episodes", "rows", "held out", "share", "fingerprint"), rows)
-    told = [t for d in facts.datasets for t in d.instructions]
-    if told and getattr(facts.recipe.data, "instructions", "none") != "none":
-        shown = "; ".join(_plain(t) for t in list(dict.fromkeys(told))[:20])
-        text += f"\n\nInstructions: {shown}{'; ...' if len(set(told)) > 20 else ''}."
+    texts = [t for d in facts.datasets for t in d.instructions]
+    if texts and getattr(facts.recipe.data, "instructions", "none") != "none":
+        shown = "; ".join(_plain(t) for t in list(dict.fromkeys(texts))[:20])
+        text += f"\n\nInstructions: {shown}{'; ...' if len(set(texts)) > 20 else ''}."
     return text
 
 
-def _recipe(facts: CardFacts, stages: Mapping[str, StageConfig], metrics: Mapping[str, Measured], run: Path) -> str:
+def _recipe(facts: CardFacts, stages: Mapping[str, StageConfig], metrics: Mapping[str, StageMetrics], run: Path) -> str:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
     lines = [f"On {device}. All of it is in `config.json` (`recipe`), and `uva train` takes it from there again.", ""]
     if facts.origin is not None:
         lines += [f"Training went on from `{_plain(facts.origin)}`.", ""]
     for number, (name, c) in enumerate(stages.items(), 1):
         reached = metrics[name].last_step
-        early = f", ended early after {reached:,}" if 0 < reached < c.steps else ""
+        ended = f", ended early after {reached:,}" if 0 < reached < c.steps else ""
         lines.append(
-            f"{number}. `{name}`: {c.steps:,} steps of {c.batch_size}{early}; AdamW {c.lr:g} cosine, warm-up {c.warmup}, "
+            f"{number}. `{name}`: {c.steps:,} steps of {c.batch_size}{ended}; AdamW {c.lr:g} cosine, warm-up {c.warmup}, "
             f"weight decay {c.weight_decay:g}, gradient clip {c.clip:g}, EMA {c.ema_max:g}"
         )
     return "\n".join([*lines, "", f"Finished {_date(run, stages)}."])
 
 
-def _results(last: Measured, selected: Mapping[str, Any] | None) -> str:
+def _results(last: StageMetrics, selected: Mapping[str, Any] | None) -> str:
     parts = []
     if selected is not None:
         rows = [(name, _value(value)) for name, value in selected["metrics"].items()]
@@ -232,7 +232,7 @@ def _use(folder: Path, facts: CardFacts) -> str:
     return f"```python\n{code}\n```\n\n```sh\n" + "\n".join(commands) + "\n```"
 
 
-def _limits(facts: CardFacts, last: Measured, selected: Mapping[str, Any] | None) -> str:
+def _limits(facts: CardFacts, last: StageMetrics, selected: Mapping[str, Any] | None) -> str:
     main = facts.datasets[0]
     lines = [
         f"* Trained on {main.episodes - len(main.held_out):,} episodes of `{_plain(main.name)}`"

@@ -96,6 +96,11 @@ class NetworkRun:
         self.spec = make_interface(recipe.data, self.episodes, image_size=None if has_frames else image_size)
 
     @property
+    def checked(self) -> np.ndarray:
+        """Episodes that validation looks at: those that are held out, or all where none are, which then says little."""
+        return self.held_out if len(self.held_out) else self.train
+
+    @property
     def episodes(self) -> Episodes:
         """Numbers in memory, frames on disk."""
         return self._part.episodes

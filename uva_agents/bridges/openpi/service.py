@@ -111,7 +111,7 @@ class Service:
         bounded = isinstance(low, np.ndarray) and isinstance(high, np.ndarray)
         sizes = self._fitting.sizes
         parts = [*self.keys.names] if self.interface is None else self.interface.names
-        told = None if self.interface is None else self.interface.instructions
+        instructions = None if self.interface is None else self.interface.instructions
         return {
             "policy": self._name,
             "action_horizon": getattr(self.agent, "chunk", None) or getattr(self.agent, "execute", None) or 1,
@@ -125,7 +125,7 @@ class Service:
                 "action_high": high if bounded else None,
                 "vectors": {} if self.interface is None else dict(self.interface.vectors),
                 "image_shape": list(sizes["pixels"]) if "pixels" in sizes else None,
-                "instructions": None if told is None else list(told[:_MOST_INSTRUCTIONS]),
+                "instructions": None if instructions is None else list(instructions[:_MOST_INSTRUCTIONS]),
                 "wrist_shape": next((list(size) for name, size in sizes.items() if name != "pixels"), None),
                 "wrist_key": next((name for name in sizes if name != "pixels"), None),
                 "images": _IMAGES,

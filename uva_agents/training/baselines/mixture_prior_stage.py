@@ -45,6 +45,7 @@ class MixturePriorStage(KeypointDiffusionStage):
     """
 
     name = "guesses"
+    batch_setting = "batch_size {} of mixture_prior, in a copy of the run's recipe.json"
     """Its first name: folders and random streams of runs begun before keep it."""
 
     def __init__(self, policy: KeypointDiffusionStage, config: StageConfig) -> None:

@@ -79,13 +79,13 @@ def diffusion_policy_steps(recipe: DiffusionPolicyRecipe, options: RunOptions) -
     if detector is None:
 
         def policy() -> DiffusionStage:
-            return DiffusionStage(recipe, net, windows(run.train), windows(run.held_out), run.normalizer)
+            return DiffusionStage(recipe, net, windows(run.train), windows(run.checked), run.normalizer)
 
         return [*run.frames_step(), run.stage_step("policy", recipe.stage, net, policy), run.weights_step(net)]
 
     @functools.cache  # the frames go through the encoder once for both stages
     def on_keypoints() -> KeypointDiffusionStage:
-        held_out = windows(run.held_out)
+        held_out = windows(run.checked)
         return KeypointDiffusionStage(recipe, net, windows(run.train), held_out, run.normalizer, positions=recorded)
 
     steps = [run.stage_step("policy", recipe.stage, net, on_keypoints), run.weights_step(net)]
@@ -139,7 +139,7 @@ def two_frame_steps(recipe: TwoFrameRecipe, options: RunOptions) -> list[Step]:
         )
 
     def build() -> TwoFrameStage:
-        return TwoFrameStage(recipe, net, windows(run.train), windows(run.held_out), run.normalizer)
+        return TwoFrameStage(recipe, net, windows(run.train), windows(run.checked), run.normalizer)
 
     stage = run.stage_step(TwoFrameStage.name, recipe.stage, net, build, name="network")
     return [*run.frames_step(), stage, run.weights_step(net)]

@@ -48,6 +48,7 @@ class DetectorStage:
     """
 
     name = "points"
+    batch_setting = "batch_size {} of keypoints.detector, in a copy of the run's recipe.json"
 
     def __init__(
         self,

@@ -57,6 +57,7 @@ class DynamicsStage(_MotionStage):
     """Keypoints detected in the history and the actions in, keypoints of the future out."""
 
     name = "dynamics"
+    batch_setting = "batch_size {} of keypoints.dynamics, in a copy of the run's recipe.json"
 
     def __init__(
         self,
@@ -124,6 +125,7 @@ class RendererStage(_MotionStage):
     """
 
     name = "writer"
+    batch_setting = "batch_size {} of keypoints.renderer, in a copy of the run's recipe.json"
 
     def __init__(
         self,

@@ -131,7 +131,7 @@ def _autoencoder(run: UVARun) -> Step:
         "vae",
         recipe.stage("vae"),
         target=lambda: vae,
-        build=lambda: VAEStage(recipe, vae, _all_frames(run), run.episodes.select(run.held_out)),
+        build=lambda: VAEStage(recipe, vae, _all_frames(run), run.episodes.select(run.checked)),
         finish=lambda: _finish_autoencoder(run, vae, device),
     )
 
@@ -249,7 +249,7 @@ def _detector(run: UVARun) -> Step:
         )
 
     def build() -> Stage:
-        train, held_out = run.episodes.select(run.train), run.episodes.select(run.held_out)
+        train, held_out = run.episodes.select(run.train), run.episodes.select(run.checked)
         normalizer = make_normalizer(run.recipe.data, train)
         return DetectorStage(run.recipe, run.guide.detector, train, held_out, normalizer)
 

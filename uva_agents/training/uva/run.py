@@ -111,6 +111,8 @@ class UVARun:
         check_fits(recipe, self.episodes, 0 if self.texts is None else self.texts.dim)
         self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
         self.more_splits = further_splits(self.others, recipe.data.held_out)
+        if not len(self.held_out):
+            _LOG.warning("no episode is held out: validation looks at what is trained on, and says little")
         write_recipe(recipe, options.out)
         write_data(options.out, recipe.data, [self.main, *self.others], self.held_out, every=options.every)
         self.origin: Bundle | None = None
@@ -125,6 +127,11 @@ class UVARun:
     def take_frames(self, parts: list[Part]) -> None:
         """The datasets, the main one first, with frames that are decoded."""
         self.main, *self.others = parts
+
+    @property
+    def checked(self) -> np.ndarray:
+        """Episodes that validation looks at: those that are held out, or all where none are, which then says little."""
+        return self.held_out if len(self.held_out) else self.train
 
     @property
     def guide(self) -> KeypointGuide:
@@ -244,7 +251,7 @@ class UVARun:
     @cached_property
     def held_out_windows(self) -> LatentWindows:
         """Of its held-out episodes, as they are."""
-        return self._windows(self.held_out, self.variants[:1])
+        return self._windows(self.checked, self.variants[:1])
 
     @cached_property
     def mixture(self) -> LatentWindows | MixtureWindows:

@@ -60,6 +60,7 @@ class VAEStage:
     """Reconstruct frames of the training episodes, half of them mirrored, most of them shifted."""
 
     name = "vae"
+    batch_setting = "batch_size {} of autoencoder.stage, in a copy of the run's recipe.json"
 
     def __init__(self, recipe: UVARecipe, vae: VAE, train: Episodes, held_out: Episodes) -> None:
         if recipe.autoencoder is None:

@@ -14,6 +14,7 @@ import numpy as np
 from uva_agents.envs.arx_x5.arm.geometry import BASE, LINKS, Inertia
 from uva_agents.envs.arx_x5.arm.limits import ArmLimits
 from uva_agents.envs.arx_x5.twin.appearance import appearance_assets_xml, distractors_xml
+from uva_agents.envs.arx_x5.twin.optics import WRIST_FOVY, WRIST_POSITION, WRIST_TILT
 from uva_agents.envs.arx_x5.twin.sdk import GRAVITY
 
 PHYSICS_DT = 0.002
@@ -190,12 +191,11 @@ def _palm(limits: ArmLimits) -> str:
 
 
 def _camera() -> str:
-    tilt = math.radians(32)
-    sine, cosine = math.sin(tilt), math.cos(tilt)
+    sine, cosine = math.sin(WRIST_TILT), math.cos(WRIST_TILT)
     return (
         f'<geom type="box" pos="0.037 0 0.072" size="0.014 0.02 0.016" material="motor" {_SEEN_ONLY}/>'
         f'<geom type="box" pos="0.033 0 0.04" size="0.006 0.01 0.02" material="shell" {_SEEN_ONLY}/>'
-        f'<camera name="wrist" pos="0.055 0 0.078" xyaxes="0 -1 0 {sine:.6f} 0 {cosine:.6f}" fovy="80"/>'
+        f'<camera name="wrist" pos="{_text(WRIST_POSITION)}" xyaxes="0 -1 0 {sine:.6f} 0 {cosine:.6f}" fovy="{WRIST_FOVY}"/>'
     )
 
 
