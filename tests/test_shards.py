@@ -35,7 +35,8 @@ from uva_agents.data import (
 from uva_agents.data.frame_windows import cut
 from uva_agents.data.rows import JoinedRows, standardized, token_statistics
 from uva_agents.data.shard_files import OpenShards
-from uva_agents.data.shards import ShardPlan, Shards
+from uva_agents.data.shard_plan import ShardPlan
+from uva_agents.data.shards import Shards
 from uva_agents.errors import DataError, InputError, MachineError
 from uva_agents.model import VAE, nano_vae_config
 from uva_agents.model.keypoints.detector import PooledDetector
@@ -269,11 +270,11 @@ def test_two_processes_that_share_a_folder_do_the_work_once(tmp_path):
 def test_a_worker_that_dies_is_started_once_more_and_then_its_episodes_are_named(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("uva_agents.data.frame_store._ALONE_BYTES", 0)
     store = FrameStore(tmp_path / "a", side=None, workers=1, largest_shard=SMALL)
-    once = DeadlyFrames(300, flag=tmp_path / "flag")
+    once = DeadlyFrames(128, flag=tmp_path / "flag")
     stored = store.get(made_episodes(once), opens=partial(lazy, once))
-    np.testing.assert_array_equal(stored.arrays["pixels"][:], MadeFrames(300).read(np.arange(300)))
+    np.testing.assert_array_equal(stored.arrays["pixels"][:], MadeFrames(128).read(np.arange(128)))
     assert "the worker process died (exit code 9); once more" in caplog.text
-    always = DeadlyFrames(299)
+    always = DeadlyFrames(127)
     with pytest.raises(MachineError, match=r"made: decoding pixels of episodes 1 to 2 failed twice.*--episodes '!1-2'"):
         store.get(made_episodes(always), opens=partial(lazy, always))
 

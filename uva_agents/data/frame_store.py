@@ -17,7 +17,8 @@ from uva_agents.data.episodes import Episodes
 from uva_agents.data.frozen_frames import check_frozen, equal_runs
 from uva_agents.data.lazy import LazyFrames, as_lazy
 from uva_agents.data.selection import format_episodes
-from uva_agents.data.shards import LARGEST_SHARD, ShardedArray, ShardPlan, Shards
+from uva_agents.data.shard_plan import LARGEST_SHARD, ShardPlan
+from uva_agents.data.shards import ShardedArray, Shards
 from uva_agents.errors import DataError, InputError, MachineError
 from uva_agents.utils.images import resize_frames
 from uva_agents.utils.workers import run_jobs
