@@ -513,3 +513,18 @@ def test_a_few_frames_stand_for_all_in_a_rehearsal_which_writes_nothing(tmp_path
     (part,) = taken
     assert part.episodes.arrays["pixels"][[0, 64, 299]].shape == (3, 4, 4, 3)
     assert not (tmp_path / "frames").exists()
+
+
+@pytest.mark.long
+def test_the_memory_of_an_epoch_does_not_grow_with_the_frames(tmp_path):
+    """3 GB of frames, stored small, so that the disk is spared: a process that held them could not stay below the bound."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from uva_agents.benchmarks.speed.large_epoch import measure_epoch\n"
+        "found = measure_epoch(Path(sys.argv[1]), 3.0, 256, stored_side=32, workers=2, variants=2, batch=64)\n"
+        "print(found.recorded_gb, found.peak_gb, found.worker_gb)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    recorded, peak, worker = map(float, done.stdout.split())
+    assert recorded > 2.9 and peak < 1.2 and worker < 1.0
