@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=None,
         metavar="N",
-        help="processes that decode frames, some 300 MB each (default: one for each core, up to 4; 0: this one)",
+        help="processes that decode frames, 300 to 700 MB each (default: one for each core, up to 4; 0: this one)",
     )
     add_monitoring_arguments(parser)
     parser.add_argument(
