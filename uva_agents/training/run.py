@@ -60,6 +60,7 @@ class RunOptions:
         project: what the trackers file the run under.
         selection: rollouts during training, early stopping; the best weights are kept in ``weights-best/``.
         text_encoder: folder or hub name of CLIP, for recipes whose instructions it reads.
+        workers: processes that decode frames; 0 for this one, by default one for each core, up to 4.
     """
 
     data: Data
@@ -75,6 +76,7 @@ class RunOptions:
     project: str = "uva-agents"
     selection: Selection | None = None
     text_encoder: str | Path | None = None
+    workers: int | None = None
 
 
 def train(recipe: Recipe, options: RunOptions) -> Path | None:

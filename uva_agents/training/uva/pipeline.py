@@ -101,7 +101,12 @@ def _frames(run: UVARun) -> Step:
     return FramesStep(
         [run.main, *run.others],
         run.take_frames,
-        FrameStore(run.options.out / "frames", side=run.recipe.model.image_size, enlarge=enlarge),
+        FrameStore(
+            run.options.out / "frames",
+            side=run.recipe.model.image_size,
+            enlarge=enlarge,
+            workers=run.options.workers,
+        ),
         moving=(run.recipe.data.proprio_key or "action",),
         show=run.options.progress,
     )
