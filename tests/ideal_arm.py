@@ -111,7 +111,9 @@ class Timed:
         try:
             return Reply(request, np.asarray(self.answer(request), float), None, self.seconds(request))
         except Exception as error:
-            return Reply(request, None, f"{type(error).__name__}: {error}", not_finite=isinstance(error, NotFiniteError))
+            return Reply(
+                request, None, f"{type(error).__name__}: {error}", not_finite=isinstance(error, NotFiniteError)
+            )
 
     def close(self):
         self.closed = True

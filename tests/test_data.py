@@ -201,7 +201,11 @@ def test_batches_are_normalised_windows_of_the_right_variant() -> None:
         frame_state_keys=("agent_pos", "keypoints"),
     )
     batch = windows.batch(np.array([3, 3]), np.array([0, 1]))
-    assert batch.history.shape == (2, 4, 1, 64) and batch.frame_state is not None and batch.frame_state.shape == (2, 2, 4, 20)
+    assert (
+        batch.history.shape == (2, 4, 1, 64)
+        and batch.frame_state is not None
+        and batch.frame_state.shape == (2, 2, 4, 20)
+    )
     assert (batch.history[0] == 0).all() and (batch.future[1] == 1).all()
     expected = data.arrays["action"][3:12] / 256 - 1
     np.testing.assert_allclose(batch.actions[0, :9].numpy(), expected, atol=1e-5)

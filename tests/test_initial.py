@@ -82,7 +82,10 @@ def test_matching_weights_are_taken_and_strangers_refused(tmp_path: Path) -> Non
     match = load_mar(target, mar_file(tmp_path / "mar.pth"))
     assert torch.equal(target.encoder_blocks[0].attn.qkv.weight, model.encoder_blocks[0].attn.qkv.weight)
     assert torch.equal(target.future_proj.weight, model.future_proj.weight)
-    assert "history_proj.weight" in match.unmatched and match.unused == ("class_emb.weight", "encoder_pos_embed_learned")
+    assert "history_proj.weight" in match.unmatched and match.unused == (
+        "class_emb.weight",
+        "encoder_pos_embed_learned",
+    )
     torch.save({"weights": {}}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="model_ema"):
         load_mar(target, tmp_path / "other.pth")

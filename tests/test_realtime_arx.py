@@ -143,7 +143,9 @@ def test_an_emergency_stop_ends_the_episode_and_nothing_moves_until_it_is_releas
 def test_a_stop_that_somebody_else_pressed_ends_the_episode(arm):
     env, _ = arm
     wave = Wave()
-    run, _ = session(env, lambda request: (env.stop("the fire alarm") if request.number == 5 else None, wave(request))[1])
+    run, _ = session(
+        env, lambda request: (env.stop("the fire alarm") if request.number == 5 else None, wave(request))[1]
+    )
     (episode,) = run.run(2)
     assert episode.end == "emergency"
 

@@ -195,7 +195,9 @@ def measured(*, rate_hz=20.0, seconds=8.0, inference_s=0.1, pause_s=0.0, oversle
     silent = []
     called = []
     worker = Timed(
-        clock, benchmark.SlowChunkSource(policy.sample, arm.stay), lambda request: inference_s + (silent.pop() if silent else 0.0)
+        clock,
+        benchmark.SlowChunkSource(policy.sample, arm.stay),
+        lambda request: inference_s + (silent.pop() if silent else 0.0),
     )
     pause = benchmark.Pause(lambda: silent.append(pause_s), lambda: called.append(clock.now()), pause_s, inference_s)
     run = benchmark.measure(arm, LAYOUT, worker, rate_hz=rate_hz, seconds=seconds, pause=pause if pause_s else None)

@@ -227,7 +227,9 @@ def test_frames_without_actions_are_not_drawn_from_placeholders():
 
     def loss(actions: torch.Tensor, has: list[bool] | None) -> float:
         torch.manual_seed(1)
-        context = Context(history=tokens, future=tokens, actions=actions, history_keypoints=points, future_keypoints=points)
+        context = Context(
+            history=tokens, future=tokens, actions=actions, history_keypoints=points, future_keypoints=points
+        )
         return float(
             joint_loss(
                 model, context, visibility, has_actions=None if has is None else torch.tensor(has)
