@@ -119,7 +119,7 @@ class NetworkRun:
         def take(parts: list[Part]) -> None:
             (self._part,) = parts
 
-        store = FrameStore(self.options.out / "frames", side=self.image_size)
+        store = FrameStore(self.options.out / "frames", side=self.image_size, workers=self.options.workers)
         moving = (self.recipe.data.proprio_key or "action",)
         return [FramesStep([self._part], take, store, moving, self.options.progress)]
 
@@ -146,7 +146,7 @@ class NetworkRun:
         if not match.matched:
             raise InputError(f"{resolve(init)} holds a network of which nothing has the recipe's names and sizes")
         if lines := match.lines():
-            _LOG.warning("%s: %s\n  %s", init, match, "\n  ".join(lines))
+            _LOG.warning("%s: %d tensors taken over, but for\n  %s", init, len(match.matched), "\n  ".join(lines))
 
     def stage_step(
         self,
