@@ -145,7 +145,7 @@ def parameters(config: UVAConfig) -> tuple[int, int]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_released_recipe_says_what_the_released_code_does(name: str) -> None:
     expected = {**COMMON, **RECIPES[name]}
-    expected.pop("best")
+    expected.pop("best")  # which weights are kept is asked for on the command line
     found = facts(released(name))
     assert found.keys() == expected.keys()
     wrong = {key: (found[key], value) for key, value in expected.items() if value != found[key]}

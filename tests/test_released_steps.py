@@ -1,6 +1,10 @@
 """One optimisation step of both stages of every released recipe, on data in that task's own format, with a small network."""
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,4 +95,35 @@ def test_a_released_recipe_takes_a_step_at_its_full_size(tmp_path: Path, monkeyp
     assert folder is not None
     bundle = load_bundle(folder)
     assert sum(p.numel() for p in bundle.model.parameters()) == 261_079_156
+    assert all(bool(torch.isfinite(p).all()) for p in bundle.model.parameters())
+
+
+@pytest.mark.long
+def test_two_processes_train_a_released_recipe_with_tasks_of_their_own(tmp_path: Path) -> None:
+    """As on several GPUs: the processes' batches may be of different tasks, whose heads are idle in the other; one warm-up step."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
+        "import dataclasses, pathlib, torch; torch.set_num_threads(1)\n"
+        "from tests.test_released_steps import small\n"
+        "from uva_agents.training.run import RunOptions, train\n"
+        "from uva_agents.training.uva.released_recipes import released\n"
+        "from uva_agents.training.uva.validation import Validator\n"
+        "Validator.run = lambda *_, **__: {}\n"
+        "recipe = small(released('uva-pusht'))\n"
+        "joint = dataclasses.replace(recipe.network.joint, steps=5, batch_size=2, warmup=4, validate_every=5)\n"
+        "recipe = dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, joint=joint))\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "data = folder / 'data' / 'pusht.zarr'\n"
+        "train(recipe, RunOptions(data, folder / 'run', vae_weights=folder / 'vae.safetensors', progress=False))\n"
+    )
+    options(small(released("uva-pusht")), tmp_path)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script)]
+    done = subprocess.run(
+        launch, capture_output=True, text=True, timeout=400, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "joint" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 5
+    bundle = load_bundle(tmp_path / "run" / "weights")
     assert all(bool(torch.isfinite(p).all()) for p in bundle.model.parameters())
