@@ -119,6 +119,7 @@ def test_the_command_collects_and_counts(tmp_path, capsys):
         ({"cameras": ("top",)}, "unknown"),
         ({"looks": "unseen"}, "for tests"),
         ({"disturbed": 1.5}, "share"),
+        ({"strength": -1.0}, "strength"),
         ({"action_mode": "relative"}, "absolute_vector"),
         ({"image_size": 0}, "image_size"),
         ({"max_steps": 0}, "max_steps"),
