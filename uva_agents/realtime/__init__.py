@@ -5,6 +5,7 @@ from uva_agents.realtime.chunk_source import AgentChunkSource, ChunkRequest, Chu
 from uva_agents.realtime.controls import Command, Controls, keyboard
 from uva_agents.realtime.latency import LatencyMeter, next_inference_s
 from uva_agents.realtime.loop import Loop
+from uva_agents.realtime.recorded import RecordedRobotInterface, ReplayedEpisode
 from uva_agents.realtime.recorder import EpisodeRecorder
 from uva_agents.realtime.replay import RecordedActions, ReplayChunkSource, is_replay, open_recording
 from uva_agents.realtime.robot_interface import Observed, RobotInterface, SendReport
@@ -36,7 +37,9 @@ __all__ = [
     "OperatorSession",
     "ProcessWorker",
     "RecordedActions",
+    "RecordedRobotInterface",
     "ReplayChunkSource",
+    "ReplayedEpisode",
     "Reply",
     "RobotInterface",
     "ScheduleSettings",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from uva_agents.checkpoints.kinds import OWN_KINDS, resolved
 from uva_agents.errors import InputError
@@ -36,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "recipe",
         metavar="SIZE | RECIPE",
         help=f"a network size, for data of any layout ({', '.join(SIZES)}), or a baseline for it "
-        f"({', '.join(BASELINES)}); a recipe ({', '.join(names)}, or one that another package adds); or the recipe.json of a "
-        "run, for another like it",
+        f"({', '.join(BASELINES)}); a recipe ({', '.join(names)}, or one that another package adds); a recipe in a TOML file "
+        "(uva info --recipe NAME prints one); or the recipe.json of a run",
     )
     parser.add_argument(
         "--data",
@@ -99,6 +100,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", type=float, default=None, help="peak learning rate; of the video and joint stages")
     parser.add_argument("--variants", type=int, default=None, help="cached augmented variants of the data")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=None,
+        metavar="N",
+        help="processes that decode frames, 300 to 700 MB each (default: one for each core, up to 4; 0: this one)",
+    )
     add_monitoring_arguments(parser)
     parser.add_argument(
         "--dry-run",
@@ -173,9 +181,12 @@ def run(args: argparse.Namespace, *, make_evaluator: MakeEvaluator | None = None
         project=args.project,
         selection=selection,
         text_encoder=args.text_encoder,
+        workers=args.workers,
     )
     if args.dry_run:
-        print("\n".join(rehearse(recipe, options).lines()))
+        found = rehearse(recipe, options)
+        if PartialState().is_main_process:
+            print("\n".join(found.lines()))
         return 0
     check_folder_target(options.out)
     folder = train(recipe, options)

@@ -28,13 +28,18 @@ _HEAD = """\
 #              delta-actions, gripper-range.
 # instructions none, table (the recorded ones, each with its own vector), clip (needs --text-encoder) or given.
 # rows_per_step  recorded rows in a control step; control_hz is the rate of control steps.
+# held_out     episodes kept from training; below 1 a share of them.
+# trim         rows at an episode's beginning and end that are no window's 'now'.
+# unscaled     canonical name -> columns that are learned as they are, for example those of a rotation.
+# instructions_of, blacked_out
+#              name of a dataset -> the instruction of its episodes, and what is blacked out in its pictures (umi-mirrors).
 
 """
 
 
 def layout_to_toml(layout: DataConfig, source: str = "a dataset") -> str:
     """Text of a layout; :func:`layout_from_toml` is the inverse."""
-    return _HEAD.format(source=source) + tomli_w.dumps(_without_none(plain(layout)))
+    return _HEAD.format(source=source) + tomli_w.dumps(without_none(plain(layout)))
 
 
 def layout_from_toml(path: str | Path) -> DataConfig:
@@ -52,8 +57,8 @@ def layout_from_toml(path: str | Path) -> DataConfig:
     return data_from_dict(values, str(path))
 
 
-def _without_none(value: Any) -> Any:
-    """TOML has no word for nothing."""
+def without_none(value: Any) -> Any:
+    """Plain values for TOML, which has no word for nothing: what is left out has its default."""
     if isinstance(value, Mapping):
-        return {str(key): _without_none(entry) for key, entry in value.items() if entry is not None}
-    return [_without_none(entry) for entry in value] if isinstance(value, list) else value
+        return {str(key): without_none(entry) for key, entry in value.items() if entry is not None}
+    return [without_none(entry) for entry in value] if isinstance(value, list) else value

@@ -16,7 +16,8 @@ from uva_agents.checkpoints.folder import resolve
 from uva_agents.checkpoints.initial import match_into
 from uva_agents.checkpoints.kinds import weights_kind
 from uva_agents.checkpoints.networks import NetBundle, load_net, save_net
-from uva_agents.data import Episodes, FrameStore, WindowSpec, held_out_split
+from uva_agents.data import Episodes, FrameStore, WindowSpec
+from uva_agents.data.episodes import split_by
 from uva_agents.errors import InputError
 from uva_agents.training.card_facts import CardFacts, dataset_facts
 from uva_agents.training.data_file import write_data
@@ -85,7 +86,7 @@ class NetworkRun:
             out=options.out,
             show=options.progress,
         )
-        self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
+        self.train, self.held_out = split_by(len(self.episodes), recipe.data.held_out, seed=42)
         width = network_width(recipe.data, "action", self.episodes.arrays["action"].shape[-1])
         self.check("action_dim", width, recipe.model.action_dim)
         write_recipe(recipe, options.out)
@@ -118,7 +119,7 @@ class NetworkRun:
         def take(parts: list[Part]) -> None:
             (self._part,) = parts
 
-        store = FrameStore(self.options.out / "frames", side=self.image_size)
+        store = FrameStore(self.options.out / "frames", side=self.image_size, workers=self.options.workers)
         moving = (self.recipe.data.proprio_key or "action",)
         return [FramesStep([self._part], take, store, moving, self.options.progress)]
 
@@ -145,7 +146,7 @@ class NetworkRun:
         if not match.matched:
             raise InputError(f"{resolve(init)} holds a network of which nothing has the recipe's names and sizes")
         if lines := match.lines():
-            _LOG.warning("%s: %s\n  %s", init, match, "\n  ".join(lines))
+            _LOG.warning("%s: %d tensors taken over, but for\n  %s", init, len(match.matched), "\n  ".join(lines))
 
     def stage_step(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,9 +14,8 @@ from torch import nn
 from uva_agents.checkpoints.filling import refilled
 from uva_agents.checkpoints.initial import load_vae
 from uva_agents.checkpoints.tensor_files import stored_tensors, write_tensors
-from uva_agents.data import Episodes, FrameStore, LatentStore, Variant, encode_frames
-from uva_agents.data.shards import ShardedArray
-from uva_agents.model import VAE, Task
+from uva_agents.data import Episodes, FrameStore, encode_frames
+from uva_agents.model import VAE, Task, UVANet
 from uva_agents.training.frames_step import FramesStep
 from uva_agents.training.keypoints.detector_stage import DetectorStage
 from uva_agents.training.keypoints.motion_stages import DynamicsStage, RendererStage
@@ -26,14 +24,16 @@ from uva_agents.training.recipe import StageConfig
 from uva_agents.training.run import RunOptions, make_normalizer
 from uva_agents.training.sources import joined_frames
 from uva_agents.training.steps import MemoryStep, StageStep, Step, WeightsStep
+from uva_agents.training.uva.clip_data import count_windows
 from uva_agents.training.uva.continued import comes_with
 from uva_agents.training.uva.export import card_facts, export
 from uva_agents.training.uva.joint_stage import JointStage
+from uva_agents.training.uva.latents_step import LatentsStep
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.run import UVARun
-from uva_agents.training.uva.stand_ins import stand_in_keypoints, stand_in_latents
+from uva_agents.training.uva.stand_ins import stand_in_keypoints
 from uva_agents.training.uva.vae_stage import VAEStage
-from uva_agents.utils.progress import progress_bar
+from uva_agents.training.uva.video_network import take_over_video
 
 
 def uva_steps(recipe: UVARecipe, options: RunOptions) -> list[Step]:
@@ -44,7 +44,7 @@ def uva_steps(recipe: UVARecipe, options: RunOptions) -> list[Step]:
     """
     run = UVARun(recipe, options)
     model = recipe.model
-    steps: list[Step] = [_frames(run), _autoencoder(run), LatentsStep(run)]
+    steps: list[Step] = [_frames(run), _autoencoder(run), _latents(run)]
     steps.append(MemoryStep("initial network", "initial network", run.start_network, needs=("autoencoder", "latents")))
     if model.num_keypoints:
         found = MemoryStep("keypoints of all frames", "keypoints", run.read_keypoints, ("detector",))
@@ -95,10 +95,16 @@ def _stage(
 
 
 def _frames(run: UVARun) -> Step:
+    enlarge = run.recipe.network.clips is None  # augmentation in the training step is of frames as they were recorded
     return FramesStep(
         [run.main, *run.others],
         run.take_frames,
-        FrameStore(run.options.out / "frames", side=run.recipe.model.image_size),
+        FrameStore(
+            run.options.out / "frames",
+            side=run.recipe.model.image_size,
+            enlarge=enlarge,
+            workers=run.options.workers,
+        ),
         moving=(run.recipe.data.proprio_key or "action",),
         show=run.options.progress,
     )
@@ -159,77 +165,11 @@ def _finish_autoencoder(run: UVARun, vae: VAE, device: torch.device) -> None:
     run.set_autoencoder(vae, device)
 
 
-@dataclass(frozen=True)
-class LatentsStep:
-    """Every variant of every dataset through the autoencoder, into shards in ``latents/``."""
-
-    of: UVARun
-    name: str = "latents"
-    needs: tuple[str, ...] = ("autoencoder",)
-    makes: str = "latents"
-
-    def done(self) -> bool:
-        """Whether all shards are there."""
-        store = self._store()
-        return all(store.is_whole(episodes, variant) for episodes, variant in self._wanted())
-
-    def begun(self) -> bool:
-        """Whether some are."""
-        store = self._store()
-        return any(store.is_begun(episodes, variant) for episodes, variant in self._wanted())
-
-    def load(self) -> None:
-        """Open them; one that is damaged is made again."""
-        run, store = self.of, self._store()
-        run.latents = store
-        show = run.options.progress and PartialState().is_main_process
-        # Of several processes, one encodes while the others wait for its lock: without a limit, unlike at a barrier.
-        run.tokens = _encoded(run, store, run.episodes, "latents", show=show)
-        run.more_tokens = [
-            _encoded(run, store, part.episodes, f"latents of {part.episodes.source}", show=show) for part in run.others
-        ]
-        if run.recipe.data.has_wrist:
-            views = [run.wrist_view(part.episodes) for part in (run.main, *run.others)]
-            first, *more = [
-                [] if view is None else _encoded(run, store, view, "latents of the wrist camera", show=show, wrist=True)
-                for view in views
-            ]
-            run.wrist_tokens, run.more_wrist_tokens = first, more
-
-    def run(self) -> bool:
-        """Make those that are not there."""
-        self.load()
-        return True
-
-    def rehearse(self) -> int:
-        """See :func:`~uva_agents.training.uva.stand_ins.stand_in_latents`."""
-        self.of.latents = store = self._store()
-        return stand_in_latents(self.of, store)
-
-    def _store(self) -> LatentStore:
-        model = self.of.recipe.model
-        folder = self.of.options.out / "latents"
-        return LatentStore(folder, self.of.vae, patch_size=model.patch_size, image_size=model.image_size)
-
-    def _wanted(self) -> list[tuple[Episodes, Variant]]:
-        run = self.of
-        datasets = [run.episodes, *(part.episodes for part in run.others)]
-        views = [view for view in map(run.wrist_view, datasets) if view is not None]
-        return [
-            (episodes, variant)
-            for sources, variants in ((datasets, run.variants), (views, run.wrist_variants))
-            for episodes in sources
-            for variant in variants
-        ]
-
-
-def _encoded(
-    run: UVARun, store: LatentStore, episodes: Episodes, title: str, *, show: bool, wrist: bool = False
-) -> list[ShardedArray]:
-    variants = run.wrist_variants if wrist else run.variants
-    with progress_bar(disable=not show) as bar:
-        task = bar.add_task(title, total=len(variants) * episodes.steps)
-        return store.get_all(episodes, variants, lambda done, total: bar.update(task, completed=done, total=total))
+def _latents(run: UVARun) -> Step:
+    """Made once, or anew in every training step."""
+    if run.recipe.network.clips is not None:
+        return MemoryStep("latents, in the training steps", "latents", lambda: None, needs=("autoencoder",))
+    return LatentsStep(run)
 
 
 # -- keypoints ---------------------------------------------------------------------------------------------------------
@@ -314,33 +254,27 @@ def _keep(run: UVARun) -> None:
 # -- the network itself ------------------------------------------------------------------------------------------------
 
 
-def _network(run: UVARun) -> list[Step]:
+def _network(run: UVARun) -> list[StageStep]:
     """Video only first, then all tasks."""
     training = run.recipe.network
     needs = ("initial network", "latents", *(["keypoints"] if run.recipe.model.num_keypoints else []))
-    stages: list[tuple[str, StageConfig, dict[Task, float]]] = [
-        ("video", training.video, {Task.VIDEO: 1.0}),
-        ("joint", training.joint, dict(training.task_weights)),
-    ]
+    processes, windows = PartialState().num_processes, count_windows(run)
 
-    def build(name: str, config: StageConfig, weights: dict[Task, float]) -> Callable[[], Stage]:
-        def make() -> Stage:
+    def stage(name: str, config: StageConfig, weights: dict[Task, float], finish: Callable[[], object]) -> StageStep:
+        def model() -> UVANet:
+            return run.video_model if name == "video" else run.model
+
+        def build() -> Stage:
             check = dataclasses.replace(run.validator, video_only=name == "video")
-            return JointStage(run.recipe, config, name, run.model, run.mixture, weights, check)
+            return JointStage(run.recipe, config, name, model(), run.mixture, weights, check, run.vae)
 
-        return make
-
-    return [
-        _stage(
-            run,
-            f"network, {name}",
-            "network",
-            name,
-            config,
-            target=lambda: run.model,
-            build=build(name, config, weights),
-            needs=needs,
+        return _stage(
+            run, f"network, {name}", "network", name, config, target=model, build=build, needs=needs, finish=finish
         )
-        for name, config, weights in stages
-        if config.steps
-    ]
+
+    def in_steps(config: StageConfig) -> StageConfig:
+        return config.resolved(windows=windows, processes=processes)
+
+    found = [stage("video", in_steps(training.video), {Task.VIDEO: 1.0}, lambda: take_over_video(run))]
+    found += [stage("joint", in_steps(training.joint), dict(training.task_weights), lambda: None)]
+    return [one for one in found if one.config.steps]
