@@ -100,6 +100,20 @@ def test_a_disturbed_episode_records_the_good_actions_and_goes_elsewhere():
     assert aside[0] == 0 and aside.max() > 0.005 and aside[-1] < 0.02
 
 
+def test_an_episode_is_the_same_whatever_its_process_recorded_before():
+    """So that a job may be killed, and shared by any number of workers."""
+    from uva_agents.data.collect.arx_x5 import _recorder, record_arx_x5
+
+    plan = ArxX5Plan(episodes=3, seed=11, control_hz=10.0, image_size=16, max_steps=6, disturbed=1.0)
+    record = _recorder(plan)
+    for index in (1, 2, 0):
+        found = record(index)
+    alone = record_arx_x5(plan, 0)
+    assert found.keys() == alone.keys() == {"img", "img_wrist", "agent_pos", "action", "success", "disturbed"}
+    for name, value in alone.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
 def test_the_command_collects_and_counts(tmp_path, capsys):
     words = ["data", "collect", "arx-x5", str(tmp_path / "a.zarr"), "--task", "reach", "--image-size", "16", "--quiet"]
     assert main([*words, "--episodes", "1", "--action-mode", "joints"]) == 0
@@ -119,6 +133,7 @@ def test_the_command_collects_and_counts(tmp_path, capsys):
         ({"cameras": ("top",)}, "unknown"),
         ({"looks": "unseen"}, "for tests"),
         ({"disturbed": 1.5}, "share"),
+        ({"strength": -1.0}, "strength"),
         ({"action_mode": "relative"}, "absolute_vector"),
         ({"image_size": 0}, "image_size"),
         ({"max_steps": 0}, "max_steps"),

@@ -110,6 +110,12 @@ def _add_arx_x5(collect: argparse.ArgumentParser) -> None:
     collect.add_argument("--control-hz", type=float, default=20.0, help="steps per second (default %(default)s)")
     collect.add_argument("--image-size", type=int, default=96, help="side of the pictures (default %(default)s)")
     collect.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        help="how hard it is pushed there, times the usual: 4 mm all the time, up to 5 cm now and then (default %(default)s)",
+    )
+    collect.add_argument(
         "--realistic", action="store_true", help="with the latencies, lost frames and noise of a real arm"
     )
     collect.add_argument("--max-steps", type=int, default=700, help="of an episode (default %(default)s)")
@@ -181,6 +187,7 @@ def run_arx_x5(args: argparse.Namespace) -> int:
         "cameras",
         "looks",
         "disturbed",
+        "strength",
         "realistic",
     )
     plan = ArxX5Plan(tasks=args.task, max_steps=args.max_steps, **{name: getattr(args, name) for name in names})

@@ -44,6 +44,7 @@ class ArxX5Plan:
         cameras: ``"outside"``, ``"wrist"`` or both, the main one first.
         looks: ``"varied"`` (colours, light and things around are others in every episode) or ``"plain"``.
         disturbed: share of episodes in which something pushes the arm about; the recorded actions stay the good ones.
+        strength: how hard it is pushed, times the usual: a jitter of 4 mm per axis and pushes of up to 5 cm.
         realistic: latencies, lost frames and noise as UMI's deployment assumes them, instead of none.
         max_steps: a demonstration that has not succeeded by then ends.
     """
@@ -57,6 +58,7 @@ class ArxX5Plan:
     cameras: tuple[str, ...] = ("outside", "wrist")
     looks: str = "varied"
     disturbed: float = 0.5
+    strength: float = 1.0
     realistic: bool = False
     max_steps: int = 700
 
@@ -76,6 +78,8 @@ class ArxX5Plan:
             raise ValueError(f"looks={self.looks!r}: pass {' or '.join(map(repr, LOOKS))}; others are for tests")
         if not 0 <= self.disturbed <= 1:
             raise ValueError(f"disturbed={self.disturbed}: a share of the episodes lies in [0, 1]")
+        if not 0 <= self.strength <= 4:
+            raise ValueError(f"strength={self.strength}: times the usual, from 0 to 4")
         if self.image_size < 1:
             raise ValueError(f"image_size={self.image_size}: a side in pixels")
         if self.max_steps < 1:
@@ -181,7 +185,7 @@ def _record(plan: ArxX5Plan, env: ArxX5Env, index: int) -> dict[str, np.ndarray]
     disturbed = bool(rng.random() < plan.disturbed)
     rows: dict[str, list[np.ndarray]] = {}
     obs, info = env.reset(seed=seed, options={"task": plan.task(index)})
-    pushes = Disturbance(rng, rate_hz=plan.control_hz) if disturbed else None
+    pushes = Disturbance(rng, rate_hz=plan.control_hz, strength=plan.strength) if disturbed else None
     for wanted, executed in env.disturbed_demonstration(pushes):
         row: dict[str, Any] = {**obs, "action": np.asarray(wanted, np.float32)}
         for name, value in row.items():
