@@ -38,12 +38,12 @@ from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.guide import KeypointGuide
 from uva_agents.training.data_file import write_data
 from uva_agents.training.instructions import Texts, read_instructions
-from uva_agents.training.memory import Holds, check_out
+from uva_agents.training.memory import check_out
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
 from uva_agents.training.saved_recipes import identity
 from uva_agents.training.sources import Part, open_sources
 from uva_agents.training.uva.clip_data import clip_windows, encoded_clip_windows
-from uva_agents.training.uva.fits import check_fits
+from uva_agents.training.uva.fits import check_fits, holds_of
 from uva_agents.training.uva.held_out import further_splits, make_validator
 from uva_agents.training.uva.keypoints_of_all import keypoints_of_all
 from uva_agents.training.uva.recipes import UVARecipe
@@ -100,7 +100,7 @@ class UVARun:
             recipe.data.arrays,
             fields=options.fields,
             every=options.every,
-            holds=self._holds(),
+            holds=holds_of(recipe),
             out=options.out,
             show=options.progress,
         )
@@ -338,13 +338,3 @@ class UVARun:
             pose_delay=data.pose_delay,
             start_key=data.start_key,
         )
-
-    # -- before anything is loaded -----------------------------------------------------------------------------------
-
-    def _holds(self) -> Holds:
-        """How the run keeps its data. Latents are those of the recipe's frames: an autoencoder's factor less, a few channels."""
-        c, data, variants = self.recipe.model, self.recipe.data, self.recipe.augmentation.variants
-        # Numbers that are relative to a window's 'now' are kept as they are, in double precision, with the poses they refer to.
-        numbers = 1 + variants * (4 if data.action_transforms or data.proprio_transforms else 1)
-        copies = 0 if self.recipe.network.clips is not None else variants * (2 if c.standardize else 1)
-        return Holds(c.image_size, variants=numbers, tokens=2 * c.tokens_per_frame * c.token_dim * copies)
