@@ -101,9 +101,16 @@ def test_memory_and_disk_that_are_too_small_are_named(
         patch.setattr(DiffusionStage, "inputs", hungry)
         with pytest.raises(MachineError, match=r"not enough for batches of 8 .*; 2 fit: --batch-size 2"):
             rehearse(tiny_policy_recipe(), RunOptions(data, tmp_path / "run"))
-    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    full = [tmp_path]
+    usage = lambda path: SimpleNamespace(free=1000 if Path(path) in full else 1 << 40)  # noqa: E731
+    monkeypatch.setattr("shutil.disk_usage", usage)
     with pytest.raises(MachineError, match=r"the run writes .* and 1\.0 KB are free there"):
         rehearse(tiny_policy_recipe(), RunOptions(data, tmp_path / "run"))
+    full[:] = [scratch, *scratch.glob("*")]  # that temporary files have little room does not matter
+    rehearse(tiny_policy_recipe(), RunOptions(data, tmp_path / "run"))
 
 
 def test_data_that_does_not_fit_is_named(tmp_path: Path) -> None:

@@ -252,6 +252,33 @@ def test_a_policy_is_rolled_out_in_its_environment_while_it_is_trained(data: Pat
     assert sorted(p.name for p in (tmp_path / "run/rollouts").iterdir()) == ["step-0000002.json", "step-0000004.json"]
 
 
+def test_rollouts_that_were_killed_go_on_with_the_next_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.tiny import tiny_dp_bundle
+    from uva_agents.benchmarks.evaluation.journal import Journal
+    from uva_agents.checkpoints import save_net
+
+    class Short(EnvRollouts):
+        @property
+        def rules(self) -> Any:
+            return replace(super().rules, max_steps=10)
+
+    add = Journal.add
+
+    def killed(self: Journal, record: Any) -> None:
+        add(self, record)
+        raise KeyboardInterrupt
+
+    rollouts = Short("uva/PushT-v0", 3, tmp_path / "rollouts")
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rollouts.evaluate(save_net(tiny_dp_bundle(), tmp_path / "first"), 100)
+    # The same weights in another folder: every process exports them anew.
+    metrics = rollouts.evaluate(save_net(tiny_dp_bundle(), tmp_path / "second"), 100)
+    report = json.loads((tmp_path / "rollouts/step-0000100.json").read_text())
+    assert report["resumed"] == 1 and metrics["episodes"] == 3
+
+
 def test_weights_that_do_not_fit_the_environment_are_refused_before_the_first_step(data: Path, tmp_path: Path) -> None:
     rollouts = EnvRollouts("Pendulum-v1", 2, tmp_path / "run/rollouts", protocol="success")
     options = RunOptions(data, tmp_path / "run", progress=False, selection=Selection(Rollouts(rollouts, 2)))
@@ -279,10 +306,10 @@ class HungryStage(SlopeStage):
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
 def test_out_of_memory_names_the_batch_size_that_fits(tmp_path: Path, error: type[Exception]) -> None:
-    config = replace(CONFIG, batch_size=64)
-    stage = HungryStage(20, error)
+    config = replace(CONFIG, batch_size=16)
+    stage = HungryStage(5, error)
     stage.config = config
-    with pytest.raises(MachineError, match=r"not enough for batches of 64 .*; 16 fit: --batch-size 16$"):
+    with pytest.raises(MachineError, match=r"not enough for batches of 16 .*; 4 fit: --batch-size 4$"):
         run_stage(stage, config, LoopOptions(tmp_path / "slope", progress=False))
     assert stage.config == config
     stage = HungryStage(0, error)

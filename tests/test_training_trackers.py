@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from accelerate.tracking import GeneralTracker
-from accelerate.utils import LoggerType
 
 from tests.test_network_training import tiny_policy_recipe
 from tests.tiny import tiny_dataset
@@ -143,9 +142,6 @@ def fake_packages(monkeypatch: pytest.MonkeyPatch, calls: list[tuple[str, dict[s
     mlflow.end_run = lambda: calls.append(("mlflow.finish", {}))
     mlflow.utils = SimpleNamespace(validation=SimpleNamespace(MAX_PARAM_VAL_LENGTH=500, MAX_PARAMS_TAGS_PER_BATCH=100))
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
-    monkeypatch.setattr(
-        "accelerate.tracking._available_trackers", [LoggerType.WANDB, LoggerType.MLFLOW, LoggerType.TRACKIO]
-    )
 
 
 def test_a_resumed_run_goes_on_in_the_same_run_of_each_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +208,14 @@ def test_tensorboard_holds_the_recipe(data: Path, tmp_path: Path) -> None:
     text = events.Tensors("recipe/text_summary")[0].tensor_proto.string_val[0].decode()
     assert '"name": "told-to-tensorboard"' in text
     assert "val/action_error" in events.Tags()["scalars"]
+
+
+def test_names_are_those_that_every_tracker_takes(tmp_path: Path) -> None:
+    tracker = ListTracker()
+    with Tracking([tracker], tmp_path, "p", {}) as tracking:
+        tracking.start()
+        tracking.stage("joint").log("val", 1, {"put the cup, then (wait)/error": 0.5, "a.zarr/error": 0.25})
+    assert tracker.lines[0][1] == {"joint/val/put the cup_ then _wait_/error": 0.5, "joint/val/a.zarr/error": 0.25}
 
 
 def test_nested_values_become_dotted_names() -> None:

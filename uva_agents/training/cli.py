@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from uva_agents.checkpoints.kinds import OWN_KINDS, resolved
 from uva_agents.errors import InputError
@@ -183,7 +184,9 @@ def run(args: argparse.Namespace, *, make_evaluator: MakeEvaluator | None = None
         workers=args.workers,
     )
     if args.dry_run:
-        print("\n".join(rehearse(recipe, options).lines()))
+        found = rehearse(recipe, options)
+        if PartialState().is_main_process:
+            print("\n".join(found.lines()))
         return 0
     check_folder_target(options.out)
     folder = train(recipe, options)

@@ -80,7 +80,7 @@ def card_text(
             "Held-out windows at the last validation: the frame of now on the left, then what came and what was predicted.\n\n"
             "![real and predicted frames](futures.png)"
         )
-    parts += ["## Use", _use(folder, facts), "## Limits", _limits(facts, last, selected)]
+    parts += ["## Use", _use(facts, selected), "## Limits", _limits(facts, last, selected)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -183,30 +183,30 @@ def _recipe(facts: CardFacts, stages: Mapping[str, StageConfig], metrics: Mappin
 def _results(last: StageMetrics, selected: Mapping[str, Any] | None) -> str:
     parts = []
     if selected is not None:
-        rows = [(name, _value(value)) for name, value in selected["metrics"].items()]
-        parts.append(
-            f"After step {selected['step']:,}, by which these weights were chosen:\n\n" + _table(("", "value"), rows)
-        )
+        chosen = _compared(selected["metrics"])
+        parts.append(f"After step {selected['step']:,}, by which these weights were chosen:\n\n{chosen}")
     values = last.final("val")
-    datasets = list(dict.fromkeys(name.rpartition("/")[0] for name in values))
-    if values:
-        names = list(dict.fromkeys(name.rpartition("/")[2] for name in values))
-        titles = ["the first dataset" if not d and len(datasets) > 1 else _plain(d) or "value" for d in datasets]
-        compared: list[tuple[str, ...]] = [
-            (f"`{name}`", *(_value(values.get(f"{d}/{name}" if d else name)) for d in datasets)) for name in names
-        ]
-        parts.append(
-            f"Held-out episodes, averaged weights after step {last.step_of('val'):,}:\n\n"
-            + _table(("", *titles), compared)
-        )
+    if values and (selected is None or not selected["metrics"].keys() & values.keys()):
+        step = last.step_of("val")
+        parts.append(f"Held-out episodes, averaged weights after step {step:,}:\n\n{_compared(values)}")
     if selected is None and (rollouts := last.final("rollouts")):
-        rows = [(name, _value(value)) for name, value in rollouts.items()]
-        parts.append(f"Rollouts after step {last.step_of('rollouts'):,}:\n\n" + _table(("", "value"), rows))
+        parts.append(f"Rollouts after step {last.step_of('rollouts'):,}:\n\n{_compared(rollouts)}")
     return "\n\n".join(parts) or "Nothing was measured."
 
 
-def _use(folder: Path, facts: CardFacts) -> str:
-    kind, where = weights_kind(facts.recipe.kind), folder.name
+def _compared(values: Mapping[str, float]) -> str:
+    """A row per metric; a column for those without a group in their name, and one for every group (``GROUP/metric``)."""
+    groups = list(dict.fromkeys(name.rpartition("/")[0] for name in values))
+    names = list(dict.fromkeys(name.rpartition("/")[2] for name in values))
+    titles = [_plain(group) or ("all, or of the first dataset" if len(groups) > 1 else "value") for group in groups]
+    rows = [
+        (f"`{name}`", *(_value(values.get(f"{group}/{name}" if group else name)) for group in groups)) for name in names
+    ]
+    return _table(("", *titles), rows)
+
+
+def _use(facts: CardFacts, selected: Mapping[str, Any] | None) -> str:
+    kind, where = weights_kind(facts.recipe.kind), "weights" if selected is None else "weights-best"
     env = facts.spec.env_id or "ENV"
     if facts.recipe.kind == "uva":
         code = (

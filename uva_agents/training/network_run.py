@@ -146,7 +146,7 @@ class NetworkRun:
         if not match.matched:
             raise InputError(f"{resolve(init)} holds a network of which nothing has the recipe's names and sizes")
         if lines := match.lines():
-            _LOG.warning("%s: %s\n  %s", init, match, "\n  ".join(lines))
+            _LOG.warning("%s: %d tensors taken over, but for\n  %s", init, len(match.matched), "\n  ".join(lines))
 
     def stage_step(
         self,

@@ -260,6 +260,7 @@ def make_interface(
         action_low=tuple(float(v) for v in low),
         action_high=tuple(float(v) for v in high),
         wrist_key=data.wrist_key,
+        cameras=data.cameras[: 1 if wrist is None else 2],
         proprio_key=data.proprio_key,
         proprio_transforms=data.proprio_transforms,
         action_transforms=data.action_transforms,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +17,10 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import numpy as np
-import torch
-from accelerate import Accelerator, PartialState
-from accelerate.tracking import GeneralTracker
+from accelerate import PartialState
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from uva_agents.errors import InputError, MachineError
-from uva_agents.training.precision import precision
 from uva_agents.utils.files import read_regular_text, write_text
 
 _LOG = logging.getLogger(__name__)
@@ -68,12 +67,12 @@ class StageTracking:
 
     def log(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Numbers, as ``STAGE/KIND/NAME``."""
-        named = {f"{self.stage}/{kind}/{name}": value for name, value in values.items()}
+        named = {_accepted(f"{self.stage}/{kind}/{name}"): value for name, value in values.items()}
         self.run.log(named, self.run.steps_before(self.stage) + step)
 
     def picture(self, name: str, image: np.ndarray, path: Path, step: int) -> None:
         """A picture, uint8 (H, W, 3), that is also a file at ``path``."""
-        self.run.picture(f"{self.stage}/{name}", image, path, self.run.steps_before(self.stage) + step)
+        self.run.picture(_accepted(f"{self.stage}/{name}"), image, path, self.run.steps_before(self.stage) + step)
 
 
 @dataclass
@@ -180,9 +179,13 @@ class Tracking:
             options.update(run_name=self.out.name)
         elif name == "trackio":
             options.update(resume="allow")
-        accelerator = Accelerator(log_with=[tracker], mixed_precision=precision(), cpu=not torch.cuda.is_available())
-        accelerator.init_trackers(self.project, config=flat(self.config), init_kwargs={name: options})
-        started: GeneralTracker = accelerator.trackers[0]
+        # Not through an Accelerator: the first one of a process settles the precision, which is the stages' affair.
+        started: GeneralTracker = (
+            LOGGER_TYPE_TO_CLASS[tracker](self.project, **options) if isinstance(tracker, str) else tracker
+        )
+        if hasattr(started, "start"):  # with an older accelerate they start when they are made
+            started.start()
+        started.store_init_configuration(flat(self.config))
         return started
 
     def _try(self, tracker: GeneralTracker, call: Callable[[], Any]) -> None:
@@ -196,6 +199,11 @@ class Tracking:
                 error,
             )
             self._started.remove(tracker)
+
+
+def _accepted(name: str) -> str:
+    """A name as every tracker takes it: datasets and tasks are called anything, and MLflow takes no commas."""
+    return re.sub(r"[^A-Za-z0-9_\-. :/]", "_", name)
 
 
 def _ids_given(name: str, started: GeneralTracker, ids: dict[str, str]) -> dict[str, str]:

@@ -93,6 +93,6 @@ def _metrics(report: EvalReport) -> dict[str, float]:
         "failed": float(len(report.failures)),
     }
     out.update(
-        {f"success_rate/{case.name}": case.success_rate for case in report.cases if case.success_rate is not None}
+        {f"{case.name}/success_rate": case.success_rate for case in report.cases if case.success_rate is not None}
     )
     return out

@@ -45,7 +45,7 @@ def check_fits(recipe: UVARecipe, episodes: Episodes, text_dim: int) -> None:
         )
 
 
-def holds_of(recipe: UVARecipe) -> Holds:
+def held_by(recipe: UVARecipe) -> Holds:
     """How a run keeps its data. Latents are those of the recipe's frames: an autoencoder's factor less, a few channels."""
     c, data, variants = recipe.model, recipe.data, recipe.augmentation.variants
     # What is relative to a window's 'now' is kept in double precision, with the poses that it refers to.

@@ -1,4 +1,4 @@
-"""Every frame of every variant through the autoencoder, once."""
+"""The step of a run that sends every frame through the autoencoder."""
 
 from __future__ import annotations
 
