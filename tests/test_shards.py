@@ -32,11 +32,13 @@ from uva_agents.data import (
     open_dataset,
     standard_variants,
 )
+from uva_agents.data.conventions import RelativePoses
 from uva_agents.data.frame_windows import cut
 from uva_agents.data.rows import JoinedRows, standardized, token_statistics
 from uva_agents.data.shard_files import OpenShards
 from uva_agents.data.shard_plan import ShardPlan
 from uva_agents.data.shards import Shards
+from uva_agents.data.window_numbers import WindowNumbers
 from uva_agents.errors import DataError, InputError, MachineError
 from uva_agents.model import VAE, nano_vae_config
 from uva_agents.model.keypoints.detector import PooledDetector
@@ -435,6 +437,25 @@ def test_batches_from_shards_equal_batches_from_arrays_bit_for_bit(tmp_path, vae
             for name, value in vars(a).items():
                 other = getattr(b, name)
                 assert (value is None and other is None) or torch.equal(value, other), name
+
+
+@pytest.mark.parametrize("convention", [None, RelativePoses()], ids=["as they are", "relative"])
+def test_numbers_that_are_the_same_in_every_variant_are_kept_once_and_taken_alike(convention):
+    rng = np.random.default_rng(0)
+    arrays = {key: rng.standard_normal((50, 7)).astype(np.float32) for key in ("action", "agent_pos")}
+    copies = [{key: value.copy() for key, value in arrays.items()} for _ in range(3)]
+    transforms, width = ((), 7) if convention is None else ((convention,), 10)
+    normalizer = LinearNormalizer({"action": np.full(width, 0.5)}, {"action": np.full(width, 0.1)})
+    once, thrice = (
+        WindowNumbers(variants, "action", normalizer, transforms, pose_key="agent_pos")
+        for variants in ([arrays] * 3, copies)
+    )
+    sizes = [len(numbers.values if numbers.raw is None else numbers.raw) for numbers in (once, thrice)]
+    assert sizes == [50, 150]
+    rows, now, start = rng.integers(0, 150, (8, 5)), rng.integers(0, 150, 8), rng.integers(0, 150, 8)
+    assert torch.equal(once.take(rows, now, start), thrice.take(rows, now, start))
+    if convention is None:
+        assert torch.equal(once.joined(), thrice.joined())
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from uva_agents.model import VAE
 from uva_agents.training.run import RunOptions
 from uva_agents.training.sources import Part, Source
 from uva_agents.training.uva.held_out import further_splits
-from uva_agents.training.uva.pipeline import LatentsStep
+from uva_agents.training.uva.latents_step import LatentsStep
 from uva_agents.training.uva.run import UVARun
 from uva_agents.training.uva.stand_ins import stand_in_keypoints
 from uva_agents.training.uva.validation import Validator, task_name

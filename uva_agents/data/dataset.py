@@ -165,7 +165,7 @@ class LatentWindows:
                 pose_key=proprio_key,
                 start_key=extras.start_key,
             )
-        states = [WindowNumbers(moved, key, normalizer).values for key in frame_state_keys]
+        states = [WindowNumbers(moved, key, normalizer).joined() for key in frame_state_keys]
         self.frame_state = torch.cat(states, dim=-1) if states else None
 
     def __len__(self) -> int:

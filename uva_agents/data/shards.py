@@ -121,7 +121,7 @@ class Shards:
                 raise
             need = in_words(self.missing_bytes())
             raise MachineError(
-                f"the disk is full: {self.folder} needs {need} more; what is whole stays. {_REMEDY}"
+                f"the disk is full: {self.folder} needs {need} more; what is whole stays: {_REMEDY}"
             ) from error
         FILES.forget(str(self.path(number)))
 

@@ -50,7 +50,11 @@ class WindowNumbers:
         self.key, self.normalizer, self.transforms = key, normalizer, tuple(transforms)
         self.poses: np.ndarray | None = None
         self.raw: np.ndarray | None = None
-        self.rows_per_variant = len(arrays[0][key])
+        self.variants, self.rows_per_variant = len(arrays), len(arrays[0][key])
+        names = [key, *(name for name in (pose_key, start_key) if self.transforms and name is not None)]
+        # What moves along with no picture is the same in every variant, and is kept once.
+        self._same = all(variant[name] is arrays[0][name] for variant in arrays for name in names)
+        arrays = arrays[:1] if self._same else arrays
         self.starts: np.ndarray | None = None
         if self.transforms and pose_key is not None:
             self.poses = np.concatenate([variant[pose_key] for variant in arrays]).astype(np.float64)
@@ -75,6 +79,10 @@ class WindowNumbers:
             size = transform.network_size(size)
         return size
 
+    def joined(self) -> Tensor:
+        """All rows of all variants (V N, D), for arrays that are converted once."""
+        return self.values.repeat(self.variants, 1) if self._same and self.variants > 1 else self.values
+
     def take(
         self, rows: np.ndarray, now: np.ndarray, start: np.ndarray, start_noise: np.ndarray | None = None
     ) -> Tensor:
@@ -83,6 +91,8 @@ class WindowNumbers:
         Args:
             start_noise: (B, 6) added to the position and rotation vector at the episode's start, for conventions that refer to it.
         """
+        if self._same:
+            rows, now, start = (numbers % self.rows_per_variant for numbers in (rows, now, start))
         if self.raw is None:
             return self.values[torch.from_numpy(rows)]
         references = ReferencePoses()

@@ -46,9 +46,10 @@ def check_fits(recipe: UVARecipe, episodes: Episodes, text_dim: int) -> None:
 
 
 def held_by(recipe: UVARecipe) -> Holds:
-    """How the run keeps its data. Latents are those of the recipe's frames: an autoencoder's factor less, a few channels."""
+    """How a run keeps its data. Latents are those of the recipe's frames: an autoencoder's factor less, a few channels."""
     c, data, variants = recipe.model, recipe.data, recipe.augmentation.variants
-    # Numbers that are relative to a window's 'now' are kept as they are, in double precision, with the poses they refer to.
-    numbers = 1 + variants * (4 if data.action_transforms or data.proprio_transforms else 1)
+    # What is relative to a window's 'now' is kept in double precision, with the poses that it refers to.
+    numbers = 4 if data.action_transforms or data.proprio_transforms else 1
+    numbers = 1 + numbers * (1 if recipe.world_size is None else variants)
     copies = 0 if recipe.network.clips is not None else variants * (2 if c.standardize else 1)
     return Holds(c.image_size, variants=numbers, tokens=2 * c.tokens_per_frame * c.token_dim * copies)

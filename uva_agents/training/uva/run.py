@@ -339,5 +339,3 @@ class UVARun:
             pose_delay=data.pose_delay,
             start_key=data.start_key,
         )
-
-    # -- before anything is loaded -----------------------------------------------------------------------------------
