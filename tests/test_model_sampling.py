@@ -84,6 +84,26 @@ def test_mask_shares_match_the_recorded_distribution(shared) -> None:  # type: i
     assert (mask[:, 0] == mask[:, -1]).all()
 
 
+def test_a_batch_may_share_its_task_and_its_masked_share_as_released(shared) -> None:  # type: ignore[no-untyped-def]
+    recorded = np.load(shared / "golden" / "misc.npz")
+    generator = torch.Generator().manual_seed(0)
+    masks = [draw_mask(4, frames=4, tokens=256, generator=generator, together=True) for _ in range(4000)]
+    counts = torch.stack([mask[:, 0].sum(-1) for mask in masks])
+    assert (counts == counts[:, :1]).all() and counts.unique().numel() > 50
+    assert all((mask == mask[:, :1]).all() for mask in masks), "the frames of a sample hide the same positions"
+    assert sum(bool((mask[0] == mask[1]).all()) for mask in masks) < 400, (
+        "each sample hides its own (all of them, at times)"
+    )
+    share = (counts[:, 0] / 256).numpy()
+    np.testing.assert_allclose(np.quantile(share, recorded["mask/quantiles_p"]), recorded["mask/quantiles"], atol=0.02)
+    tasks = [draw_tasks(4, dict.fromkeys(Task, 0.2), generator, together=True) for _ in range(4000)]
+    assert all(len(set(one)) == 1 for one in tasks)
+    shares = [sum(one[0] is task for one in tasks) / 4000 for task in Task]
+    np.testing.assert_allclose(shares, 0.2, atol=0.03)
+    two = {Task.POLICY: 1.0, Task.POLICY_VIDEO: 1.0}
+    assert {draw_tasks(3, two, generator, together=True)[0] for _ in range(50)} == set(two)
+
+
 def test_reveal_schedule_matches_the_recording_and_always_progresses(shared) -> None:  # type: ignore[no-untyped-def]
     recorded = np.load(shared / "golden" / "misc.npz")
     assert reveal_counts(8, 256)[:-1] == recorded["mask/len_after_step_8"].astype(int).tolist()[:-1]

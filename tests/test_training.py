@@ -296,11 +296,12 @@ def test_the_learning_rate_matches_the_released_schedule(shared: Path) -> None:
 
 def test_ema_decay_matches_the_recorded_schedule(shared: Path) -> None:
     recorded = np.load(shared / "golden" / "misc.npz")
-    ema = EMA(torch.nn.Linear(1, 1), power=0.75, maximum=0.9999)
-    # Recorded per 0-based update n as min(max, 1 - n ** -0.75), 0 for n <= 1: ours counts updates done before.
+    ema = EMA(torch.nn.Linear(1, 1), power=0.75, maximum=0.9999, delay=1)
     for n, decay in zip(recorded["ema/step"], recorded["ema/decay"], strict=True):
-        if n > 1:
-            assert ema.decay(int(n) - 1) == pytest.approx(float(decay), abs=1e-6)
+        assert ema.decay(int(n)) == pytest.approx(float(decay), abs=1e-6)
+    # Without the delay the same sequence begins one update earlier.
+    sooner = EMA(torch.nn.Linear(1, 1), power=0.75, maximum=0.9999)
+    assert [sooner.decay(n) for n in range(20)] == [ema.decay(n + 1) for n in range(20)]
 
 
 def test_unknown_recipes_name_the_close_ones() -> None:

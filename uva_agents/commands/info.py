@@ -15,12 +15,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME_OR_PATH",
         help="shipped weights or a weights folder: prints configuration and card",
     )
+    parser.add_argument(
+        "--recipe",
+        metavar="RECIPE",
+        default=None,
+        help="print a recipe of `uva train` as a file to copy and edit: uva info --recipe uva-pusht > mine.toml",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what there is."""
     from uva_agents import checkpoints
 
+    if args.recipe is not None:
+        from uva_agents.training.run import recipe_text
+
+        print(recipe_text(args.recipe), end="")
+        return 0
     if args.name is not None:
         print(checkpoints.info(args.name))
         return 0

@@ -121,7 +121,7 @@ class RelativePoses(AbsolutePoses):
 class RelativeProprio(Transform):
     """UMI's proprioception: rows up to now (K, 4 + rotation) outside, (K, 16) inside.
 
-    Outside: position, rotation, gripper. Inside: position and rot6d seen from the last row, gripper, and rot6d seen from the
+    Outside: position, rotation, gripper. Inside: position and rot6d seen from the pose now, gripper, and rot6d seen from the
     episode's start.
 
     Args:
@@ -134,11 +134,13 @@ class RelativeProprio(Transform):
     per_row: ClassVar[bool] = False
 
     def to_network(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
-        """(..., K, E) -> (..., K, 16), seen from the last row and from the episode's start."""
+        """(..., K, E) -> (..., K, 16), seen from the pose now (the last row, unless told) and from the episode's start."""
         form = ROTATION_FORMS[self.environment]
         matrix, gripper = form.pose_matrix(values), values[..., 3 + form.width : 4 + form.width]
         start = form.pose_matrix(references.need_start())
-        return relative_rows(matrix, gripper, now=matrix[..., -1:, :, :], start=start)
+        # In training the rows may be of steps before now alone, or after it.
+        now = matrix[..., -1:, :, :] if references.now is None else form.pose_matrix(references.need_now())
+        return relative_rows(matrix, gripper, now=now, start=start)
 
     def to_environment(self, values: np.ndarray, references: ReferencePoses) -> np.ndarray:
         """(..., K, 16) -> (..., K, E): the inverse."""

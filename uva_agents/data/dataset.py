@@ -30,10 +30,12 @@ class Batch:
         frame_state: (B, 2, T, R) low-dimensional state at history and future frames, or ``None``.
         history_keypoints, future_keypoints: (B, T, 2K) keypoints read from the frames, or ``None``.
         history_actions: (B, action_steps, A) that led here, or ``None``.
+        frames, wrist_frames: uint8 (B, 2 T, H, W, 3), the cameras' frames of history and future, where they are encoded in the
+            training step; then ``history`` and ``future`` have no rows.
         has_actions: bool (B,), false for samples of video without actions, which have zeros; ``None`` when all have them.
         wrist_history, wrist_future: (B, T, S, C) tokens of the second camera, or ``None``.
         text: (B, D) vectors of instructions, or ``None``.
-        proprio_target: (B, action_steps, Q) proprioception at the actions' steps, or ``None``.
+        proprio_target: (B, action_steps, Q) proprioception of the steps after now, or ``None``.
     """
 
     history: Tensor
@@ -49,6 +51,8 @@ class Batch:
     wrist_future: Tensor | None = None
     text: Tensor | None = None
     proprio_target: Tensor | None = None
+    frames: Tensor | None = None
+    wrist_frames: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """On a device."""
@@ -66,6 +70,10 @@ class Extras:
         action_transforms, proprio_transforms: conventions, see :mod:`uva_agents.data.transforms`.
         every_step: proprioception of every control step up to now, as many as actions, instead of that at the frames.
         proprio_target: numbers of future proprioception that are predicted, the last ones of each row; 0 for none.
+        trim: see :class:`~uva_agents.data.windows.WindowIndex`.
+        pose_delay: rows from an action's own to the one that says where the robot was then; the window's ``action_offset`` by
+            default.
+        start_key: array with the pose at the start of each row's episode; the episode's first row says it otherwise.
     """
 
     wrist: Sequence[RowArray] | None = None
@@ -74,6 +82,9 @@ class Extras:
     proprio_transforms: tuple[Transform, ...] = ()
     every_step: bool = False
     proprio_target: int = 0
+    trim: tuple[int, int] = (0, 0)
+    pose_delay: int | None = None
+    start_key: str | None = None
 
 
 class LatentWindows:
@@ -117,12 +128,12 @@ class LatentWindows:
     ) -> None:
         if len(tokens) != len(variants):
             raise ValueError(f"{len(tokens)} latent arrays for {len(variants)} variants")
-        self.index = WindowIndex(episodes, spec, chosen)
+        self.extras = extras = extras or Extras()
+        self.index = WindowIndex(episodes, spec, chosen, extras.trim)
         self.spec = spec
         self.history_actions = history_actions
         self.variants = len(variants)
         self.rows_per_variant = episodes.steps
-        self.extras = extras = extras or Extras()
         self.tokens = JoinedRows(tokens)
         self.wrist = None if extras.wrist is None else JoinedRows(extras.wrist)
         self.keypoints = None if keypoints is None else torch.from_numpy(np.concatenate(keypoints))
@@ -141,13 +152,18 @@ class LatentWindows:
                 normalizer,
                 extras.action_transforms,
                 pose_key=proprio_key,
-                delay=spec.action_offset,
+                delay=spec.action_offset if extras.pose_delay is None else extras.pose_delay,
                 firsts=firsts,
             )
             self.action_dim = self.actions.size
         if proprio_key:
             self.proprio = WindowNumbers(
-                moved, proprio_key, normalizer, extras.proprio_transforms, pose_key=proprio_key
+                moved,
+                proprio_key,
+                normalizer,
+                extras.proprio_transforms,
+                pose_key=proprio_key,
+                start_key=extras.start_key,
             )
         states = [WindowNumbers(moved, key, normalizer).values for key in frame_state_keys]
         self.frame_state = torch.cat(states, dim=-1) if states else None
@@ -166,12 +182,14 @@ class LatentWindows:
         *,
         tokens: bool = True,
         history: np.ndarray | None = None,
+        start_noise: np.ndarray | None = None,
     ) -> Batch:
         """The windows with these numbers (B,), each from its variant.
 
         Args:
             tokens: without them, frames have no rows (0, ...).
-            history: offsets (T,) of the history frames, instead of the window's own.
+            history: offsets (T,) of the history frames, or (B, T), instead of the window's own.
+            start_noise: (B, 6) added to the pose at the start of each window's episode, where proprioception refers to it.
         """
         windows = np.asarray(windows)
         base = (np.asarray(variant) * self.rows_per_variant).reshape(-1, 1)
@@ -193,9 +211,10 @@ class LatentWindows:
             frame_state = torch.stack([self.frame_state[rows] for rows in frames], dim=1)
         proprio = target = None
         if self.proprio is not None:
-            proprio = self.proprio.take(at(self.spec.steps) if self.extras.every_step else past, now, start)
+            steps = at(self.spec.steps) if self.extras.every_step else past
+            proprio = self.proprio.take(steps, now, start, start_noise)
             if kept := self.extras.proprio_target:
-                target = self.proprio.take(at(self.spec.actions), now, start)[..., -kept:]
+                target = self.proprio.take(at(self.spec.steps_ahead), now, start, start_noise)[..., -kept:]
         return Batch(
             history=history_tokens,
             future=future_tokens,

@@ -137,6 +137,19 @@ def held_out_split(n_episodes: int, held_out: int, seed: int = 42) -> tuple[np.n
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
+def split_by(n_episodes: int, held_out: int | float, seed: int = 42) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out episode numbers: so many are held out, or, below 1, this share of them.
+
+    Raises:
+        ValueError: see :func:`held_out_split`; a share of a single episode.
+    """
+    if isinstance(held_out, int) or held_out >= 1 or held_out == 0:
+        return held_out_split(n_episodes, int(held_out), seed)
+    if n_episodes < 2:
+        raise ValueError("cannot hold out a share of 1 episode: at least one must remain to train on")
+    return released_validation_split(n_episodes, held_out, seed)
+
+
 def released_validation_split(n_episodes: int, ratio: float = 0.02, seed: int = 42) -> tuple[np.ndarray, np.ndarray]:
     """Training and validation episode numbers of the released code, both sorted; at least one on either side."""
     count = min(max(1, round(n_episodes * ratio)), n_episodes - 1)

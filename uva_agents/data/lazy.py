@@ -83,6 +83,15 @@ class LazyFrames:
             self._sources, self._frame_shape(), rows=self._rows[rows], change=self._change, name=self._name
         )
 
+    def changed(self, change: Callable[[np.ndarray], np.ndarray], name: str) -> LazyFrames:
+        """The same, each changed once more as it is read; ``name`` tells the change apart from others."""
+        before = self._change
+
+        def both(frames: np.ndarray) -> np.ndarray:
+            return change(frames if before is None else before(frames))
+
+        return LazyFrames(self._sources, self._frame_shape(), rows=self._rows, change=both, name=f"{self._name}+{name}")
+
     @classmethod
     def joined(cls, parts: Sequence[LazyFrames]) -> LazyFrames:
         """Frames of one size, one after another.

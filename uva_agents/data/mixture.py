@@ -171,6 +171,7 @@ class MixtureWindows:
         *,
         tokens: bool = True,
         history: np.ndarray | None = None,
+        start_noise: np.ndarray | None = None,
     ) -> Batch:
         """See :meth:`LatentWindows.batch`; windows are numbered through all datasets."""
         windows = np.asarray(windows)
@@ -180,7 +181,13 @@ class MixtureWindows:
         for number in np.unique(dataset):
             here = np.flatnonzero(dataset == number)
             part = self.parts[number]
-            own = part.batch(windows[here] - self._offsets[number], variant[here], tokens=tokens, history=history)
+            own = part.batch(
+                windows[here] - self._offsets[number],
+                variant[here],
+                tokens=tokens,
+                history=history if history is None or history.ndim == 1 else history[here],
+                start_noise=None if start_noise is None else start_noise[here],
+            )
             if own.has_actions is None:
                 own = dataclasses.replace(own, has_actions=torch.ones(len(here), dtype=torch.bool))
             order.append(here)

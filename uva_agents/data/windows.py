@@ -51,6 +51,11 @@ class WindowSpec:
         return (np.arange(self.action_steps) + 1 - self.action_steps) * self.rows_per_step
 
     @property
+    def steps_ahead(self) -> np.ndarray:
+        """(action_steps,) rows of the control steps after now."""
+        return (np.arange(self.action_steps) + 1) * self.rows_per_step
+
+    @property
     def history_actions(self) -> np.ndarray:
         """The actions just before :attr:`actions`, as many."""
         return self.actions - self.action_steps * self.rows_per_step
@@ -64,6 +69,15 @@ class WindowSpec:
         steps = np.arange(1 - self.n_frames * self.stride, 1) * self.rows_per_step
         earlier = itertools.combinations_with_replacement(steps, self.n_frames - 1)
         return np.array([(*chosen, 0) for chosen in earlier])
+
+    def distinct_histories(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Offsets (count, n_frames) of as many different steps of the history, in order; 'now' need not be among them.
+
+        The released code draws one for every sample of UMI's recordings, in training alone.
+        """
+        steps = np.arange(1 - self.n_frames * self.stride, 1) * self.rows_per_step
+        chosen = rng.permuted(np.broadcast_to(steps, (count, len(steps))), axis=1)[:, : self.n_frames]
+        return np.sort(chosen, axis=1)
 
 
 RELEASED_TRIM = (14, 9)
@@ -102,7 +116,7 @@ class WindowIndex:
         return len(self.now)
 
     def steps(self, windows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Dataset rows of ``offsets`` (K,) in ``windows`` (B,): (B, K), clamped to each window's episode."""
-        rows = self.now[windows][:, None] + offsets[None]
+        """Dataset rows of ``offsets`` (K,), or (B, K), in ``windows`` (B,): (B, K), clamped to each window's episode."""
+        rows = self.now[windows][:, None] + offsets
         clamped: np.ndarray = np.clip(rows, self.first[windows][:, None], self.last[windows][:, None])
         return clamped

@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "recipe",
         metavar="SIZE | RECIPE",
         help=f"a network size, for data of any layout ({', '.join(SIZES)}), or a baseline for it "
-        f"({', '.join(BASELINES)}); a recipe ({', '.join(names)}, or one that another package adds); or the recipe.json of a "
-        "run, for another like it",
+        f"({', '.join(BASELINES)}); a recipe ({', '.join(names)}, or one that another package adds); a recipe in a TOML file "
+        "(uva info --recipe NAME prints one); or the recipe.json of a run",
     )
     parser.add_argument(
         "--data",

@@ -34,7 +34,7 @@ _HEAD = """\
 
 def layout_to_toml(layout: DataConfig, source: str = "a dataset") -> str:
     """Text of a layout; :func:`layout_from_toml` is the inverse."""
-    return _HEAD.format(source=source) + tomli_w.dumps(_without_none(plain(layout)))
+    return _HEAD.format(source=source) + tomli_w.dumps(without_none(plain(layout)))
 
 
 def layout_from_toml(path: str | Path) -> DataConfig:
@@ -52,8 +52,8 @@ def layout_from_toml(path: str | Path) -> DataConfig:
     return data_from_dict(values, str(path))
 
 
-def _without_none(value: Any) -> Any:
-    """TOML has no word for nothing."""
+def without_none(value: Any) -> Any:
+    """Plain values for TOML, which has no word for nothing: what is left out has its default."""
     if isinstance(value, Mapping):
-        return {str(key): _without_none(entry) for key, entry in value.items() if entry is not None}
-    return [_without_none(entry) for entry in value] if isinstance(value, list) else value
+        return {str(key): without_none(entry) for key, entry in value.items() if entry is not None}
+    return [without_none(entry) for entry in value] if isinstance(value, list) else value

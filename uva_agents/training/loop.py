@@ -7,6 +7,7 @@ was killed and resumed sees the same batches, the same noise and therefore the s
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import time
@@ -27,7 +28,7 @@ from uva_agents.errors import NotFiniteError
 from uva_agents.training.ema import EMA
 from uva_agents.training.optimisation import learning_rate, parameter_groups
 from uva_agents.training.out_of_memory import naming_what_fits, optimizer_memory
-from uva_agents.training.precision import precision
+from uva_agents.training.precision import LossScaling, precision
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.report import Reporter
 from uva_agents.training.selection import Export, Selection, Selector, rollouts_left, stopped_by
@@ -109,15 +110,16 @@ class StageLoop:
 
     def __init__(self, stage: Stage, config: StageConfig, options: LoopOptions) -> None:
         self.stage, self.config, self.options = stage, config, options
-        self.accelerator = Accelerator(mixed_precision=precision(), cpu=not torch.cuda.is_available())
+        self.accelerator = Accelerator(mixed_precision=precision(config.precision), cpu=not torch.cuda.is_available())
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.module = stage.module.to(self.accelerator.device)
         # A stage whose parts decay at different rates says so.
         grouped = getattr(stage, "parameter_groups", None)
-        decay = config.weight_decay
-        groups = parameter_groups(self.module, decay) if grouped is None else grouped(decay)
+        own = functools.partial(parameter_groups, self.module, embeddings=config.decay_embeddings)
+        groups = (own if grouped is None else grouped)(config.weight_decay)
         self.optimizer: Any = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
-        self.ema = EMA(self.module, power=config.ema_power, maximum=config.ema_max)
+        self.ema = EMA(self.module, power=config.ema_power, maximum=config.ema_max, delay=config.ema_delay)
+        self.scaling = LossScaling(self.accelerator.scaler)
         self.checkpoint = options.folder / "checkpoint.pt"
         self.step = 0
         self.selector: Selector | None = None
@@ -162,7 +164,8 @@ class StageLoop:
         loss, scalars = naming_what_fits(self.stage, self._passes, self.passes_alone)
         norm = float(self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.config.clip))
         # A step along a gradient that is not finite would spoil every weight, and the next checkpoint.
-        check_finite(self.stage.name, self.step, loss, norm, self._last())
+        if not self.scaling.leaves_out(loss, norm):
+            check_finite(self.stage.name, self.step, loss, norm, self._last())
         naming_what_fits(self.stage, self.optimizer.step, self.passes_alone)
         self.ema.update(self._unwrapped, self.step)
         self.step += 1
@@ -248,7 +251,7 @@ class StageLoop:
                 partial.unlink(missing_ok=True)
         signature = _signature(self.stage.name, self.config, options)
         self.step, self._selected = restore_checkpoint(
-            self.checkpoint, signature, self.module, self.optimizer, self.ema
+            self.checkpoint, signature, self.module, self.optimizer, self.ema, self.scaling
         )
         self.prepared, self.optimizer = self.accelerator.prepare(self.module, self.optimizer)
         if options.selection is not None and options.export is not None:
@@ -267,7 +270,8 @@ class StageLoop:
                 )
         signature = _signature(self.stage.name, self.config, self.options)
         chosen = self._selected if self.selector is None else self.selector.state
-        save_checkpoint(self.checkpoint, signature, self.step, self._unwrapped, self.optimizer, self.ema, chosen)
+        scale = self.scaling.state()
+        save_checkpoint(self.checkpoint, signature, self.step, self._unwrapped, self.optimizer, self.ema, chosen, scale)
 
     @property
     def _unwrapped(self) -> nn.Module:
@@ -322,7 +326,7 @@ def check_finite(stage: str, step: int, loss: float, norm: float, last: str) -> 
 
 
 def _signature(name: str, config: StageConfig, options: LoopOptions) -> str:
-    return json.dumps([name, vars(config), options.seed, options.key], sort_keys=True)
+    return json.dumps([name, config.signature(), options.seed, options.key], sort_keys=True)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ from uva_agents.checkpoints.folder import resolve
 from uva_agents.checkpoints.initial import match_into
 from uva_agents.checkpoints.kinds import weights_kind
 from uva_agents.checkpoints.networks import NetBundle, load_net, save_net
-from uva_agents.data import Episodes, FrameStore, WindowSpec, held_out_split
+from uva_agents.data import Episodes, FrameStore, WindowSpec
+from uva_agents.data.episodes import split_by
 from uva_agents.errors import InputError
 from uva_agents.training.card_facts import CardFacts, dataset_facts
 from uva_agents.training.data_file import write_data
@@ -85,7 +86,7 @@ class NetworkRun:
             out=options.out,
             show=options.progress,
         )
-        self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
+        self.train, self.held_out = split_by(len(self.episodes), recipe.data.held_out, seed=42)
         width = network_width(recipe.data, "action", self.episodes.arrays["action"].shape[-1])
         self.check("action_dim", width, recipe.model.action_dim)
         write_recipe(recipe, options.out)

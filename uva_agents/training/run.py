@@ -23,11 +23,13 @@ from uva_agents.data.window_numbers import network_limits
 from uva_agents.data.windows import WindowIndex
 from uva_agents.errors import DataError, InputError
 from uva_agents.training.recipe import DataConfig, Recipe
+from uva_agents.training.recipe_files import read_recipe_file, recipe_to_toml
 from uva_agents.training.saved_recipes import read_recipe
 from uva_agents.training.selection import Selection
 from uva_agents.training.sources import Data
 from uva_agents.training.steps import Step, monitored, run_steps
 from uva_agents.training.trackers import TrackerName, Tracking, check_trackers
+from uva_agents.training.uva.released_recipes import RELEASED, released_text
 from uva_agents.utils.files import write_text
 
 _LOG = logging.getLogger(__name__)
@@ -114,7 +116,7 @@ def recipe_names() -> dict[str, Callable[[], Recipe]]:
 
 
 def find_recipe(name: str, others: Iterable[str] = ()) -> Recipe:
-    """A recipe by its name, or from the ``recipe.json`` of a run.
+    """A recipe by its name, from a TOML file (:mod:`uva_agents.training.recipe_files`), or from the ``recipe.json`` of a run.
 
     Args:
         others: what else could have been meant, for the error.
@@ -125,11 +127,22 @@ def find_recipe(name: str, others: Iterable[str] = ()) -> Recipe:
     """
     if name.endswith(".json"):
         return read_recipe(name)
+    if name.endswith(".toml"):
+        return read_recipe_file(name)
     makers = recipe_names()
     if name not in makers:
         close = closest(name, [*others, *makers], n=2) or [*others, *makers]
         raise InputError(f"no recipe called {name!r}; did you mean {' or '.join(close)}?")
     return makers[name]()
+
+
+def recipe_text(name: str) -> str:
+    """A recipe as a TOML file to copy and edit, with its comments where it is kept as one.
+
+    Raises:
+        InputError, DataError: see :func:`find_recipe`.
+    """
+    return released_text(name) if name in RELEASED else recipe_to_toml(find_recipe(name))
 
 
 def write_recipe(recipe: Recipe, out: Path) -> None:
@@ -159,6 +172,8 @@ def make_normalizer(
         else:
             each = [_limits(data, one, key, transforms, window or WindowSpec()) for one in (episodes, *more)]
             limits[key] = (np.min([low for low, _ in each], axis=0), np.max([high for _, high in each], axis=0))
+        for column in data.unscaled.get(key, ()):
+            limits[key][0][column], limits[key][1][column] = -1.0, 1.0
         if key == "action" and key not in data.limits:
             _check_constant(data, episodes, limits[key])
     return LinearNormalizer.from_limits(limits)
@@ -190,7 +205,7 @@ def _limits(
         WindowIndex(episodes, window),
         window.actions if is_action else window.steps,
         pose_key=data.proprio_key,
-        delay=window.action_offset if is_action else 0,
+        delay=data.delay if is_action else 0,
         firsts=firsts,
     )
     low, high = low.copy(), high.copy()

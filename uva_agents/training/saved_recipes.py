@@ -128,6 +128,18 @@ def _since(recipe: Recipe, part: str) -> dict[str, Any]:
     return found
 
 
+def _later(recipe: Recipe) -> dict[str, Any]:
+    """The same of the settings of a network's training, beside its stages."""
+    training, known = getattr(recipe, "network", None), _FIRST_NAMES[recipe.kind].values()
+    if not dataclasses.is_dataclass(training):
+        return {}
+    return {
+        entry.name: getattr(training, entry.name)
+        for entry in dataclasses.fields(training)
+        if f"network.{entry.name}" not in known and getattr(training, entry.name) != entry.default
+    }
+
+
 def read_recipe(path: str | Path) -> Recipe:
     """The recipe of a run folder, from its ``recipe.json``.
 
@@ -238,7 +250,7 @@ def _dataclass(cls: Any, values: Any, where: str, kind: WeightsKind) -> Any:
     read = {name: _value(hints[name], value, f"{where}: {name}", kind) for name, value in values.items()}
     try:
         return cls(**read)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise DataError(f"{where}: {error}") from error
 
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from uva_agents.data import Dataset, Episodes, Field, open_dataset
 from uva_agents.data.lazy import LazyFrames, as_lazy
+from uva_agents.data.picture_masks import blacked_out
 from uva_agents.errors import DataError, InputError
 from uva_agents.training.memory import Holds, Shape, check_needs
-from uva_agents.training.recipe import Recipe
+from uva_agents.training.recipe import DataConfig, Recipe
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,6 +55,23 @@ class Source:
             if "must be above 0" in str(error):
                 raise
             raise ValueError(f"{text}: PATH or PATH:WEIGHT, and {weight!r} is no number") from None
+
+
+def with_what_names_say(part: Part, data: DataConfig) -> Part:
+    """The part with what the layout says of datasets of its name: an instruction, and what is blacked out in its pictures.
+
+    Raises:
+        InputError: see :func:`~uva_agents.data.picture_masks.blacked_out`.
+    """
+    name = Path(part.episodes.source).name.partition(".")[0]
+    if (text := data.instructions_of.get(name)) is not None and part.tasks is None:
+        part = dataclasses.replace(part, tasks=(text,) * len(part.episodes))
+    if (mask := data.blacked_out.get(name)) is None:
+        return part
+    cameras = {key: value for key, value in part.episodes.arrays.items() if key.startswith("pixels")}
+    arrays = {**part.episodes.arrays, **{key: blacked_out(value, mask) for key, value in cameras.items()}}
+    episodes = Episodes(arrays, part.episodes.ends, part.episodes.source, part.episodes.numbers)
+    return dataclasses.replace(part, episodes=episodes)
 
 
 def with_episodes(sources: Sequence[Source], chosen: Sequence[str]) -> tuple[Source, ...]:
@@ -236,7 +254,8 @@ def _part(source: Source, dataset: Dataset, needed: Sequence[str], step: int, re
     """The same in every process that opens it."""
     shapes = _shapes(dataset, needed)
     found = _episodes(dataset, needed, step)
-    return Part(found, source.weight, dataset.tasks, shapes, reopens, _origins(dataset, needed))
+    part = Part(found, source.weight, dataset.tasks, shapes, reopens, _origins(dataset, needed))
+    return with_what_names_say(part, reopens.recipe.data)
 
 
 def _shapes(dataset: Dataset, needed: Sequence[str]) -> dict[str, tuple[int, int]]:

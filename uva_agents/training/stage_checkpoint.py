@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from uva_agents.training.ema import EMA
+from uva_agents.training.precision import LossScaling
 from uva_agents.utils.files import replacing
 
 
@@ -21,11 +22,13 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     ema: EMA,
     selection: Mapping[str, Any] | None = None,
+    scaling: Mapping[str, Any] | None = None,
 ) -> None:
     """Write it, completely or not at all.
 
     Args:
         selection: state of the stage's :class:`~uva_agents.training.selection.Selector`.
+        scaling: of the loss, in fp16.
 
     Raises:
         MachineError: it cannot be written.
@@ -39,6 +42,7 @@ def save_checkpoint(
                 "ema": ema.shadow,
                 "optimizer": optimizer.state_dict(),
                 **({"selection": dict(selection)} if selection else {}),
+                **({"scaling": dict(scaling)} if scaling else {}),
             },
             partial,
         )
@@ -63,7 +67,12 @@ def read_checkpoint(path: Path, signature: str, *, mmap: bool = False) -> dict[s
 
 
 def restore_checkpoint(
-    path: Path, signature: str, module: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA
+    path: Path,
+    signature: str,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: EMA,
+    scaling: LossScaling | None = None,
 ) -> tuple[int, dict[str, Any]]:
     """Continue from it; returns the step, 0 where nothing is, and what had been selected.
 
@@ -82,6 +91,8 @@ def restore_checkpoint(
     optimizer.load_state_dict(_in_todays_order(saved["optimizer"], names, module, optimizer))
     for name, value in saved["ema"].items():
         ema.shadow[_todays_name(module, name)].copy_(value)
+    if scaling is not None:
+        scaling.restore(saved.get("scaling", {}))
     return int(saved["step"]), dict(saved.get("selection", {}))
 
 

@@ -136,7 +136,8 @@ def held_out_of(weights: str | Path, recipe: UVARecipe, path: Path, count: int |
         InputError: no episode would be left to train on.
     """
     from uva_agents.checkpoints.folder import is_checkpoint_file, resolve
-    from uva_agents.data import held_out_split, open_dataset
+    from uva_agents.data import open_dataset
+    from uva_agents.data.episodes import split_by
     from uva_agents.data.run_data import data_of_run
 
     wanted = recipe.data.arrays
@@ -154,7 +155,7 @@ def held_out_of(weights: str | Path, recipe: UVARecipe, path: Path, count: int |
                 f"{path} has {len(dataset)} episodes, and training held out number {chosen.max()} of its data"
             )
     else:
-        chosen = held_out_split(len(dataset), recipe.data.held_out if count is None else count, seed=42)[1]
+        chosen = split_by(len(dataset), recipe.data.held_out if count is None else count, seed=42)[1]
     if not len(chosen):
         raise InputError("no episode was held out: say how many to take with --held-out N")
     rows = run.rows_per_step if same and run is not None else recipe.data.rows_per_step

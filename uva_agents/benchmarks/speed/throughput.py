@@ -1,9 +1,9 @@
 """Training throughput of the joint stage: cached latents against the autoencoder in the loop.
 
-``python -m uva_agents.benchmarks.speed.throughput``. Both loops run the same network, batch and optimiser in turn in the
-same process;
-the naive one encodes the eight frames of every window first, as a loop without a cache must. The cached loop is then also run as
-several processes of one thread, as ``torchrun`` trains on the cores of one machine: each has its share of the batch.
+``python -m uva_agents.benchmarks.speed.throughput``. Both loops run the same network, batch and optimiser in turn in the same
+process; the naive one encodes the eight frames of every window first, as a loop without a cache must. The same network without
+keypoints, as any robot's recordings train it, is timed in turn with that. The cached loop is then also run as several processes
+of one thread, as ``torchrun`` trains on the cores of one machine: each has its share of the batch.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from uva_agents.benchmarks.skeleton import Benchmark, Outcome
+
+if TYPE_CHECKING:
+    from uva_agents.training.uva.recipes import UVARecipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,19 +45,54 @@ def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
         cached.append(bench.rate(args.steps, encode=False))
         naive.append(bench.rate(max(2, args.steps // 4), encode=True))
     ratios = [a / b for a, b in zip(cached, naive, strict=True)]
+    others: dict[str, list[float]] = {title: [] for title in _LAYOUTS}
+    benches = {title: Bench(args.batch_size, recipe=_recipe_of(title)) for title in others}
+    for other in benches.values():
+        other.step(encode=False)
+    for _ in range(args.rounds):  # in turn with the first recipe, as the machine differs from minute to minute
+        own = bench.rate(args.steps, encode=False)
+        for title, other in benches.items():
+            others[title].append(other.rate(args.steps, encode=False) / own)
     peak = _matmul_rate()
     together = _together(args) if args.processes else []
     yield f"joint stage, batch {args.batch_size}, {torch.get_num_threads()} threads, windows/s (median of {args.rounds}):"
     yield f"  cached latents        {np.median(cached):7.1f}   ({min(cached):.1f}..{max(cached):.1f})"
     yield f"  autoencoder in loop   {np.median(naive):7.1f}   ({min(naive):.1f}..{max(naive):.1f})"
     yield f"  ratio                 {np.median(ratios):7.2f}   ({min(ratios):.2f}..{max(ratios):.2f})"
+    yield "nano without keypoints, windows/s as a ratio to pusht-nano's:"
+    for title, found in others.items():
+        yield f"  {title:45s} {np.median(found):7.2f}   ({min(found):.2f}..{max(found):.2f})"
     if together:
         yield (
             f"  {args.processes} processes, 1 thread  {np.median(together):7.1f}   ({min(together):.1f}..{max(together):.1f}), "
             f"batch {args.batch_size // args.processes} each"
         )
     yield f"  this machine, now     {peak:7.1f}   GFLOP/s of float32 matrix products"
-    return Outcome({"cached": cached, "naive": naive, "together": together, "matmul_gflops": peak})
+    return Outcome({"cached": cached, "naive": naive, "layouts": others, "together": together, "matmul_gflops": peak})
+
+
+_LAYOUTS: Mapping[str, Mapping[str, Any]] = {
+    "one camera, 7 actions": {},
+    "two cameras, 7 actions, instructions": {"wrist": True, "instructions": "table"},
+}
+"""What other robots have -> arguments of a layout."""
+
+
+def _recipe_of(title: str) -> UVARecipe:
+    """The recipe of the nano size for recordings laid out so."""
+    from uva_agents.data import Field
+    from uva_agents.training.recipe import DataConfig
+    from uva_agents.training.uva.sizes import recipe_for
+
+    about = _LAYOUTS[title]
+    cameras = ("pixels", "pixels_wrist") if about.get("wrist") else ("pixels",)
+    data = DataConfig(
+        fields={name: Field(name) for name in (*cameras, "action", "agent_pos")},
+        control_hz=20.0,
+        proprio_key="agent_pos",
+        instructions=about.get("instructions", "none"),
+    )
+    return recipe_for("nano", data, {"action": 7, "agent_pos": 7})
 
 
 def _together(args: argparse.Namespace) -> list[float]:
@@ -100,12 +139,19 @@ def _matmul_rate() -> float:
 
 
 class Bench:
-    """The pusht-nano recipe's joint stage on synthetic windows (time does not depend on the numbers)."""
+    """A recipe's joint stage on synthetic windows (time does not depend on the numbers).
 
-    def __init__(self, batch_size: int, *, rank: int = 0, world: int = 1) -> None:
+    Args:
+        batch_size: of each process.
+        rank, world: of processes.
+        recipe: pusht-nano's by default.
+    """
+
+    def __init__(self, batch_size: int, *, rank: int = 0, world: int = 1, recipe: UVARecipe | None = None) -> None:
         import torch
 
-        from uva_agents.data import Episodes, LatentWindows, standard_variants
+        from uva_agents.data import Episodes, LatentWindows, WindowSpec, standard_variants
+        from uva_agents.data.dataset import Extras
         from uva_agents.model import VAE, UVANet
         from uva_agents.training.ema import EMA
         from uva_agents.training.optimisation import parameter_groups
@@ -113,37 +159,42 @@ class Bench:
         from uva_agents.training.uva.joint_stage import JointStage
         from uva_agents.training.uva.recipes import pusht_nano
 
-        recipe = pusht_nano()
+        recipe = recipe or pusht_nano()
         rng = np.random.default_rng(0)
-        n, c = 4096, recipe.model
+        n, c, data = 4096, recipe.model, recipe.data
         self.frames = rng.integers(0, 256, (n, 96, 96, 3), dtype=np.uint8)
-        arrays: dict[str, np.ndarray] = {
-            "pixels": self.frames,
-            "action": rng.uniform(0, 512, (n, 2)).astype(np.float32),
-            "agent_pos": rng.uniform(0, 512, (n, 2)).astype(np.float32),
-            "keypoints": rng.uniform(0, 512, (n, 18)).astype(np.float32),
-        }
+        widths = {"action": c.action_dim, "agent_pos": c.proprio_dim, "keypoints": 2 * c.num_keypoints - 2}
+        arrays: dict[str, np.ndarray] = {"pixels": self.frames}
+        for name in {"action", "agent_pos", *data.frame_state_keys}:
+            arrays[name] = rng.uniform(0, 512, (n, widths[name])).astype(np.float32)
         episodes = Episodes(arrays, np.arange(128, n + 1, 128))
-        tokens = [rng.normal(size=(n, c.tokens_per_frame, c.token_dim)).astype(np.float16) for _ in range(2)]
-        from uva_agents.data import WindowSpec
 
+        def tokens() -> list[np.ndarray]:
+            return [rng.normal(size=(n, c.tokens_per_frame, c.token_dim)).astype(np.float16) for _ in range(2)]
+
+        keypoints = [rng.uniform(-1, 1, (n, 2 * c.num_keypoints)).astype(np.float32) for _ in range(2)]
         windows = LatentWindows(
             episodes,
-            tokens,
-            standard_variants(2),
-            make_normalizer(recipe.data, episodes),
+            tokens(),
+            standard_variants(2, mirror=recipe.world is not None),
+            make_normalizer(data, episodes),
             WindowSpec(),
-            frame_state_keys=recipe.data.frame_state_keys,
-            keypoints=[rng.uniform(-1, 1, (n, 2 * c.num_keypoints)).astype(np.float32) for _ in range(2)],
+            frame_state_keys=data.frame_state_keys,
+            world_size=recipe.world_size,
+            keypoints=keypoints if c.num_keypoints else None,
+            extras=Extras(
+                wrist=tokens() if c.wrist_image else None,
+                text=rng.normal(size=(len(episodes), c.text_dim)) if c.text_dim else None,
+            ),
         )
         from dataclasses import replace
 
         config = replace(recipe.network.joint, batch_size=batch_size)
         self.vae = VAE(recipe.model.vae).eval().requires_grad_(False)
         model = UVANet(c)
-        assert model.guide is not None
-        for part in (model.guide.detector, model.guide.dynamics, model.guide.renderer):
-            part.requires_grad_(False)  # as in the recipe: stages of their own
+        if (guide := model.guide) is not None:
+            for part in (guide.detector, guide.dynamics, guide.renderer):
+                part.requires_grad_(False)  # as in the recipe: stages of their own
         self.stage = JointStage(recipe, config, "joint", model, windows, recipe.network.task_weights, None)
         module = self.stage.module.train()
         self.rank, self.world = rank, world

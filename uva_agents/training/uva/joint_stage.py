@@ -1,28 +1,33 @@
-"""Stages 2 and 3: the network on cached latents. Video only first, then all five tasks."""
+"""Stages 2 and 3: the network on latents, cached or made in the step. Video only first, then all five tasks."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from uva_agents.data import Batch, LatentWindows, MixtureWindows
-from uva_agents.model import Context, Jitter, Task, UVANet, Visibility, draw_mask, draw_tasks, joint_loss
+from uva_agents.model import VAE, Context, Jitter, Task, UVANet, Visibility, draw_mask, draw_tasks, joint_loss
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.report import Reporter
-from uva_agents.training.uva.recipes import JointTraining, UVARecipe
+from uva_agents.training.uva.joint_training import JointTraining
+from uva_agents.training.uva.online import ClipEncoder, Clips
+from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.validation import Validator
 
 
 class JointModule(nn.Module):
     """The joint objective as a module, so that DDP sees one forward."""
 
-    def __init__(self, model: UVANet, recipe: UVARecipe) -> None:
+    def __init__(self, model: UVANet, recipe: UVARecipe, encoder: ClipEncoder | None = None) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
+        self.encoder = encoder
 
     def forward(
         self,
@@ -31,8 +36,15 @@ class JointModule(nn.Module):
         frame_state: Tensor | None,
         has_actions: Tensor | None = None,
         proprio_target: Tensor | None = None,
+        clips: Clips | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted loss and its parts by name, scalars; arguments as of :func:`~uva_agents.model.uva.losses.joint_loss`."""
+        """The weighted loss and its parts by name, scalars; arguments as of :func:`~uva_agents.model.uva.losses.joint_loss`.
+
+        ``clips`` are the frames, where the context has no tokens of them yet.
+        """
+        if clips is not None:
+            assert self.encoder is not None
+            context = self.encoder.filled(context, clips)
         losses = joint_loss(
             self.model,
             context,
@@ -65,6 +77,7 @@ class JointStage:
         windows: LatentWindows | MixtureWindows,
         task_weights: Mapping[Task, float],
         validator: Validator | None,
+        vae: VAE | None = None,
     ) -> None:
         self.name = name
         self.recipe, self.config = recipe, config
@@ -72,33 +85,54 @@ class JointStage:
         self.task_weights = task_weights
         self.validator = validator
         self.histories = windows.spec.history_choices()
-        self.module: nn.Module = JointModule(model, recipe)
+        augmentation = recipe.network.clips
+        encoder = None if augmentation is None or vae is None else ClipEncoder(vae, model, augmentation)
+        self.module: nn.Module = JointModule(model, recipe, encoder)
 
     def inputs(self, step: int, rank: int, world: int) -> dict[str, Any]:
-        """A batch of B samples, each with a task and a mask drawn for it."""
+        """A batch of B samples, each with a task and a mask drawn for it, or one for all where the recipe says so."""
         recipe, n = self.recipe, self.config.batch_size
+        training = recipe.network
         order = self.windows.order(n, seed=recipe.seed, rank=rank, world=world)
-        history = None
-        if recipe.network.varied_history:
-            history = self.histories[int(torch.randint(len(self.histories), ()))]
-        batch = self.windows.batch(*order.at(step), history=history)
-        tasks = without_unknown_actions(draw_tasks(n, self.task_weights), batch)
+        drawn = self._drawn_for_windows(step, rank, world)
+        batch = self.windows.batch(*order.at(step), **drawn)
+        tasks = draw_tasks(n, self.task_weights, together=training.draw_together)
+        tasks = without_unknown_actions(tasks, batch)
         c = recipe.model
         mask = draw_mask(
             n,
             frames=c.n_frames,
             tokens=c.tokens_per_frame,
-            minimum=recipe.network.mask_minimum,
-            std=recipe.network.mask_std,
+            minimum=training.mask_minimum,
+            std=training.mask_std,
+            together=training.draw_together,
         )
-        context, frame_state = make_context(batch, recipe.network)
+        context, frame_state = make_context(batch, training)
+        clips = {}
+        if training.clips is not None:
+            draws = training.clips.draw(n, seed=recipe.seed, step=step, first=rank * n)
+            clips = {"clips": Clips.of(batch, draws)}
         return {
+            **clips,
             "context": context,
             "visibility": Visibility.for_tasks(tasks, mask),
             "frame_state": frame_state,
             "has_actions": batch.has_actions,
             "proprio_target": batch.proprio_target,
         }
+
+    def _drawn_for_windows(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        """What of the windows themselves is drawn: frames of the history, noise on the pose at the start."""
+        training, n = self.recipe.network, self.config.batch_size
+        drawn: dict[str, Any] = {}
+        rng = np.random.default_rng([self.recipe.seed, zlib.crc32(self.name.encode()), step, rank, world])
+        if training.varied_history and training.distinct_histories:
+            drawn["history"] = self.windows.spec.distinct_histories(n, rng)
+        elif training.varied_history:
+            drawn["history"] = self.histories[int(torch.randint(len(self.histories), ()))]
+        if training.start_noise:
+            drawn["start_noise"] = rng.normal(0.0, training.start_noise, (n, 6))
+        return drawn
 
     def validate(self, module: nn.Module, reporter: Reporter, step: int) -> dict[str, float]:
         """The validator's metrics; none without one."""
@@ -116,12 +150,14 @@ def without_unknown_actions(tasks: list[Task], batch: Batch) -> list[Task]:
 
 def make_context(batch: Batch, training: JointTraining) -> tuple[Context, Tensor | None]:
     """A training context (some histories collapsed, some inputs missing) and the target of its auxiliary state."""
-    n = len(batch.history)
+    n = len(batch.actions)
     frozen = torch.rand(n) < training.history_dropout
 
     def collapsed(rows: Any) -> Any:
         """What an episode's first step would be: the last row (of axis 1), repeated."""
-        return None if rows is None else torch.where(frozen.view(-1, *[1] * (rows.dim() - 1)), rows[:, -1:], rows)
+        if rows is None or not len(rows):  # frames are encoded later
+            return None
+        return torch.where(frozen.view(-1, *[1] * (rows.dim() - 1)), rows[:, -1:], rows)
 
     history, proprio, frame_state = collapsed(batch.history), collapsed(batch.proprio), batch.frame_state
     if proprio is not None:
@@ -135,7 +171,7 @@ def make_context(batch: Batch, training: JointTraining) -> tuple[Context, Tensor
         history_actions = history_actions.masked_fill(hidden, float("nan"))
     context = Context(
         history=history,
-        future=batch.future,
+        future=batch.future if len(batch.future) else None,
         actions=batch.actions,
         proprio=proprio,
         text=None if batch.text is None else _hidden(batch.text, training.text_dropout),

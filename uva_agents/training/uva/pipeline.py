@@ -17,7 +17,7 @@ from uva_agents.checkpoints.initial import load_vae
 from uva_agents.checkpoints.tensor_files import stored_tensors, write_tensors
 from uva_agents.data import Episodes, FrameStore, LatentStore, Variant, encode_frames
 from uva_agents.data.shards import ShardedArray
-from uva_agents.model import VAE, Task
+from uva_agents.model import VAE, Task, UVANet
 from uva_agents.training.frames_step import FramesStep
 from uva_agents.training.keypoints.detector_stage import DetectorStage
 from uva_agents.training.keypoints.motion_stages import DynamicsStage, RendererStage
@@ -26,6 +26,7 @@ from uva_agents.training.recipe import StageConfig
 from uva_agents.training.run import RunOptions, make_normalizer
 from uva_agents.training.sources import joined_frames
 from uva_agents.training.steps import MemoryStep, StageStep, Step, WeightsStep
+from uva_agents.training.uva.clip_data import count_windows
 from uva_agents.training.uva.continued import comes_with
 from uva_agents.training.uva.export import card_facts, export
 from uva_agents.training.uva.joint_stage import JointStage
@@ -33,6 +34,7 @@ from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.run import UVARun
 from uva_agents.training.uva.stand_ins import stand_in_keypoints, stand_in_latents
 from uva_agents.training.uva.vae_stage import VAEStage
+from uva_agents.training.uva.video_network import take_over_video
 from uva_agents.utils.progress import progress_bar
 
 
@@ -44,7 +46,7 @@ def uva_steps(recipe: UVARecipe, options: RunOptions) -> list[Step]:
     """
     run = UVARun(recipe, options)
     model = recipe.model
-    steps: list[Step] = [_frames(run), _autoencoder(run), LatentsStep(run)]
+    steps: list[Step] = [_frames(run), _autoencoder(run), _latents(run)]
     steps.append(MemoryStep("initial network", "initial network", run.start_network, needs=("autoencoder", "latents")))
     if model.num_keypoints:
         found = MemoryStep("keypoints of all frames", "keypoints", run.read_keypoints, ("detector",))
@@ -95,10 +97,11 @@ def _stage(
 
 
 def _frames(run: UVARun) -> Step:
+    enlarge = run.recipe.network.clips is None  # augmentation in the training step is of frames as they were recorded
     return FramesStep(
         [run.main, *run.others],
         run.take_frames,
-        FrameStore(run.options.out / "frames", side=run.recipe.model.image_size),
+        FrameStore(run.options.out / "frames", side=run.recipe.model.image_size, enlarge=enlarge),
         moving=(run.recipe.data.proprio_key or "action",),
         show=run.options.progress,
     )
@@ -157,6 +160,13 @@ def _finish_autoencoder(run: UVARun, vae: VAE, device: torch.device) -> None:
         # Rounded: the scale goes into the cache key and must not depend on how a machine sums.
         vae.config = dataclasses.replace(vae.config, scale=round(1.0 / std, 3))
     run.set_autoencoder(vae, device)
+
+
+def _latents(run: UVARun) -> Step:
+    """Made once, or anew in every training step."""
+    if run.recipe.network.clips is not None:
+        return MemoryStep("latents, in the training steps", "latents", lambda: None, needs=("autoencoder",))
+    return LatentsStep(run)
 
 
 @dataclass(frozen=True)
@@ -314,33 +324,27 @@ def _keep(run: UVARun) -> None:
 # -- the network itself ------------------------------------------------------------------------------------------------
 
 
-def _network(run: UVARun) -> list[Step]:
+def _network(run: UVARun) -> list[StageStep]:
     """Video only first, then all tasks."""
     training = run.recipe.network
     needs = ("initial network", "latents", *(["keypoints"] if run.recipe.model.num_keypoints else []))
-    stages: list[tuple[str, StageConfig, dict[Task, float]]] = [
-        ("video", training.video, {Task.VIDEO: 1.0}),
-        ("joint", training.joint, dict(training.task_weights)),
-    ]
+    processes, windows = PartialState().num_processes, count_windows(run)
 
-    def build(name: str, config: StageConfig, weights: dict[Task, float]) -> Callable[[], Stage]:
-        def make() -> Stage:
+    def stage(name: str, config: StageConfig, weights: dict[Task, float], finish: Callable[[], object]) -> StageStep:
+        def model() -> UVANet:
+            return run.video_model if name == "video" else run.model
+
+        def build() -> Stage:
             check = dataclasses.replace(run.validator, video_only=name == "video")
-            return JointStage(run.recipe, config, name, run.model, run.mixture, weights, check)
+            return JointStage(run.recipe, config, name, model(), run.mixture, weights, check, run.vae)
 
-        return make
-
-    return [
-        _stage(
-            run,
-            f"network, {name}",
-            "network",
-            name,
-            config,
-            target=lambda: run.model,
-            build=build(name, config, weights),
-            needs=needs,
+        return _stage(
+            run, f"network, {name}", "network", name, config, target=model, build=build, needs=needs, finish=finish
         )
-        for name, config, weights in stages
-        if config.steps
-    ]
+
+    def in_steps(config: StageConfig) -> StageConfig:
+        return config.resolved(windows=windows, processes=processes)
+
+    found = [stage("video", in_steps(training.video), {Task.VIDEO: 1.0}, lambda: take_over_video(run))]
+    found += [stage("joint", in_steps(training.joint), dict(training.task_weights), lambda: None)]
+    return [one for one in found if one.config.steps]

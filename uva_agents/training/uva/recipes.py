@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from functools import partial
+from typing import Any, ClassVar, Self
 
 from uva_agents.data import BLOCK_PUSH_FIELDS, PUSHT_FIELDS
 from uva_agents.errors import InputError
 from uva_agents.model import Task, UVAConfig, uva_base_config, uva_nano_config
 from uva_agents.training.recipe import Changes, DataConfig, Recipe, StageConfig
+from uva_agents.training.uva.joint_training import JointTraining
+from uva_agents.training.uva.released_recipes import RELEASED, released
 
 STAGES = {
     "vae": ("autoencoder", "stage"),
@@ -82,42 +85,6 @@ class KeypointTraining:
     agent_weight: float = 1.0
 
 
-@dataclass(frozen=True)
-class JointTraining:
-    """Training of the network itself: a video stage, then all tasks.
-
-    Args:
-        video, joint: optimisation.
-        task_weights: share of each task in the joint stage.
-        mask_minimum, mask_std: of the truncated normal that draws how much of a future frame is masked.
-        history_dropout: share of samples whose history is the current frame repeated, as at the start of an episode.
-        proprio_dropout: share of samples that get no proprioception.
-        text_dropout: share of samples that get no instruction, where those are an input.
-        wrist_dropout: share of samples that get no second camera, where that may be missing.
-        history_action_dropout: share of the actions before now that are hidden, where they are an input.
-        varied_history: draw which past frames a step's history consists of, instead of evenly spaced ones.
-        latent_noise: standard deviation of noise on the latents in training (their own is 1).
-        action_weight, frame_state_weight: of the action loss and the auxiliary state loss.
-        gradient_checkpointing: recompute the transformer's activations in the backward pass instead of keeping them.
-    """
-
-    video: StageConfig
-    joint: StageConfig
-    task_weights: Mapping[Task, float]
-    mask_minimum: float = 0.2
-    mask_std: float = 0.5
-    history_dropout: float = 0.0
-    proprio_dropout: float = 0.1
-    text_dropout: float = 0.1
-    wrist_dropout: float = 0.0
-    history_action_dropout: float = 0.5
-    varied_history: bool = False
-    latent_noise: float = 0.0
-    action_weight: float = 1.0
-    frame_state_weight: float = 2.0
-    gradient_checkpointing: bool = False
-
-
 @dataclass(frozen=True, kw_only=True)
 class UVARecipe(Recipe):
     """How UVA's network is trained.
@@ -143,6 +110,27 @@ class UVARecipe(Recipe):
     def __post_init__(self) -> None:
         if self.model.num_keypoints and self.world is None:
             raise InputError(f"recipe {self.name!r} has keypoints, which are places in a plane: give its world")
+        if self.network.clips is not None:
+            self._check_clips()
+
+    def _check_clips(self) -> None:
+        wrong = [
+            ("model.num_keypoints", self.model.num_keypoints),
+            ("model.standardize", self.model.standardize),
+            ("network.history_dropout", self.network.history_dropout),
+            ("augmentation.variants above 1", self.augmentation.variants > 1),
+        ]
+        if found := [name for name, value in wrong if value]:
+            raise InputError(f"recipe {self.name!r} encodes frames in the training step (clips): not with {found[0]}")
+
+    @property
+    def video_model(self) -> UVAConfig:
+        """The network that the video stage trains."""
+        if not self.network.own_video_network:
+            return self.model
+        alone: dict[str, Any] = dict(predict_actions=False, predict_proprio_dim=0, proprio_dim=0)
+        alone |= dict(wrist_image=False, wrist_maskable=False, predict_wrist=False)
+        return dataclasses.replace(self.model, **alone)
 
     @property
     def plane(self) -> World:
@@ -181,8 +169,7 @@ class UVARecipe(Recipe):
             stage = recipe.stage(name)
             if stage is None:
                 raise InputError(f"recipe {self.name!r} has no stage {name!r}: --{name}-steps does not apply")
-            every = min(stage.validate_every, max(1, steps))
-            recipe = recipe.with_stage(name, dataclasses.replace(stage, steps=steps, validate_every=every))
+            recipe = recipe.with_stage(name, stage.shortened(steps))
         for name in ("video", "joint"):
             stage = recipe.stage(name)
             assert stage is not None
@@ -295,10 +282,10 @@ def block_push_nano() -> UVARecipe:
 
 
 def uva_base() -> UVARecipe:
-    """The released recipe at the released size (``mar_base``) on PushT: two stages, for many GPUs.
+    """The released size (``mar_base``) on PushT: two stages, for many GPUs. ``uva-pusht`` is the released recipe.
 
-    Give it the kl-f16 autoencoder and MAR's weights: ``--vae kl16.ckpt --init mar_base.pth``. Not the released one: tasks and mask
-    ratios are drawn per sample, latents are posterior means that were computed once, and the shifts stand in for crops.
+    Give it the kl-f16 autoencoder and MAR's weights: ``--vae kl16.ckpt --init mar_base.pth``. What differs from the released one:
+    tasks and mask ratios are drawn per sample, latents are posterior means that were computed once, and shifts stand in for crops.
     """
     stage = StageConfig(
         steps=100_000,
@@ -338,4 +325,5 @@ RECIPES: dict[str, Callable[[], UVARecipe]] = {
     "pusht-nano": pusht_nano,
     "block-push-nano": block_push_nano,
     "uva-base": uva_base,
+    **{name: partial(released, name) for name in RELEASED},
 }

@@ -27,16 +27,14 @@ from uva_agents.data import (
     MixtureWindows,
     Variant,
     WindowSpec,
-    held_out_split,
     standard_variants,
 )
-from uva_agents.data.augment import varied_frames
 from uva_agents.data.dataset import Extras
+from uva_agents.data.episodes import split_by
 from uva_agents.data.latent_store import LatentStore
 from uva_agents.data.rows import RowArray
 from uva_agents.errors import InputError
 from uva_agents.model import VAE, UVANet
-from uva_agents.model.keypoints.detector import ConvDetector, PooledDetector
 from uva_agents.model.keypoints.guide import KeypointGuide
 from uva_agents.training.data_file import write_data
 from uva_agents.training.instructions import Texts, read_instructions
@@ -44,12 +42,14 @@ from uva_agents.training.memory import Holds, check_out
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
 from uva_agents.training.saved_recipes import identity
 from uva_agents.training.sources import Part, open_sources
+from uva_agents.training.uva.clip_data import clip_windows, encoded_clip_windows
 from uva_agents.training.uva.fits import check_fits
 from uva_agents.training.uva.held_out import further_splits, make_validator
+from uva_agents.training.uva.keypoints_of_all import keypoints_of_all
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.tokens import standardized_tokens
 from uva_agents.training.uva.validation import Validator
-from uva_agents.utils.images import to_images
+from uva_agents.training.uva.video_network import video_network
 
 _LOG = logging.getLogger(__name__)
 _WRIST_SEED = 7919
@@ -75,6 +75,7 @@ class UVARun:
         texts: vectors of all episodes' instructions, where they are an input.
         model: the network.
         match: what of the weights that the run goes on from the network took.
+        video_model: what the video stage trains: the network, or one of its own until that stage is over.
         keypoints, more_keypoints: keypoints (N, 2 K) of the same frames; ``None`` for networks without.
     """
 
@@ -84,6 +85,7 @@ class UVARun:
     more_tokens: Sequence[Sequence[RowArray]]
     model: UVANet
     match: Match | None = None
+    video_model: UVANet
     wrist_tokens: Sequence[RowArray] | None = None
     more_wrist_tokens: Sequence[Sequence[RowArray]]
     keypoints: list[np.ndarray] | None = None
@@ -109,7 +111,7 @@ class UVARun:
             encoder = None if options.text_encoder is None else load_clip(options.text_encoder)
             self.texts = read_instructions([self.main, *self.others], recipe.data.instructions, encoder)
         check_fits(recipe, self.episodes, 0 if self.texts is None else self.texts.dim)
-        self.train, self.held_out = held_out_split(len(self.episodes), recipe.data.held_out, seed=42)
+        self.train, self.held_out = split_by(len(self.episodes), recipe.data.held_out, seed=42)
         self.more_splits = further_splits(self.others, recipe.data.held_out)
         if not len(self.held_out):
             _LOG.warning("no episode is held out: validation looks at what is trained on, and says little")
@@ -207,7 +209,9 @@ class UVARun:
         recipe, init = self.recipe, self.options.init
         torch.manual_seed(recipe.seed)  # how much was drawn before depends on what was already trained
         self.model = UVANet(recipe.model)
-        self.model.set_gradient_checkpointing(recipe.network.gradient_checkpointing)
+        self.video_model = video_network(recipe, self.model)
+        for model in (self.model, self.video_model):
+            model.set_gradient_checkpointing(recipe.network.gradient_checkpointing)
         if self.origin is not None:
             self.match = continue_from(self.model, self.origin.model)
             if match_lines := self.match.lines():
@@ -215,7 +219,7 @@ class UVARun:
                     "%s: %d tensors taken over, but for\n  %s", init, len(self.match.matched), "\n  ".join(match_lines)
                 )
         elif init is not None:
-            load_mar(self.model, Path(str(init)))
+            load_mar(self.video_model, Path(str(init)))
         if recipe.model.standardize:
             self._standardize()
 
@@ -238,7 +242,7 @@ class UVARun:
         detector = self.guide.detector.eval().requires_grad_(False)
 
         def read(episodes: Episodes) -> list[np.ndarray]:
-            return [_read_keypoints(detector, episodes, variant) for variant in self.variants]
+            return [keypoints_of_all(detector, episodes, variant) for variant in self.variants]
 
         self.keypoints = read(self.episodes)
         self.more_keypoints = [read(part.episodes) for part in self.others]
@@ -248,11 +252,15 @@ class UVARun:
     @cached_property
     def train_windows(self) -> LatentWindows:
         """Of the main dataset's training episodes, in all variants."""
+        if self.recipe.network.clips is not None:
+            return clip_windows(self, 0, self.main, self.train)
         return self._windows(self.train, self.variants)
 
     @cached_property
     def held_out_windows(self) -> LatentWindows:
         """Of its held-out episodes, as they are."""
+        if self.recipe.network.clips is not None:
+            return encoded_clip_windows(self, 0, self.main, self.checked)
         return self._windows(self.checked, self.variants[:1])
 
     @cached_property
@@ -261,7 +269,10 @@ class UVARun:
         if not self.others:
             return self.train_windows
         more = [self.more_windows(i, p, self.more_splits[i][0], self.variants) for i, p in enumerate(self.others)]
-        return MixtureWindows([self.train_windows, *more], [self.main.weight, *(part.weight for part in self.others)])
+        windows, weights = [self.train_windows, *more], [self.main.weight, *(part.weight for part in self.others)]
+        if self.recipe.network.weigh_windows:
+            weights = [weight * len(part) for weight, part in zip(weights, windows, strict=True)]
+        return MixtureWindows(windows, weights)
 
     @cached_property
     def validator(self) -> Validator:
@@ -288,13 +299,15 @@ class UVARun:
             world_size=self.recipe.world_size,
             keypoints=None if self.keypoints is None else self.keypoints[:n],
             history_actions=c.history_actions,
-            extras=self._extras(0, None if self.wrist_tokens is None else self.wrist_tokens[:n]),
+            extras=self.extras(0, None if self.wrist_tokens is None else self.wrist_tokens[:n]),
         )
 
     def more_windows(
         self, index: int, part: Part, episodes: np.ndarray, variants: tuple[Variant, ...]
     ) -> LatentWindows:
         """Windows of a further dataset; of video alone, without any numbers."""
+        if self.recipe.network.clips is not None:
+            return clip_windows(self, 1 + index, part, episodes)
         c, data, n = self.recipe.model, self.recipe.data, len(variants)
         wrist = self.more_wrist_tokens[index][:n] if self.wrist_tokens is not None else None
         return LatentWindows(
@@ -310,11 +323,11 @@ class UVARun:
             keypoints=None if self.more_keypoints is None else self.more_keypoints[index][:n],
             history_actions=c.history_actions,
             action_dim=c.action_dim,
-            extras=self._extras(1 + index, wrist),
+            extras=self.extras(1 + index, wrist),
         )
 
-    def _extras(self, dataset: int, wrist: Sequence[RowArray] | None) -> Extras:
-        """Of one of the datasets, the main one first."""
+    def extras(self, dataset: int, wrist: Sequence[RowArray] | None) -> Extras:
+        """What one of the datasets, the main one first, has beside frames, actions and proprioception."""
         c, data = self.recipe.model, self.recipe.data
         return Extras(
             wrist=wrist or None,  # video alone has one camera
@@ -323,6 +336,9 @@ class UVARun:
             proprio_transforms=data.proprio_transforms,
             every_step=bool(c.proprio_dim) and c.proprio_steps != c.n_frames,
             proprio_target=c.predict_proprio_dim,
+            trim=data.trim,
+            pose_delay=data.pose_delay,
+            start_key=data.start_key,
         )
 
     # -- before anything is loaded -----------------------------------------------------------------------------------
@@ -332,14 +348,5 @@ class UVARun:
         c, data, variants = self.recipe.model, self.recipe.data, self.recipe.augmentation.variants
         # Numbers that are relative to a window's 'now' are kept as they are, in double precision, with the poses they refer to.
         numbers = 1 + variants * (4 if data.action_transforms or data.proprio_transforms else 1)
-        copies = variants * (2 if c.standardize else 1)
+        copies = 0 if self.recipe.network.clips is not None else variants * (2 if c.standardize else 1)
         return Holds(c.image_size, variants=numbers, tokens=2 * c.tokens_per_frame * c.token_dim * copies)
-
-
-@torch.no_grad()
-def _read_keypoints(detector: PooledDetector | ConvDetector, episodes: Episodes, variant: Variant) -> np.ndarray:
-    device, parts = next(detector.parameters()).device, []
-    for begin in range(0, episodes.steps, 512):
-        frames = varied_frames(episodes, variant, begin, min(begin + 512, episodes.steps))
-        parts.append(detector(to_images(frames).to(device)).cpu().numpy())
-    return np.concatenate(parts)

@@ -16,7 +16,8 @@ from uva_agents.model.uva.builders import CONFIGS
 from uva_agents.training.instructions import GIVEN
 from uva_agents.training.recipe import DataConfig, StageConfig
 from uva_agents.training.run import network_width
-from uva_agents.training.uva.recipes import Augmentation, AutoencoderTraining, JointTraining, UVARecipe
+from uva_agents.training.uva.joint_training import JointTraining
+from uva_agents.training.uva.recipes import Augmentation, AutoencoderTraining, UVARecipe
 
 SIZES = tuple(CONFIGS)
 """Names of network sizes, the smallest first."""
