@@ -150,3 +150,22 @@ def test_held_out_metrics_are_measured_also_on_the_data_in_another_format(robot,
     assert main([*words, str(converted), "--out", str(tmp_path / "b")]) == 0
     again = json.loads((tmp_path / "b" / "heldout.json").read_text())["metrics"]
     assert again == pytest.approx(first, rel=1e-3)
+
+
+def test_a_run_in_real_time_is_on_what_was_recorded(robot, capsys):
+    if robot.name not in ("joints", "umi"):
+        pytest.skip("in real time: one robot for each way is enough")
+    # Poses of a tool are what the arm takes: there the environment has to be named.
+    named = ["uva/Recorded-v0"] if robot.name == "umi" else []
+    slow = [
+        "--rate",
+        "5",
+        "--env-arg",
+        "control_hz=5",
+        "--length",
+        "2",
+    ]  # a chunk is there in time on a busy machine, too
+    status = main(["run", str(robot.weights), *named, "--steps", "1", "--now", *slow])
+    out, err = capsys.readouterr()
+    assert status == 0, err
+    assert "nothing moves: uva/Recorded-v0 replays 1 held-out episode" in out and "agreement" in out

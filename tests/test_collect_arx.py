@@ -56,7 +56,13 @@ def test_both_tasks_take_turns_with_their_instructions_and_both_cameras(tmp_path
     assert dict(zip(names["agent_pos"], units["agent_pos"], strict=True))["eef.rx"] == "rad"
     assert names["agent_pos"][-1] == "eef.gripper" and units["agent_pos"][-1] == "m"
     assert dataset.beside["meta/disturbed"].all()
-    env = ArxX5Env(image_size=16, control_hz=10, cameras="outside,wrist", looks="varied", instruction=True)
+    from uva_agents.training.layout import find_layout
+
+    layout = find_layout(dataset)
+    assert (layout.env_id, layout.cameras) == ("uva/ArxX5-v0", ("outside", "wrist"))
+    only = open_dataset(tmp_path / "both.zarr", fields={"pixels": "img_wrist"})
+    assert find_layout(only).cameras[0] == "wrist"
+    env = ArxX5Env(**dataset.beside["attributes/env_kwargs"], looks="varied")
     for row, (seed, task) in enumerate(((3, "reach"), (4, "cup"))):
         obs, _ = env.reset(seed=seed, options={"task": task})
         start = dataset.starts[row]

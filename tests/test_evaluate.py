@@ -293,6 +293,25 @@ def test_an_agent_for_another_action_space_is_refused():
         uva_agents.evaluate(NoisyAgent(), "uva/PushT-v0", 1, progress=False)
 
 
+@pytest.mark.parametrize(
+    ("env_id", "high", "good"),
+    [(None, 300, True), ("uva/PushT-v0", 300, True), ("uva/PushT-v0", 600, False), ("x", 300, False)],
+)
+def test_weights_whose_bounds_are_those_of_recordings_act_within_the_environments(env_id, high, good):
+    from types import SimpleNamespace
+
+    from uva_agents.benchmarks.evaluation.runner import _check_action_space
+
+    own = gym.spaces.Box(np.float32(100), np.float32(high), (2,))
+    agent = SimpleNamespace(action_space=own, spec=SimpleNamespace(env_id=env_id))
+    space = gym.spaces.Box(np.float32(0), np.float32(512), (2,))
+    if good:
+        _check_action_space(agent, space, "uva_agents:uva/PushT-v0")
+    else:
+        with pytest.raises(ValueError, match="made for another environment"):
+            _check_action_space(agent, space, "uva_agents:uva/PushT-v0")
+
+
 def test_something_without_predict_is_refused():
     with pytest.raises(TypeError, match="function cannot be evaluated: it has no predict"):
         run(lambda observation: 0)

@@ -190,6 +190,7 @@ def test_what_does_not_fit_into_memory_or_on_the_disk_is_refused_before_a_pictur
     assert f"needs 18.4 MB of disk in {out}" in str(error.value)
     open_sources(path, RECIPE, ["pixels", "action"], holds=holds, out=out, show=True)
     assert (
-        capsys.readouterr().out == f"{path}: 144 steps; 18.4 MB of frames and latents on disk, about 419 MB of memory\n"
+        capsys.readouterr().out
+        == f"{path}: 144 steps; 18.4 MB of frames and latents on disk, about 419 MB of memory beside a large network's\n"
     )
     assert not out.exists()

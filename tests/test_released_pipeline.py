@@ -21,7 +21,7 @@ from uva_agents.training.uva.joint_stage import JointStage
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.released_recipes import released
 from uva_agents.training.uva.run import UVARun
-from uva_agents.training.uva.video_network import take_over_video
+from uva_agents.training.uva.video_network import begin_video_with, take_over_video, video_network
 from uva_agents.utils.rotations import matrix_from_vector
 
 
@@ -184,6 +184,18 @@ def test_the_video_stage_trains_a_network_of_its_own_that_the_next_one_begins_wi
         assert bool((value == 0.125).all()) == taken, name
     assert state["mix.weight"].shape[1] == 6 * 32, "what mixes the inputs begins anew where there are more of them"
     assert run.video_model is run.model
+
+
+def test_a_run_that_goes_on_from_weights_begins_its_video_stage_with_them(tmp_path: Path) -> None:
+    first = run_of("uva-pusht", tmp_path)
+    with torch.no_grad():
+        for parameter in first.model.parameters():
+            parameter.fill_(0.25)
+    begin_video_with(first)
+    assert first.video_model is not first.model
+    assert all(bool((p == 0.25).all()) for p in first.video_model.parameters())
+    without = dataclasses.replace(first.recipe.network, video=dataclasses.replace(first.recipe.network.video, steps=0))
+    assert video_network(dataclasses.replace(first.recipe, network=without), first.model) is first.model
 
 
 def test_a_killed_run_repeats_augmentation_and_latents_and_ends_in_the_same_weights(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.released_facts import COMMON, PROMPTS, RECIPES
 from uva_agents.data import WindowSpec
 from uva_agents.model import Task, UVAConfig, UVANet
 from uva_agents.training.ema import EMA
-from uva_agents.training.loop import learning_rate, parameter_groups
+from uva_agents.training.optimisation import learning_rate, parameter_groups
 from uva_agents.training.recipe import StageConfig
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.released_recipes import RELEASED, released

@@ -74,6 +74,7 @@ def test_a_released_recipe_takes_a_step_of_both_stages_on_data_of_its_task(name:
     bundle = load_bundle(folder)
     assert bundle.spec.action_offset == recipe.data.action_offset
     assert bundle.model.config.action_dim == recipe.model.action_dim
+    assert bundle.spec.resize == "bilinear", "agents bring frames to the network's size as training does"
 
 
 @pytest.mark.long

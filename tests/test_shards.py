@@ -35,8 +35,9 @@ from uva_agents.data import (
 from uva_agents.data.frame_windows import cut
 from uva_agents.data.rows import JoinedRows, standardized, token_statistics
 from uva_agents.data.shard_files import OpenShards
-from uva_agents.data.shards import ShardPlan, Shards
-from uva_agents.errors import DataError, MachineError
+from uva_agents.data.shard_plan import ShardPlan
+from uva_agents.data.shards import Shards
+from uva_agents.errors import DataError, InputError, MachineError
 from uva_agents.model import VAE, nano_vae_config
 from uva_agents.model.keypoints.detector import PooledDetector
 from uva_agents.training.any_task import LayoutOptions, make_recipe
@@ -269,11 +270,11 @@ def test_two_processes_that_share_a_folder_do_the_work_once(tmp_path):
 def test_a_worker_that_dies_is_started_once_more_and_then_its_episodes_are_named(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("uva_agents.data.frame_store._ALONE_BYTES", 0)
     store = FrameStore(tmp_path / "a", side=None, workers=1, largest_shard=SMALL)
-    once = DeadlyFrames(300, flag=tmp_path / "flag")
+    once = DeadlyFrames(128, flag=tmp_path / "flag")
     stored = store.get(made_episodes(once), opens=partial(lazy, once))
-    np.testing.assert_array_equal(stored.arrays["pixels"][:], MadeFrames(300).read(np.arange(300)))
+    np.testing.assert_array_equal(stored.arrays["pixels"][:], MadeFrames(128).read(np.arange(128)))
     assert "the worker process died (exit code 9); once more" in caplog.text
-    always = DeadlyFrames(299)
+    always = DeadlyFrames(127)
     with pytest.raises(MachineError, match=r"made: decoding pixels of episodes 1 to 2 failed twice.*--episodes '!1-2'"):
         store.get(made_episodes(always), opens=partial(lazy, always))
 
@@ -307,6 +308,11 @@ def test_an_interrupted_store_goes_on_with_the_shards_that_are_there(tmp_path):
     assert again.fingerprint == whole.get(episodes).fingerprint
 
 
+def test_fewer_than_no_workers_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"workers=-1: 0 \(this process decodes\) or more"):
+        FrameStore(tmp_path, side=None, workers=-1)
+
+
 def test_frames_that_changed_are_decoded_anew(tmp_path):
     store = FrameStore(tmp_path, side=None, workers=0)
     a, b = store.get(made_episodes(MadeFrames(90))), store.get(made_episodes(MadeFrames(91)))
@@ -320,6 +326,8 @@ def test_a_camera_that_freezes_is_named_with_its_episode(tmp_path, caplog):
         DataError, match=r"made: pixels shows one and the same frame in all of episode 2, .*--episodes '!2'"
     ):
         store.get(made_episodes(MadeFrames(300, frozen=(99, 150))), moving=moving)
+    with pytest.raises(DataError, match=r"in all of its episodes, .*Take another: --field pixels=KEY"):
+        store.get(made_episodes(MadeFrames(300, frozen=(0, 300))), moving=moving)
     store.get(made_episodes(MadeFrames(300, frozen=(110, 144))), moving=moving)
     assert "pixels of episode 2 shows the same frame from its step 10 to 43" in caplog.text
     caplog.clear()
@@ -505,3 +513,18 @@ def test_a_few_frames_stand_for_all_in_a_rehearsal_which_writes_nothing(tmp_path
     (part,) = taken
     assert part.episodes.arrays["pixels"][[0, 64, 299]].shape == (3, 4, 4, 3)
     assert not (tmp_path / "frames").exists()
+
+
+@pytest.mark.long
+def test_the_memory_of_an_epoch_does_not_grow_with_the_frames(tmp_path):
+    """3 GB of frames, stored small, so that the disk is spared: a process that held them could not stay below the bound."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from uva_agents.benchmarks.speed.large_epoch import measure_epoch\n"
+        "found = measure_epoch(Path(sys.argv[1]), 3.0, 256, stored_side=32, workers=2, variants=2, batch=64)\n"
+        "print(found.recorded_gb, found.peak_gb, found.worker_gb)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    recorded, peak, worker = map(float, done.stdout.split())
+    assert recorded > 2.9 and peak < 1.2 and worker < 1.0

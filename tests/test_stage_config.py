@@ -2,12 +2,18 @@
 
 import dataclasses
 import json
+import math
+from pathlib import Path
 
 import pytest
+import torch
 
 from tests.small_nets import nano
-from uva_agents.training.loop import learning_rate, parameter_groups
+from uva_agents.training.ema import EMA
+from uva_agents.training.optimisation import learning_rate, parameter_groups
+from uva_agents.training.precision import MOST_LEFT_OUT, LossScaling, precision
 from uva_agents.training.recipe import StageConfig
+from uva_agents.training.stage_checkpoint import restore_checkpoint, save_checkpoint
 
 
 def test_a_stage_in_epochs_is_resolved_for_the_data_and_the_processes() -> None:
@@ -51,3 +57,47 @@ def test_settings_that_came_later_leave_checkpoints_recognised_where_they_change
     later = dataclasses.replace(stage, ema_delay=1, precision="fp16")
     assert set(later.signature()) - first == {"ema_delay", "precision"}
     json.dumps(later.signature())
+
+
+class Scaler:
+    """What accelerate has for fp16, which computers without a GPU do not make."""
+
+    def __init__(self) -> None:
+        self.scale = 65536.0
+
+    def state_dict(self) -> dict[str, float]:
+        return {"scale": self.scale}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.scale = state["scale"]
+
+
+def test_gradients_beyond_fp16_leave_a_step_out_and_end_training_only_when_it_does_not_help() -> None:
+    scaling = LossScaling(Scaler())
+    assert not scaling.leaves_out(1.0, 2.0)
+    assert scaling.leaves_out(1.0, math.inf) and scaling.leaves_out(1.0, math.nan)
+    assert not scaling.leaves_out(1.0, 2.0) and scaling.left_out == 0
+    assert not scaling.leaves_out(math.nan, math.nan), "the loss itself is no number: that is an error"
+    assert [scaling.leaves_out(1.0, math.inf) for _ in range(MOST_LEFT_OUT + 1)] == [True] * MOST_LEFT_OUT + [False]
+    plain = LossScaling(None)
+    assert not plain.leaves_out(1.0, math.inf) and plain.state() == {}
+
+
+def test_the_scale_of_the_loss_is_in_the_checkpoint(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 2)
+    optimizer, ema = torch.optim.AdamW(module.parameters()), EMA(module, power=0.75, maximum=0.99)
+    scaler = Scaler()
+    scaler.scale = 1024.0
+    save_checkpoint(tmp_path / "c.pt", "key", 3, module, optimizer, ema, scaling=LossScaling(scaler).state())
+    found = Scaler()
+    step, selected = restore_checkpoint(tmp_path / "c.pt", "key", module, optimizer, ema, LossScaling(found))
+    assert (step, selected, found.scale) == (3, {}, 1024.0)
+
+
+def test_precision_is_what_the_recipe_wants_on_a_gpu_and_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert {precision(wanted) for wanted in ("auto", "fp16", "bf16", "no")} == {"no"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for fast in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda fast=fast: fast)
+        assert [precision(wanted) for wanted in ("auto", "fp16", "no")] == ["bf16" if fast else "no", "fp16", "no"]

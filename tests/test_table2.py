@@ -17,7 +17,7 @@ from uva_agents.benchmarks.paper.arx_agents import RandomAgent
 from uva_agents.benchmarks.paper.table2 import Table2Row
 from uva_agents.envs.arx_x5.tasks.tasks import TASKS
 from uva_agents.envs.arx_x5.twin.appearance_draws import KINDS, LOOKS
-from uva_agents.realtime import environment_options
+from uva_agents.envs.fitting import options_for
 
 
 @pytest.fixture(autouse=True)
@@ -86,19 +86,36 @@ def test_weights_see_every_look_of_the_same_episode_with_its_instruction(tmp_pat
         (task, row, 1) for task in ("reach", "cup") for row in ("in distribution", "table", "all")
     ]
     report = json.loads((tmp_path / "weights_mine.json").read_text())
-    assert report["env_kwargs"]["cameras"] == "outside,wrist" and report["protocol"] == "table2"
+    assert (
+        report["env_kwargs"]["cameras"] == {"pixels": "outside", "pixels_wrist": "wrist"}
+        and report["protocol"] == "table2"
+    )
 
 
-def test_options_of_the_environment_are_those_of_the_weights():
-    spec = SimpleNamespace(image_shape=(96, 96), control_hz=20.0, wrist_shape=None, action_low=(0.0,) * 7)
-    found = environment_options(SimpleNamespace(spec=spec))
-    assert "cameras" not in found and found["action_mode"] == "absolute_vector" and found["control_hz"] == 20
-    assert environment_options(object()) == {}
+def test_options_of_the_environment_are_those_of_the_weights_but_for_what_is_given():
+    spec = SimpleNamespace(image_shape=(96, 96), control_hz=10.0, wrist_shape=None, action_low=(0.0,) * 7)
+    agent, arm = SimpleNamespace(spec=spec), "uva_agents:uva/ArxX5-v0"
+    found = options_for(arm, agent, {"control_hz": 20.0})
+    assert found == {
+        "cameras": {"pixels": "wrist"},
+        "action_mode": "absolute_vector",
+        "control_hz": 20.0,
+        "image_size": (96, 96),
+        "instruction": True,
+    }
     spec.wrist_shape = (96, 96)
-    assert environment_options(SimpleNamespace(spec=spec))["cameras"] == "outside,wrist"
-    spec.env_kwargs = {"cameras": "outside", "action_mode": "joints"}
-    found = environment_options(SimpleNamespace(spec=spec))
-    assert found["cameras"] == "outside" and found["action_mode"] == "joints" and found["image_size"] == (96, 96)
+    assert options_for(arm, agent, {})["cameras"] == {"pixels": "outside", "pixels_wrist": "wrist"}
+    spec.cameras = ("wrist", "outside")
+    assert options_for(arm, agent, {})["cameras"] == {"pixels": "wrist", "pixels_wrist": "outside"}
+    spec.cameras = ()
+    spec.wrist_key = "pixels_outside"
+    assert options_for(arm, agent, {})["cameras"] == {"pixels": "wrist", "pixels_outside": "outside"}
+    spec.wrist_shape, spec.cameras = None, ("outside",)
+    assert options_for(arm, agent, {})["cameras"] == {"pixels": "outside"}
+    assert "cameras" not in options_for(arm, agent, {"outside": True})
+    assert "instruction" not in options_for(arm, agent, {"driver": "arx5"}), "an arm does not know its task"
+    for other, name in ((object(), arm), (agent, "uva/PushT-v0"), (agent, "nobody/Knows-v0")):
+        assert options_for(name, other, {"a": 1}) == {"a": 1}
 
 
 def test_random_actions_depend_on_seed_and_step_alone():

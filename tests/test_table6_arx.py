@@ -15,7 +15,9 @@ if importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("cv2")
 from uva_agents.benchmarks.paper import table6_arx
 from uva_agents.benchmarks.paper.arx_recordings import ReplayedArm, actions_of, arm_recordings, poses_of
 from uva_agents.benchmarks.paper.odometry import METHODS, WristOdometry
+from uva_agents.checkpoints.spec import InterfaceSpec
 from uva_agents.data.collect.arx_x5 import ArxX5Plan, collect_arx_x5
+from uva_agents.data.conventions import RelativePoses
 from uva_agents.data.replay_buffer import write_replay_buffer
 from uva_agents.envs.arx_x5.env import ArxX5Env
 from uva_agents.envs.arx_x5.twin.optics import wrist_pinhole
@@ -63,7 +65,7 @@ def test_a_point_is_seen_where_the_pinhole_says():
 
 def test_the_table_tells_how_the_tool_moved(recording):
     eye = WristOdometry(wrist_pinhole((96, 96)), method="plane")
-    track = eye.track(recording.wrist, recording.in_sdk_axes(recording.reached[0]))
+    track = eye.track(recording.video("wrist"), recording.in_sdk_axes(recording.reached[0]))
     found, true = recording.in_own_axes(track.poses), recording.reached
     np.testing.assert_allclose(found[0], true[0], atol=1e-9)
     assert track.lost.mean() < 0.3
@@ -87,6 +89,34 @@ def test_what_shows_nothing_is_a_pause(method):
         eye.track(np.zeros((1, 48, 48, 3), np.uint8), start)
     with pytest.raises(InputError, match="method="):
         WristOdometry(wrist_pinhole((48, 48)), method="stars")
+
+
+def test_networks_are_shown_their_main_camera_and_relative_poses_begin_where_the_tool_was(recording):
+    class Network:
+        """Gives steps of 1 cm along the first tool's x axis, and keeps the video."""
+
+        def label(self, video):
+            self.video = video
+            steps = np.zeros((len(video) - 1, 10), np.float32)
+            steps[:, 0], steps[:, [3, 7]] = 0.01, 1.0
+            return steps
+
+    network = Network()
+    bounds = {"image_shape": (96, 96), "action_low": (-1.0,) * 10, "action_high": (1.0,) * 10}
+    for spec, camera in (
+        (InterfaceSpec(**bounds), "wrist"),
+        (InterfaceSpec(**bounds, wrist_shape=(96, 96)), "outside"),
+        (InterfaceSpec(**bounds, wrist_shape=(96, 96), wrist_key="pixels_outside"), "wrist"),
+    ):
+        poses = table6_arx._network(network, spec)(recording)
+        np.testing.assert_array_equal(network.video, recording.video(camera))
+        np.testing.assert_allclose(poses[0][:3, 3], [0.01, 0, 0], atol=1e-6)
+    relative = InterfaceSpec(**bounds, action_transforms=(RelativePoses(environment="rot6d"),), proprio_key="agent_pos")
+    poses = table6_arx._network(network, relative)(recording)
+    ahead = recording.reached[0] @ pose_matrix(np.array([0.01, 0, 0, 0, 0, 0]))
+    np.testing.assert_allclose(poses[0], ahead, atol=1e-6)
+    with pytest.raises(DataError, match="the outside camera was not recorded"):
+        dataclasses.replace(recording, videos={"wrist": recording.video("wrist")}).video("outside")
 
 
 def test_errors_are_in_cm_and_degrees_against_every_truth(recording):

@@ -33,6 +33,8 @@ class InterfaceSpec:
             :data:`~uva_agents.utils.images.Resize`. The baselines' networks are shown antialiased ones, whatever it says.
         wrist_shape: (H, W) of the second camera, as a rule on the wrist; ``None`` without one.
         wrist_key: observation key of the second camera.
+        cameras: what the cameras are called where they stand, the main one first; empty where the data did not say. An environment
+            with several gives each its place by that.
         action_transforms: the same for actions; the way back goes through them in reverse.
         control_hz: control rate.
         execute: actions of a chunk that are executed before the next decision.
@@ -49,6 +51,7 @@ class InterfaceSpec:
     resize: Resize = "antialiased"
     wrist_shape: tuple[int, int] | None = None
     wrist_key: str = "pixels_wrist"
+    cameras: tuple[str, ...] = ()
     action_transforms: tuple[Transform, ...] = ()
     control_hz: float = 10.0
     execute: int = 8
@@ -123,7 +126,7 @@ class InterfaceSpec:
             ValueError: a convention that is not registered.
         """
         values = dict(current_fields(values))
-        for key in ("image_shape", "action_low", "action_high", "wrist_shape", "keypoint_keys"):
+        for key in ("image_shape", "action_low", "action_high", "wrist_shape", "keypoint_keys", "cameras"):
             if values.get(key) is not None:
                 values[key] = tuple(values[key])
         for key in TRANSFORM_FIELDS:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from uva_agents.commands.evaluate import env_argument
 from uva_agents.commands.run_agent import chunk_source, inference_worker, load_for_run, own_rate
-from uva_agents.commands.run_environment import ENV_ID, make_environment
+from uva_agents.commands.run_environment import ENV_ID, default_environment, make_environment
+from uva_agents.envs import RECORDED
 from uva_agents.errors import InputError
 from uva_agents.utils.files import check_file_target, check_folder_target
 
@@ -33,7 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a shipped name, a weights folder, a released .ckpt file, package.module:factory, a policy server at "
         "ws://host:port, or replay:FOLDER#EPISODE, a recorded episode (without #EPISODE the last one)",
     )
-    parser.add_argument("env", nargs="?", default=ENV_ID, metavar="ENV", help="default %(default)s")
+    parser.add_argument(
+        "env",
+        nargs="?",
+        metavar="ENV",
+        help=f"default {ENV_ID}; for weights of a robot whose actions are no poses of a tool, the recorded episodes that their "
+        f"training held out ({RECORDED}), on which nothing moves",
+    )
     parser.add_argument(
         "--env-arg",
         action="append",
@@ -119,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
     recording = open_recording(args.agent) if is_replay(args.agent) else None
     agent = None if recording is not None or args.process else load_for_run(args)
     rate = args.rate or (recording.control_hz if recording is not None else own_rate(agent)) or 20.0
+    args.env = args.env or default_environment(args, agent)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_messages(args.log))
         stack.enter_context(_ended_by(signal.SIGTERM))
@@ -166,13 +174,15 @@ def _session(
         Controls,
         Loop,
         OperatorSession,
+        RecordedRobotInterface,
         ScheduleSettings,
         keyboard,
     )
 
     env.reset(seed=args.seed)
-    task = args.task or (recording.task if recording is not None else env.unwrapped.instruction)
-    robot = ArxRobotInterface(env, task=task)
+    task = args.task or (recording.task if recording is not None else getattr(env.unwrapped, "instruction", None))
+    replays = args.env == RECORDED
+    robot: Any = RecordedRobotInterface(env, task=task) if replays else ArxRobotInterface(env, task=task)
     source = None if args.process and recording is None else chunk_source(args, agent, recording, robot)
     worker = inference_worker(args, source)
     stack.callback(worker.close)
@@ -186,6 +196,9 @@ def _session(
     view.keys = keys
 
     def reset(seed: int, *, home: bool = False, release_stop: bool = False) -> None:
+        if replays:
+            robot.reset(seed)
+            return
         options = {name: True for name, wanted in (("home", home), ("release_stop", release_stop)) if wanted}
         env.reset(seed=seed, options=options)
 
@@ -196,6 +209,10 @@ def _session(
             view.say(f"first inference took {loop.warm_up(args.seed):.2f} s")
         episodes = session.run(args.episodes, seed=args.seed)
         view.phase("done")
+        for one in robot.replayed if replays else ():
+            view.say(
+                f"recorded episode {one.episode}: agreement {one.agreement:.3f} over {one.compared} of {one.steps} steps"
+            )
         if recorder is not None:
             recorder.wait()
     return episodes

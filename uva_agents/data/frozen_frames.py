@@ -81,10 +81,13 @@ def check_frozen(
         )
     if whole:
         listed = ", ".join(map(str, whole[:8])) + (", ..." if len(whole) > 8 else "")
+        where = f"episode{'s' if len(whole) > 1 else ''} {listed}"
+        remedy = f"Leave out what cannot be learned from: --episodes '{format_episodes(whole, others=True)}'"
+        if len(whole) == len(episodes):
+            where, remedy = "its episodes", f"Take another: --field {name}=KEY (uva data inspect names them)"
         raise DataError(
-            f"{episodes.source}: {name} shows one and the same frame in all of episode{'s' if len(whole) > 1 else ''} {listed}, "
-            f"while the robot moves: the camera froze. Leave out what cannot be learned from: "
-            f"--episodes '{format_episodes(whole, others=True)}'"
+            f"{episodes.source}: {name} shows one and the same frame in all of {where}, while the robot moves: the camera froze. "
+            f"{remedy}"
         )
     for line in lines[:10]:
         _LOG.warning("%s", line)

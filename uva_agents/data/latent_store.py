@@ -13,7 +13,8 @@ from uva_agents.data.augment import Variant, varied_frames
 from uva_agents.data.episodes import Episodes
 from uva_agents.data.latents import Progress, encode_frames, weights_fingerprint
 from uva_agents.data.rows import standardized
-from uva_agents.data.shards import LARGEST_SHARD, ShardedArray, ShardPlan, Shards
+from uva_agents.data.shard_plan import LARGEST_SHARD, ShardPlan
+from uva_agents.data.shards import ShardedArray, Shards
 from uva_agents.model.vae import VAE
 
 _SMALLEST = 64 << 20

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
+from uva_agents.data.conventions import RotationName
 from uva_agents.data.fields import as_field
 from uva_agents.data.opening import open_dataset
 from uva_agents.data.recorded_rows import (
@@ -153,6 +154,11 @@ class RecordedEnv(Lifecycle, gym.Env[dict[str, Any], np.ndarray]):
         return int(self._lengths[self._now()]) - self._step
 
     @property
+    def rotation(self) -> RotationName | None:
+        """Form of the rotation in an action, where its numbers are named as those of a pose."""
+        return self._rotation
+
+    @property
     def task_description(self) -> str:
         """The episode's instruction, "" without one."""
         tasks = self._dataset.tasks
@@ -197,7 +203,7 @@ class RecordedEnv(Lifecycle, gym.Env[dict[str, Any], np.ndarray]):
             NotResetError: no episode has begun.
         """
         recorded = self.recorded_actions(1)[0]
-        error = self._advance(self._checked(action), recorded)
+        error = self._advance(action)
         done = self.steps_left == 0
         mean = self._total_error / max(self._step, 1)
         info = {
@@ -211,7 +217,19 @@ class RecordedEnv(Lifecycle, gym.Env[dict[str, Any], np.ndarray]):
 
     def advance(self, action: Any) -> None:
         """:meth:`step` without a look at the next observation."""
-        self._advance(self._checked(action), self.recorded_actions(1)[0])
+        self._advance(action)
+
+    def error_of(self, action: Any) -> float:
+        """Mean absolute error of an action of now, as a share of the range; nothing moves.
+
+        Raises:
+            InputError: it has the wrong shape or is not finite.
+        """
+        shape = self.action_space.shape
+        assert shape is not None
+        given = finite_action(action, self._env_id, shape, f"action of shape {shape}")
+        same = equivalent_actions(self.recorded_actions(1)[0].astype(np.float64), self._rotation)
+        return min(float((np.abs(given - one) / self._span).mean()) for one in same)
 
     def get_obs(self) -> dict[str, Any]:
         """The observation of now; reads its frames from disk.
@@ -286,15 +304,10 @@ class RecordedEnv(Lifecycle, gym.Env[dict[str, Any], np.ndarray]):
         rows: np.ndarray = np.minimum(begin + (steps + offset) * self._rows_per_step, last)
         return rows
 
-    def _checked(self, action: Any) -> np.ndarray:
-        shape = self.action_space.shape
-        assert shape is not None
-        return finite_action(action, self._env_id, shape, f"action of shape {shape}")
-
-    def _advance(self, action: np.ndarray, recorded: np.ndarray) -> float:
+    def _advance(self, action: Any) -> float:
         """The error; of steps after the end, which change nothing, too."""
-        same = equivalent_actions(recorded.astype(np.float64), self._rotation)
-        error = min(float((np.abs(action - one) / self._span).mean()) for one in same)
+        self._require_reset("step()")
+        error = self.error_of(action)
         if self.steps_left:
             self._step += 1
             self._total_error += error

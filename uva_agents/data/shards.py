@@ -11,7 +11,6 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,67 +18,17 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from uva_agents.data.shard_files import FILES, NPY, data_offset
+from uva_agents.data.shard_plan import ShardPlan, read_plan
 from uva_agents.errors import DataError, MachineError
 from uva_agents.utils.files import check_folder_target, replacing, write_text
 from uva_agents.utils.memory import in_words
 
-SMALLEST_SHARD, LARGEST_SHARD = 16 << 20, 256 << 20
-"""Bytes. Of a small array there are many shards all the same, for several processes to write."""
-_ALIGNED = 64
-"""Rows per shard are a multiple: batches of an encoder are the same whether a whole array or a shard is encoded."""
 _END = b"UVASHARD"
 _WAIT_S = 0.5
 _LARGE_ROW = 4096
 """Bytes of rows that are read; smaller ones are looked at through maps."""
 _MOST_SCRATCH = 64 << 20
 _SCRATCH = threading.local()
-
-
-@dataclass(frozen=True)
-class ShardPlan:
-    """How an array is cut up.
-
-    Args:
-        rows: N.
-        shape: of a row.
-        dtype: numpy's name of it.
-        rows_per_shard: of all but the last.
-    """
-
-    rows: int
-    shape: tuple[int, ...]
-    dtype: str
-    rows_per_shard: int
-
-    @classmethod
-    def of(
-        cls,
-        rows: int,
-        shape: tuple[int, ...],
-        dtype: str,
-        *,
-        smallest: int = SMALLEST_SHARD,
-        largest: int = LARGEST_SHARD,
-    ) -> ShardPlan:
-        """Shards between ``smallest`` and ``largest`` bytes."""
-        row = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        size = min(max(rows * row // 64, smallest), largest)
-        return cls(rows, tuple(shape), dtype, max(1, size // row // _ALIGNED) * _ALIGNED)
-
-    @property
-    def row_bytes(self) -> int:
-        """Of a row."""
-        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
-
-    @property
-    def count(self) -> int:
-        """How many shards."""
-        return -(-self.rows // self.rows_per_shard)
-
-    def bounds(self, number: int) -> tuple[int, int]:
-        """First row of a shard, and one past its last."""
-        begin = number * self.rows_per_shard
-        return begin, min(begin + self.rows_per_shard, self.rows)
 
 
 class Shards:
@@ -100,7 +49,7 @@ class Shards:
     @classmethod
     def there(cls, folder: Path) -> Shards | None:
         """What an earlier process has begun in a folder, or ``None``."""
-        plan = _read_index(folder)
+        plan = read_plan(folder / "index.json")
         return None if plan is None else cls(folder, plan)
 
     def path(self, number: int) -> Path:
@@ -129,7 +78,7 @@ class Shards:
             ):  # of a process that was killed while it wrote
                 partial.unlink(missing_ok=True)
             if self._begun(self.plan) != self.plan:
-                write_text(self.folder / "index.json", json.dumps(_as_json(self.plan)))
+                write_text(self.folder / "index.json", self.plan.to_json())
             self.check_space()
             yield self.missing()
 
@@ -191,7 +140,7 @@ class Shards:
     def digest(self) -> str:
         """Of the content of all shards, wherever they lie."""
         parts = [self.note(number)["digest"] for number in range(self.plan.count)]
-        return hashlib.sha256(json.dumps([_as_json(self.plan), parts]).encode()).hexdigest()[:20]
+        return hashlib.sha256(json.dumps([self.plan.to_json(), parts]).encode()).hexdigest()[:20]
 
     def array(self) -> ShardedArray:
         """All rows.
@@ -207,7 +156,7 @@ class Shards:
 
     def _begun(self, wanted: ShardPlan) -> ShardPlan | None:
         """The plan of what is there, if it is of the same array."""
-        plan = _read_index(self.folder)
+        plan = read_plan(self.folder / "index.json")
         same = plan is not None and (plan.rows, plan.shape, plan.dtype) == (wanted.rows, wanted.shape, wanted.dtype)
         return plan if same else None
 
@@ -323,22 +272,6 @@ class ShardedArray:
 
 
 _REMEDY = "free some, or put the run on a larger disk (--out)"
-
-
-def _read_index(folder: Path) -> ShardPlan | None:
-    try:
-        values = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        plan = ShardPlan(
-            int(values["rows"]), tuple(values["shape"]), str(values["dtype"]), int(values["rows_per_shard"])
-        )
-        np.dtype(plan.dtype)
-        return plan if plan.rows > 0 and plan.rows_per_shard > 0 else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _as_json(plan: ShardPlan) -> dict[str, Any]:
-    return {"rows": plan.rows, "shape": list(plan.shape), "dtype": plan.dtype, "rows_per_shard": plan.rows_per_shard}
 
 
 @contextlib.contextmanager

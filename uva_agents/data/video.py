@@ -152,6 +152,13 @@ class VideoFrames:
 _CACHE: OrderedDict[str, np.ndarray] = OrderedDict()
 
 
+def read_forwards() -> None:
+    """In this process, frames are read one after another from now on: no more than a block of them is kept for the next look."""
+    global _KEPT_BYTES
+    _KEPT_BYTES = 0
+    _CACHE.clear()
+
+
 def decode(path: Path, info: VideoInfo, begin: int, count: int) -> np.ndarray:
     """Frames ``begin`` to ``begin + count`` as uint8 (count, H, W, 3).
 

@@ -1,10 +1,11 @@
 """Agents on a moving arm: inference beside the control loop, chunks joined in time, recording and replay."""
 
-from uva_agents.realtime.arx import ArxRobotInterface, environment_options
+from uva_agents.realtime.arx import ArxRobotInterface
 from uva_agents.realtime.chunk_source import AgentChunkSource, ChunkRequest, ChunkSource, absolute, lookback
 from uva_agents.realtime.controls import Command, Controls, keyboard
 from uva_agents.realtime.latency import LatencyMeter, next_inference_s
 from uva_agents.realtime.loop import Loop
+from uva_agents.realtime.recorded import RecordedRobotInterface, ReplayedEpisode
 from uva_agents.realtime.recorder import EpisodeRecorder
 from uva_agents.realtime.replay import RecordedActions, ReplayChunkSource, is_replay, open_recording
 from uva_agents.realtime.robot_interface import Observed, RobotInterface, SendReport
@@ -36,7 +37,9 @@ __all__ = [
     "OperatorSession",
     "ProcessWorker",
     "RecordedActions",
+    "RecordedRobotInterface",
     "ReplayChunkSource",
+    "ReplayedEpisode",
     "Reply",
     "RobotInterface",
     "ScheduleSettings",
@@ -46,7 +49,6 @@ __all__ = [
     "Trajectory",
     "View",
     "absolute",
-    "environment_options",
     "is_replay",
     "keyboard",
     "lookback",

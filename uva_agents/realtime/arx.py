@@ -20,25 +20,6 @@ LAYOUTS: Mapping[str, ActionLayout] = {
 """``action_mode`` -> which columns turn."""
 
 
-def environment_options(agent: Any) -> dict[str, Any]:
-    """Options of ``uva/ArxX5-v0`` with which it shows an agent what it was trained on, and takes what it gives.
-
-    Where weights say ``env_kwargs`` it is these; else what follows from their pictures, rate and actions.
-    """
-    spec = getattr(agent, "spec", None)
-    if spec is None:
-        return {}
-    options: dict[str, Any] = {
-        "image_size": tuple(spec.image_shape),
-        "control_hz": float(spec.control_hz),
-        "action_mode": "absolute_vector" if len(spec.action_low) == 7 else "absolute",
-    }
-    if getattr(spec, "wrist_shape", None) is not None:
-        other = str(getattr(spec, "wrist_key", "pixels_wrist")).removeprefix("pixels_")
-        options["cameras"] = f"{'wrist' if other == 'outside' else 'outside'},{other}"
-    return options | dict(getattr(spec, "env_kwargs", None) or {})
-
-
 class ArxRobotInterface:
     """See :class:`~uva_agents.realtime.robot_interface.RobotInterface`.
 

@@ -100,6 +100,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", type=float, default=None, help="peak learning rate; of the video and joint stages")
     parser.add_argument("--variants", type=int, default=None, help="cached augmented variants of the data")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=None,
+        metavar="N",
+        help="processes that decode frames, 300 to 700 MB each (default: one for each core, up to 4; 0: this one)",
+    )
     add_monitoring_arguments(parser)
     parser.add_argument(
         "--dry-run",
@@ -174,6 +181,7 @@ def run(args: argparse.Namespace, *, make_evaluator: MakeEvaluator | None = None
         project=args.project,
         selection=selection,
         text_encoder=args.text_encoder,
+        workers=args.workers,
     )
     if args.dry_run:
         found = rehearse(recipe, options)

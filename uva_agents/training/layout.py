@@ -77,6 +77,7 @@ def find_layout(dataset: Dataset, *, control_hz: float | None = None, instructio
         rows_per_step=rows,
         proprio_key=proprio_key,
         wrist_key=second or "pixels_wrist",
+        cameras=_places(dataset, "pixels", *([second] if second else [])),
         held_out=held_out_count(len(dataset)),
         names=names,
         units={name: tuple(_unit(one) for one in several) for name, several in names.items()},
@@ -84,7 +85,21 @@ def find_layout(dataset: Dataset, *, control_hz: float | None = None, instructio
         proprio_transforms=proprio_transforms,
         instructions=_instructions(dataset, instructions),
         action_offset=dataset.action_offset,
+        env_id=_environment(dataset),
     )
+
+
+def _places(dataset: Dataset, *names: str) -> tuple[str, ...]:
+    """What these cameras are called where they stand, if that is said of all."""
+    called = dataset.beside.get("attributes/cameras")
+    found = [called.get(dataset.sources[name]) if isinstance(called, dict) else None for name in names]
+    return tuple(str(name) for name in found) if all(isinstance(name, str) and name for name in found) else ()
+
+
+def _environment(dataset: Dataset) -> str | None:
+    """That it was collected in, where it says so."""
+    name = dataset.beside.get("attributes/env")
+    return name if isinstance(name, str) and name else None
 
 
 def _second_camera(dataset: Dataset) -> str | None:

@@ -28,6 +28,11 @@ _HEAD = """\
 #              delta-actions, gripper-range.
 # instructions none, table (the recorded ones, each with its own vector), clip (needs --text-encoder) or given.
 # rows_per_step  recorded rows in a control step; control_hz is the rate of control steps.
+# held_out     episodes kept from training; below 1 a share of them.
+# trim         rows at an episode's beginning and end that are no window's 'now'.
+# unscaled     canonical name -> columns that are learned as they are, for example those of a rotation.
+# instructions_of, blacked_out
+#              name of a dataset -> the instruction of its episodes, and what is blacked out in its pictures (umi-mirrors).
 
 """
 

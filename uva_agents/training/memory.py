@@ -98,7 +98,7 @@ def check_needs(shapes: Sequence[Shape], holds: Holds, out: Path | None) -> str:
     if disk and out is not None and not (out / "frames").exists():
         _check_disk(f"training on {where}", f"the frames and latents of {steps:,} steps", disk, out)
     on_disk = f"{in_words(disk)} of frames and latents on disk, " if disk else ""
-    return f"{where}: {steps:,} steps; {on_disk}about {in_words(need)} of memory"
+    return f"{where}: {steps:,} steps; {on_disk}about {in_words(need)} of memory beside a large network's"
 
 
 def _check_disk(who: str, what: str, need: int, out: Path) -> None:

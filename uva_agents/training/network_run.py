@@ -119,7 +119,7 @@ class NetworkRun:
         def take(parts: list[Part]) -> None:
             (self._part,) = parts
 
-        store = FrameStore(self.options.out / "frames", side=self.image_size)
+        store = FrameStore(self.options.out / "frames", side=self.image_size, workers=self.options.workers)
         moving = (self.recipe.data.proprio_key or "action",)
         return [FramesStep([self._part], take, store, moving, self.options.progress)]
 

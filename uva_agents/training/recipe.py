@@ -114,6 +114,7 @@ class DataConfig:
         held_out: episodes kept from training; a share of each dataset's where it is below 1, drawn as the released code draws it.
         control_hz, execute, env_id: see :class:`~uva_agents.checkpoints.InterfaceSpec`.
         wrist_key: canonical name of the second camera, on the wrist as a rule.
+        cameras: see :class:`~uva_agents.checkpoints.InterfaceSpec`.
         names, units: canonical name -> what each of its numbers is called, and in which unit it is; empty where nobody said.
         action_transforms, proprio_transforms: from the recorded numbers to those the network learns, one after the other.
         instructions: where vectors of the recorded instructions come from: ``"none"`` (they are no input), ``"table"`` (each has
@@ -143,6 +144,7 @@ class DataConfig:
     execute: int = 8
     env_id: str | None = None
     wrist_key: str = "pixels_wrist"
+    cameras: tuple[str, ...] = ()
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     action_transforms: tuple[Transform, ...] = ()

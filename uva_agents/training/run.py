@@ -60,6 +60,7 @@ class RunOptions:
         project: what the trackers file the run under.
         selection: rollouts during training, early stopping; the best weights are kept in ``weights-best/``.
         text_encoder: folder or hub name of CLIP, for recipes whose instructions it reads.
+        workers: processes that decode frames; 0 for this one, by default one for each core, up to 4.
     """
 
     data: Data
@@ -75,6 +76,7 @@ class RunOptions:
     project: str = "uva-agents"
     selection: Selection | None = None
     text_encoder: str | Path | None = None
+    workers: int | None = None
 
 
 def train(recipe: Recipe, options: RunOptions) -> Path | None:
@@ -258,6 +260,7 @@ def make_interface(
         action_low=tuple(float(v) for v in low),
         action_high=tuple(float(v) for v in high),
         wrist_key=data.wrist_key,
+        cameras=data.cameras[: 1 if wrist is None else 2],
         proprio_key=data.proprio_key,
         proprio_transforms=data.proprio_transforms,
         action_transforms=data.action_transforms,

@@ -25,9 +25,13 @@ from uva_agents.benchmarks.evaluation.machine import hardware, versions
 from uva_agents.benchmarks.evaluation.protocols import EvalProtocol, get_protocol, protocol_for
 from uva_agents.benchmarks.evaluation.report import EpisodeFailure, EpisodeRecord, EvalReport, EvaluationError, Latency
 from uva_agents.benchmarks.evaluation.where import Environment, find_environment, id_of
+from uva_agents.envs.fitting import options_for
 from uva_agents.errors import InputError
 from uva_agents.utils.files import check_file_target, check_folder_target, is_stream
 from uva_agents.utils.results import UnwrittenError
+
+_ROUNDING = 1e-5
+"""What a bound may be off that went through float32."""
 
 
 class NotAnAgentError(InputError, TypeError):
@@ -71,7 +75,8 @@ def evaluate(
         workers: processes, with an environment in each: short for ``n_envs=workers, vectorization="async"``. The agent stays in
             this process and acts for all of them; results are the same for any number. A process that dies (killed, out of
             memory, a crash in the simulator) costs the episode that it was in, which is reported, and is replaced.
-        env_kwargs: given to ``gymnasium.make``.
+        env_kwargs: given to ``gymnasium.make``, with what else the environment has for weights such as these
+            (:mod:`uva_agents.envs.fitting`).
         vectorization: ``"sync"`` runs them in this process, ``"async"`` in one process each.
         deterministic: passed to ``predict``.
         video_dir, n_videos: where to put MP4 files of the first ``n_videos`` episodes.
@@ -97,8 +102,10 @@ def evaluate(
         n_envs, vectorization = _check_workers(workers, n_envs), "async"
     _check_arguments(agent, n_episodes, seed, n_envs, n_videos, video_dir)
     where = find_environment(env_id, rules)
-    env_id, kwargs = where.name, dict(env_kwargs or {})
-    where.check(n_envs=n_envs, vectorization=vectorization, env_kwargs=kwargs, with_videos=n_videos > 0)
+    env_id = where.name
+    where.check(n_envs=n_envs, vectorization=vectorization, env_kwargs=env_kwargs or {}, with_videos=n_videos > 0)
+    env_kwargs = {} if where.made is not None else options_for(env_id, agent, env_kwargs or {})
+    kwargs = dict(env_kwargs)
     beside = None
     if json_path is not None:
         check_file_target(json_path)
@@ -115,7 +122,7 @@ def evaluate(
         "env_id": env_id,
         "protocol": dataclasses.asdict(rules),
         "seed": seed,
-        "env_kwargs": where.settings or dict(env_kwargs or {}),
+        "env_kwargs": where.settings or dict(env_kwargs),
         "deterministic": deterministic,
         "versions": versions(),
     }
@@ -179,7 +186,7 @@ def evaluate(
             n_envs=len(env_workers),
             workers=len(env_workers) if vectorization == "async" else 0,
             deterministic=deterministic,
-            env_kwargs=where.settings or dict(env_kwargs or {}),
+            env_kwargs=where.settings or dict(env_kwargs),
             resumed=resumed,
             wall_time_s=time.perf_counter() - began,
             versions=versions(),
@@ -253,11 +260,19 @@ def _check_action_space(agent: Any, space: gym.Space[Any], env_id: str) -> None:
         # Without bounds of its own: released weights, whose files hold none. The environment's apply.
         low, high = (np.where(np.isinf(b), e, b) for b, e in ((own.low, space.low), (own.high, space.high)))
         same = np.allclose(low, space.low) and np.allclose(high, space.high)
+        if not same and _bounded_by_data(agent, env_id):
+            same = bool((low >= space.low - _ROUNDING).all() and (high <= space.high + _ROUNDING).all())
     if not same:
         raise InputError(
             f"the agent acts in {own}, but {env_id} takes {space}: it was made for another environment, or for another kind of "
             "action (env_kwargs, or --env-arg, where the environment offers several)"
         )
+
+
+def _bounded_by_data(agent: Any, env_id: str) -> bool:
+    """Weights that were trained on recordings of this environment, or of none that they name, act within what was recorded."""
+    spec = getattr(agent, "spec", None)
+    return spec is not None and getattr(spec, "env_id", None) in (None, env_id.rpartition(":")[2])
 
 
 def _notes(agent: Any, rules: EvalProtocol, where: Environment) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ class ArmRecording:
     """One episode of N steps.
 
     Attributes:
-        wrist: uint8 (N, H, W, 3) of the wrist camera.
+        videos: camera -> uint8 (N, H, W, 3).
         actions: (N, A) poses of the tool and openings of the gripper, base frame.
         reached: (N, 4, 4) where the tool was when each picture was taken, in the axes of ``actions``.
         environment: options of the environment that it was recorded in.
@@ -35,7 +35,7 @@ class ArmRecording:
         disturbed: something else than ``actions`` was executed.
     """
 
-    wrist: np.ndarray
+    videos: Mapping[str, np.ndarray]
     actions: np.ndarray
     reached: np.ndarray
     environment: Mapping[str, Any]
@@ -44,7 +44,17 @@ class ArmRecording:
     disturbed: bool = False
 
     def __len__(self) -> int:
-        return len(self.wrist)
+        return len(self.actions)
+
+    def video(self, camera: str) -> np.ndarray:
+        """uint8 (N, H, W, 3).
+
+        Raises:
+            DataError: it was not recorded.
+        """
+        if camera not in self.videos:
+            raise DataError(f"the {camera} camera was not recorded, only the {' and '.join(self.videos)} one")
+        return self.videos[camera]
 
     def in_sdk_axes(self, poses: np.ndarray) -> np.ndarray:
         """Poses (..., 4, 4) of :attr:`reached` with the tool's axes as the SDK has them."""
@@ -68,7 +78,7 @@ def arm_recordings(path: Path, held_out: int | None = None) -> list[ArmRecording
     """
     dataset = open_dataset(path)
     environment = dataset.beside.get("attributes/env_kwargs") or {}
-    wrist = _wrist_key(dataset, environment)
+    keys = _keys(dataset, environment)
     for name in ("action", "agent_pos"):
         if name not in dataset.arrays:
             raise DataError(f"{path} has no {name}: recordings of the arm have poses and actions")
@@ -88,7 +98,7 @@ def arm_recordings(path: Path, held_out: int | None = None) -> list[ArmRecording
             continue
         found.append(
             ArmRecording(
-                np.asarray(dataset.arrays[wrist][rows]),
+                {camera: np.asarray(dataset.arrays[key][rows]) for camera, key in keys.items()},
                 np.asarray(dataset.arrays["action"][rows]),
                 pose_matrix(np.asarray(dataset.arrays["agent_pos"][rows])[:, :6]),
                 environment,
@@ -100,13 +110,14 @@ def arm_recordings(path: Path, held_out: int | None = None) -> list[ArmRecording
     return found
 
 
-def _wrist_key(dataset: Dataset, environment: Mapping[str, Any]) -> str:
-    keys = {camera: key for key, camera in camera_keys(environment.get("cameras", "wrist")).items()}
-    name = keys.get("wrist", "pixels_wrist")
-    if name not in dataset.arrays:
+def _keys(dataset: Dataset, environment: Mapping[str, Any]) -> dict[str, str]:
+    """Camera -> name of the array with its pictures; the wrist's is among them."""
+    asked = camera_keys(environment.get("cameras", "outside,wrist" if "pixels_wrist" in dataset.arrays else "wrist"))
+    keys = {camera: key for key, camera in asked.items() if key in dataset.arrays}
+    if "wrist" not in keys:
         found = ", ".join(dataset.cameras) or "none"
-        raise DataError(f"{dataset.path} has no wrist camera (wanted {name}, found {found})")
-    return name
+        raise DataError(f"{dataset.path} has no wrist camera; its pictures are {found}")
+    return keys
 
 
 def poses_of(actions: np.ndarray) -> np.ndarray:

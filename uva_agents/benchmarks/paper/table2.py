@@ -38,8 +38,8 @@ from uva_agents.benchmarks.evaluation.report import EvalReport, plain
 from uva_agents.benchmarks.evaluation.runner import evaluate
 from uva_agents.benchmarks.paper.arx_agents import BLIND, blind_agent
 from uva_agents.benchmarks.skeleton import Benchmark, Outcome, add_device, add_seed, add_workers
+from uva_agents.envs.fitting import options_for
 from uva_agents.errors import InputError
-from uva_agents.realtime.arx import environment_options
 
 ROWS = ("in distribution", *ARX_CHANGES, "all")
 AGENTS = ("arx-x5-nano", *BLIND)
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="""options of the environment for weights that do not say them, such as '{"cameras": "wrist"}'""",
     )
-    add_workers(parser, 2, " with an environment in each")
+    add_workers(parser, 2, " with an environment in each, 1 for none")
     add_device(parser)
 
 
@@ -126,21 +126,18 @@ def run(args: argparse.Namespace) -> Generator[str, None, Outcome]:
 
 def _evaluated(args: argparse.Namespace, name: str, agent: Any, cases: Sequence[Case]) -> EvalReport:
     """All missing rows of one agent; killed, it continues from its journal in the folder."""
-    options = {"render_observations": False} if agent is None else {"instruction": True, **environment_options(agent)}
-    options |= args.env_args
+    blind = {"render_observations": False, **args.env_args}
+    options = blind if agent is None else options_for("uva/ArxX5-v0", agent, args.env_args)
     rate = float(options.setdefault("control_hz", 10.0))
     rules = _protocol(cases, max_steps=round(args.limit_s * rate))
     path = args.out / f"{_file_name(name)}.json"
     shared: dict[str, Any] = {"seed": args.seed, "protocol": rules, "json_path": path, "label": name}
     if agent is not None:
-        return evaluate(
-            agent,
-            rules.env_id,
-            args.episodes,
-            workers=args.workers,
-            env_kwargs={**options, "render_mode": None},
-            **shared,
-        )
+        shared |= {
+            "workers": args.workers if args.workers > 1 else None,
+            "env_kwargs": {**options, "render_mode": None},
+        }
+        return evaluate(agent, rules.env_id, args.episodes, **shared)
     # It has to know the environment itself: no other process.
     env = gym.make(
         str(rules.env_id), render_mode=None, disable_env_checker=True, max_episode_steps=rules.max_steps, **options

@@ -127,6 +127,7 @@ def collect_arx_x5(
             "cameras": ",".join(plan.cameras),
             "instruction": True,
         },
+        "cameras": {ZARR_NAMES.get(key, key): name for key, name in _keys(plan).items()},
         "names": {key: list(value) for key, value in arx_names(settings).items() if key in width},
         "units": {key: list(value) for key, value in arx_units(settings).items() if key in width},
     }
@@ -144,6 +145,13 @@ def collect_arx_x5(
     )
 
 
+def _keys(plan: ArxX5Plan) -> dict[str, str]:
+    """Key of the pictures in an observation -> camera."""
+    from uva_agents.envs.arx_x5.observing import camera_keys
+
+    return camera_keys(plan.cameras)
+
+
 def record_arx_x5(plan: ArxX5Plan, index: int) -> dict[str, np.ndarray]:
     """Episode ``index`` of ``plan``: arrays of its rows, ``success`` () and ``disturbed`` ()."""
     with contextlib.closing(_environment(plan)) as env:
@@ -159,7 +167,7 @@ def _environment(plan: ArxX5Plan) -> ArxX5Env:
         action_mode=plan.action_mode,
         control_hz=plan.control_hz,
         image_size=plan.image_size,
-        cameras=plan.cameras,
+        cameras=_keys(plan),
         looks=plan.looks,
         realism=REALISTIC if plan.realistic else IDEAL,
     )

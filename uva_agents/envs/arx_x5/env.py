@@ -14,6 +14,7 @@ from uva_agents.envs.arx_x5.arm.interface import ArmState, Camera, Driver
 from uva_agents.envs.arx_x5.arm.limits import arm_limits
 from uva_agents.envs.arx_x5.control import Observation
 from uva_agents.envs.arx_x5.episodes import TwinEpisodes
+from uva_agents.envs.arx_x5.fitting import options_for
 from uva_agents.envs.arx_x5.observing import OUTSIDE, WRIST, ObservationSettings, camera_keys, observation_space
 from uva_agents.envs.arx_x5.options import check_options
 from uva_agents.envs.arx_x5.safety import SafetyConfig
@@ -198,6 +199,11 @@ class ArxX5Env(TwinEpisodes, gym.Env[Observation, np.ndarray]):
         self._pacer = Pacer(
             self._system.clock, 1 / self.control_hz, tolerance_s=0.1 / control_hz if late_s is None else late_s
         )
+
+    @staticmethod
+    def options_for(interface: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What it is made with for weights, see :mod:`uva_agents.envs.fitting`."""
+        return options_for(interface, given)
 
     # -- gymnasium ---------------------------------------------------------------------------------------------------
 

@@ -12,14 +12,19 @@ from torch import Tensor
 
 from uva_agents.data.clip_windows import ClipWindows
 from uva_agents.data.dataset import Batch
-from uva_agents.data.latents import encode_frames
 from uva_agents.data.windows import WindowIndex
 from uva_agents.errors import DataError
-from uva_agents.model import VAE
+from uva_agents.model import VAE, patchify
 from uva_agents.training.sources import Part
+from uva_agents.utils.images import Resize, network_images
 
 if TYPE_CHECKING:
     from uva_agents.training.uva.run import UVARun
+
+RESIZE: Resize = "bilinear"
+"""How frames are brought to the network's size in the training step, and therefore by agents."""
+_TOGETHER = 64
+"""Frames that are encoded at a time."""
 
 
 class EncodedClipWindows(ClipWindows):
@@ -55,11 +60,14 @@ class EncodedClipWindows(ClipWindows):
         history_tokens, future = self._encoded(batch.wrist_frames)
         return dataclasses.replace(found, wrist_history=history_tokens, wrist_future=future)
 
+    @torch.no_grad()
     def _encoded(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (B, 2 T, H, W, 3) -> history and future, (B, T, S, C) each."""
-        flat = frames.flatten(0, 1).numpy()
-        tokens = encode_frames(self.vae, flat, patch_size=self.patch_size, image_size=self.image_size)
-        joined = torch.from_numpy(tokens).float().unflatten(0, frames.shape[:2])
+        flat, device, tokens = frames.flatten(0, 1).numpy(), next(self.vae.parameters()).device, []
+        for begin in range(0, len(flat), _TOGETHER):
+            images = network_images(flat[begin : begin + _TOGETHER], self.image_size, resize=RESIZE, device=device)
+            tokens.append(patchify(self.vae.encode(images), self.patch_size).float().cpu())
+        joined = torch.cat(tokens).unflatten(0, frames.shape[:2])
         history, future = joined.split(frames.shape[1] // 2, dim=1)
         return history, future
 

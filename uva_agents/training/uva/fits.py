@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from uva_agents.data import Episodes
+from uva_agents.training.memory import Holds
 from uva_agents.training.run import transforms_of
 from uva_agents.training.uva.recipes import UVARecipe
 
@@ -42,3 +43,12 @@ def check_fits(recipe: UVARecipe, episodes: Episodes, text_dim: int) -> None:
             f"recipe {recipe.name!r} has {'a' if c.wrist_image else 'no'} second camera, and its data "
             f"{'one' if data.has_wrist else 'none'} ({data.wrist_key})"
         )
+
+
+def held_by(recipe: UVARecipe) -> Holds:
+    """How the run keeps its data. Latents are those of the recipe's frames: an autoencoder's factor less, a few channels."""
+    c, data, variants = recipe.model, recipe.data, recipe.augmentation.variants
+    # Numbers that are relative to a window's 'now' are kept as they are, in double precision, with the poses they refer to.
+    numbers = 1 + variants * (4 if data.action_transforms or data.proprio_transforms else 1)
+    copies = 0 if recipe.network.clips is not None else variants * (2 if c.standardize else 1)
+    return Holds(c.image_size, variants=numbers, tokens=2 * c.tokens_per_frame * c.token_dim * copies)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,8 +14,7 @@ from torch import nn
 from uva_agents.checkpoints.filling import refilled
 from uva_agents.checkpoints.initial import load_vae
 from uva_agents.checkpoints.tensor_files import stored_tensors, write_tensors
-from uva_agents.data import Episodes, FrameStore, LatentStore, Variant, encode_frames
-from uva_agents.data.shards import ShardedArray
+from uva_agents.data import Episodes, FrameStore, encode_frames
 from uva_agents.model import VAE, Task, UVANet
 from uva_agents.training.frames_step import FramesStep
 from uva_agents.training.keypoints.detector_stage import DetectorStage
@@ -30,12 +28,12 @@ from uva_agents.training.uva.clip_data import count_windows
 from uva_agents.training.uva.continued import comes_with
 from uva_agents.training.uva.export import card_facts, export
 from uva_agents.training.uva.joint_stage import JointStage
+from uva_agents.training.uva.latents_step import LatentsStep
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.run import UVARun
-from uva_agents.training.uva.stand_ins import stand_in_keypoints, stand_in_latents
+from uva_agents.training.uva.stand_ins import stand_in_keypoints
 from uva_agents.training.uva.vae_stage import VAEStage
 from uva_agents.training.uva.video_network import take_over_video
-from uva_agents.utils.progress import progress_bar
 
 
 def uva_steps(recipe: UVARecipe, options: RunOptions) -> list[Step]:
@@ -101,7 +99,12 @@ def _frames(run: UVARun) -> Step:
     return FramesStep(
         [run.main, *run.others],
         run.take_frames,
-        FrameStore(run.options.out / "frames", side=run.recipe.model.image_size, enlarge=enlarge),
+        FrameStore(
+            run.options.out / "frames",
+            side=run.recipe.model.image_size,
+            enlarge=enlarge,
+            workers=run.options.workers,
+        ),
         moving=(run.recipe.data.proprio_key or "action",),
         show=run.options.progress,
     )
@@ -167,79 +170,6 @@ def _latents(run: UVARun) -> Step:
     if run.recipe.network.clips is not None:
         return MemoryStep("latents, in the training steps", "latents", lambda: None, needs=("autoencoder",))
     return LatentsStep(run)
-
-
-@dataclass(frozen=True)
-class LatentsStep:
-    """Every variant of every dataset through the autoencoder, into shards in ``latents/``."""
-
-    of: UVARun
-    name: str = "latents"
-    needs: tuple[str, ...] = ("autoencoder",)
-    makes: str = "latents"
-
-    def done(self) -> bool:
-        """Whether all shards are there."""
-        store = self._store()
-        return all(store.is_whole(episodes, variant) for episodes, variant in self._wanted())
-
-    def begun(self) -> bool:
-        """Whether some are."""
-        store = self._store()
-        return any(store.is_begun(episodes, variant) for episodes, variant in self._wanted())
-
-    def load(self) -> None:
-        """Open them; one that is damaged is made again."""
-        run, store = self.of, self._store()
-        run.latents = store
-        show = run.options.progress and PartialState().is_main_process
-        # Of several processes, one encodes while the others wait for its lock: without a limit, unlike at a barrier.
-        run.tokens = _encoded(run, store, run.episodes, "latents", show=show)
-        run.more_tokens = [
-            _encoded(run, store, part.episodes, f"latents of {part.episodes.source}", show=show) for part in run.others
-        ]
-        if run.recipe.data.has_wrist:
-            views = [run.wrist_view(part.episodes) for part in (run.main, *run.others)]
-            first, *more = [
-                [] if view is None else _encoded(run, store, view, "latents of the wrist camera", show=show, wrist=True)
-                for view in views
-            ]
-            run.wrist_tokens, run.more_wrist_tokens = first, more
-
-    def run(self) -> bool:
-        """Make those that are not there."""
-        self.load()
-        return True
-
-    def rehearse(self) -> int:
-        """See :func:`~uva_agents.training.uva.stand_ins.stand_in_latents`."""
-        self.of.latents = store = self._store()
-        return stand_in_latents(self.of, store)
-
-    def _store(self) -> LatentStore:
-        model = self.of.recipe.model
-        folder = self.of.options.out / "latents"
-        return LatentStore(folder, self.of.vae, patch_size=model.patch_size, image_size=model.image_size)
-
-    def _wanted(self) -> list[tuple[Episodes, Variant]]:
-        run = self.of
-        datasets = [run.episodes, *(part.episodes for part in run.others)]
-        views = [view for view in map(run.wrist_view, datasets) if view is not None]
-        return [
-            (episodes, variant)
-            for sources, variants in ((datasets, run.variants), (views, run.wrist_variants))
-            for episodes in sources
-            for variant in variants
-        ]
-
-
-def _encoded(
-    run: UVARun, store: LatentStore, episodes: Episodes, title: str, *, show: bool, wrist: bool = False
-) -> list[ShardedArray]:
-    variants = run.wrist_variants if wrist else run.variants
-    with progress_bar(disable=not show) as bar:
-        task = bar.add_task(title, total=len(variants) * episodes.steps)
-        return store.get_all(episodes, variants, lambda done, total: bar.update(task, completed=done, total=total))
 
 
 # -- keypoints ---------------------------------------------------------------------------------------------------------

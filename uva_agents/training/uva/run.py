@@ -38,18 +38,18 @@ from uva_agents.model import VAE, UVANet
 from uva_agents.model.keypoints.guide import KeypointGuide
 from uva_agents.training.data_file import write_data
 from uva_agents.training.instructions import Texts, read_instructions
-from uva_agents.training.memory import Holds, check_out
+from uva_agents.training.memory import check_out
 from uva_agents.training.run import RunOptions, make_interface, make_normalizer, write_recipe
 from uva_agents.training.saved_recipes import identity
 from uva_agents.training.sources import Part, open_sources
-from uva_agents.training.uva.clip_data import clip_windows, encoded_clip_windows
-from uva_agents.training.uva.fits import check_fits
+from uva_agents.training.uva.clip_data import RESIZE, clip_windows, encoded_clip_windows
+from uva_agents.training.uva.fits import check_fits, held_by
 from uva_agents.training.uva.held_out import further_splits, make_validator
 from uva_agents.training.uva.keypoints_of_all import keypoints_of_all
 from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.tokens import standardized_tokens
 from uva_agents.training.uva.validation import Validator
-from uva_agents.training.uva.video_network import video_network
+from uva_agents.training.uva.video_network import begin_video_with, video_network
 
 _LOG = logging.getLogger(__name__)
 _WRIST_SEED = 7919
@@ -100,7 +100,7 @@ class UVARun:
             recipe.data.arrays,
             fields=options.fields,
             every=options.every,
-            holds=self._holds(),
+            holds=held_by(recipe),
             out=options.out,
             show=options.progress,
         )
@@ -180,7 +180,8 @@ class UVARun:
     @cached_property
     def spec(self) -> InterfaceSpec:
         """Saved with the weights."""
-        return make_interface(self.recipe.data, self.episodes, shapes=self.main.shapes)
+        found = make_interface(self.recipe.data, self.episodes, shapes=self.main.shapes)
+        return found if self.recipe.network.clips is None else dataclasses.replace(found, resize=RESIZE)
 
     @cached_property
     def window(self) -> WindowSpec:
@@ -210,14 +211,12 @@ class UVARun:
         torch.manual_seed(recipe.seed)  # how much was drawn before depends on what was already trained
         self.model = UVANet(recipe.model)
         self.video_model = video_network(recipe, self.model)
-        for model in (self.model, self.video_model):
-            model.set_gradient_checkpointing(recipe.network.gradient_checkpointing)
         if self.origin is not None:
             self.match = continue_from(self.model, self.origin.model)
             if match_lines := self.match.lines():
-                _LOG.warning(
-                    "%s: %d tensors taken over, but for\n  %s", init, len(self.match.matched), "\n  ".join(match_lines)
-                )
+                taken = len(self.match.matched)
+                _LOG.warning("%s: %d tensors taken over, but for\n  %s", init, taken, "\n  ".join(match_lines))
+            begin_video_with(self)
         elif init is not None:
             load_mar(self.video_model, Path(str(init)))
         if recipe.model.standardize:
@@ -342,11 +341,3 @@ class UVARun:
         )
 
     # -- before anything is loaded -----------------------------------------------------------------------------------
-
-    def _holds(self) -> Holds:
-        """How the run keeps its data. Latents are those of the recipe's frames: an autoencoder's factor less, a few channels."""
-        c, data, variants = self.recipe.model, self.recipe.data, self.recipe.augmentation.variants
-        # Numbers that are relative to a window's 'now' are kept as they are, in double precision, with the poses they refer to.
-        numbers = 1 + variants * (4 if data.action_transforms or data.proprio_transforms else 1)
-        copies = 0 if self.recipe.network.clips is not None else variants * (2 if c.standardize else 1)
-        return Holds(c.image_size, variants=numbers, tokens=2 * c.tokens_per_frame * c.token_dim * copies)
