@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.test_network_training import STAGE, tiny_policy_recipe
+from tests.test_released_steps import options, released, small
 from tests.test_training import tiny_recipe
 from tests.tiny import tiny_dataset
 from uva_agents import cli
@@ -45,6 +46,16 @@ def test_every_stage_takes_one_batch_and_nothing_is_written(
     data_written = frames * 96 * 96 * 3 + frames * 9 * 64 * 2 * 2 * 2
     checkpoints = [stage.checkpoint for stage in found.stages]
     assert found.disk == data_written + sum(checkpoints) + max(checkpoints)
+
+
+@pytest.mark.parametrize("name", ["uva-libero10", "uva-umi-multitask"])
+def test_released_recipes_can_be_tried(name: str, tmp_path: Path) -> None:
+    """Instructions, a second camera, frames that are encoded in the training step, a video network of its own."""
+    recipe = small(released(name))
+    given = options(recipe, tmp_path)
+    found = rehearse(recipe, given)
+    assert [stage.stage for stage in found.stages] == ["video", "joint"]
+    assert "under a minute" in found.lines()[0] and not (tmp_path / "run").exists()
 
 
 def test_what_a_run_writes_is_what_the_dry_run_said(data: Path, tmp_path: Path) -> None:

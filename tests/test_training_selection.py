@@ -17,6 +17,7 @@ from torch import nn
 from tests.test_network_training import STAGE, tiny_policy_recipe
 from tests.tiny import tiny_dataset
 from uva_agents.benchmarks.evaluation.rollouts import EnvRollouts
+from uva_agents.checkpoints.tensor_files import load_tensors
 from uva_agents.commands.train import evaluator
 from uva_agents.errors import InputError, MachineError
 from uva_agents.training.cli_monitoring import add_monitoring_arguments, selection_of
@@ -175,6 +176,18 @@ def test_a_stopped_run_is_finished_unless_it_is_asked_to_go_on(tmp_path: Path) -
     assert finished and lines(tmp_path)[-1]["step"] == 4
     options = LoopOptions(tmp_path / "slope", progress=False)
     assert run_stage(SlopeStage(errors), CONFIG, options)[1] and lines(tmp_path)[-1]["step"] == 12
+
+
+def test_a_finished_run_gets_the_rollouts_that_are_asked_for_later(tmp_path: Path) -> None:
+    finished = run_stage(SlopeStage(), CONFIG, LoopOptions(tmp_path / "slope", progress=False))[0]
+    scores = Scores({12: 0.4})
+    last, _ = run(tmp_path, Selection(Rollouts(scores, 5)))
+    assert scores.seen == [12] and best(tmp_path)["step"] == 12
+    assert all(torch.equal(last[name], finished[name]) for name in last)
+    # Other episodes are another score: the old one is not what is to be beaten.
+    harder = Scores({12: 0.1}, name="a harder test")
+    run(tmp_path, Selection(Rollouts(harder, 5)))
+    assert harder.seen == [12] and best(tmp_path)["by"] == "success rate in a harder test"
 
 
 def test_training_ends_by_success_in_rollouts(tmp_path: Path) -> None:
@@ -352,3 +365,48 @@ def test_two_processes_end_together_and_one_makes_the_rollouts(tmp_path: Path) -
         [*launch, str(tmp_path / "run")], env=os.environ | environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.long
+def test_a_command_that_is_killed_again_and_again_keeps_the_same_best_weights(data: Path, tmp_path: Path) -> None:
+    recipe = tiny_policy_recipe(stage=replace(STAGE, steps=16, validate_every=8))
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+
+    def command(out: str) -> list[str]:
+        words = ["train", str(tmp_path / "recipe.json"), "--data", str(data), "--out", str(tmp_path / out), "--quiet"]
+        rollouts = [
+            "--eval-env",
+            "uva/PushT-v0",
+            "--eval-every",
+            "4",
+            "--eval-episodes",
+            "2",
+            "--stop-early",
+            "score:9",
+        ]
+        return [sys.executable, "-m", "uva_agents.cli", *words, *rollouts]
+
+    subprocess.run(command("straight"), check=True, timeout=600, capture_output=True)
+    killed, wait_s = 0, 4.0
+    while True:
+        process = subprocess.Popen(command("pieces"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            assert process.wait(wait_s) == 0
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            killed, wait_s = killed + 1, wait_s + 1.5
+    assert killed > 1
+    straight, pieces = tmp_path / "straight", tmp_path / "pieces"
+    for name in ("weights", "weights-best"):
+        one, other = (load_tensors(folder / name / "model.safetensors") for folder in (straight, pieces))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    chosen = [
+        json.loads((folder / "weights-best/config.json").read_text())["selected"] for folder in (straight, pieces)
+    ]
+    assert chosen[0] == chosen[1]
+    kept = [(folder / "policy/metrics.jsonl").read_text().splitlines() for folder in (straight, pieces)]
+    rollouts = [[line for line in lines if '"rollouts"' in line] for lines in kept]
+    assert rollouts[0] == rollouts[1] and len(rollouts[0]) == 4
+    assert not [path for path in pieces.iterdir() if path.name.startswith(".")]

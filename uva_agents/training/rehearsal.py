@@ -69,11 +69,17 @@ class StageRehearsal:
 
     def __str__(self) -> str:
         hours = self.steps * self.seconds / 3600
-        took = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+        took = (
+            f"about {hours:.1f} h"
+            if hours >= 1
+            else f"about {60 * hours:.0f} min"
+            if 60 * hours >= 1
+            else "under a minute"
+        )
         return (
             f"stage {self.stage}: {self.steps:,} steps of {self.batch_size}, {self.parameters / 1e6:.2f} M parameters; loss "
             f"{self.loss:.4g}; {in_words(self.state)} of weights and optimiser, {in_words(self.activations)} for a batch; "
-            f"{self.seconds:.2f} s a step, about {took} on this machine"
+            f"{self.seconds:.2f} s a step, {took} on this machine"
         )
 
 
