@@ -298,7 +298,7 @@ def test_a_dataset_that_is_gone_is_an_error_until_somebody_says_where_it_is(weig
 
 def test_weights_that_nobody_knows_the_data_of_ask_for_some(weights, paths):
     (Path(weights.folder).parent / "data.json").unlink()
-    with pytest.raises(InputError, match=r"no data.json .*give an environment \(ENV\).*--env-arg data=PATH"):
+    with pytest.raises(InputError, match=r"no data.json .*give an environment \(ENV.*--env-arg data=PATH"):
         replay_for(weights.folder, weights.spec, {})
     spec = replace(weights.spec, control_hz=20.0)
     assert replay_for(weights.folder, spec, {"data": str(paths["umi"]), "limits": [0, 1]}).kwargs["rows_per_step"] == 3
