@@ -298,7 +298,23 @@ def test_a_dataset_that_is_gone_is_an_error_until_somebody_says_where_it_is(weig
 
 def test_weights_that_nobody_knows_the_data_of_ask_for_some(weights, paths):
     (Path(weights.folder).parent / "data.json").unlink()
-    with pytest.raises(InputError, match=r"no data.json .*give an environment \(ENV\).*--env-arg data=PATH"):
+    with pytest.raises(InputError, match=r"no data.json .*give an environment \(ENV.*--env-arg data=PATH"):
         replay_for(weights.folder, weights.spec, {})
     spec = replace(weights.spec, control_hz=20.0)
     assert replay_for(weights.folder, spec, {"data": str(paths["umi"]), "limits": [0, 1]}).kwargs["rows_per_step"] == 3
+
+
+def test_training_writes_numbers_as_the_dataset_counts_them(paths, tmp_path):
+    from uva_agents.training.any_task import LayoutOptions, make_recipe
+    from uva_agents.training.data_file import write_data
+    from uva_agents.training.sources import Source, open_sources
+
+    source = Source(paths["umi"], episodes="1-2")
+    recipe = make_recipe("nano", [source], LayoutOptions())
+    parts = open_sources([source], recipe, recipe.data.arrays)
+    write_data(tmp_path, recipe.data, parts, np.array([1]), every=2)
+    found = data_of_run(tmp_path / "weights")
+    assert found.main.path == paths["umi"].resolve() and found.main.episodes == (1, 2) and found.main.held_out == (2,)
+    assert found.rows_per_step == 2 * recipe.data.rows_per_step == 6
+    dataset = open_dataset(paths["umi"], fields=found.main.fields)
+    np.testing.assert_array_equal(dataset.arrays["action"], open_dataset(paths["umi"]).arrays["action"])
