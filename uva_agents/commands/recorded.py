@@ -81,8 +81,8 @@ def _dataset(weights: str, run: RunData | None, given: Mapping[str, Any]) -> tup
         return path, run is not None and path.resolve().name == run.main.path.name
     if run is None:
         raise InputError(
-            f"{weights} names no environment, and no data.json beside it says what it was trained on: give an environment (ENV; uva imagine: --env), "
-            "or recorded episodes with --env-arg data=PATH"
+            f"{weights} names no environment, and no data.json beside it says what it was trained on: give an environment "
+            "(ENV; uva imagine: --env), or recorded episodes with --env-arg data=PATH"
         )
     if not run.main.path.exists():
         raise InputError(
