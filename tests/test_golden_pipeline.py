@@ -179,7 +179,8 @@ def test_the_released_size_gives_the_recorded_losses_from_a_dataset_on_disk(
     field = torch.from_numpy(policy.recorded["image_field"]).float()
     images = F.interpolate(field, (96, 96), mode="bilinear", align_corners=False).add(0.5).clamp(0, 1)
     augmentation = AsRecorded(images)
-    stage.module.encoder = dataclasses.replace(stage.module.encoder, augmentation=augmentation)
+    encoder: Any = stage.module.encoder
+    stage.module.encoder = dataclasses.replace(encoder, augmentation=augmentation)
     stage.windows.order = lambda *_, **__: SimpleNamespace(
         at=lambda _: (np.flatnonzero(stage.windows.index.now == 15), 0)
     )
