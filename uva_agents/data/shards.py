@@ -278,7 +278,7 @@ _REMEDY = "free some, or put the run on a larger disk (--out)"
 def _lock(path: Path) -> Iterator[bool]:
     """Waits until no other process has it. False where locks are unknown: there, two that share a folder do the same work twice."""
     alone = False
-    with path.open("a") as file:
+    with path.open("ab") as file:
         with contextlib.suppress(ImportError, OSError):
             import fcntl
 
