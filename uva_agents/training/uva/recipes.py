@@ -181,6 +181,47 @@ class UVARecipe(Recipe):
         return recipe
 
 
+NANO_AUTOENCODER = StageConfig(
+    steps=1700, batch_size=64, lr=2e-3, warmup=170, weight_decay=0.0, betas=(0.9, 0.99), clip=200.0
+)
+"""Of the autoencoder on two CPU cores."""
+NANO_NETWORK = JointTraining(
+    video=StageConfig(steps=200, batch_size=128, lr=1e-3),
+    joint=StageConfig(steps=11_000, batch_size=128, lr=1e-3, validate_every=1000),
+    task_weights={
+        Task.POLICY: 0.35,
+        Task.POLICY_VIDEO: 0.1,
+        Task.FORWARD: 0.25,
+        Task.INVERSE: 0.15,
+        Task.VIDEO: 0.15,
+    },
+    history_dropout=0.3,
+    latent_noise=0.1,
+    action_weight=2.0,
+)
+"""Of the network on two CPU cores."""
+_GPU_STAGE = StageConfig(
+    steps=100_000,
+    batch_size=32,
+    lr=1e-4,
+    warmup=1000,
+    final_lr=0.0,
+    weight_decay=0.02,
+    clip=math.inf,
+    ema_max=0.9999,
+    validate_every=5000,
+)
+GPU_NETWORK = JointTraining(
+    video=_GPU_STAGE,
+    joint=_GPU_STAGE,
+    task_weights=dict.fromkeys(Task, 0.2),
+    mask_minimum=0.7,
+    mask_std=0.25,
+    gradient_checkpointing=True,
+)
+"""Of larger networks on GPUs, on latents that are computed once."""
+
+
 def pusht_nano() -> UVARecipe:
     """PushT from the 206 human demonstrations, on two CPU cores."""
     detector = StageConfig(steps=6500, batch_size=128, lr=2e-3, warmup=100, weight_decay=0.02, validate_every=500)
@@ -204,9 +245,7 @@ def pusht_nano() -> UVARecipe:
             env_id="uva/PushT-v0",
         ),
         world=World(size=512.0, unit="px"),
-        autoencoder=AutoencoderTraining(
-            StageConfig(steps=1700, batch_size=64, lr=2e-3, warmup=170, weight_decay=0.0, betas=(0.9, 0.99), clip=200.0)
-        ),
+        autoencoder=AutoencoderTraining(NANO_AUTOENCODER),
         keypoints=KeypointTraining(
             detector=detector,
             dynamics=dataclasses.replace(detector, steps=9000, batch_size=512, validate_every=1000),
@@ -214,20 +253,7 @@ def pusht_nano() -> UVARecipe:
             noise=0.006,
             agent_weight=9.0,
         ),
-        network=JointTraining(
-            video=StageConfig(steps=200, batch_size=128, lr=1e-3),
-            joint=StageConfig(steps=11_000, batch_size=128, lr=1e-3, validate_every=1000),
-            task_weights={
-                Task.POLICY: 0.35,
-                Task.POLICY_VIDEO: 0.1,
-                Task.FORWARD: 0.25,
-                Task.INVERSE: 0.15,
-                Task.VIDEO: 0.15,
-            },
-            history_dropout=0.3,
-            latent_noise=0.1,
-            action_weight=2.0,
-        ),
+        network=NANO_NETWORK,
     )
 
 
@@ -287,17 +313,6 @@ def uva_base() -> UVARecipe:
     Give it the kl-f16 autoencoder and MAR's weights: ``--vae kl16.ckpt --init mar_base.pth``. What differs from the released one:
     tasks and mask ratios are drawn per sample, latents are posterior means that were computed once, and shifts stand in for crops.
     """
-    stage = StageConfig(
-        steps=100_000,
-        batch_size=32,
-        lr=1e-4,
-        warmup=1000,
-        final_lr=0.0,
-        weight_decay=0.02,
-        clip=math.inf,
-        ema_max=0.9999,
-        validate_every=5000,
-    )
     return UVARecipe(
         name="uva-base",
         model=uva_base_config(action_dim=2),
@@ -310,14 +325,7 @@ def uva_base() -> UVARecipe:
         ),
         world=World(size=512.0, unit="px"),
         augmentation=Augmentation(variants=4, mirror=False),
-        network=JointTraining(
-            video=stage,
-            joint=stage,
-            task_weights=dict.fromkeys(Task, 0.2),
-            mask_minimum=0.7,
-            mask_std=0.25,
-            gradient_checkpointing=True,
-        ),
+        network=GPU_NETWORK,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +10,19 @@ from typing import Any
 from uva_agents.checkpoints.schema import closest
 from uva_agents.checkpoints.text import TABLE_DIM
 from uva_agents.errors import InputError
-from uva_agents.model import Task, UVAConfig
+from uva_agents.model import UVAConfig
 from uva_agents.model.uva.builders import CONFIGS
 from uva_agents.training.instructions import GIVEN
-from uva_agents.training.recipe import DataConfig, StageConfig
+from uva_agents.training.recipe import DataConfig
 from uva_agents.training.run import network_width
-from uva_agents.training.uva.joint_training import JointTraining
-from uva_agents.training.uva.recipes import Augmentation, AutoencoderTraining, UVARecipe
+from uva_agents.training.uva.recipes import (
+    GPU_NETWORK,
+    NANO_AUTOENCODER,
+    NANO_NETWORK,
+    Augmentation,
+    AutoencoderTraining,
+    UVARecipe,
+)
 
 SIZES = tuple(CONFIGS)
 """Names of network sizes, the smallest first."""
@@ -95,58 +100,23 @@ def _sizes(size: str, data: DataConfig, widths: Mapping[str, int], inputs: Optio
 
 
 def _small(name: str, model: UVAConfig, data: DataConfig) -> UVARecipe:
-    """On two CPU cores: the autoencoder, then the network on its latents."""
+    """On two CPU cores: the autoencoder, for longer than on PushT's plain pictures, then the network on its latents."""
     return UVARecipe(
         name=name,
         model=model,
         data=data,
         augmentation=Augmentation(variants=4, max_shift=4, mirror=False),
-        autoencoder=AutoencoderTraining(
-            StageConfig(steps=2500, batch_size=64, lr=2e-3, warmup=170, weight_decay=0.0, betas=(0.9, 0.99), clip=200.0)
-        ),
-        network=JointTraining(
-            video=StageConfig(steps=200, batch_size=128, lr=1e-3),
-            joint=StageConfig(steps=11_000, batch_size=128, lr=1e-3, validate_every=1000),
-            task_weights={
-                Task.POLICY: 0.35,
-                Task.POLICY_VIDEO: 0.1,
-                Task.FORWARD: 0.25,
-                Task.INVERSE: 0.15,
-                Task.VIDEO: 0.15,
-            },
-            history_dropout=0.3,
-            wrist_dropout=0.1,
-            latent_noise=0.1,
-            action_weight=2.0,
-        ),
+        autoencoder=AutoencoderTraining(dataclasses.replace(NANO_AUTOENCODER, steps=2500)),
+        network=dataclasses.replace(NANO_NETWORK, wrist_dropout=0.1),
     )
 
 
 def _released(name: str, model: UVAConfig, data: DataConfig) -> UVARecipe:
     """On GPUs, with the released autoencoder: optimisation as released, on latents that are computed once."""
-    stage = StageConfig(
-        steps=100_000,
-        batch_size=32,
-        lr=1e-4,
-        warmup=1000,
-        final_lr=0.0,
-        weight_decay=0.02,
-        clip=math.inf,
-        ema_max=0.9999,
-        validate_every=5000,
-    )
     return UVARecipe(
         name=name,
         model=model,
         data=data,
         augmentation=Augmentation(variants=4, mirror=False),
-        network=JointTraining(
-            video=stage,
-            joint=stage,
-            task_weights=dict.fromkeys(Task, 0.2),
-            mask_minimum=0.7,
-            mask_std=0.25,
-            wrist_dropout=0.1,
-            gradient_checkpointing=True,
-        ),
+        network=dataclasses.replace(GPU_NETWORK, wrist_dropout=0.1),
     )
