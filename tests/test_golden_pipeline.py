@@ -21,7 +21,7 @@ from uva_agents.training.run import RunOptions
 from uva_agents.training.uva import joint_stage
 from uva_agents.training.uva.clip_data import count_windows
 from uva_agents.training.uva.joint_stage import JointStage
-from uva_agents.training.uva.released_recipes import released
+from uva_agents.training.uva.named_recipes import named
 from uva_agents.training.uva.run import UVARun
 from uva_agents.utils.rotations import matrix_from_rot6d, pose_matrix, rot6d_from_matrix
 
@@ -61,7 +61,7 @@ def recorded_windows(golden: Golden) -> tuple[LatentWindows, np.ndarray]:
 
 def stage_of(golden: Golden, windows: Any, chosen: np.ndarray, training: Any = None) -> JointStage:
     """The joint stage of a released recipe, on these windows in this order."""
-    recipe = released("uva-libero10" if golden.model.config.text_dim else "uva-pusht")
+    recipe = named("uva-libero10" if golden.model.config.text_dim else "uva-pusht")
     network = dataclasses.replace(recipe.network, text_dropout=0.0, history_action_dropout=0.0, clips=None)
     network = dataclasses.replace(network, joint=dataclasses.replace(network.joint, batch_size=len(chosen)))
     recipe = dataclasses.replace(recipe, model=golden.model.config, network=network)
@@ -122,7 +122,7 @@ def numbered_pusht(path: Path, ends: np.ndarray) -> Path:
 def test_recorded_windows_come_out_of_a_pusht_dataset(shared: Path, tmp_path: Path) -> None:
     recorded = np.load(shared / "golden" / "misc.npz")
     ends = recorded["sampler/episode_ends"]
-    run = UVARun(released("uva-pusht"), RunOptions(numbered_pusht(tmp_path / "d.zarr", ends), tmp_path / "run"))
+    run = UVARun(named("uva-pusht"), RunOptions(numbered_pusht(tmp_path / "d.zarr", ends), tmp_path / "run"))
     run.train = np.flatnonzero(recorded["sampler/mask"])
     windows = run.train_windows
     begin, _, first, last = recorded["sampler/indices_h32_pb1_pa7"].T
@@ -165,7 +165,7 @@ def test_the_released_size_gives_the_recorded_losses_from_a_dataset_on_disk(
     ]  # what the recorded normaliser was fitted to
     ends = np.array([32, 232])
     path = numbered_pusht(tmp_path / "d.zarr", ends)
-    recipe = released("uva-pusht")
+    recipe = named("uva-pusht")
     run = UVARun(recipe, RunOptions(path, tmp_path / "run"))
     arrays = run.main.episodes.arrays
     limits = np.stack([policy.recorded["normalizer_fit_action_min"], policy.recorded["normalizer_fit_action_max"]])
@@ -222,7 +222,7 @@ def test_recorded_relative_poses_come_out_of_umi_recordings(shared: Path, tmp_pa
         "robot0_demo_end_pose": pose,
     }
     path = zarr_buffer(tmp_path / "towel_folding_0.zarr", arrays, ends=np.array([length]))
-    recipe = released("uva-umi-multitask")
+    recipe = named("uva-umi-multitask")
     data = dataclasses.replace(recipe.data, held_out=0, instructions="none", instructions_of={})
     model = dataclasses.replace(recipe.model, text_dim=0)
     run = UVARun(dataclasses.replace(recipe, data=data, model=model), RunOptions(path, tmp_path / "run"))

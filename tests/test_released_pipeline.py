@@ -18,8 +18,8 @@ from uva_agents.training.run import RunOptions, train
 from uva_agents.training.sources import Source
 from uva_agents.training.uva.clip_data import count_windows
 from uva_agents.training.uva.joint_stage import JointStage
+from uva_agents.training.uva.named_recipes import named
 from uva_agents.training.uva.recipes import UVARecipe
-from uva_agents.training.uva.released_recipes import released
 from uva_agents.training.uva.run import UVARun
 from uva_agents.training.uva.video_network import begin_video_with, take_over_video, video_network
 from uva_agents.utils.rotations import matrix_from_vector
@@ -27,7 +27,7 @@ from uva_agents.utils.rotations import matrix_from_vector
 
 def run_of(name: str, folder: Path, **training: object) -> UVARun:
     """A run whose autoencoder and network are small and random."""
-    recipe = small(released(name))
+    recipe = small(named(name))
     recipe = dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, **training))
     (folder / "data").mkdir()
     paths = WRITERS[name](folder / "data")
@@ -199,7 +199,7 @@ def test_a_run_that_goes_on_from_weights_begins_its_video_stage_with_them(tmp_pa
 
 
 def test_a_killed_run_repeats_augmentation_and_latents_and_ends_in_the_same_weights(tmp_path: Path) -> None:
-    recipe = small(released("uva-pusht"))
+    recipe = small(named("uva-pusht"))
     stages = {name: dataclasses.replace(recipe.stage(name).shortened(4), batch_size=2) for name in ("video", "joint")}  # type: ignore[union-attr]
     recipe = dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, **stages))
     given = options(recipe, tmp_path)
@@ -214,7 +214,7 @@ def test_a_killed_run_repeats_augmentation_and_latents_and_ends_in_the_same_weig
 
 
 def test_recipes_that_encode_in_the_step_refuse_what_needs_latents_before(tmp_path: Path) -> None:
-    recipe: UVARecipe = released("uva-pusht")
+    recipe: UVARecipe = named("uva-pusht")
     for changes, name in (
         ({"model": dataclasses.replace(recipe.model, standardize=True)}, "standardize"),
         ({"network": dataclasses.replace(recipe.network, history_dropout=0.1)}, "history_dropout"),

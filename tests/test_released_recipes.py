@@ -14,8 +14,8 @@ from uva_agents.model import Task, UVAConfig, UVANet
 from uva_agents.training.ema import EMA
 from uva_agents.training.optimisation import learning_rate, parameter_groups
 from uva_agents.training.recipe import StageConfig
+from uva_agents.training.uva.named_recipes import RELEASED, named
 from uva_agents.training.uva.recipes import UVARecipe
-from uva_agents.training.uva.released_recipes import RELEASED, released
 
 UNUSED = {"uva-umi-multitask": (768 * 16 + 768, 2)}
 """Numbers and tensors that the released network has and never uses: a projection for a wrist camera's picture."""
@@ -146,7 +146,7 @@ def parameters(config: UVAConfig) -> tuple[int, int]:
 def test_a_released_recipe_says_what_the_released_code_does(name: str) -> None:
     expected = {**COMMON, **RECIPES[name]}
     expected.pop("best")  # which weights are kept is asked for on the command line
-    found = facts(released(name))
+    found = facts(named(name))
     assert found.keys() == expected.keys()
     wrong = {key: (found[key], value) for key, value in expected.items() if value != found[key]}
     assert not wrong, "found, expected"
@@ -154,20 +154,20 @@ def test_a_released_recipe_says_what_the_released_code_does(name: str) -> None:
 
 def test_the_table_has_every_released_recipe_and_recipes_differ_where_tasks_do() -> None:
     assert set(RELEASED) == set(RECIPES)
-    umi = released("uva-umi-multitask")
+    umi = named("uva-umi-multitask")
     assert umi.data.instructions_of == PROMPTS
     assert umi.network.weigh_windows, "windows of all datasets in one pool"
     assert umi.data.control_hz == pytest.approx(59.94 / 3)
     for name in RELEASED:
-        assert released(name).name == name
-    same = dataclasses.replace(released("uva-pusht"), name="uva-pusht-m", data=released("uva-pusht-m").data)
-    assert same == released("uva-pusht-m"), "the two differ in their environment alone"
+        assert named(name).name == name
+    same = dataclasses.replace(named("uva-pusht"), name="uva-pusht-m", data=named("uva-pusht-m").data)
+    assert same == named("uva-pusht-m"), "the two differ in their environment alone"
 
 
 def test_both_stages_of_pusht_have_the_released_numbers_of_steps_and_rates_on_8_gpus() -> None:
     """206 demonstrations: 4 held out, and of the others every row but the first 14 and the last 9 of each is a 'now'."""
     windows = 20_480
-    stage = released("uva-pusht").network.joint.resolved(windows=windows, processes=8)
+    stage = named("uva-pusht").network.joint.resolved(windows=windows, processes=8)
     assert (stage.steps, stage.warmup, stage.validate_every) == (3050 * 80, 125, 800)
     assert learning_rate(stage, 0) == 0.0 and learning_rate(stage, 125) == 1e-4
     assert learning_rate(stage, 25) == pytest.approx(0.2e-4)
@@ -178,7 +178,7 @@ def test_both_stages_of_pusht_have_the_released_numbers_of_steps_and_rates_on_8_
 
 
 def test_weight_decay_falls_on_what_the_released_optimiser_decays() -> None:
-    recipe = released("uva-libero10")
+    recipe = named("uva-libero10")
     with torch.device("meta"):
         model = UVANet(recipe.model)
     stage: StageConfig = recipe.network.joint
@@ -197,5 +197,5 @@ def test_umi_histories_are_four_different_steps_for_every_sample() -> None:
 
 
 def test_tasks_are_the_released_five_or_the_two_of_umi() -> None:
-    assert set(released("uva-pusht").network.task_weights) == set(Task)
-    assert set(released("uva-umi-multitask").network.task_weights) == {Task.POLICY, Task.POLICY_VIDEO}
+    assert set(named("uva-pusht").network.task_weights) == set(Task)
+    assert set(named("uva-umi-multitask").network.task_weights) == {Task.POLICY, Task.POLICY_VIDEO}

@@ -17,8 +17,8 @@ from uva_agents.model import VAE, HeadConfig
 from uva_agents.model.vae import VAEConfig
 from uva_agents.training.run import RunOptions, train
 from uva_agents.training.sources import Source
+from uva_agents.training.uva.named_recipes import named
 from uva_agents.training.uva.recipes import UVARecipe
-from uva_agents.training.uva.released_recipes import released
 from uva_agents.training.uva.validation import Validator
 
 
@@ -71,7 +71,7 @@ def options(recipe: UVARecipe, folder: Path) -> RunOptions:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_released_recipe_takes_a_step_of_both_stages_on_data_of_its_task(name: str, tmp_path: Path) -> None:
-    recipe = small(released(name))
+    recipe = small(named(name))
     given = options(recipe, tmp_path)
     folder = train(recipe, given)
     assert folder is not None
@@ -85,7 +85,7 @@ def test_a_released_recipe_takes_a_step_of_both_stages_on_data_of_its_task(name:
 def test_a_released_recipe_takes_a_step_at_its_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """mar_base with a batch of one, the whole autoencoder, both stages: what the others say of a small network."""
     monkeypatch.setattr(Validator, "run", lambda *_, **__: {})
-    recipe = released("uva-pusht")
+    recipe = named("uva-pusht")
     stages = {
         name: dataclasses.replace(recipe.stage(name).shortened(1), batch_size=1)  # type: ignore[union-attr]
         for name in ("video", "joint")
@@ -107,17 +107,17 @@ def test_two_processes_train_a_released_recipe_with_tasks_of_their_own(tmp_path:
         "import dataclasses, pathlib, torch; torch.set_num_threads(1)\n"
         "from tests.test_released_steps import small\n"
         "from uva_agents.training.run import RunOptions, train\n"
-        "from uva_agents.training.uva.released_recipes import released\n"
+        "from uva_agents.training.uva.named_recipes import named\n"
         "from uva_agents.training.uva.validation import Validator\n"
         "Validator.run = lambda *_, **__: {}\n"
-        "recipe = small(released('uva-pusht'))\n"
+        "recipe = small(named('uva-pusht'))\n"
         "joint = dataclasses.replace(recipe.network.joint, steps=5, batch_size=2, warmup=4, validate_every=5)\n"
         "recipe = dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, joint=joint))\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
         "data = folder / 'data' / 'pusht.zarr'\n"
         "train(recipe, RunOptions(data, folder / 'run', vae_weights=folder / 'vae.safetensors', progress=False))\n"
     )
-    options(small(released("uva-pusht")), tmp_path)
+    options(small(named("uva-pusht")), tmp_path)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script)]
     done = subprocess.run(
         launch, capture_output=True, text=True, timeout=400, env=os.environ | {"OMP_NUM_THREADS": "1"}

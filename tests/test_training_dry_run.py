@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.test_network_training import STAGE, tiny_policy_recipe
-from tests.test_released_steps import options, released, small
+from tests.test_released_steps import named, options, small
 from tests.test_training import tiny_recipe
 from tests.tiny import tiny_dataset
 from uva_agents import cli
@@ -51,7 +51,7 @@ def test_every_stage_takes_one_batch_and_nothing_is_written(
 @pytest.mark.parametrize("name", ["uva-libero10", "uva-umi-multitask"])
 def test_released_recipes_can_be_tried(name: str, tmp_path: Path) -> None:
     """Instructions, a second camera, frames that are encoded in the training step, a video network of its own."""
-    recipe = small(released(name))
+    recipe = small(named(name))
     given = options(recipe, tmp_path)
     found = rehearse(recipe, given)
     assert [stage.stage for stage in found.stages] == ["video", "joint"]

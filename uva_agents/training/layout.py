@@ -80,7 +80,7 @@ def find_layout(dataset: Dataset, *, control_hz: float | None = None, instructio
         cameras=_places(dataset, "pixels", *([second] if second else [])),
         held_out=held_out_count(len(dataset)),
         names=names,
-        units={name: tuple(_unit(one) for one in several) for name, several in names.items()},
+        units={name: _units(dataset, name) for name in names},
         action_transforms=action_transforms,
         proprio_transforms=proprio_transforms,
         instructions=_instructions(dataset, instructions),
@@ -94,6 +94,15 @@ def _places(dataset: Dataset, *names: str) -> tuple[str, ...]:
     called = dataset.beside.get("attributes/cameras")
     found = [called.get(dataset.sources[name]) if isinstance(called, dict) else None for name in names]
     return tuple(str(name) for name in found) if all(isinstance(name, str) and name for name in found) else ()
+
+
+def _units(dataset: Dataset, name: str) -> tuple[str, ...]:
+    """Of the numbers of an array: as the dataset says, or as their names do. ``"1"``, no unit, is left out."""
+    said = dataset.beside.get("attributes/units")
+    own = said.get(dataset.sources[name]) if isinstance(said, dict) else None
+    if isinstance(own, list) and len(own) == len(dataset.names[name]) and all(isinstance(one, str) for one in own):
+        return tuple("" if one == "1" else one for one in own)
+    return tuple(_unit(one) for one in dataset.names[name])
 
 
 def _environment(dataset: Dataset) -> str | None:

@@ -29,7 +29,7 @@ from uva_agents.training.selection import Selection
 from uva_agents.training.sources import Data
 from uva_agents.training.steps import Step, monitored, run_steps
 from uva_agents.training.trackers import TrackerName, Tracking, check_trackers
-from uva_agents.training.uva.released_recipes import RELEASED, released_text
+from uva_agents.training.uva.named_recipes import NAMED, named_text
 from uva_agents.utils.files import write_text
 
 _LOG = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def recipe_text(name: str) -> str:
     Raises:
         InputError, DataError: see :func:`find_recipe`.
     """
-    return released_text(name) if name in RELEASED else recipe_to_toml(find_recipe(name))
+    return named_text(name) if name in NAMED else recipe_to_toml(find_recipe(name))
 
 
 def write_recipe(recipe: Recipe, out: Path) -> None:

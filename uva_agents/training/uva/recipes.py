@@ -14,7 +14,7 @@ from uva_agents.errors import InputError
 from uva_agents.model import Task, UVAConfig, uva_base_config, uva_nano_config
 from uva_agents.training.recipe import Changes, DataConfig, Recipe, StageConfig
 from uva_agents.training.uva.joint_training import JointTraining
-from uva_agents.training.uva.released_recipes import RELEASED, released
+from uva_agents.training.uva.named_recipes import NAMED, named
 
 STAGES = {
     "vae": ("autoencoder", "stage"),
@@ -333,5 +333,5 @@ RECIPES: dict[str, Callable[[], UVARecipe]] = {
     "pusht-nano": pusht_nano,
     "block-push-nano": block_push_nano,
     "uva-base": uva_base,
-    **{name: partial(released, name) for name in RELEASED},
+    **{name: partial(named, name) for name in NAMED},
 }
