@@ -31,10 +31,9 @@ from uva_agents.data.frame_windows import cut
 from uva_agents.model import DiffusionPolicyNet, TwoFrameConfig
 from uva_agents.model.keypoints.detector import ConvDetector
 from uva_agents.training.baselines.diffusion_stage import DiffusionStage, KeypointDiffusionStage, observe_positions
+from uva_agents.training.baselines.named_recipes import DIFFUSION_POLICY_RECIPES, TWO_FRAME_RECIPES
 from uva_agents.training.baselines.position_augmentation import PositionAugmentation
 from uva_agents.training.baselines.recipes import (
-    DIFFUSION_POLICY_RECIPES,
-    TWO_FRAME_RECIPES,
     DiffusionPolicyRecipe,
     TwoFrameRecipe,
     dp_c_nano,

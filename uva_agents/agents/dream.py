@@ -107,8 +107,9 @@ class _Dream:
                     "these weights name no environment to begin dreams in: give starts=, or reset(options={'obs': ...})"
                 )
             import uva_agents.envs  # noqa: F401  (registers them)
+            from uva_agents.envs.fitting import options_for
 
-            self._env = self._env or gym.make(env_id)
+            self._env = self._env or gym.make(env_id, **options_for(env_id, self.world.weights, {}))
             starts = self._env
         if isinstance(starts, gym.Env):
             return starts.reset(seed=int(rng.integers(1 << 31)))[0]

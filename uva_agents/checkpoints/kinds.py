@@ -137,7 +137,7 @@ DIFFUSION_POLICY = WeightsKind(
     DiffusionPolicyNet,
     loaded_with="uva.DiffusionPolicy",
     policy="uva_agents.agents.baselines.diffusion_policy:DiffusionPolicy",
-    recipes="uva_agents.training.baselines.recipes:DIFFUSION_POLICY_RECIPES",
+    recipes="uva_agents.training.baselines.named_recipes:DIFFUSION_POLICY_RECIPES",
     steps="uva_agents.training.baselines.pipeline:diffusion_policy_steps",
     renamed=BASELINE_FIELDS,
 )
@@ -146,7 +146,7 @@ TWO_FRAME = WeightsKind(
     TwoFrameConfig,
     TwoFrameNet,
     loaded_with="uva.TwoFrameInverse",
-    recipes="uva_agents.training.baselines.recipes:TWO_FRAME_RECIPES",
+    recipes="uva_agents.training.baselines.named_recipes:TWO_FRAME_RECIPES",
     steps="uva_agents.training.baselines.pipeline:two_frame_steps",
     renamed=BASELINE_FIELDS,
 )

@@ -145,6 +145,7 @@ def make_environment(args: argparse.Namespace, model: Any) -> tuple[Any, str]:
     import gymnasium as gym
 
     from uva_agents.envs import RECORDED
+    from uva_agents.envs.fitting import options_for
 
     env_id, kwargs = args.env or model.spec.env_id or RECORDED, dict(args.env_arg)
     if env_id == RECORDED:
@@ -153,7 +154,7 @@ def make_environment(args: argparse.Namespace, model: Any) -> tuple[Any, str]:
         found = replay_for(args.weights, model.spec, kwargs)
         kwargs = found.kwargs
         print(f"{args.weights} on recorded episodes: {found.sentence}", flush=True)
-    env = gym.make(env_id, **kwargs)
+    env = gym.make(env_id, **options_for(env_id, model, kwargs))
     if not hasattr(env.unwrapped, "set_state"):
         raise ValueError(
             f"{env_id} has no get_state and set_state, so the truth cannot be shown beside the imagination"

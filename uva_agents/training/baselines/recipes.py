@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -178,19 +177,3 @@ def two_frame_block_push_dense() -> TwoFrameRecipe:
 def two_frame_block_push_pooled() -> TwoFrameRecipe:
     """UniPi's own form, which averages over the image."""
     return _pairs("two-frame-block-push-pooled", _block_push(None), stride=4, pooled=True)
-
-
-DIFFUSION_POLICY_RECIPES: dict[str, Callable[[], DiffusionPolicyRecipe]] = {
-    "dp-c": dp_c,
-    "dp-t": dp_t,
-    "dp-c-nano": dp_c_nano,
-    "dp-c-block-push": dp_c_block_push,
-}
-TWO_FRAME_RECIPES: dict[str, Callable[[], TwoFrameRecipe]] = {
-    "two-frame-pusht": two_frame_pusht,
-    "two-frame-pusht-dense": two_frame_pusht_dense,
-    "two-frame-pusht-pooled": two_frame_pusht_pooled,
-    "two-frame-block-push": two_frame_block_push,
-    "two-frame-block-push-dense": two_frame_block_push_dense,
-    "two-frame-block-push-pooled": two_frame_block_push_pooled,
-}
