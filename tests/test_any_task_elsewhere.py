@@ -8,7 +8,7 @@ from tests.any_task_training import action_error, overfitted
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("robot", [pytest.param("umi", marks=pytest.mark.long), "pusht"])
+@pytest.mark.parametrize("robot", ["umi", "pusht"])
 def test_the_policy_reproduces_what_was_recorded(tmp_path, robot):
     dataset, folder = overfitted(tmp_path, robot)
     error = action_error(dataset, folder, rate=3 if robot == "umi" else 1)
