@@ -235,8 +235,20 @@ def test_epoch_order_covers_every_window_once_and_splits_between_ranks() -> None
     seen = np.concatenate([o.at(step)[0] for o in ranks for step in range(4)])
     assert sorted(seen) == list(range(64))
     assert ranks[0].at(1)[0].tolist() == EpochOrder(64, 3, 8, seed=1, rank=0, world=2).at(1)[0].tolist()
-    with pytest.raises(ValueError, match="lower batch_size"):
-        EpochOrder(4, 1, 8)
+
+
+def test_with_fewer_windows_than_a_batch_epochs_follow_one_another_within_it() -> None:
+    ranks = [EpochOrder(5, 3, 4, seed=1, rank=r, world=2) for r in range(2)]
+    windows, variants = (np.concatenate([o.at(step)[i] for step in range(5) for o in ranks]) for i in range(2))
+    assert len(windows) == 40
+    for epoch in range(8):
+        own = slice(5 * epoch, 5 * epoch + 5)
+        assert sorted(windows[own]) == list(range(5)), "each window once before one comes again"
+        by_window = np.random.default_rng([1, epoch])
+        by_window.permutation(5)
+        assert variants[own].tolist() == by_window.integers(0, 3, 5)[windows[own]].tolist()
+    with pytest.raises(ValueError, match="no window"):
+        EpochOrder(0, 1, 8)
 
 
 def test_windows_and_validation_episodes_of_the_released_code_can_be_had(shared: Path) -> None:

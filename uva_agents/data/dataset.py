@@ -270,6 +270,8 @@ def _epoch(seed: int, epoch: int, windows: int, variants: int) -> tuple[np.ndarr
 class EpochOrder:
     """Which window and variant each step of training sees: a pure function of (seed, step), so a resumed run repeats it.
 
+    Where there are fewer windows than a step takes, epochs follow one another within it.
+
     Args:
         windows: number of windows.
         variants: number of variants.
@@ -286,20 +288,31 @@ class EpochOrder:
     world: int = 1
 
     def __post_init__(self) -> None:
-        if self.windows < self.batch_size * self.world:
-            raise ValueError(
-                f"{self.windows} windows do not fill one batch of {self.batch_size} x {self.world}: lower batch_size"
-            )
+        if self.windows < 1:
+            raise ValueError("there is no window to train on")
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps of an epoch, a batch per process each; windows that fill no whole step are left out."""
-        return self.windows // (self.batch_size * self.world)
+        return max(1, self.windows // (self.batch_size * self.world))
 
     def at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Windows and variants (batch_size,) of a global step; the two change together with the epoch."""
+        together = self.batch_size * self.world
+        if self.windows < together:
+            return self._through_epochs(step * together + self.rank * self.batch_size)
         epoch, within = divmod(step, self.steps_per_epoch)
         order, variant = _epoch(self.seed, epoch, self.windows, self.variants)
         begin = (within * self.world + self.rank) * self.batch_size
         chosen = order[begin : begin + self.batch_size]
         return chosen, variant[chosen]
+
+    def _through_epochs(self, first: int) -> tuple[np.ndarray, np.ndarray]:
+        places = np.arange(first, first + self.batch_size)
+        windows, variants = np.empty_like(places), np.empty_like(places)
+        for epoch in range(places[0] // self.windows, places[-1] // self.windows + 1):
+            here = places // self.windows == epoch
+            order, variant = _epoch(self.seed, epoch, self.windows, self.variants)
+            windows[here] = order[places[here] % self.windows]
+            variants[here] = variant[windows[here]]
+        return windows, variants
