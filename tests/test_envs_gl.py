@@ -98,6 +98,21 @@ def test_a_device_that_there_is_not_is_named(settings, number):
         gl._wanted(3)
 
 
+@pytest.mark.parametrize("ending", ["", "raise RuntimeError('no driver')"])
+def test_triton_comes_into_the_process_before_mesas_compiler(settings, monkeypatch, tmp_path, ending):
+    """The other way round the process dies of a segmentation fault, with torch's first optimiser."""
+    settings()
+    order: list[str] = []
+    monkeypatch.setattr(gl, "loaded", order, raising=False)
+    monkeypatch.setattr(gl, "_open_display", lambda needed_by: order.append("display"))
+    (tmp_path / "triton.py").write_text(f"from uva_agents.envs import gl\ngl.loaded.append('triton')\n{ending}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    gl.require("this")
+    assert order == ["triton", "display"]
+    sys.modules.pop("triton", None)
+
+
 def test_a_process_forked_from_one_that_has_drawn_is_told_so(settings, monkeypatch):
     settings()
     monkeypatch.setattr(gl, "_drawing_in", os.getpid() + 1)

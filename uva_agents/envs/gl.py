@@ -8,8 +8,10 @@ leaves the other's contexts behind. Here it is made once, before the first conte
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import importlib
+import importlib.util
 import os
 import sys
 import threading
@@ -70,6 +72,8 @@ def require(needed_by: str) -> None:
         choice = prepare()
         if sys.platform.startswith("linux"):
             _check_choice(choice, needed_by)
+            if choice in _HEADLESS:
+                _load_triton_first()
             if choice == "egl":
                 _open_display(needed_by)
         _drawing_in = os.getpid()
@@ -122,6 +126,17 @@ def _check_choice(choice: str, needed_by: str) -> None:
             f"{needed_by} cannot draw: MUJOCO_GL={choice!r} opens a window, and there is no display (DISPLAY is not set): unset "
             f"MUJOCO_GL, or set it to egl ({_there()})"
         )
+
+
+def _load_triton_first() -> None:
+    """Triton, where it is installed, before Mesa's compiler.
+
+    CUDA builds of torch bring it, and load it with the first optimiser. Both are made with LLVM, of different versions: with Mesa's
+    in the process, loading Triton's is a segmentation fault; the other way round all is well.
+    """
+    if "triton" not in sys.modules and importlib.util.find_spec("triton") is not None:
+        with contextlib.suppress(Exception):  # whoever needs it will hear of it from torch
+            importlib.import_module("triton")
 
 
 def _open_display(needed_by: str) -> None:
