@@ -62,10 +62,13 @@ class AutoencoderTraining:
     Args:
         stage: optimisation.
         kl_weight: of the divergence from the standard normal distribution.
+        focus: how much more a pixel counts that is as far off as the mean one, up to twenty times that: small things in large
+            pictures are a few pixels that are far off, which a mean hardly sees.
     """
 
     stage: StageConfig
     kl_weight: float = 0.01
+    focus: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -39,21 +39,38 @@ def move_frames(frames: np.ndarray, mirrored: np.ndarray, shift: np.ndarray) -> 
     return moved
 
 
-class VAEModule(nn.Module):
-    """Summed squared error plus weighted KL divergence."""
+_MOST_WEIGHT = 20.0
 
-    def __init__(self, vae: VAE, kl_weight: float) -> None:
+
+class VAEModule(nn.Module):
+    """Summed squared error plus weighted KL divergence.
+
+    Args:
+        vae: what is trained.
+        kl_weight: of the divergence.
+        focus: see :class:`~uva_agents.training.uva.recipes.AutoencoderTraining`.
+    """
+
+    def __init__(self, vae: VAE, kl_weight: float, focus: float = 0.0) -> None:
         super().__init__()
         self.vae = vae
-        self.kl_weight = kl_weight
+        self.kl_weight, self.focus = kl_weight, focus
 
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Images (B, 3, H, W) in [-1, 1] -> loss and its parts by name, scalars."""
         posterior = self.vae.posterior(images)
         rebuilt = self.vae.decode(posterior.sample() * self.vae.config.scale)
-        error = (rebuilt - images).square().flatten(1).sum(1).mean()
+        squares = (rebuilt - images).square()
+        error = squares.flatten(1).sum(1).mean()
         kl = posterior.kl().mean()
-        return error + self.kl_weight * kl, {"error": error, "kl": kl}
+        weighted = self._focussed(squares.sum(1)) if self.focus else error
+        return weighted + self.kl_weight * kl, {"error": error, "kl": kl}
+
+    def _focussed(self, errors: Tensor) -> Tensor:
+        """Errors (B, H, W) of pixels -> a scalar of the size of an image's summed error."""
+        found = errors.detach()
+        weights = 1 + self.focus * (found / found.mean().clamp(min=1e-12)).clamp(max=_MOST_WEIGHT)
+        return (weights * errors).flatten(1).sum(1).mean() / weights.mean()
 
 
 class VAEStage:
@@ -66,7 +83,7 @@ class VAEStage:
         if recipe.autoencoder is None:
             raise ValueError(f"recipe {recipe.name!r} does not train its autoencoder")
         self.recipe, self.config = recipe, recipe.autoencoder.stage
-        module = VAEModule(vae, recipe.autoencoder.kl_weight)
+        module = VAEModule(vae, recipe.autoencoder.kl_weight, recipe.autoencoder.focus)
         self.module: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.frames = train.arrays["pixels"]
         self.held_out = held_out.arrays["pixels"][:: max(1, held_out.steps // 64)][:64]
