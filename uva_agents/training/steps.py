@@ -106,10 +106,11 @@ class StageStep:
         config: optimisation.
         out: run folder.
         key: what identifies the run, called when earlier steps are done; see :class:`~uva_agents.training.loop.LoopOptions`.
-        target: the part that is trained: the one submodule of the stage's module that has parameters.
+        target: the part that is trained, a submodule of the stage's module.
         build: the stage with its data. Not called when it is finished.
         finish: what is to be done with the trained part before it is used.
         seed, progress, stop_after, tracking, selection, export: see :class:`~uva_agents.training.loop.LoopOptions`.
+        part: name of that submodule, where others are trained beside it that nothing is kept of; empty if it is the only one.
     """
 
     name: str
@@ -128,6 +129,7 @@ class StageStep:
     tracking: StageTracking | None = None
     selection: Selection | None = None
     export: Export | None = None
+    part: str = ""
 
     @property
     def options(self) -> LoopOptions:
@@ -155,9 +157,10 @@ class StageStep:
         """Put the averaged weights into the trained part."""
         weights = finished_weights(self.stage, self.config, self.options)
         assert weights is not None
-        # A stage's module has one part with weights, under a name of its own.
+        # A stage's module has parts with weights, under names of their own.
+        split = [(name.partition("."), value) for name, value in weights.items()]
         target = self.target().to(_device())
-        target.load_state_dict({name.partition(".")[2]: value for name, value in weights.items()})
+        target.load_state_dict({name: value for (part, _, name), value in split if self.part in ("", part)})
         self.finish_trained()
 
     def run(self) -> bool:

@@ -24,6 +24,7 @@ from uva_agents.training.recipe import StageConfig
 from uva_agents.training.run import RunOptions, make_normalizer
 from uva_agents.training.sources import joined_frames
 from uva_agents.training.steps import MemoryStep, StageStep, Step, WeightsStep
+from uva_agents.training.uva.action_reader import ActionFrames
 from uva_agents.training.uva.clip_data import count_windows
 from uva_agents.training.uva.continued import comes_with
 from uva_agents.training.uva.export import card_facts, export
@@ -70,6 +71,7 @@ def _stage(
     build: Callable[[], Stage],
     needs: tuple[str, ...] = (),
     finish: Callable[[], object] | None = None,
+    part: str = "",
 ) -> StageStep:
     if config is None:
         raise ValueError(f"recipe {run.recipe.name!r} has no {name} stage, which its network needs")
@@ -88,6 +90,7 @@ def _stage(
         run.recipe.seed,
         o.progress,
         o.stop_after,
+        part=part,
     )
 
 
@@ -137,9 +140,16 @@ def _autoencoder(run: UVARun) -> Step:
         "vae",
         recipe.stage("vae"),
         target=lambda: vae,
-        build=lambda: VAEStage(recipe, vae, _all_frames(run), run.episodes.select(run.checked)),
+        part="vae",
+        build=lambda: VAEStage(recipe, vae, _all_frames(run), run.episodes.select(run.checked), _action_frames(run)),
         finish=lambda: _finish_autoencoder(run, vae, device),
     )
+
+
+def _action_frames(run: UVARun) -> tuple[ActionFrames, ActionFrames] | None:
+    """To train on and to validate with, where the autoencoder learns from actions."""
+    wanted = run.recipe.autoencoder is not None and run.recipe.autoencoder.action_weight
+    return (ActionFrames(run), ActionFrames(run, held_out=True)) if wanted else None
 
 
 def _all_frames(run: UVARun) -> Episodes:
