@@ -311,7 +311,10 @@ def test_the_only_other_camera_is_the_second_one(tmp_path):
 
 def test_units_are_those_that_the_data_says_and_else_those_of_the_names(tmp_path):
     rows = np.zeros((len(pictures(seed=1)), 2), np.float32)
-    said = {"names": {"action": ["arm.x", "gripper"], "agent_pos": ["arm.rx", "n"]}, "units": {"action": ["1", "mm"]}}
+    attributes = {
+        "names": {"action": ["arm.x", "gripper"], "agent_pos": ["arm.rx", "n"]},
+        "units": {"action": ["1", "mm"]},
+    }
     stored = {"img": pictures(seed=1), "action": rows, "agent_pos": rows}
-    dataset = open_dataset(datasets.zarr_buffer(tmp_path / "z.zarr", stored, ends=ENDS, attributes=said))
+    dataset = open_dataset(datasets.zarr_buffer(tmp_path / "z.zarr", stored, ends=ENDS, attributes=attributes))
     assert find_layout(dataset, control_hz=10.0).units == {"action": ("", "mm"), "agent_pos": ("rad", "")}

@@ -195,14 +195,14 @@ def play(
         seen.append(obs)
         action, state = policy.predict(obs, state)
         obs, _, terminated, truncated, info = env.step(action)
-        best = max(best, rules.score(float(info[rules.progress_key])))
+        best = max(best, rules.score(float(info.get(rules.progress_key, False))))
         done = terminated or truncated
         step += 1
     video += [video[-1]] * 10
     # The futures in which most happens say most about a model of dynamics.
     busy = sorted(futures, key=lambda m: -_change(m))[:n_shown]
     chosen = [m for m in futures if any(m is b for b in busy)]
-    return DemoEpisode(video, chosen, best, bool(info["is_success"]), step)
+    return DemoEpisode(video, chosen, best, bool(info.get("is_success", False)), step)
 
 
 def _change(future: ImaginedFuture) -> float:

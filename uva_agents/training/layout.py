@@ -98,8 +98,8 @@ def _places(dataset: Dataset, *names: str) -> tuple[str, ...]:
 
 def _units(dataset: Dataset, name: str) -> tuple[str, ...]:
     """Of the numbers of an array: as the dataset says, or as their names do. ``"1"``, no unit, is left out."""
-    said = dataset.beside.get("attributes/units")
-    own = said.get(dataset.sources[name]) if isinstance(said, dict) else None
+    declared = dataset.beside.get("attributes/units")
+    own = declared.get(dataset.sources[name]) if isinstance(declared, dict) else None
     if isinstance(own, list) and len(own) == len(dataset.names[name]) and all(isinstance(one, str) for one in own):
         return tuple("" if one == "1" else one for one in own)
     return tuple(_unit(one) for one in dataset.names[name])

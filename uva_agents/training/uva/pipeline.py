@@ -24,7 +24,7 @@ from uva_agents.training.recipe import StageConfig
 from uva_agents.training.run import RunOptions, make_normalizer
 from uva_agents.training.sources import joined_frames
 from uva_agents.training.steps import MemoryStep, StageStep, Step, WeightsStep
-from uva_agents.training.uva.action_reader import ActionFrames
+from uva_agents.training.uva.action_regressor import ActionFrames
 from uva_agents.training.uva.clip_data import count_windows
 from uva_agents.training.uva.continued import comes_with
 from uva_agents.training.uva.export import card_facts, export

@@ -65,7 +65,7 @@ class AutoencoderTraining:
         focus: how much more a pixel counts that is as far off as the mean one, up to twenty times that: small things in large
             pictures are a few pixels that are far off, which a mean hardly sees.
         action_weight: of the mean squared error of actions that a small network reads off the latents meanwhile, see
-            :mod:`uva_agents.training.uva.action_reader`. A picture's summed squared error is some hundred at the end.
+            :mod:`uva_agents.training.uva.action_regressor`. A picture's summed squared error is some hundred at the end.
     """
 
     stage: StageConfig

@@ -13,7 +13,7 @@ from uva_agents.data.augment import shift_frames
 from uva_agents.data.dataset import EpochOrder
 from uva_agents.model import VAE
 from uva_agents.training.report import Reporter
-from uva_agents.training.uva.action_reader import ActionFrames, ActionReader
+from uva_agents.training.uva.action_regressor import ActionFrames, ActionRegressor
 from uva_agents.training.uva.recipes import Augmentation, UVARecipe
 from uva_agents.utils.images import to_frames, to_images
 
@@ -49,7 +49,7 @@ class VAEModule(nn.Module):
     Args:
         vae: what is trained.
         kl_weight, focus, action_weight: see :class:`~uva_agents.training.uva.recipes.AutoencoderTraining`.
-        reader: of actions, where they have a weight.
+        regressor: of actions, where they have a weight.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class VAEModule(nn.Module):
         kl_weight: float,
         focus: float = 0.0,
         *,
-        reader: ActionReader | None = None,
+        regressor: ActionRegressor | None = None,
         action_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        self.vae, self.reader = vae, reader
+        self.vae, self.regressor = vae, regressor
         self.kl_weight, self.focus, self.action_weight = kl_weight, focus, action_weight
 
     def forward(
@@ -74,8 +74,8 @@ class VAEModule(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Images (B, 3, H, W) in [-1, 1] -> loss and its parts by name, scalars.
 
-        With a reader, images are those of B / K windows from each of K cameras, one camera after the other, and the rest is as in
-        :class:`~uva_agents.training.uva.action_reader.FramesOfWindows`.
+        With a regressor, images are those of B / K windows from each of K cameras, one camera after the other; the rest is as in
+        :class:`~uva_agents.training.uva.action_regressor.FramesOfWindows`.
         """
         posterior = self.vae.posterior(images)
         drawn = posterior.sample()
@@ -85,10 +85,10 @@ class VAEModule(nn.Module):
         kl = posterior.kl().mean()
         weighted = self._focussed(squares.sum(1)) if self.focus else error
         total, parts = weighted + self.kl_weight * kl, {"error": error, "kl": kl}
-        if self.reader is not None:
+        if self.regressor is not None:
             assert known is not None and actions is not None and has_actions is not None
             latents = drawn.flatten(1).unflatten(0, (-1, len(known)))
-            parts["action"] = self.reader.error(latents, known, actions, has_actions)
+            parts["action"] = self.regressor.error(latents, known, actions, has_actions)
             total = total + self.action_weight * parts["action"]
         return total, parts
 
@@ -116,9 +116,9 @@ class VAEStage:
         if recipe.autoencoder is None:
             raise ValueError(f"recipe {recipe.name!r} does not train its autoencoder")
         self.recipe, self.config, self.windows = recipe, recipe.autoencoder.stage, windows
-        reader, c = None, recipe.model
+        regressor, c = None, recipe.model
         if windows is not None:
-            reader = ActionReader(
+            regressor = ActionRegressor(
                 c.tokens_per_frame * c.token_dim,
                 cameras=len(windows[0].cameras[0]),
                 known=windows[0].known,
@@ -129,7 +129,7 @@ class VAEStage:
             vae,
             recipe.autoencoder.kl_weight,
             recipe.autoencoder.focus,
-            reader=reader,
+            regressor=regressor,
             action_weight=recipe.autoencoder.action_weight,
         )
         self.module: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -162,17 +162,17 @@ class VAEStage:
         reporter.picture("reconstruction", np.concatenate(list(pair), axis=1), step)
         latents = vae.posterior(images).mean
         metrics = {"psnr_db": float(psnr(rebuilt.clamp(-1, 1), images).mean()), "latent_std": float(latents.std())}
-        if module.reader is not None:
+        if module.regressor is not None:
             metrics["action_error"] = self._action_error(module)
         return metrics
 
     def _action_error(self, module: VAEModule) -> float:
         """Root of the mean squared error of actions that are read off held-out frames, half of each number's range being 1."""
-        assert self.windows is not None and module.reader is not None
+        assert self.windows is not None and module.regressor is not None
         held_out = self.windows[1]
         found = held_out.take(np.linspace(0, len(held_out.windows) - 1, 256).astype(np.int64))
         device = next(module.parameters()).device
         images = [to_images(frames).to(device) for frames in found.frames]
         latents = torch.stack([module.vae.posterior(one).mean.flatten(1) for one in images])
         numbers = (found.known, found.actions, found.has_actions)
-        return float(module.reader.error(latents, *(one.to(device) for one in numbers)).sqrt())
+        return float(module.regressor.error(latents, *(one.to(device) for one in numbers)).sqrt())

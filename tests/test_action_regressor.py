@@ -15,7 +15,7 @@ from uva_agents.errors import InputError
 from uva_agents.training.any_task import LayoutOptions, make_recipe, train
 from uva_agents.training.run import RunOptions
 from uva_agents.training.sources import Source
-from uva_agents.training.uva.action_reader import ActionFrames, ActionReader
+from uva_agents.training.uva.action_regressor import ActionFrames, ActionRegressor
 from uva_agents.training.uva.run import UVARun
 
 
@@ -49,12 +49,14 @@ def test_windows_come_with_the_frames_of_now_of_every_camera(tmp_path):
 
 
 def test_samples_of_video_alone_teach_no_actions():
-    reader = ActionReader(4, cameras=1, known=0, steps=2, action_dim=1)
+    regressor = ActionRegressor(4, cameras=1, known=0, steps=2, action_dim=1)
     latents, known, actions = torch.randn(1, 3, 4), torch.zeros(3, 0), torch.zeros(3, 2, 1)
     has = torch.tensor([True, False, True])
-    error = reader.error(latents, known, actions, has)
-    torch.testing.assert_close(reader.error(latents, known, torch.where(has[:, None, None], actions, 9.0), has), error)
-    assert reader.error(latents, known, actions, torch.zeros(3, dtype=torch.bool)).item() == 0.0
+    error = regressor.error(latents, known, actions, has)
+    torch.testing.assert_close(
+        regressor.error(latents, known, torch.where(has[:, None, None], actions, 9.0), has), error
+    )
+    assert regressor.error(latents, known, actions, torch.zeros(3, dtype=torch.bool)).item() == 0.0
 
 
 def test_a_run_resumes_and_keeps_the_autoencoder_alone(tmp_path):
@@ -62,9 +64,9 @@ def test_a_run_resumes_and_keeps_the_autoencoder_alone(tmp_path):
     recipe = recipe_of(path, action_weight=10.0)
     folder = train(recipe, path, tmp_path / "run", options={"progress": False})
     before = load_bundle(folder).vae.state_dict()
-    assert not any("reader" in name for name in before)
+    assert not any("regressor" in name for name in before)
     saved = torch.load(tmp_path / "run" / "vae" / "checkpoint.pt", weights_only=True)
-    assert any(name.startswith("reader.") for name in saved["model"])
+    assert any(name.startswith("regressor.") for name in saved["model"])
     assert train(recipe, path, tmp_path / "run", options={"progress": False}) == folder
     after = load_bundle(folder).vae.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -89,10 +91,10 @@ def test_what_decides_on_an_action_stays_in_the_latents_though_reconstruction_wo
         torch.manual_seed(0)
         generator = torch.Generator().manual_seed(0)
         vae = VAE(replace(nano_vae_config(), channels=16, z_channels=4))
-        reader = ActionReader(4 * 4, cameras=1, known=0, steps=1, action_dim=1)
-        module = VAEModule(vae, 0.01, reader=reader, action_weight=weight)
-        # Without a weight the encoder learns to rebuild alone, and the reader what it can read off that.
-        groups = [{"params": vae.parameters()}, {"params": reader.parameters()}]
+        regressor = ActionRegressor(4 * 4, cameras=1, known=0, steps=1, action_dim=1)
+        module = VAEModule(vae, 0.01, regressor=regressor, action_weight=weight)
+        # Without a weight the encoder learns to rebuild alone, and the regressor what it can read off that.
+        groups = [{"params": vae.parameters()}, {"params": regressor.parameters()}]
         optimizer = torch.optim.AdamW(groups, lr=3e-3)
         for _ in range(150):
             images = torch.rand(32, 3, 32, 32, generator=generator) * 2 - 1
@@ -103,7 +105,7 @@ def test_what_decides_on_an_action_stays_in_the_latents_though_reconstruction_wo
             loss, parts = module(images, torch.zeros(32, 0), actions, torch.ones(32, dtype=torch.bool))
             if not weight:
                 latents = vae.posterior(images).mean.flatten(1)[None].detach()
-                loss = loss + reader.error(latents, torch.zeros(32, 0), actions, torch.ones(32, dtype=torch.bool))
+                loss = loss + regressor.error(latents, torch.zeros(32, 0), actions, torch.ones(32, dtype=torch.bool))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(module.parameters(), 100.0)
             optimizer.step()

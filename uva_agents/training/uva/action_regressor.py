@@ -1,7 +1,8 @@
 """An autoencoder that keeps what decides on actions: a small network reads them off its latents while it is trained.
 
 Reconstruction alone leaves out what is a few pixels large, be it all that a task is about. The released autoencoder is large and
-has seen millions of pictures; a small one that is trained on a robot's own recordings has no such luck. The reader is thrown away.
+has seen millions of pictures; a small one that is trained on a robot's own recordings has no such luck. The regressor is thrown
+away.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def _numbered_rows(episodes: Episodes, dataset: int) -> np.ndarray:
     return numbered
 
 
-class ActionReader(nn.Module):
+class ActionRegressor(nn.Module):
     """Latents of all cameras, and what else is known, to actions.
 
     Args:
