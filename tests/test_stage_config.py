@@ -94,6 +94,39 @@ def test_the_scale_of_the_loss_is_in_the_checkpoint(tmp_path: Path) -> None:
     assert (step, selected, found.scale) == (3, {}, 1024.0)
 
 
+class Renamed(torch.nn.Linear):
+    """A part that calls a tensor otherwise than an earlier version did."""
+
+    @staticmethod
+    def renamed_tensor(name: str) -> str:
+        return {"kernel": "weight"}.get(name, name)
+
+
+def test_a_stage_of_several_parts_goes_on_and_one_part_may_have_been_renamed(tmp_path: Path) -> None:
+    def restored(saved: torch.nn.Module, today: torch.nn.Module) -> dict[str, torch.Tensor]:
+        for module in (saved, today):
+            for parameter in module.parameters():
+                torch.nn.init.normal_(parameter)
+        optimizers = [torch.optim.AdamW(module.parameters()) for module in (saved, today)]
+        averages = [EMA(module, power=0.75, maximum=0.99) for module in (saved, today)]
+        save_checkpoint(tmp_path / "c.pt", "key", 3, saved, optimizers[0], averages[0])
+        restore_checkpoint(tmp_path / "c.pt", "key", today, optimizers[1], averages[1])
+        assert [float(value.sum()) for value in averages[1].shadow.values()] == [
+            float(value.sum()) for value in averages[0].shadow.values()
+        ]
+        return today.state_dict()
+
+    def parts() -> torch.nn.ModuleDict:
+        return torch.nn.ModuleDict({"vae": torch.nn.Linear(2, 2), "regressor": torch.nn.Linear(2, 3)})
+
+    saved = parts()
+    for name, value in restored(saved, parts()).items():
+        assert torch.equal(value, saved.state_dict()[name])
+    earlier = torch.nn.ModuleDict({"model": torch.nn.Linear(2, 2)})
+    today = restored(earlier, torch.nn.ModuleDict({"net": Renamed(2, 2)}))
+    assert torch.equal(today["net.weight"], earlier.state_dict()["model.weight"])
+
+
 def test_precision_is_what_the_recipe_wants_on_a_gpu_and_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert {precision(wanted) for wanted in ("auto", "fp16", "bf16", "no")} == {"no"}

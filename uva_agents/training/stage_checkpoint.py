@@ -77,8 +77,8 @@ def restore_checkpoint(
     """Continue from it; returns the step, 0 where nothing is, and what had been selected.
 
     Args:
-        module: of the stage: one part with weights, whose name does not matter, and which may have renamed its tensors since
-            (``renamed_tensor``).
+        module: of the stage. Parts with weights may have renamed their tensors since (``renamed_tensor``); the name of a part that
+            was the only one does not matter.
 
     Raises:
         ValueError: see :func:`read_checkpoint`.
@@ -97,11 +97,13 @@ def restore_checkpoint(
 
 
 def _todays_name(module: nn.Module, name: str) -> str:
-    part, dot, _ = next(iter(module.state_dict())).partition(".")
+    part, dot, tensor = name.partition(".")
     if not dot:
         return name
+    if not hasattr(module, part):  # the part itself was renamed; it was the only one then
+        part = next(iter(module.state_dict())).partition(".")[0]
     renamed = getattr(type(getattr(module, part)), "renamed_tensor", str)
-    return f"{part}.{renamed(name.partition('.')[2])}"
+    return f"{part}.{renamed(tensor)}"
 
 
 def _in_todays_order(
