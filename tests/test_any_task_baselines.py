@@ -7,13 +7,18 @@ import argparse
 import numpy as np
 import pytest
 
+import uva_agents as uva
 from tests.any_task_data import MAKERS
 from uva_agents.agents import DiffusionPolicy, TwoFrameInverse
 from uva_agents.data import open_dataset
 from uva_agents.data.conventions import RelativePoses
 from uva_agents.errors import InputError
+from uva_agents.training.any_task import LayoutOptions, make_recipe
 from uva_agents.training.cli import add_arguments, run
 from uva_agents.training.layout import find_layout, without_proprio
+from uva_agents.training.recipe import Changes
+from uva_agents.training.saved_recipes import read_recipe
+from uva_agents.training.uva.sizes import OptionalInputs
 
 
 def trained(tmp_path, robot, baseline, *words):
@@ -63,3 +68,48 @@ def test_proprioception_that_actions_start_from_cannot_be_left_out(tmp_path):
         without_proprio(layout)
     joints = find_layout(open_dataset(MAKERS["joints"](tmp_path)))
     assert without_proprio(joints).proprio_key is None and "agent_pos" not in without_proprio(joints).fields
+
+
+def test_python_trains_a_baseline_on_any_layout_as_the_command_does(tmp_path):
+    dataset, weights = trained(tmp_path, "joints", "diffusion-policy", "--name", "same", "--no-proprio")
+    path = dataset.path
+    folder = uva.train(
+        "diffusion-policy",
+        path,
+        tmp_path / "python",
+        steps=2,
+        name="same",
+        changes=Changes(batch_size=4),
+        about=LayoutOptions(proprio=False),
+        options={"progress": False},
+    )
+    assert folder is not None
+    assert read_recipe(tmp_path / "run" / "recipe.json") == read_recipe(tmp_path / "python" / "recipe.json")
+    assert (folder / "model.safetensors").read_bytes() == (weights / "model.safetensors").read_bytes()
+
+
+def test_a_recipe_of_a_baseline_has_its_name_in_python_too():
+    changes = Changes(steps=3)
+    recipe = make_recipe("two-frame-pusht", [], LayoutOptions(), changes=changes)
+    assert recipe.name == "two-frame-pusht" and recipe.stage.steps == 3  # type: ignore[attr-defined]
+    assert make_recipe(recipe, [], LayoutOptions(fields={"pixels": "img"})) == recipe
+
+
+@pytest.mark.parametrize(
+    ("recipe", "about", "inputs", "message"),
+    [
+        ("dp-c-nano", LayoutOptions(control_hz=5.0), None, "--hz goes with a network size or a baseline"),
+        ("pusht-nano", LayoutOptions(proprio=False), None, "--no-proprio goes with a network size or a baseline"),
+        ("pusht-nano", LayoutOptions(), OptionalInputs(predict_wrist=True), "--predict-wrist goes with a network size"),
+        (
+            "two-frame",
+            LayoutOptions(),
+            OptionalInputs(history_actions=True),
+            "--history-actions .* not with a baseline",
+        ),
+        ("two-fram", LayoutOptions(), None, "did you mean two-frame"),
+    ],
+)
+def test_what_a_recipe_has_no_use_for_is_refused(recipe, about, inputs, message):
+    with pytest.raises(InputError, match=message):
+        make_recipe(recipe, [], about, inputs=inputs)

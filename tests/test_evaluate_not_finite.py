@@ -104,7 +104,7 @@ def test_an_environment_whose_numbers_are_not_finite_costs_the_episode(what):
             return observation, reward, terminated, truncated, info
 
     gym.register("uvatest/Broken-v0", entry_point=Broken)
-    report = uva_agents.evaluate(NoisyAgent(), "uvatest/Broken-v0", 3, seed=40, progress=False)
+    report = uva_agents.evaluate(NoisyAgent(), "uvatest/Broken-v0", 3, seed=40, protocol="dp-pusht", progress=False)
     gym.registry.pop("uvatest/Broken-v0")
     assert [(f.seed, f.step) for f in report.failures] == [(41, 1)]
     assert ("nan as info['coverage']" if what == "coverage" else "inf as the reward") in report.failures[0].error
@@ -143,7 +143,9 @@ def test_an_environment_whose_values_mean_nothing_costs_the_episode_and_is_named
             return observation, *step_result.values()
 
     gym.register("uvatest/Odd-v0", entry_point=Odd)
-    report = uva_agents.evaluate(NoisyAgent(), "uvatest/Odd-v0", len(WRONG) + 1, seed=40, progress=False)
+    report = uva_agents.evaluate(
+        NoisyAgent(), "uvatest/Odd-v0", len(WRONG) + 1, seed=40, protocol="dp-pusht", progress=False
+    )
     gym.registry.pop("uvatest/Odd-v0")
     failures = {f.seed - 40: f.error for f in report.failures}
     assert [e.seed for e in report.episodes] == [40 + len(WRONG)]
@@ -240,7 +242,9 @@ def test_what_is_not_one_environment_is_refused(environment, options, message):
 
 
 def run_in(env, n=11, **options):
-    return uva_agents.evaluate(NoisyAgent(), env, n, **{"seed": 40, "progress": False, **options})
+    return uva_agents.evaluate(
+        NoisyAgent(), env, n, **{"seed": 40, "progress": False, "protocol": "dp-pusht", **options}
+    )
 
 
 # -- latency ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -39,6 +40,7 @@ RULES = EvalProtocol(
 
 @pytest.fixture(autouse=True)
 def _registered():
+    toys.register()
     gym.register(LIFTED, entry_point=Lifted)
     yield
     gym.registry.pop(LIFTED)
@@ -133,8 +135,21 @@ def test_another_version_does_not_continue_it(tmp_path):
 
 
 def test_a_protocol_for_any_environment_needs_one():
-    with pytest.raises(ValueError, match="say which one"):
-        run(protocol="success")
+    agent = NoisyAgent()
+    with pytest.raises(ValueError, match="'success' fits any environment: say which one"):
+        uva_agents.evaluate(agent, None, 1, protocol="success", progress=False)
+    with pytest.raises(ValueError, match="names no environment: say which one"):
+        uva_agents.evaluate(agent, None, 1, progress=False)
+
+
+def test_weights_are_evaluated_in_the_environment_that_they_name_with_its_protocol():
+    agent = NoisyAgent()
+    agent.spec = SimpleNamespace(env_id=toys.WALK)  # type: ignore[attr-defined]
+    for protocol in (None, "success"):
+        report = uva_agents.evaluate(agent, None, 2, protocol=protocol, progress=False)
+        assert (report.env_id, report.protocol, report.n) == (toys.WALK, "success", 2)
+    with pytest.raises(ValueError, match="uva/PushT-v0 takes"):  # what a protocol is for comes first
+        uva_agents.evaluate(agent, None, 1, protocol="dp-pusht", progress=False)
 
 
 # -- the PushT protocols -----------------------------------------------------------------------------
@@ -167,8 +182,8 @@ def test_disturbed_protocols_ask_for_the_variations_that_there_are():
         ("uva/PushTMulti-v0", "pusht-m"),
         ("uva_agents:uva/PushTDisturbed-v0", "pusht-disturbed"),
         ("uva/PushT-v0", "dp-pusht"),
-        ("other/Env-v0", "dp-pusht"),
-        (None, "dp-pusht"),
+        ("other/Env-v0", "success"),
+        ("", "success"),
     ],
 )
 def test_an_environment_has_its_usual_protocol(env_id, name):

@@ -57,7 +57,7 @@ def test_names_of_this_package_are_not_looked_up_elsewhere(monkeypatch):
     monkeypatch.setattr(protocols, "plugins", lambda *args, **options: pytest.fail("looked up"))
     for name, protocol in PROTOCOLS.items():
         assert get_protocol(name) is protocol
-    assert protocol_for("uva/PushT-v0").name == protocol_for(None).name == "dp-pusht"
+    assert protocol_for("uva/PushT-v0").name == "dp-pusht"
 
 
 def test_an_environment_is_evaluated_with_its_own_protocol(site):

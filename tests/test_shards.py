@@ -48,6 +48,7 @@ from uva_agents.training.keypoints.detector_stage import MovedFrames
 from uva_agents.training.run import RunOptions
 from uva_agents.training.sources import Part, Source
 from uva_agents.training.uva.pipeline import uva_steps
+from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.utils.images import resize_frames
 
 SMALL = 64 * 8 * 8 * 3
@@ -486,6 +487,7 @@ def test_a_run_s_batches_of_both_cameras_equal_those_of_arrays_bit_for_bit(tmp_p
     """Recording, frames, latents of all variants, standardised: the stores of a run against arrays from end to end."""
     path = MAKERS["arx"](tmp_path)
     recipe = make_recipe("nano", [Source(path)], LayoutOptions())
+    assert isinstance(recipe, UVARecipe)
     recipe = replace(recipe, augmentation=replace(recipe.augmentation, variants=3, max_shift=4, mirror=False))
     recipe = replace(recipe, model=replace(recipe.model, width=32, heads=2, encoder_depth=1, decoder_depth=1))
     steps = uva_steps(recipe, RunOptions(path, tmp_path / "run", progress=False))

@@ -93,6 +93,15 @@ def test_a_card_has_the_numbers_of_every_dataset_beside_each_other(card: str) ->
     assert "Nothing was run in closed loop" in card
 
 
+def test_a_card_calls_nothing_held_out_where_nothing_was(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run")
+    metrics = {name: read_metrics(run / name / "metrics.jsonl") for name in STAGES}
+    seen = replace(facts(), datasets=(replace(facts().datasets[0], held_out=()),))
+    text = card_text(tmp_path, seen, run, STAGES, metrics, ("futures.png",), {})
+    assert "Episodes of the training (none was held out), averaged weights after step 100:" in text
+    assert "Held-out" not in text and "No episode was held out" in text
+
+
 def test_commands_and_snippet_of_a_card_are_for_these_weights(card: str) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     compile(code, "card", "exec")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +63,6 @@ def run(args: argparse.Namespace) -> int:
     if env_id is None:
         raise InputError(f"{agent} name no environment: say with --env in which they act")
     rules = protocol_for(env_id)
-    if rules.env_id != env_id.rpartition(":")[2]:
-        rules = dataclasses.replace(rules, progress_key="is_success", full_score_at=1.0, max_steps=None)
     count = args.episodes * len(rules.cases)
     episodes = [rules.episode(index, args.seed) for index in range(count)]
     console.print(f"{agent} on {model.device}, {env_id}, seeds {args.seed} to {args.seed + args.episodes - 1}")

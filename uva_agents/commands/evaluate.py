@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from uva_agents.benchmarks import PROTOCOLS, EvalProtocol, EvalReport, evaluate, get_protocol, protocol_for
+from uva_agents.benchmarks import PROTOCOLS, EvalReport, evaluate, get_protocol
 from uva_agents.benchmarks.evaluation.rows import FAILED_IN_PREDICT
+from uva_agents.benchmarks.evaluation.where import environment_and_rules
 from uva_agents.envs import RECORDED
 from uva_agents.errors import InputError, UVAError
 from uva_agents.utils.files import check_file_target, check_folder_target
@@ -41,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "env",
         nargs="?",
         metavar="ENV",
-        help="gymnasium id, for example uva/PushT-v0; default: the one that the protocol is for; for weights that name no "
-        "environment, the recorded episodes that their training held out (uva/Recorded-v0)",
+        help="gymnasium id, for example uva/PushT-v0; default: the one that the protocol is for, else the one that the weights "
+        "name; for weights that name none, the recorded episodes that their training held out (uva/Recorded-v0)",
     )
     parser.add_argument(
         "--episodes",
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         metavar="NAME",
         help="; ".join(f"{p.name}: {p.description}" for p in PROTOCOLS.values() if "/" not in p.name).replace("%", "%%")
-        + "; pusht-disturbed/NAME: one row alone; those of other packages: see `uva info`; default: the one for ENV, else dp-pusht",
+        + "; pusht-disturbed/NAME: one row alone; those of other packages: see `uva info`; default: the one for ENV, else success",
     )
     parser.add_argument("--n-envs", type=int, default=1, metavar="N", help="environments side by side (default 1)")
     parser.add_argument(
@@ -100,10 +101,11 @@ def run(args: argparse.Namespace) -> int:
         check_file_target(args.json)
     if args.video is not None:
         check_folder_target(args.video)
-    rules = protocol_for(args.env) if args.protocol is None else get_protocol(args.protocol)
+    if args.protocol is not None:
+        get_protocol(args.protocol)  # an unknown one is known before weights are read
     options = {key: value for key in ("steps", "batch_size") if (value := getattr(args, key)) is not None}
     try:
-        report = _evaluate(args, rules, options)
+        report = _evaluate(args, options)
     except UnwrittenError as error:
         print(error.result.summary())
         if error.saved is None:
@@ -116,17 +118,18 @@ def run(args: argparse.Namespace) -> int:
     return 1 if report.failures else 0
 
 
-def _evaluate(args: argparse.Namespace, rules: EvalProtocol, options: dict[str, Any]) -> EvalReport:
+def _evaluate(args: argparse.Namespace, options: dict[str, Any]) -> EvalReport:
     """Evaluate as the arguments say; what an agent of the user's own raises is named as its."""
     agent = load_agent(args.agent, device=args.device, **options)
     if (replay := _replay(args, agent)) is not None:
         print(f"{args.agent} on recorded episodes: {replay.sentence}", flush=True)
-        args.env, args.env_arg, rules = RECORDED, list(replay.kwargs.items()), get_protocol(args.protocol or "recorded")
+        args.env, args.env_arg = RECORDED, list(replay.kwargs.items())
         args.episodes = len(replay.episodes) if args.episodes is None else args.episodes
+    env, rules = environment_and_rules(agent, args.env, args.protocol)
     evaluation = partial(
         evaluate,
         agent,
-        args.env,
+        env,
         _EPISODES if args.episodes is None else args.episodes,
         seed=rules.first_seed if args.seed is None else args.seed,
         protocol=rules,

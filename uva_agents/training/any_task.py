@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +11,13 @@ import numpy as np
 
 from uva_agents.data import Dataset, open_dataset
 from uva_agents.errors import DataError, InputError
-from uva_agents.training.layout import find_layout
+from uva_agents.training.baselines.sizes import BASELINES
+from uva_agents.training.layout import find_layout, without_proprio
 from uva_agents.training.layout_files import layout_from_toml
-from uva_agents.training.recipe import Changes, DataConfig, Instructions
+from uva_agents.training.recipe import Changes, DataConfig, Instructions, Recipe
 from uva_agents.training.run import RunOptions, find_recipe
 from uva_agents.training.run import train as run_recipe
 from uva_agents.training.sources import Source, sources_of
-from uva_agents.training.uva.recipes import UVARecipe
 from uva_agents.training.uva.sizes import SIZES, OptionalInputs, recipe_for
 
 
@@ -33,6 +33,7 @@ class LayoutOptions:
         env_id: environment that the weights are for.
         held_out: episodes kept from training.
         execute: actions of a chunk that are executed.
+        proprio: whether proprioception is an input, where the data has it.
     """
 
     layout: DataConfig | None = None
@@ -42,6 +43,7 @@ class LayoutOptions:
     env_id: str | None = None
     held_out: int | None = None
     execute: int | None = None
+    proprio: bool = True
 
 
 def layout_of(sources: Sequence[Source], about: LayoutOptions) -> tuple[DataConfig, Dataset]:
@@ -49,7 +51,7 @@ def layout_of(sources: Sequence[Source], about: LayoutOptions) -> tuple[DataConf
 
     Raises:
         DataError: no dataset has actions; see :func:`~uva_agents.training.layout.find_layout`.
-        InputError: a layout and fields are both given.
+        InputError: a layout and fields are both given; proprioception is left out that actions are relative to.
     """
     if about.layout is not None and about.fields:
         raise InputError("the layout has the fields already: edit them there, or leave one of the two out")
@@ -75,7 +77,8 @@ def layout_of(sources: Sequence[Source], about: LayoutOptions) -> tuple[DataConf
     else:
         layout = about.layout
     changes = {name: getattr(about, name) for name in ("env_id", "held_out", "execute")}
-    return dataclasses.replace(layout, **{k: v for k, v in changes.items() if v is not None}), dataset
+    layout = dataclasses.replace(layout, **{k: v for k, v in changes.items() if v is not None})
+    return layout if about.proprio else without_proprio(layout), dataset
 
 
 def widths_of(dataset: Dataset) -> dict[str, int]:
@@ -84,7 +87,7 @@ def widths_of(dataset: Dataset) -> dict[str, int]:
 
 
 def train(
-    recipe: str | UVARecipe,
+    recipe: str | Recipe,
     data: str | Path | Sequence[str | Path | Source],
     out: str | Path | None = None,
     *,
@@ -96,16 +99,18 @@ def train(
     about: LayoutOptions | None = None,
     options: Mapping[str, object] | None = None,
 ) -> Path | None:
-    """Train a policy, a world model and an inverse model, one set of weights, on demonstrations of any layout.
+    """Train on demonstrations of any layout: a policy, a world model and an inverse model in one, or a baseline.
 
-    ``uva_agents.train("nano", "recordings")`` is all that it takes; a run that was interrupted goes on where it was.
+    ``uva_agents.train("nano", "recordings")`` is all that it takes; a run that was interrupted goes on where it was. ``uva train``
+    does the same.
 
     Args:
-        recipe: a network size, the name of a recipe, its file, or a recipe.
+        recipe: a network size, a baseline for any robot (``"diffusion-policy"``, ``"two-frame"``), the name of a recipe, its file,
+            or a recipe.
         data: dataset of any format that ``uva data inspect`` knows, or several (``"PATH:WEIGHT"``).
         out: run folder; ``runs/NAME`` by default.
         layout: of the data, or a file that has it; found in the data when absent.
-        steps: of the joint stage, instead of the recipe's.
+        steps: of the joint stage of a network size, or of the only stage of a baseline, instead of the recipe's.
         name: of the weights.
         inputs: what else is an input, or predicted; for a network size.
         changes: of the recipe.
@@ -115,7 +120,7 @@ def train(
     Returns: the weights folder; ``None`` in all processes but the first.
 
     Raises:
-        InputError, DataError, MachineError: see :func:`layout_of`, and :func:`~uva_agents.training.run.train`.
+        InputError, DataError, MachineError: see :func:`make_recipe`, and :func:`~uva_agents.training.run.train`.
     """
     given = [data] if isinstance(data, str | Path) else list(data)
     sources = [one if isinstance(one, Source) else Source.parse(str(one)) for one in given]
@@ -123,33 +128,86 @@ def train(
     if layout is not None:
         found = layout if isinstance(layout, DataConfig) else layout_from_toml(layout)
         about = dataclasses.replace(about, layout=found)
-    made = recipe if not isinstance(recipe, str) else make_recipe(recipe, sources, about, name=name, inputs=inputs)
     if steps is not None:
-        changes = dataclasses.replace(changes or Changes(), stage_steps={"joint": steps})
-    if changes is not None:
-        made = made.changed(changes)
+        changes = dataclasses.replace(changes or Changes(), steps=steps)
+    made = make_recipe(recipe, sources, about, name=name, inputs=inputs, changes=changes)
     folder = Path("runs") / made.name if out is None else Path(out)
-    settings = {"data": data_of(sources), "out": folder, **(options or {})}
+    settings = {"data": data_of(sources), "out": folder, "fields": fields_of_run(recipe, about), **(options or {})}
     return run_recipe(made, RunOptions(**settings))  # type: ignore[arg-type]
 
 
 def make_recipe(
-    name_or_size: str,
+    recipe: str | Recipe,
     sources: Sequence[Source],
     about: LayoutOptions,
     *,
     name: str | None = None,
     inputs: OptionalInputs | None = None,
-) -> UVARecipe:
-    """The recipe of a size on this data, or the one that has this name."""
-    if name_or_size not in SIZES:
-        found = find_recipe(name_or_size, SIZES)
-        assert isinstance(found, UVARecipe)
-        return found
+    changes: Changes | None = None,
+    report: Callable[[DataConfig, Dataset], None] | None = None,
+) -> Recipe:
+    """The recipe of a network size or a baseline on this data, or the one that has this name, with changes.
+
+    Args:
+        recipe, name, inputs, changes: see :func:`train`.
+        sources: the data.
+        about: what it does not say. Of a recipe, only ``fields`` can be said otherwise.
+        report: told the layout, before the recipe is made from it.
+
+    Raises:
+        InputError: unknown recipe, with the close matches; something is asked for that the recipe has no use for.
+        DataError: see :func:`layout_of`.
+    """
+    inputs, changes = inputs or OptionalInputs(), changes or Changes()
+    if not _for_any_layout(recipe):
+        found = find_recipe(recipe, (*SIZES, *BASELINES)) if isinstance(recipe, str) else recipe
+        _check_unused(about, name, inputs, recipe=True)
+        return found.changed(changes)
+    assert isinstance(recipe, str)
+    if recipe in BASELINES:
+        _check_unused(LayoutOptions(), None, inputs, recipe=False)
     layout, dataset = layout_of(sources, about)
-    return recipe_for(
-        name_or_size, layout, widths_of(dataset), name=name or name_of(sources, name_or_size), inputs=inputs
+    if report is not None:
+        report(layout, dataset)
+    name, widths = name or name_of(sources, recipe), widths_of(dataset)
+    if recipe in BASELINES:
+        return BASELINES[recipe](layout, widths, name=name).changed(changes)
+    if changes.steps is not None:
+        changes = dataclasses.replace(changes, steps=None, stage_steps={**changes.stage_steps, "joint": changes.steps})
+    return recipe_for(recipe, layout, widths, name=name, inputs=inputs).changed(changes)
+
+
+def fields_of_run(recipe: str | Recipe, about: LayoutOptions) -> Mapping[str, str] | None:
+    """What :class:`~uva_agents.training.run.RunOptions` is told of fields: nothing where the recipe's layout has them."""
+    return None if _for_any_layout(recipe) else about.fields or None
+
+
+def _for_any_layout(recipe: str | Recipe) -> bool:
+    return isinstance(recipe, str) and recipe in (*SIZES, *BASELINES)
+
+
+def _check_unused(about: LayoutOptions, name: str | None, inputs: OptionalInputs, *, recipe: bool) -> None:
+    """Raises ``InputError`` where something is asked for that would be passed over."""
+    asked: dict[str, object] = {"name": name}
+    for part in (about, inputs):
+        default = type(part)()
+        for field in dataclasses.fields(part):
+            value = getattr(part, field.name)
+            asked[field.name] = None if value == getattr(default, field.name) else value
+    wrong = [key for key, value in asked.items() if value is not None and key != "fields"]
+    if not wrong:
+        return
+    option = _OPTIONS.get(wrong[0], wrong[0].replace("_", "-"))
+    if not recipe:
+        raise InputError(f"--{option} goes with a network size ({', '.join(SIZES)}), not with a baseline")
+    raise InputError(
+        f"--{option} goes with a network size or a baseline ({', '.join((*SIZES, *BASELINES))}), not with a recipe, which has its "
+        "own: change it there (uva info --recipe NAME > mine.toml)"
     )
+
+
+_OPTIONS = {"control_hz": "hz", "env_id": "env", "proprio": "no-proprio"}
+"""Attribute of :class:`LayoutOptions` -> the command's option, where it is called otherwise."""
 
 
 def data_of(sources: Sequence[Source]) -> Path | tuple[Source, ...]:

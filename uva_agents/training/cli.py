@@ -11,19 +11,17 @@ import torch
 from accelerate import PartialState
 
 from uva_agents.checkpoints.kinds import OWN_KINDS, resolved
-from uva_agents.errors import InputError
-from uva_agents.training.any_task import LayoutOptions, data_of, layout_of, name_of, widths_of
+from uva_agents.training.any_task import LayoutOptions, data_of, fields_of_run, make_recipe
 from uva_agents.training.baselines.sizes import BASELINES
 from uva_agents.training.cli_monitoring import MakeEvaluator, add_monitoring_arguments, selection_of, trackers_of
-from uva_agents.training.layout import without_proprio
 from uva_agents.training.layout_files import layout_from_toml
 from uva_agents.training.layout_report import describe_layout
 from uva_agents.training.recipe import Changes, Recipe
 from uva_agents.training.rehearsal import rehearse
-from uva_agents.training.run import RunOptions, find_recipe, train
+from uva_agents.training.run import RunOptions, train
 from uva_agents.training.sources import Source, with_episodes
 from uva_agents.training.uva.recipes import STAGES
-from uva_agents.training.uva.sizes import SIZES, OptionalInputs, recipe_for
+from uva_agents.training.uva.sizes import SIZES, OptionalInputs
 from uva_agents.utils.files import check_folder_target
 
 _ALIASES = {"vae": "autoencoder", "points": "detector", "writer": "renderer"}
@@ -175,7 +173,7 @@ def run(args: argparse.Namespace, *, make_evaluator: MakeEvaluator | None = None
         detector_weights=args.points,
         init=args.init,
         progress=not args.quiet,
-        fields=None if args.recipe in (*SIZES, *BASELINES) else _fields(args.field),
+        fields=fields_of_run(args.recipe, _about(args)),
         every=args.every,
         trackers=trackers,
         project=args.project,
@@ -211,69 +209,44 @@ def _fields(texts: list[str]) -> dict[str, str]:
 
 
 def configure(args: argparse.Namespace, sources: Sequence[Source] = ()) -> Recipe:
-    """The recipe of a size on this data, or the named one, with the command line's changes.
+    """The recipe of a size or a baseline on this data, or the named one, with the command line's changes.
 
     Raises:
-        InputError: unknown recipe, with the close matches; an option that the recipe has no use for.
+        InputError, DataError: see :func:`~uva_agents.training.any_task.make_recipe`.
     """
-    is_size = args.recipe in (*SIZES, *BASELINES)
     steps = {name: getattr(args, f"{name}_steps") for name in STAGES}
-    if args.recipe in SIZES and args.steps is not None:
-        steps["joint"] = args.steps
     changes = Changes(
-        steps=None if args.recipe in SIZES else args.steps,
+        steps=args.steps,
         stage_steps={name: count for name, count in steps.items() if count is not None},
         batch_size=args.batch_size,
         lr=args.lr,
         variants=args.variants,
         seed=args.seed,
     )
-    if is_size:
-        return _recipe_for_data(args, sources).changed(changes)
-    for option in _OF_SIZES:
-        if getattr(args, option):
-            raise InputError(
-                f"--{option.replace('_', '-')} goes with a network size ({', '.join(SIZES)}), not with a recipe"
-            )
-    return find_recipe(args.recipe, SIZES).changed(changes)
-
-
-def _recipe_for_data(args: argparse.Namespace, sources: Sequence[Source]) -> Recipe:
-    about = LayoutOptions(
-        layout=None if args.layout is None else layout_from_toml(args.layout),
-        fields=_fields(args.field),
-        control_hz=args.hz,
-        instructions=args.instructions,
-        env_id=args.env,
-        held_out=args.held_out,
-    )
-    layout, dataset = layout_of(sources, about)
     inputs = OptionalInputs(
         history_actions=args.history_actions,
         predict_wrist=args.predict_wrist,
         predict_proprio=args.predict_proprio,
         varied_history=args.varied_history,
     )
-    if args.no_proprio:
-        layout = without_proprio(layout)
-    if not args.quiet:
-        print("\n".join(describe_layout(layout, dataset)))
-    name = args.name or name_of(sources, args.recipe)
-    if args.recipe in BASELINES:
-        return BASELINES[args.recipe](layout, widths_of(dataset), name=name)
-    return recipe_for(args.recipe, layout, widths_of(dataset), name=name, inputs=inputs)
+    return make_recipe(
+        args.recipe,
+        sources,
+        _about(args),
+        name=args.name,
+        inputs=inputs,
+        changes=changes,
+        report=None if args.quiet else lambda layout, dataset: print("\n".join(describe_layout(layout, dataset))),
+    )
 
 
-_OF_SIZES = (
-    "layout",
-    "hz",
-    "instructions",
-    "env",
-    "held_out",
-    "name",
-    "no_proprio",
-    "history_actions",
-    "predict_wrist",
-    "predict_proprio",
-    "varied_history",
-)
+def _about(args: argparse.Namespace) -> LayoutOptions:
+    return LayoutOptions(
+        layout=None if args.layout is None else layout_from_toml(args.layout),
+        fields=_fields(args.field),
+        control_hz=args.hz,
+        instructions=args.instructions,
+        env_id=args.env,
+        held_out=args.held_out,
+        proprio=not args.no_proprio,
+    )

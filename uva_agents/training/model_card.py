@@ -71,13 +71,14 @@ def card_text(
         "## Recipe",
         _recipe(facts, stages, metrics, run),
         "## Results",
-        _results(last, selected),
+        _results(last, selected, held_out=_held_out(facts)),
     ]
     if "curves.png" in pictures:
         parts.append("![losses and held-out metrics of every stage](curves.png)")
     if "futures.png" in pictures:
         parts.append(
-            "Held-out windows at the last validation: the frame of now on the left, then what came and what was predicted.\n\n"
+            ("Held-out windows" if _held_out(facts) else "Windows")
+            + " at the last validation: the frame of now on the left, then what came and what was predicted.\n\n"
             "![real and predicted frames](futures.png)"
         )
     parts += ["## Use", _use(facts, selected), "## Limits", _limits(facts, last, selected)]
@@ -180,7 +181,11 @@ def _recipe(facts: CardFacts, stages: Mapping[str, StageConfig], metrics: Mappin
     return "\n".join([*lines, "", f"Finished {_date(run, stages)}."])
 
 
-def _results(last: StageMetrics, selected: Mapping[str, Any] | None) -> str:
+def _held_out(facts: CardFacts) -> bool:
+    return any(data.held_out for data in facts.datasets)
+
+
+def _results(last: StageMetrics, selected: Mapping[str, Any] | None, *, held_out: bool) -> str:
     parts = []
     if selected is not None:
         chosen = _compared(selected["metrics"])
@@ -188,7 +193,8 @@ def _results(last: StageMetrics, selected: Mapping[str, Any] | None) -> str:
     values = last.final("val")
     if values and (selected is None or not selected["metrics"].keys() & values.keys()):
         step = last.step_of("val")
-        parts.append(f"Held-out episodes, averaged weights after step {step:,}:\n\n{_compared(values)}")
+        whose = "Held-out episodes" if held_out else "Episodes of the training (none was held out)"
+        parts.append(f"{whose}, averaged weights after step {step:,}:\n\n{_compared(values)}")
     if selected is None and (rollouts := last.final("rollouts")):
         parts.append(f"Rollouts after step {last.step_of('rollouts'):,}:\n\n{_compared(rollouts)}")
     return "\n\n".join(parts) or "Nothing was measured."
@@ -242,9 +248,9 @@ def _limits(facts: CardFacts, last: StageMetrics, selected: Mapping[str, Any] | 
     ]
     if not last.final("rollouts") and selected is None:
         lines.append(
-            "* Nothing was run in closed loop: held-out errors do not say how often a task succeeds (`uva eval` does)."
+            "* Nothing was run in closed loop: errors on recorded episodes do not say how often a task succeeds (`uva eval` does)."
         )
-    if not main.held_out:
+    if not _held_out(facts):
         lines.append("* No episode was held out: no number here says how well it generalises.")
     lines.append("* No safety was tested. On a real arm, stay within reach of its emergency stop.")
     return "\n".join(lines)

@@ -255,16 +255,16 @@ def get_protocol(name: str | EvalProtocol) -> EvalProtocol:
     raise InputError(f"no protocol called {name!r}; did you mean {' or '.join(map(repr, close))}?")
 
 
-def protocol_for(env_id: str | None) -> EvalProtocol:
-    """The protocol that ``env_id`` is usually measured with: the first one made for it, else ``dp-pusht``.
+def protocol_for(env_id: str) -> EvalProtocol:
+    """The protocol that ``env_id`` is usually measured with: the first one made for it, else ``success``.
 
     This package's come first, then those of others; one of them that cannot be loaded is a warning.
     """
-    name = (env_id or "").rpartition(":")[2]
+    name = env_id.rpartition(":")[2]
     for protocol in PROTOCOLS.values():
         if protocol.env_id == name:
             return protocol
-    for other, load in _other_packages().items() if name else ():
+    for other, load in _other_packages().items():
         try:
             protocol = _loaded(other, load)
         except MachineError as error:
@@ -272,7 +272,7 @@ def protocol_for(env_id: str | None) -> EvalProtocol:
             continue
         if protocol.env_id == name:
             return protocol
-    return PROTOCOLS["dp-pusht"]
+    return PROTOCOLS["success"]
 
 
 def describe_protocols() -> list[tuple[str, str]]:

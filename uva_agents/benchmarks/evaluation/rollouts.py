@@ -45,14 +45,12 @@ class EnvRollouts:
     def __post_init__(self) -> None:
         if self.episodes < 1:
             raise InputError(f"rollouts of {self.episodes} episodes: at least 1")
-        find_environment(self.env_id, self.rules)
+        self.rules, find_environment(self.env_id)  # one of the two may be unknown
 
     @property
     def rules(self) -> EvalProtocol:
         """The protocol."""
-        found = protocol_for(self.env_id) if self.protocol is None else get_protocol(self.protocol)
-        made_for_it = found.env_id in (None, self.env_id.rpartition(":")[2])
-        return found if self.protocol is not None or made_for_it else get_protocol("success")
+        return protocol_for(self.env_id) if self.protocol is None else get_protocol(self.protocol)
 
     @property
     def name(self) -> str:

@@ -22,9 +22,9 @@ from uva_agents.benchmarks.evaluation.env_workers import Broken, EnvFacts, EnvWo
 from uva_agents.benchmarks.evaluation.episode_loop import EpisodeLoop, EpisodeVideos
 from uva_agents.benchmarks.evaluation.journal import Journal, check_journal
 from uva_agents.benchmarks.evaluation.machine import hardware, versions
-from uva_agents.benchmarks.evaluation.protocols import EvalProtocol, get_protocol, protocol_for
+from uva_agents.benchmarks.evaluation.protocols import EvalProtocol
 from uva_agents.benchmarks.evaluation.report import EpisodeFailure, EpisodeRecord, EvalReport, EvaluationError, Latency
-from uva_agents.benchmarks.evaluation.where import Environment, find_environment, id_of
+from uva_agents.benchmarks.evaluation.where import Environment, environment_and_rules, find_environment
 from uva_agents.envs.fitting import options_for
 from uva_agents.errors import InputError
 from uva_agents.utils.files import check_file_target, check_folder_target, is_stream
@@ -65,8 +65,9 @@ def evaluate(
     Args:
         agent: an :class:`~uva_agents.agents.base.Agent`, or anything with stable-baselines3's ``predict``.
         env_id: a registered gymnasium id, with ``module:`` in front if a module has to be imported first; ``None`` for the
-            one that the protocol is defined for. Or one environment that is made already: it is used as it is, with the
-            protocol's step limit around it, and stays open; ``n_envs`` of more than 1 needs an id.
+            one that the protocol is defined for, or else the one that the agent's ``spec`` names. Or one environment that is
+            made already: it is used as it is, with the protocol's step limit around it, and stays open; ``n_envs`` of more
+            than 1 needs an id.
         n_episodes: of each case of the protocol (most have one). Episode i has seed ``seed + i``, in the environment and in
             the agent; all cases have the same seeds.
         protocol: step limit and score, by name or as an :class:`EvalProtocol`; by default the environment's usual one, see
@@ -88,20 +89,20 @@ def evaluate(
     agent's network or the environment gives NaN or infinity; any other error in the agent ends the evaluation.
 
     Raises:
-        InputError: unknown environment or protocol, ``workers`` with another ``n_envs``, an action space that does not match,
-            an ``info`` without the progress that the protocol scores, or a wrong number of actions.
+        InputError: unknown environment or protocol, or none is named; ``workers`` with another ``n_envs``, an action space that
+            does not match, an ``info`` without the progress that the protocol scores, or a wrong number of actions.
         NotAnAgentError: ``agent`` has no ``predict``; also a ``TypeError``.
         EvaluationError: the environment cannot be made, or no episode finished.
         MachineError: no report or video can be written there; known before the first episode.
         UnwrittenError: all episodes are done, and now the report cannot be written. It is the error's ``result``, and is saved
             elsewhere where that is possible; the journal is kept.
     """
-    rules = protocol_for(id_of(env_id)) if protocol is None else get_protocol(protocol)
+    env_id, rules = environment_and_rules(agent, env_id, protocol)
     deterministic = flag(deterministic, "deterministic")
     if workers is not None:
         n_envs, vectorization = _check_workers(workers, n_envs), "async"
     _check_arguments(agent, n_episodes, seed, n_envs, n_videos, video_dir)
-    where = find_environment(env_id, rules)
+    where = find_environment(env_id)
     env_id = where.name
     where.check(n_envs=n_envs, vectorization=vectorization, env_kwargs=env_kwargs or {}, with_videos=n_videos > 0)
     env_kwargs = {} if where.made is not None else options_for(env_id, agent, env_kwargs or {})

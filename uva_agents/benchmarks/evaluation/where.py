@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 
 from uva_agents.benchmarks.evaluation.env_workers import BorrowedEnvWorker, EnvWorker, open_env_workers
-from uva_agents.benchmarks.evaluation.protocols import EvalProtocol
+from uva_agents.benchmarks.evaluation.protocols import EvalProtocol, get_protocol, protocol_for
 from uva_agents.errors import InputError
 
 
@@ -61,16 +61,37 @@ def id_of(wanted: Any) -> str | None:
     return wanted if isinstance(wanted, str) else getattr(getattr(wanted, "spec", None), "id", None)
 
 
-def find_environment(wanted: Any, rules: EvalProtocol) -> Environment:
-    """The environment that ``wanted`` stands for; ``None`` is the protocol's own.
+def environment_and_rules(agent: Any, env: Any, protocol: str | EvalProtocol | None) -> tuple[Any, EvalProtocol]:
+    """What ``agent`` is evaluated in and how; each says what is not said of the other, and the agent's ``spec`` what neither says.
+
+    Args:
+        env: an id, an environment that is made already, or ``None``.
+        protocol: or ``None``.
+
+    Raises:
+        InputError: unknown protocol, or nothing says which environment.
+    """
+    rules = None if protocol is None else get_protocol(protocol)
+    if env is None and rules is not None:
+        env = rules.env_id
+    if env is None:
+        env = getattr(getattr(agent, "spec", None), "env_id", None)
+    if env is None:
+        how = "" if rules is None else f", and protocol {rules.name!r} fits any environment"
+        raise InputError(f"{_named(agent)} names no environment{how}: say which one, for example 'uva/PushT-v0'")
+    return env, rules or protocol_for(id_of(env) or "")
+
+
+def _named(agent: Any) -> str:
+    return str(getattr(agent, "name", None) or type(agent).__name__)
+
+
+def find_environment(wanted: Any) -> Environment:
+    """The environment that ``wanted`` stands for.
 
     Raises:
         InputError: there is none of that id, with the close ones; or it is something else than an id or one environment.
     """
-    if wanted is None:
-        if rules.env_id is None:
-            raise InputError(f"protocol {rules.name!r} fits any environment: say which one, env_id=...")
-        wanted = rules.env_id
     if isinstance(wanted, str):
         _check_id(wanted)
         return Environment(wanted)
