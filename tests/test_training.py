@@ -134,7 +134,7 @@ def test_kill_9_in_the_middle_loses_at_most_the_last_checkpoint_interval(data: P
         "from uva_agents.training.loop import LoopOptions\n"
         "s.LoopOptions = lambda *a, **k: replace(LoopOptions(*a, **k), checkpoint_every_s=0.3)\n"
         "recipe = tiny_recipe()\n"
-        "joint = replace(recipe.network.joint, steps=100, validate_every=100)\n"
+        "joint = replace(recipe.network.joint, steps=60, validate_every=60)\n"
         "recipe = recipe.with_stage('joint', joint)\n"
         f"train(recipe, RunOptions(Path({str(data)!r}), Path(sys.argv[1]), progress=False))\n"
     )
@@ -148,7 +148,7 @@ def test_kill_9_in_the_middle_loses_at_most_the_last_checkpoint_interval(data: P
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
         log = tmp_path / "killed" / "joint" / "metrics.jsonl"
-        if log.exists() and any(line.get("step", 0) >= 30 for line in curve(tmp_path / "killed" / "joint")):
+        if log.exists() and any(line.get("step", 0) >= 15 for line in curve(tmp_path / "killed" / "joint")):
             break
         time.sleep(0.05)
     assert process.poll() is None, "the run ended before it could be killed"
@@ -164,7 +164,7 @@ def test_kill_9_in_the_middle_loses_at_most_the_last_checkpoint_interval(data: P
         torch.load(tmp_path / run / "joint" / "checkpoint.pt", weights_only=True)["step"]
         for run in ("straight", "killed")
     ]
-    assert final == [100, 100]
+    assert final == [60, 60]
     curves = [
         {line["step"]: line["loss"] for line in curve(tmp_path / run / "joint") if "loss" in line}
         for run in ("straight", "killed")
